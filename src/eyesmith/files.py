@@ -1,0 +1,67 @@
+"""Files that appear whole or not at all: write beside the target, fsync, rename."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on a clean exit it is synced and renamed to `path`.
+
+    On any error (also a full disk or Ctrl-C) the temporary file is removed and what stood at `path` before stays.
+    An OSError about the temporary file, or about no file, leaves here with `path` as its filename.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
+    try:
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(part, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is None or os.fspath(error.filename) == os.fspath(part):
+            error.filename = os.fspath(target)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """Where what can be fetched or computed again is kept: $EYESMITH_CACHE, or ~/.cache/eyesmith."""
+    chosen = os.environ.get("EYESMITH_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "eyesmith"
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    # a rename survives a power cut only when the folder entry is on disk too; Windows has no such call
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
