@@ -1,0 +1,205 @@
+"""Bytes to a loaded picture: safe for whatever a crawl or a user hands over, and fast for JPEG."""
+
+import io
+import math
+import os
+import stat
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eyesmith.errors import ConfigError, ImageError
+
+ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
+
+MAX_PIXELS = 89_478_485  # Pillow's own bound for a picture that is no decompression bomb: 256 MB of RGB
+_SHORTEST_SCALED_PX = 64  # below, decoding in full costs nothing and n/8 of so few pixels is no clean scale
+_JPEG_MAGIC = b"\xff\xd8\xff"
+
+
+def open_image(
+    source: ImageSource, *, where: str | os.PathLike[str] = "image", max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """The first frame of a picture, fully loaded, in the mode its file has.
+
+    source: the bytes of a file, its path, or a PIL image (returned itself when nothing has to change). where: how
+    messages call it; the path when a path is given. max_pixels: width x height above which the header alone is
+    reason to refuse. To go above MAX_PIXELS, raise PIL.Image.MAX_IMAGE_PIXELS too.
+    Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
+    conversion, which open_clip inherits, clips it to white instead. An EXIF orientation is not applied, because
+    open_clip does not apply it.
+    Raises ImageError: no such file, a folder, empty, no picture, cut short or damaged, no pixels, too many pixels.
+    """
+    if isinstance(source, Image.Image):
+        _check_size(source.size, str(where), max_pixels)
+        return _eight_bit(_load(source, str(where)))
+    data = read_file(source)
+    where = str(where) if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
+    return _eight_bit(_load(_open(data, where, max_pixels), where))
+
+
+def decode(
+    data: bytes,
+    *,
+    at_least_px: int | None = None,
+    where: str = "image",
+    max_pixels: int = MAX_PIXELS,
+    backend: Literal["auto", "simplejpeg", "pillow"] = "auto",
+) -> NDArray[np.uint8]:
+    """Pixels of an encoded picture, [H, W, 3] uint8 RGB, as fast as the installed packages allow.
+
+    at_least_px: a JPEG may come back smaller, scaled by 1/2, 1/4 or 1/8 while its shorter side keeps at least this
+    many pixels; None: full size. The scaling happens on the DCT coefficients, so the pixels left out are never
+    computed; sides are ceil(side x scale). backend: "simplejpeg" (libjpeg-turbo without Pillow's copies; the extra
+    `fast`), "pillow" (its draft mode; the same scales), "auto": the first that is installed and can read the file.
+    Transparency is dropped, as in open_clip. Raises ImageError as `open_image` does.
+    """
+    if not data:
+        raise ImageError(f"{where}: empty, 0 bytes; expected an image file")
+    if backend not in ("auto", "simplejpeg", "pillow"):
+        raise ConfigError(f"backend: expected 'auto', 'simplejpeg' or 'pillow', got {backend!r}")
+    if is_jpeg(data) and backend != "pillow" and _has_simplejpeg():
+        pixels = _decode_simplejpeg(data, at_least_px, where, max_pixels)
+        if pixels is not None:
+            return pixels
+    image = _open(data, where, max_pixels)
+    if image.format == "JPEG" and at_least_px is not None:
+        scale = _dct_scale(min(image.size), at_least_px)
+        image.draft(None, (image.width // scale, image.height // scale))  # rounded up, Pillow would scale less
+    image = to_rgb(_eight_bit(_load(image, where)))
+    return np.asarray(image)
+
+
+def image_size(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) in pixels from the header alone. Raises ImageError as `open_image` does."""
+    header = _jpeg_header(data) if is_jpeg(data) and _has_simplejpeg() else None
+    if header is not None:
+        _check_size((header[1], header[0]), where, max_pixels)
+        return header[0], header[1]
+    image = _open(data, where, max_pixels)
+    return image.height, image.width
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether the first bytes say JPEG."""
+    return data.startswith(_JPEG_MAGIC)
+
+
+def read_file(source: bytes | bytearray | memoryview | str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file (given bytes: themselves). Raises ImageError: no regular file, unreadable, empty."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        where, data = "image", bytes(source)
+    else:
+        path = os.fspath(source)
+        where = repr(path) if "\0" in path else path
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever, a device never end
+                raise ImageError(f"{where}: expected an image file, this is a folder or a device")
+            data = Path(path).read_bytes()
+        except FileNotFoundError:
+            raise ImageError(f"{where}: no such file") from None
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{where}: cannot be read: {error}") from error
+    if not data:
+        raise ImageError(f"{where}: empty, 0 bytes; expected an image file")
+    return data
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Mode "RGB", as `convert("RGB")` makes it: transparency is dropped, what lies under it shows."""
+    if image.mode == "RGB":
+        return image
+    if isinstance(image.info.get("transparency"), bytes):
+        # Pillow warns that a palette with alpha should become RGBA; the pixels of RGB do not depend on it
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{where}: refused before decoding, too many pixels: {error}") from None
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{where}: not an image of a known format ({len(data)} bytes)") from None
+    except Exception as error:  # a damaged header raises whatever its plugin stumbled over
+        raise ImageError(f"{where}: damaged image file: {error}") from error
+    _check_size(image.size, where, max_pixels)
+    return image
+
+
+def _check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{where}: the image is {width} x {height}, it has no pixels")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{where}: refused before decoding: {width} x {height} is more than {max_pixels:,} pixels; "
+            "make the image smaller, or pass a larger max_pixels if you trust it"
+        )
+
+
+def _load(image: Image.Image, where: str) -> Image.Image:
+    try:
+        image.load()
+    except Exception as error:  # as in _open: OSError, SyntaxError, struct.error, ValueError, EOFError ...
+        raise ImageError(f"{where}: damaged or cut short: {error}") from error
+    return image
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 bits as "L", 257 levels to one, rounded; every other image unchanged."""
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.uint32)
+    elif image.mode == "I" and image.format in ("PNG", "PPM"):  # their "I" is 0..65535, never 32 bits
+        levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
+    else:
+        return image
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _dct_scale(shorter_px: int, at_least_px: int) -> int:
+    # 1/8, 1/4, 1/2: libjpeg-turbo has vector code for these alone; 3/8 .. 7/8 decode slower than the full picture
+    if shorter_px < _SHORTEST_SCALED_PX:
+        return 1
+    return max((scale for scale in (1, 2, 4, 8) if math.ceil(shorter_px / scale) >= at_least_px), default=1)
+
+
+@cache  # looking through sys.path costs as much as decoding a small picture
+def _has_simplejpeg() -> bool:
+    return find_spec("simplejpeg") is not None
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
+    """Height, width, colour space; None where it cannot be read: then Pillow judges and names the damage."""
+    import simplejpeg
+
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return int(height), int(width), colorspace
+
+
+def _decode_simplejpeg(data: bytes, at_least_px: int | None, where: str, max_pixels: int) -> NDArray[np.uint8] | None:
+    """None where the picture needs Pillow: CMYK, or damage that Pillow then judges and names."""
+    import simplejpeg
+
+    header = _jpeg_header(data)
+    if header is None or header[2] not in ("YCbCr", "Gray", "RGB"):
+        return None
+    height, width, _ = header
+    _check_size((width, height), where, max_pixels)
+    scale = 1 if at_least_px is None else _dct_scale(min(height, width), at_least_px)
+    least_height, least_width = math.ceil(height / scale), math.ceil(width / scale)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least_height, min_width=least_width)
+        return cast(NDArray[np.uint8], pixels)
+    except ValueError:
+        return None

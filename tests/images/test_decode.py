@@ -1,0 +1,241 @@
+import contextlib
+import io
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eyesmith.errors import ConfigError, ImageError
+from eyesmith.images import decode as decode_module
+from eyesmith.images.decode import MAX_PIXELS, decode, image_size, open_image, read_file, to_rgb
+
+
+def _png(width: int, height: int, rows: bytes) -> bytes:
+    """A one-bit greyscale PNG whose compressed rows are given, so that its header may claim any size."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        png += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return png
+
+
+def test_open_image_gives_the_file_in_its_own_mode(natural, encoded, tmp_path: Path) -> None:
+    picture = natural(20, 30)
+    for mode in ("RGB", "L", "RGBA", "P", "LA", "1"):
+        assert open_image(encoded(picture.convert(mode))).mode == mode
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), memoryview(path.read_bytes())):
+        np.testing.assert_array_equal(np.asarray(open_image(source)), np.asarray(picture))
+    assert open_image(picture) is picture
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7])
+def test_a_file_cut_short_is_an_image_error(natural, encoded, kind: str, share: float) -> None:
+    whole = encoded(natural(64, 96), kind)
+    cut = whole[: int(len(whole) * share)]
+    for read in (open_image, decode):
+        with pytest.raises(ImageError, match="photo 7"):
+            read(cut, where="photo 7")
+
+
+@pytest.mark.parametrize("data", [b"hello, this is text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\0" * 64])
+def test_what_is_no_image_is_an_image_error(data: bytes) -> None:
+    for read in (open_image, decode):
+        with pytest.raises(ImageError, match="page 3"):
+            read(data, where="page 3")
+
+
+def test_damaged_bytes_give_an_image_or_an_image_error(natural, encoded) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP"):
+        whole = np.frombuffer(encoded(natural(32, 40), kind), np.uint8)
+        for _ in range(25):
+            damaged = whole.copy()
+            damaged[rng.integers(0, len(whole), 4)] = rng.integers(0, 256, 4)
+            for read in (open_image, decode):
+                with contextlib.suppress(ImageError):
+                    read(damaged.tobytes())
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jpg"
+    path.touch()
+    for source in (path, b""):
+        with pytest.raises(ImageError, match="0 bytes"):
+            open_image(source)
+    with pytest.raises(ImageError, match="0 bytes"):
+        decode(b"")
+
+
+def test_a_path_that_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"here\.png: no such file"):
+        open_image(tmp_path / "not here.png")
+    with pytest.raises(ImageError, match="folder"):
+        open_image(tmp_path)
+    with pytest.raises(ImageError, match=r"'a\\x00b\.png': cannot be read"):
+        open_image("a\0b.png")
+    with pytest.raises(ImageError, match="cannot be read"):
+        open_image("x" * 5000)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="device"):
+        read_file(tmp_path / "pipe.png")
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    rows = zlib.compress(bytes(1 + 20_000 // 8) * 20_000, 9)  # complete and valid: 50 MB of rows in 50 KB
+    bomb = _png(20_000, 20_000, rows)
+    assert len(bomb) < 60_000
+    for read in (open_image, decode, image_size):
+        with pytest.raises(ImageError, match=r"poster: refused before decoding.*pixels"):
+            read(bomb, where="poster")
+
+
+def test_a_header_that_lies_about_its_size_allocates_nothing() -> None:
+    with pytest.raises(ImageError, match="refused before decoding"):
+        open_image(_png(2**31 - 1, 2**31 - 1, zlib.compress(b"")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_max_pixels_is_a_bound_on_width_times_height(natural, encoded, kind: str) -> None:
+    data = encoded(natural(30, 40), kind)
+    for read in (open_image, decode, image_size):
+        read(data, max_pixels=1200)
+        with pytest.raises(ImageError, match="40 x 30 is more than 1,199 pixels"):
+            read(data, max_pixels=1199)
+    with pytest.raises(ImageError, match="40 x 30"):
+        open_image(natural(30, 40), max_pixels=1199)
+    assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+def test_an_image_without_pixels_is_refused() -> None:
+    with pytest.raises(ImageError, match="no pixels"):
+        open_image(Image.new("RGB", (0, 5)))
+
+
+def test_an_animation_gives_its_first_frame(encoded) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
+    for kind, options in (("GIF", {}), ("PNG", {}), ("WEBP", {"lossless": True})):
+        data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50, **options)
+        assert to_rgb(open_image(data)).getpixel((4, 4)) == (255, 0, 0)
+        assert decode(data)[4, 4].tolist() == [255, 0, 0]
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(encoded) -> None:
+    levels = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    expected = np.round(levels / 257).astype(np.uint8)  # no half occurs: 257 is odd
+    picture = Image.fromarray(levels)
+    assert picture.mode == "I;16"
+    pgm = b"P5 6 1 65535\n" + levels.astype(">u2").tobytes()
+    for source in (picture, encoded(picture, "PNG"), encoded(picture, "TIFF"), pgm):
+        opened = open_image(source)
+        assert opened.mode == "L"
+        np.testing.assert_array_equal(np.asarray(opened), expected)
+    assert decode(encoded(picture))[..., 0].tolist() == expected.tolist()
+
+
+def test_a_palette_with_transparency_becomes_its_colors(encoded) -> None:
+    palette = Image.new("P", (4, 1))
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 8, 7])
+    palette.putdata([0, 1, 2, 3])
+    data = encoded(palette, transparency=bytes([0, 128, 255, 255]))
+    opened = open_image(data)
+    assert "transparency" in opened.info
+    expected = [[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 8, 7]]]
+    assert np.asarray(to_rgb(opened)).tolist() == expected
+    assert decode(data).tolist() == expected
+    assert "transparency" in opened.info  # the caller's image is as it was
+
+
+def test_cmyk_and_gray_jpegs_become_rgb(natural, encoded) -> None:
+    for mode in ("CMYK", "L"):
+        data = encoded(natural(64, 80).convert(mode), "JPEG")
+        assert open_image(data).mode == mode
+        for backend in ("auto", "pillow"):
+            pixels = decode(data, backend=backend)
+            assert pixels.shape == (64, 80, 3)
+            assert pixels.dtype == np.uint8
+            np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def test_one_pixel_is_an_image(encoded) -> None:
+    for kind in ("PNG", "JPEG"):
+        data = encoded(Image.new("RGB", (1, 1), "white"), kind)
+        assert open_image(data).size == (1, 1)
+        assert decode(data, at_least_px=32).tolist() == [[[255, 255, 255]]]
+
+
+@pytest.mark.parametrize("backend", ["simplejpeg", "pillow"])
+@pytest.mark.parametrize(
+    ("size", "at_least_px", "scale"),
+    [
+        ((300, 401), None, 1),
+        ((300, 401), 151, 1),
+        ((301, 401), 151, 2),
+        ((300, 401), 150, 2),
+        ((300, 401), 75, 4),
+        ((300, 401), 1, 8),
+        ((401, 300), 150, 2),
+        ((63, 200), 8, 1),
+        ((65, 64), 8, 8),
+        ((127, 126), 17, 4),
+        ((127, 127), 16, 8),
+    ],
+)
+def test_decode_scales_to_the_smallest_power_that_is_large_enough(
+    natural, encoded, size: tuple[int, int], at_least_px: int | None, scale: int, backend: str
+) -> None:
+    if backend == "simplejpeg":
+        pytest.importorskip("simplejpeg")
+    data = encoded(natural(*size), "JPEG")
+    pixels = decode(data, at_least_px=at_least_px, backend=backend)
+    assert pixels.shape == (-(-size[0] // scale), -(-size[1] // scale), 3)
+    assert image_size(data) == size
+
+
+def test_decode_scaled_looks_like_the_picture_scaled(natural, encoded) -> None:
+    data = encoded(natural(256, 320), "JPEG", quality=90)
+    whole = decode(data).astype(float)
+    for scale in (2, 4, 8):
+        blocks = whole.reshape(256 // scale, scale, 320 // scale, scale, 3).mean((1, 3))
+        for backend in ("auto", "pillow"):
+            error = decode(data, at_least_px=256 // scale, backend=backend) - blocks
+            assert 10 * np.log10(255**2 / (error**2).mean()) > 30
+
+
+def test_both_backends_give_equal_pixels(natural, encoded) -> None:
+    pytest.importorskip("simplejpeg")
+    for options in ({"quality": 90}, {"quality": 50, "subsampling": 0}, {"progressive": True}):
+        data = encoded(natural(101, 67), "JPEG", **options)
+        np.testing.assert_array_equal(decode(data, backend="simplejpeg"), decode(data, backend="pillow"))
+
+
+def test_without_simplejpeg_pillow_serves(natural, encoded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_module, "_has_simplejpeg", lambda: False)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    data = encoded(natural(128, 128), "JPEG")
+    assert decode(data, at_least_px=64).shape == (64, 64, 3)
+    assert image_size(data) == (128, 128)
+
+
+def test_an_exif_orientation_is_not_applied(natural, encoded) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    data = encoded(natural(64, 96), "JPEG", exif=exif)
+    assert open_image(data).size == (96, 64)
+    assert decode(data).shape == (64, 96, 3)
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ConfigError, match="backend"):
+        decode(b"\xff\xd8\xff", backend="opencv")
