@@ -1,0 +1,107 @@
+"""The main job, end to end: make pairs, train, evaluate, train the baseline for as long, write the report."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from eyesmith.data.emoji import make_emoji
+from eyesmith.data.scenes import make_scenes
+from eyesmith.data.sources import split_names
+from eyesmith.errors import CheckpointError, MissingDependencyError
+from eyesmith.models.registry import config as model
+from eyesmith.models.text.hugging_face import locate
+from eyesmith.recipes import quickstart as main_recipe
+from eyesmith.recipes import quickstart_vit as baseline_recipe
+from eyesmith.report.page import write_report
+from eyesmith.report.terminal import splits_table
+from eyesmith.runs.pace import epochs_within
+from eyesmith.runs.train import CONFIG_FILE, RunSummary, resume, start, start_or_resume
+from eyesmith.train import TrainConfig
+
+BASELINE_FOLDER = "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """What the quick start makes and where."""
+
+    folder: Path = Path("runs/quickstart")
+    """The run folder; it becomes a model that `eyesmith.load` opens."""
+    data: Path = Path("data/emoji")
+    """Where the pairs are made, or were made before."""
+    seed: int = 0
+    """Of the training; the splits are fixed."""
+    holdout_style: bool = False
+    """Leave one whole drawing style out of training (the hard split) instead of one drawing of each concept."""
+    epochs: float = 0.0
+    """Passes over the training drawings; 0 takes the recipe's."""
+    baseline: bool = True
+    """Train a plain ViT of equal parameters for the same time, to compare."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartSummary:
+    """What came of it."""
+
+    run: RunSummary
+    baseline: RunSummary | None
+    report: Path
+
+
+def quickstart(config: QuickstartConfig, *, console: Console) -> QuickstartSummary:
+    """Make the data, train, compare and report; called again it goes on where it stopped.
+
+    Raises ConfigError when `folder` holds another run.
+    """
+    began = time.monotonic()
+    _make_data(config, console)
+    main = _adapt(main_recipe(), config, console)
+    console.print(f"training {main.model.name} on {config.data}, split train, {main.epochs:g} epochs")
+    run = start_or_resume(main, config.folder, console=console)
+    other = _train_baseline(config, run, console) if config.baseline else None
+    report = write_report(config.folder, baseline=other.folder if other else None, data=config.data)
+    both = f" and the baseline {other.train_s:.0f} s" if other else ""
+    console.print(f"trained {run.train_s:.0f} s{both}, {time.monotonic() - began:.0f} s in all; report: {report}")
+    console.print(splits_table(run.rows, other.rows if other else []))
+    return QuickstartSummary(run=run, baseline=other, report=report)
+
+
+def _make_data(config: QuickstartConfig, console: Console) -> None:
+    try:
+        make_emoji(config.data, holdout="style" if config.holdout_style else "drawing")
+    except MissingDependencyError as error:
+        console.print(f"[yellow]the emoji drawings cannot be had[/]: {error}\ndrawing scenes of our own instead")
+        make_scenes(config.data)
+
+
+def _adapt(recipe: TrainConfig, config: QuickstartConfig, console: Console) -> TrainConfig:
+    """The recipe for this machine and data: without the frozen text encoder, a text tower of our own is trained too."""
+    splits = tuple(split for split in split_names(config.data) if split != "train")
+    recipe = replace(
+        recipe,
+        data=replace(recipe.data, path=str(config.data)),
+        eval=replace(recipe.eval, splits=splits, curve_splits=splits[:1]),
+        epochs=config.epochs or recipe.epochs,
+        seed=config.seed,
+    )
+    try:
+        locate(getattr(recipe.model.text, "source", ""))
+    except (MissingDependencyError, CheckpointError) as error:
+        console.print(f"[yellow]the frozen text encoder cannot be had[/]: {error}\ntraining a small text tower too")
+        own = model("ViTamin-Nano").text
+        image = replace(recipe.model.image, embed_dim=own.embed_dim)
+        recipe = replace(recipe, model=replace(recipe.model, image=image, text=own, lock_text=False))
+    return recipe
+
+
+def _train_baseline(config: QuickstartConfig, run: RunSummary, console: Console) -> RunSummary:
+    """The baseline, with as many epochs as fit into the time the run took on this machine."""
+    folder = config.folder / BASELINE_FOLDER
+    if (folder / CONFIG_FILE).is_file():
+        return resume(folder, console=console)
+    recipe = _adapt(baseline_recipe(), config, console)
+    recipe = replace(recipe, epochs=epochs_within(recipe, run.train_s))
+    console.print(f"training {recipe.model.name} for the same {run.train_s:.0f} s: {recipe.epochs:g} epochs")
+    return start(recipe, folder, console=console)

@@ -1,0 +1,127 @@
+"""Batches of image-text pairs, each a pure function of the seed and the step."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyesmith.data.memory import decode_all, decoded_bytes
+from eyesmith.data.order import BatchPlan
+from eyesmith.data.sample import Finding, Source
+from eyesmith.errors import DataError, ImageError
+from eyesmith.images.augment import augment_batch
+from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
+from eyesmith.train.config import DataConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pairs of one step. Row i of every field is one sample.
+
+    pixels: [B, 3, H, W] uint8; texts: one caption each; labels: [B] int64 class of each, or None; keys: for messages.
+    """
+
+    pixels: Tensor
+    texts: list[str]
+    labels: Tensor | None
+    keys: tuple[str, ...]
+
+    def same(self) -> Tensor:
+        """[B, B] bool, True where image i and text j mean the same: equal class, or equal caption."""
+        codes = {text: code for code, text in enumerate(dict.fromkeys(self.texts))}
+        texts = torch.tensor([codes[text] for text in self.texts])
+        same = texts[:, None] == texts[None, :]
+        return same if self.labels is None else same | (self.labels[:, None] == self.labels[None, :])
+
+
+class Batches:
+    """The batches of a run. `batch(step)` depends on nothing but the source, the config and the step.
+
+    Small data sets are decoded once and kept; of larger ones each batch is decoded when it is asked for. Samples that
+    cannot be used are left out and listed in `skipped`; above the config's share of them DataError stops the run.
+    """
+
+    def __init__(self, source: Source, config: TrainConfig, *, image_size: tuple[int, int]) -> None:
+        self.source = source
+        self.skipped: list[Finding] = []
+        self._augment, self._seed, self._image_size = config.augment, config.seed, image_size
+        self._reader = _reader(source, config.data, self.skipped)
+        self._labels = None if source.labels is None else torch.tensor(source.labels)
+        self.plan = BatchPlan(len(self._reader.indices), config.batch_size, seed=config.seed)
+
+    def captions(self) -> list[str]:
+        """Every caption that a batch may hold, duplicates included."""
+        return [text for index in self._reader.indices for text in self.source.texts(index)]
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a global step, counted from 0."""
+        indices, pixels = self._reader.read(self.plan.batch(step))
+        views = torch.Generator().manual_seed(step_seed(self._seed, step))
+        words = np.random.default_rng([self._seed, step])
+        options = [self.source.texts(index) for index in indices]
+        return Batch(
+            pixels=augment_batch(pixels, self._augment, self._image_size, views),
+            texts=[texts[int(words.integers(len(texts)))] for texts in options],
+            labels=None if self._labels is None else self._labels[indices],
+            keys=tuple(self.source.keys[index] for index in indices),
+        )
+
+
+def step_seed(seed: int, step: int) -> int:
+    """A seed for torch's generators, different for every run seed and step."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _reader(source: Source, config: DataConfig, skipped: list[Finding]) -> "_Kept | _Decoding":
+    if decoded_bytes(len(source), config.decode_px) <= config.memory_mib * 2**20:
+        return _Kept(source, config, skipped)
+    return _Decoding(source, config, skipped)
+
+
+class _Kept:
+    """Decoded once: the usable samples are known before the first step."""
+
+    def __init__(self, source: Source, config: DataConfig, skipped: list[Finding]) -> None:
+        decoded = decode_all(
+            source, config.decode_px, max_skipped_frac=config.max_skipped_frac, num_workers=config.num_workers
+        )
+        skipped += decoded.skipped
+        self.indices = decoded.indices
+        # channels last is what sampling views reads fastest
+        self._pixels = decoded.pixels.contiguous(memory_format=torch.channels_last)
+
+    def read(self, rows: np.ndarray) -> tuple[list[int], Tensor]:
+        return [self.indices[row] for row in rows], self._pixels[torch.from_numpy(rows)]
+
+
+class _Decoding:
+    """Decoded at each use: a broken sample shows, and makes its batch one shorter, when it is read."""
+
+    def __init__(self, source: Source, config: DataConfig, skipped: list[Finding]) -> None:
+        self.indices = tuple(index for index in range(len(source)) if source.texts(index))
+        self._source, self._config, self._skipped = source, config, skipped
+        self._seen = 0
+        self._size = PreprocessConfig(image_size=(config.decode_px, config.decode_px), resize="squash")
+
+    def read(self, rows: np.ndarray) -> tuple[list[int], Tensor]:
+        chosen = [self.indices[row] for row in rows]
+        with ThreadPoolExecutor(self._config.num_workers) as pool:
+            read = list(pool.map(self._decode, chosen))
+        usable = [(index, pixels) for index, pixels in zip(chosen, read, strict=True) if isinstance(pixels, Tensor)]
+        self._seen += len(rows)
+        broken = [finding for finding in read if isinstance(finding, Finding)]
+        self._skipped += [finding for finding in broken if finding not in self._skipped]
+        if not usable or len(self._skipped) > max(1, self._config.max_skipped_frac * self._seen):
+            raise DataError(
+                f"{self._source.name}: {len(self._skipped):,} of {self._seen:,} samples read cannot be used; first: "
+                f"{self._skipped[0].key}: {self._skipped[0].detail}; `eyesmith data check` lists them all"
+            )
+        return [index for index, _ in usable], torch.stack([pixels for _, pixels in usable])
+
+    def _decode(self, index: int) -> Tensor | Finding:
+        try:
+            return evaluation_pixels(self._source.image_bytes(index), self._size, mode="fast")
+        except ImageError as error:
+            return Finding("undecodable", "error", self._source.keys[index], self._source.where(index), str(error))
