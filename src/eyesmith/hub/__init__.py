@@ -1,0 +1,17 @@
+from eyesmith.hub.fingerprint import VerifyReport, fingerprint, verify
+from eyesmith.hub.load import load
+from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save_model
+from eyesmith.hub.weights import load_tensors, read_tensors
+
+__all__ = [
+    "VerifyReport",
+    "fingerprint",
+    "is_run_folder",
+    "load",
+    "load_model",
+    "load_tensors",
+    "read_config",
+    "read_tensors",
+    "save_model",
+    "verify",
+]

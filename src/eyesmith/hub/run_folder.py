@@ -1,0 +1,162 @@
+"""The folder of a finished run: everything `load_model` needs, offline, without the packages the model came from.
+
+config.json (what was built and how), text/ (tokenizer files), fingerprint.json, and model.safetensors, which is
+written last: a folder without it holds a run that is not finished.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eyesmith.config import from_dict, to_dict
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
+from eyesmith.hub.fingerprint import FINGERPRINT_FILE, file_hashes, fingerprint, model_hash
+from eyesmith.hub.weights import load_tensors, read_tensors
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.text.config import HuggingFaceTextConfig
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+TEXT_FOLDER = "text"
+
+
+def save_model(folder: str | os.PathLike[str], clip: Clip, *, config: Mapping[str, Any] | None = None) -> None:
+    """Write `clip` to a run folder; each file appears whole or not at all, model.safetensors last.
+
+    config: what else config.json shall hold (the training config under "train" ...); "eyesmith_version" and "model"
+    are added, or must agree when they are there. An older model in the folder is replaced.
+    """
+    root = Path(folder)
+    model = to_dict(_present_config(clip))
+    content = {"eyesmith_version": metadata.version("eyesmith"), **(config or {})}
+    if model_hash(content.setdefault("model", model)) != model_hash(model):  # lists out of JSON equal tuples
+        raise ConfigError("save_model: config['model'] is another model than the one to save; leave that key out")
+    _save_text_assets(root / TEXT_FOLDER, clip)
+    write_json(root / CONFIG_FILE, content)
+    tensors = _savable(clip.state_dict())
+    for stale in root.glob(f".{MODEL_FILE}.*.part"):  # of a save that was killed: as large as the model
+        stale.unlink(missing_ok=True)
+    with atomic_path(root / MODEL_FILE) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+        part.chmod((root / CONFIG_FILE).stat().st_mode)  # safetensors makes files that only their owner can read
+        hashes = {MODEL_FILE: sha256_file(part), **file_hashes(root)}
+        write_json(root / FINGERPRINT_FILE, {**fingerprint(clip), "files": hashes, "model": model_hash(model)})
+
+
+def load_model(folder: str | os.PathLike[str]) -> Clip:
+    """The model of a run folder, in evaluation mode on the CPU. Never touches the network.
+
+    Raises CheckpointError when the folder holds no run, an unfinished one, or weights that do not fit its config.
+    """
+    root = Path(folder)
+    config = read_config(root)
+    try:
+        model = from_dict(ClipConfig, config["model"])
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{root / CONFIG_FILE}: its 'model' part cannot be read ({error}); it was written by eyesmith "
+            f"{config.get('eyesmith_version', '?')}, this is {metadata.version('eyesmith')}"
+        ) from None
+    clip = _build_at(root, model)
+    load_tensors(clip, read_tensors(root / MODEL_FILE), where=f"{root / MODEL_FILE} (config.json says {model.name})")
+    return clip.eval()
+
+
+def is_run_folder(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a finished run of ours, by its config.json and its weights."""
+    try:
+        read_config(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """config.json of a finished run. Raises CheckpointError, saying what to do, when there is none."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise CheckpointError(f"{root}: no such run folder")
+    path = root / CONFIG_FILE
+    has_model = (root / MODEL_FILE).is_file()
+    if not path.is_file():
+        if has_model:
+            raise CheckpointError(
+                f"{root}: has weights but no {CONFIG_FILE}; give the weight file and the model's name"
+            )
+        raise CheckpointError(f"{root}: no run folder: neither {CONFIG_FILE} nor {MODEL_FILE} is in it")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
+    is_ours = isinstance(config, dict) and ("eyesmith_version" in config or "train" in config)
+    if not has_model and is_ours:
+        raise CheckpointError(
+            f"{root}: this run is not finished, it has no {MODEL_FILE} yet; go on with `eyesmith resume {root}`"
+        )
+    if not is_ours or not isinstance(config.get("model"), dict):
+        raise CheckpointError(
+            f"{path}: not the config of an eyesmith run ('eyesmith_version' and 'model' are expected)"
+        )
+    return config
+
+
+def _build_at(root: Path, model: ClipConfig) -> Clip:
+    """The model with random weights and the folder's tokenizer; torch's random state stays as it was.
+
+    A Hugging Face text tower is rebuilt from the folder, not from where it came.
+    """
+    assets = root / TEXT_FOLDER
+    if not assets.is_dir():
+        raise CheckpointError(
+            f"{root}: the folder {TEXT_FOLDER}/ with the tokenizer is missing; copy the whole run folder"
+        )
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(model.text, HuggingFaceTextConfig):
+            clip = dataclasses.replace(model, text=dataclasses.replace(model.text, source=str(assets))).build()
+            clip.config = model  # so no machine's path enters the next run
+        else:
+            clip = model.build()
+            clip.text.load_assets(assets)
+    return clip
+
+
+def _present_config(clip: Clip) -> ClipConfig:
+    """The config with the image size that the encoder has now, which set_image_size may have changed."""
+    size = clip.image.image_size
+    if size == clip.config.image.image_size:
+        return clip.config
+    return dataclasses.replace(
+        clip.config,
+        image=dataclasses.replace(clip.config.image, image_size=size),
+        preprocess=dataclasses.replace(clip.preprocess, image_size=size),
+    )
+
+
+def _save_text_assets(target: Path, clip: Clip) -> None:
+    with tempfile.TemporaryDirectory() as scratch:  # the tower may read from `target` itself
+        clip.text.save_assets(Path(scratch))
+        for file in sorted(Path(scratch).rglob("*")):
+            if file.is_file():
+                write_atomic(target / file.relative_to(scratch), file.read_bytes())
+
+
+def _savable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous CPU tensors that share no memory, as safetensors wants them."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        tensors[name] = plain.clone() if place in seen or plain.untyped_storage().nbytes() > plain.nbytes else plain
+        seen.add(place)
+    return tensors

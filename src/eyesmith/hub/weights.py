@@ -1,0 +1,184 @@
+"""Weight files to named tensors, safely: nothing in a file is ever executed."""
+
+import json
+import os
+import pickle
+import re
+import struct
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eyesmith.errors import CheckpointError
+
+# where training programs put the model: open_clip, EVA, timm, DeepSpeed, Lightning
+_NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")
+_LFS_MARK = b"version https://git-lfs.github.com/spec/"
+_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
+
+
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All tensors of a weight file by name, on the CPU, in their stored type.
+
+    Reads safetensors and torch.save files (told apart by content, not by name), the latter with weights_only=True
+    alone. Of a training checkpoint the model's part is taken; the prefixes `module.` (of all names) and `_orig_mod.`
+    (anywhere) that DDP and torch.compile add are removed. Raises CheckpointError for a file that is missing,
+    truncated, damaged, an LFS pointer, no weight file, or needs code to be read.
+    """
+    file = Path(path)
+    head = _head(file)
+    if _is_safetensors(file, head):
+        return _plain_names(_read_safetensors(file), file)
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return _plain_names(_state_dict(_read_torch(file), file), file)
+    raise CheckpointError(f"{file}: {_what_else(head, file)}")
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy `tensors` into `module`; every name and shape must fit, nothing is copied when one does not.
+
+    where: the file, for messages. Raises CheckpointError naming what is missing, left over or of another shape.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors]
+    left_over = [name for name in tensors if name not in own]
+    bent = [name for name in own if name in tensors and tensors[name].shape != own[name].shape]
+    if missing or left_over or bent:
+        lines = [f"{where}: these weights belong to another model"]
+        if bent:
+            name = bent[0]
+            shapes = f"[{_shape(tensors[name])}], the model needs [{_shape(own[name])}]"
+            lines.append(f"{len(bent)} tensors have another shape, such as '{name}': {shapes}")
+        if missing:
+            lines.append(f"{len(missing)} of {len(own)} tensors are missing, such as {_some(missing)}")
+        if left_over:
+            lines.append(f"{len(left_over)} tensors have no place, such as {_some(left_over)}")
+        raise CheckpointError("; ".join(lines))
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(512)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such weight file") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{file}: expected a weight file, this is a folder") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from None
+
+
+def _is_safetensors(file: Path, head: bytes) -> bool:
+    if len(head) < 9 or head[8:9] != b"{":
+        return False
+    (length,) = struct.unpack("<Q", head[:8])
+    return 2 <= length <= _MAX_HEADER_BYTES
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        size = file.stat().st_size
+        declared = _declared_bytes(file)
+        if declared is not None and declared > size:
+            raise CheckpointError(
+                f"{file}: the file is cut off: {size:,} bytes are there, its header names {declared:,}; get it again"
+            ) from None
+        raise CheckpointError(f"{file}: damaged safetensors file ({error}); get it again") from None
+
+
+def _declared_bytes(file: Path) -> int | None:
+    """Size that a safetensors header promises, None when the header itself cannot be read."""
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = stream.read(length)
+    if len(header) < length:
+        return 8 + length
+    try:
+        entries = json.loads(header)
+        return 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _read_torch(file: Path) -> Any:
+    try:
+        # by a path torch would go by the name and hand *.safetensors elsewhere; its warning about pickle protocols
+        # says nothing that the error after it does not
+        with file.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|global|class|function) `?([A-Za-z_][\w.]*)", str(error))
+        needs = f" (it asks for {wanted[1].rstrip('.')})" if wanted else ""
+        raise CheckpointError(
+            f"{file}: refused: reading this pickle would run code of its own{needs}, or it is damaged; ask its author "
+            "for a safetensors file, or, if you trust it, save its state dict alone with torch.save where it was made"
+        ) from None
+    except Exception as error:  # damaged bytes reach every kind of error inside the unpickler
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(f"{file}: truncated or damaged torch file ({reason}); get it again") from None
+
+
+def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
+    for _ in range(3):  # Lightning and DeepSpeed nest twice
+        if not isinstance(content, Mapping):
+            break
+        nested = next((key for key in _NESTED_KEYS if isinstance(content.get(key), Mapping)), None)
+        if nested is None:
+            break
+        content = content[nested]
+    if isinstance(content, Mapping):
+        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        if tensors and len(tensors) == len(content) and all(isinstance(name, str) for name in tensors):
+            return tensors
+        if content:
+            strange = next((name for name in content if name not in tensors), next(iter(content)))
+            raise CheckpointError(
+                f"{file}: expected names with tensors, or a training checkpoint with one of {', '.join(_NESTED_KEYS)}; "
+                f"{strange!r} is {type(content[strange]).__name__}"
+            )
+    raise CheckpointError(f"{file}: holds {type(content).__name__}, no tensors by name")
+
+
+def _plain_names(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    if not tensors:
+        raise CheckpointError(f"{file}: holds no tensors")
+    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    while all(name.startswith("module.") for name in plain):
+        plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+    if len(plain) != len(tensors):
+        raise CheckpointError(
+            f"{file}: some names become equal without the prefix '_orig_mod.'; two models in one file?"
+        )
+    return plain
+
+
+def _what_else(head: bytes, file: Path) -> str:
+    if not head:
+        return "the file is empty"
+    if head.startswith(_LFS_MARK):
+        return (
+            "this is a Git LFS pointer, not the weights; run `git lfs pull` where it was cloned, or download the file"
+        )
+    if head.lstrip()[:1] == b"<":
+        return "this is a web page, not weights; the download link was wrong or asked for a login"
+    size = file.stat().st_size
+    return f"expected safetensors or a torch.save file, got {size:,} bytes that start with {head[:8]!r}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return ",".join(str(side) for side in tensor.shape)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:3])
