@@ -1,8 +1,10 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
+from eyesmith.files import atomic_path, cache_folder, sha256_file, write_atomic, write_json
 
 
 def test_a_failed_write_leaves_what_stood_there(tmp_path: Path) -> None:
@@ -23,3 +25,42 @@ def test_folders_are_made_and_the_content_is_whole(tmp_path: Path) -> None:
 def test_sha256_of_a_known_content(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_every_way_of_saying_that_the_disk_is_full_names_the_file(tmp_path: Path) -> None:
+    def by_the_system() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def by_safetensors() -> None:
+        raise RuntimeError(f"Error while serializing: I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
+
+    def by_torch() -> None:
+        try:
+            by_the_system()
+        finally:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")
+
+    target = tmp_path / "model.safetensors"
+    target.write_text("before")
+    for fail in (by_the_system, by_safetensors, by_torch):
+        with pytest.raises(OSError, match="No space left") as caught, atomic_path(target) as part:
+            part.write_text("half")
+            fail()
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(target))
+        assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_the_cache_folder_is_the_users_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("EYESMITH_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "eyesmith"
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as part:
+        part.unlink()  # what safetensors does: it replaces the file by a private one
+        part.touch(mode=0o600)
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

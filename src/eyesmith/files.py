@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: write beside the target, fsync, rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,13 +16,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on a clean exit it is synced and renamed to `path`.
 
     On any error (also a full disk or Ctrl-C) the temporary file is removed and what stood at `path` before stays.
-    An OSError about the temporary file, or about no file, leaves here with `path` as its filename.
+    An OSError about the temporary file, or about no file, leaves here with `path` as its filename; a library's own
+    error for a full disk leaves as OSError (ENOSPC).
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.part")
     try:
+        part.touch()
+        mode = part.stat().st_mode  # as the user's umask has it; some writers replace the file and make it private
         yield part
+        part.chmod(mode)
         with part.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(part, target)
@@ -29,6 +34,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if error.filename is None or os.fspath(error.filename) == os.fspath(part):
             error.filename = os.fspath(target)
+        raise
+    except Exception as error:
+        if _is_full_disk(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target)) from error
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -55,6 +64,15 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    # safetensors repeats the system's words, torch.save raises its own error while handling the system's
+    while error is not None:
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

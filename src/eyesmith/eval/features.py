@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import Clip
+from eyesmith.models.text.cache import TextCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class TextFeatures:
         self._batch_size = batch_size
         self._state = _text_state(clip)
         self._rows: dict[str, Tensor] = {}
+        self._cache: TextCache | None = None
 
     def is_current(self, clip: Clip) -> bool:
         """Whether the features still hold for `clip`: the same text tower, frozen and never written to since."""
@@ -104,9 +107,15 @@ class TextFeatures:
         # texts of one length in one batch: a tower pads a batch to its longest text
         new = sorted({text for text in texts if text not in self._rows}, key=lambda text: (len(text), text))
         if new:
-            rows = self._clip.encode_text(new, batch_size=self._batch_size).float().cpu()
-            self._rows.update(zip(new, rows, strict=True))
+            encode = self._on_disk() or partial(self._clip.encode_text, batch_size=self._batch_size)
+            self._rows.update(zip(new, encode(new).float().cpu(), strict=True))
         return torch.stack([self._rows[text] for text in texts])  # [T, D]
+
+    def _on_disk(self) -> TextCache | None:
+        """What earlier runs encoded, for a tower that no training changes."""
+        if self._cache is None and self._clip.config.lock_text:
+            self._cache = TextCache(self._clip.text, self._clip.encode_text)
+        return self._cache
 
     def class_weights(self, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
         """One unit row a class, [K, D] fp32: the normalised mean over prompts of the normalised prompt features.

@@ -17,7 +17,9 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, same: Tensor | 
     Source: CLIP (arXiv 2103.00020), fig. 3. Departs: `same`; the caller bounds `scale`, not this function.
     """
     if image.ndim != 2 or image.shape != text.shape:
-        raise ShapeError(f"image and text: expected equal shapes [B, D], got {list(image.shape)} and {list(text.shape)}")
+        raise ShapeError(
+            f"image and text: expected equal shapes [B, D], got {list(image.shape)} and {list(text.shape)}"
+        )
     logits = scale * image.float() @ text.float().mT  # [B, B]
     if same is not None:
         if same.shape != logits.shape:

@@ -2,8 +2,8 @@
 
 import time
 
-from eyesmith.data import open_source
 from eyesmith.runs.machine import choose_device
+from eyesmith.runs.train import open_training_source
 from eyesmith.train import Batches, StepFacts, TextBank, TrainConfig, TrainState, new_state, train
 
 WARM_UP_STEPS = 5
@@ -12,9 +12,8 @@ TIMED_STEPS = 20
 
 def epochs_within(config: TrainConfig, seconds: float) -> float:
     """Epochs that take about `seconds` of training steps: whole steps, at least one epoch."""
-    source = open_source(config.data.path, split=config.data.split)
     clip = config.model.build().to(choose_device())
-    batches = Batches(source, config, image_size=config.model.image.image_size)
+    batches = Batches(open_training_source(config.data), config, image_size=config.model.image.image_size)
     bank = TextBank(clip, batches.captions()) if config.model.lock_text else None
     ends: list[float] = []
 

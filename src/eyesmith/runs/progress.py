@@ -44,6 +44,8 @@ def progress(console: Console, title: str, total: int, *, start: int = 0, unit: 
         last = now
         rate = (done - start) / max(now - began, 1e-9)
         left = (total - done) / max(rate, 1e-9)
-        console.print(f"{title}: {unit} {done}/{total}, {rate:.1f} {unit}s/s, {left:.0f} s left  {note}", highlight=False)
+        console.print(
+            f"{title}: {unit} {done}/{total}, {rate:.1f} {unit}s/s, {left:.0f} s left  {note}", highlight=False
+        )
 
     yield plain

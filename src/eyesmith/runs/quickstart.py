@@ -29,8 +29,8 @@ class QuickstartConfig:
 
     folder: Path = Path("runs/quickstart")
     """The run folder; it becomes a model that `eyesmith.load` opens."""
-    data: Path = Path("data/emoji")
-    """Where the pairs are made, or were made before."""
+    data: Path = Path("data")
+    """Folder under which the pairs are made, as emoji, emoji-style or scenes, or were made before."""
     seed: int = 0
     """Of the training; the splits are fixed."""
     holdout_style: bool = False
@@ -56,32 +56,38 @@ def quickstart(config: QuickstartConfig, *, console: Console) -> QuickstartSumma
     Raises ConfigError when `folder` holds another run.
     """
     began = time.monotonic()
-    _make_data(config, console)
-    main = _adapt(main_recipe(), config, console)
-    console.print(f"training {main.model.name} on {config.data}, split train, {main.epochs:g} epochs")
+    data = _make_data(config, console)
+    main = _adapt(main_recipe(), config, data, console)
+    console.print(f"training {main.model.name} on {data}, split train, {main.epochs:g} epochs")
     run = start_or_resume(main, config.folder, console=console)
-    other = _train_baseline(config, run, console) if config.baseline else None
-    report = write_report(config.folder, baseline=other.folder if other else None, data=config.data)
+    other = _train_baseline(config, run, data, console) if config.baseline else None
+    report = write_report(config.folder, baseline=other.folder if other else None, data=data)
     both = f" and the baseline {other.train_s:.0f} s" if other else ""
     console.print(f"trained {run.train_s:.0f} s{both}, {time.monotonic() - began:.0f} s in all; report: {report}")
-    console.print(splits_table(run.rows, other.rows if other else []))
+    console.print(splits_table(run.rows, other.rows if other else [], tasks=("zero_shot", "retrieval")))
     return QuickstartSummary(run=run, baseline=other, report=report)
 
 
-def _make_data(config: QuickstartConfig, console: Console) -> None:
+def _make_data(config: QuickstartConfig, console: Console) -> Path:
+    """The emoji drawings, or without the npm client scenes of our own; returns their folder."""
+    folder = config.data / ("emoji-style" if config.holdout_style else "emoji")
+    console.print(f"data: {folder}")
     try:
-        make_emoji(config.data, holdout="style" if config.holdout_style else "drawing")
+        make_emoji(folder, holdout="style" if config.holdout_style else "drawing")
     except MissingDependencyError as error:
-        console.print(f"[yellow]the emoji drawings cannot be had[/]: {error}\ndrawing scenes of our own instead")
-        make_scenes(config.data)
+        console.print(f"the emoji drawings cannot be had: {error}", style="yellow", markup=False)
+        folder = config.data / "scenes"
+        console.print(f"drawing scenes of our own instead: {folder}")
+        make_scenes(folder)
+    return folder
 
 
-def _adapt(recipe: TrainConfig, config: QuickstartConfig, console: Console) -> TrainConfig:
+def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: Console) -> TrainConfig:
     """The recipe for this machine and data: without the frozen text encoder, a text tower of our own is trained too."""
-    splits = tuple(split for split in split_names(config.data) if split != "train")
+    splits = tuple(split for split in split_names(data) if split != "train")
     recipe = replace(
         recipe,
-        data=replace(recipe.data, path=str(config.data)),
+        data=replace(recipe.data, path=str(data)),
         eval=replace(recipe.eval, splits=splits, curve_splits=splits[:1]),
         epochs=config.epochs or recipe.epochs,
         seed=config.seed,
@@ -89,19 +95,20 @@ def _adapt(recipe: TrainConfig, config: QuickstartConfig, console: Console) -> T
     try:
         locate(getattr(recipe.model.text, "source", ""))
     except (MissingDependencyError, CheckpointError) as error:
-        console.print(f"[yellow]the frozen text encoder cannot be had[/]: {error}\ntraining a small text tower too")
+        console.print(f"the frozen text encoder cannot be had: {error}", style="yellow", markup=False)
+        console.print("training a small text tower too")
         own = model("ViTamin-Nano").text
         image = replace(recipe.model.image, embed_dim=own.embed_dim)
         recipe = replace(recipe, model=replace(recipe.model, image=image, text=own, lock_text=False))
     return recipe
 
 
-def _train_baseline(config: QuickstartConfig, run: RunSummary, console: Console) -> RunSummary:
+def _train_baseline(config: QuickstartConfig, run: RunSummary, data: Path, console: Console) -> RunSummary:
     """The baseline, with as many epochs as fit into the time the run took on this machine."""
     folder = config.folder / BASELINE_FOLDER
     if (folder / CONFIG_FILE).is_file():
         return resume(folder, console=console)
-    recipe = _adapt(baseline_recipe(), config, console)
+    recipe = _adapt(baseline_recipe(), config, data, console)
     recipe = replace(recipe, epochs=epochs_within(recipe, run.train_s))
     console.print(f"training {recipe.model.name} for the same {run.train_s:.0f} s: {recipe.epochs:g} epochs")
     return start(recipe, folder, console=console)

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from eyesmith import __version__
 from eyesmith.config import from_dict, to_dict
-from eyesmith.data import open_source
+from eyesmith.data import Source, open_source
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow, ZeroShot, append_rows, evaluate, read_rows, split_tasks
 from eyesmith.files import write_json
 from eyesmith.hub import is_run_folder, save_model
-from eyesmith.models.clip import Clip
 from eyesmith.runs.machine import choose_device, machine_facts
 from eyesmith.runs.progress import progress
 from eyesmith.train import (
     Batches,
+    DataConfig,
     LogSteps,
     StepFacts,
     StopSignal,
@@ -34,7 +35,6 @@ from eyesmith.train import (
     train,
     truncate_after,
 )
-from eyesmith import __version__
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.jsonl"
@@ -85,8 +85,10 @@ def resume(folder: str | os.PathLike[str], *, console: Console | None = None) ->
     return work.finish()
 
 
-def start_or_resume(config: TrainConfig, folder: str | os.PathLike[str], *, console: Console | None = None) -> RunSummary:
-    """`start`, or `resume` when the folder holds a run of the same config. Raises ConfigError for another run's folder."""
+def start_or_resume(
+    config: TrainConfig, folder: str | os.PathLike[str], *, console: Console | None = None
+) -> RunSummary:
+    """`start`, or `resume` when the folder holds a run of the same config. Raises ConfigError for another run's."""
     root = Path(folder)
     if not (root / CONFIG_FILE).is_file():
         return start(config, root, console=console)
@@ -111,19 +113,22 @@ def is_finished(folder: Path) -> bool:
     return is_run_folder(folder)
 
 
+def open_training_source(data: DataConfig) -> Source:
+    """The pairs that a run trains on."""
+    return open_source(data.path, split=data.split, image_column=data.image_column, text_column=data.text_column)
+
+
 class _Work:
     """One process's part of a run: everything built from the config, and the way to its end."""
 
     def __init__(self, config: TrainConfig, folder: Path, console: Console) -> None:
         self.config, self.folder, self.console = config, folder, console
-        data = config.data
-        source = open_source(
-            data.path, split=data.split, image_column=data.image_column, text_column=data.text_column
-        )
+        source = open_training_source(config.data)
         self.fingerprint = source.fingerprint()
         torch.manual_seed(config.seed)
         self.clip = config.model.build().to(choose_device())
         self.batches = Batches(source, config, image_size=config.model.image.image_size)
+        self._tell_left_out(source)
         self.bank = TextBank(self.clip, self.batches.captions()) if config.model.lock_text else None
         self.state = new_state(self.clip, config)
         self.last_step = total_steps(config, self.batches)
@@ -144,6 +149,16 @@ class _Work:
             "data": {"samples": self.batches.plan.num_samples, "fingerprint": self.fingerprint},
             "texts_encoded": self.bank.num_encoded if self.bank else None,
         }
+
+    def _tell_left_out(self, source: Source) -> None:
+        left_out = [*source.problems, *self.batches.skipped]
+        if left_out:
+            first = left_out[0]
+            self.console.print(
+                f"{source.name}: {len(left_out)} findings, for example {first.kind}: {first.key or first.where}: "
+                f"{first.detail}; `eyesmith data check {self.config.data.path}` lists them",
+                markup=False,
+            )
 
     def has_saved_state(self) -> bool:
         return (self.folder / "state" / "last.pt").is_file()
@@ -180,7 +195,7 @@ class _Work:
                 "step": self.state.step,
                 "time_s": round(self.state.elapsed_s, 2),
                 "wall_s": round(time.monotonic() - began, 2),
-                "skipped": len(self.batches.skipped),
+                "skipped": len(self.batches.source.problems) + len(self.batches.skipped),
             },
         )
         save_model(self.folder, self.clip, config=self.description())

@@ -54,7 +54,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         if self.peak_lr <= 0 or self.eps <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
-            raise ConfigError(f"optim: peak_lr and eps must be positive, weight_decay and clip_norm not negative: {self}")
+            raise ConfigError(
+                f"optim: peak_lr and eps must be positive, weight_decay and clip_norm not negative: {self}"
+            )
         if not all(0 <= beta < 1 for beta in (*self.betas, self.ema_decay)):
             raise ConfigError(f"optim: betas and ema_decay must lie in 0..1, got {self.betas} and {self.ema_decay}")
         if not 0 <= self.warmup_frac < 1:

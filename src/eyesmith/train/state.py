@@ -73,8 +73,8 @@ class TrainState:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        with atomic_path(folder / STATE_FILE) as part:
-            torch.save(content, part)
+        with atomic_path(folder / STATE_FILE) as part, part.open("wb") as stream:
+            torch.save(content, stream)  # to a path it would not say that the disk is full
 
     def load(self, folder: Path) -> None:
         """Take the saved state. Raises CheckpointError when there is none, it is damaged, or of another model."""
@@ -85,7 +85,9 @@ class TrainState:
         trained = self.trained()
         if content["model"].keys() != trained.keys():
             odd = sorted(content["model"].keys() ^ trained.keys())
-            raise CheckpointError(f"{path}: is the state of another model, it differs in {odd[0]} (and {len(odd) - 1} more)")
+            raise CheckpointError(
+                f"{path}: is the state of another model, it differs in {odd[0]} (and {len(odd) - 1} more)"
+            )
         with torch.no_grad():
             for name, value in trained.items():
                 value.copy_(content["model"][name])

@@ -1,0 +1,48 @@
+"""eyesmith: design, train and measure the image encoders of vision-language models.
+
+The names below are found on first use, so that `import eyesmith` costs nothing until a model is wanted.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eyesmith.hub.load import load
+    from eyesmith.models.clip import Clip, ClipConfig
+    from eyesmith.models.encoder import Encoder, check_encoder
+    from eyesmith.models.registry import create, list_models, register
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "Clip",
+    "ClipConfig",
+    "Encoder",
+    "check_encoder",
+    "create",
+    "list_models",
+    "load",
+    "register",
+]
+
+_HOMES = {
+    "Clip": "eyesmith.models.clip",
+    "ClipConfig": "eyesmith.models.clip",
+    "Encoder": "eyesmith.models.encoder",
+    "check_encoder": "eyesmith.models.encoder",
+    "create": "eyesmith.models.registry",
+    "list_models": "eyesmith.models.registry",
+    "load": "eyesmith.hub.load",
+    "register": "eyesmith.models.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'eyesmith' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

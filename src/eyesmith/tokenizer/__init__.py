@@ -1,0 +1,3 @@
+from eyesmith.tokenizer.clip import ClipTokenizer
+
+__all__ = ["ClipTokenizer"]

@@ -1,0 +1,109 @@
+"""The shape of the house: rooms import to the left only, names are public, importing is light."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import eyesmith
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "eyesmith"
+# a room may import those before it, and files of no room; images and tokenizer stand side by side
+ROOMS = [
+    "images",
+    "tokenizer",
+    "data",
+    "models",
+    "losses",
+    "optim",
+    "train",
+    "recipes",
+    "hub",
+    "eval",
+    "report",
+    "runs",
+    "cli",
+]
+# what may be absent, or is slow to import, is imported where it is used
+LAZY = {"transformers", "timm", "torchvision", "open_clip", "matplotlib", "pyarrow", "pandas", "simplejpeg", "resvg_py"}
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def imports(path: Path, *, at_import: bool = False) -> set[str]:
+    """Full names of the modules a file imports; at_import: only those that run when the file is imported."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        if at_import and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.update(name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text("utf-8")))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_no_room_to_its_right(path: Path) -> None:
+    room = path.relative_to(SOURCE).parts[0]
+    if room not in ROOMS:
+        assert room.endswith(".py"), f"{room}: a new room, add it to ROOMS"
+        return
+    for name in imports(path):
+        if name.startswith("eyesmith."):
+            other = name.split(".")[1]
+            assert other not in ROOMS or ROOMS.index(other) <= ROOMS.index(room), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_optional_and_slow_packages_are_imported_where_they_are_used(path: Path) -> None:
+    assert not {name.partition(".")[0] for name in imports(path, at_import=True)} & LAZY
+
+
+def test_public_names_are_there_and_importing_them_is_light() -> None:
+    for name in eyesmith.__all__:
+        assert getattr(eyesmith, name) is not None
+        assert name in dir(eyesmith)
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        eyesmith.lod  # noqa: B018
+    program = "import sys, eyesmith; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
+    ]
+    names = {re.split(r"[<>=!\[ ]", item)[0] for item in wanted} - {"eyesmith"}
+    pins = {
+        line.partition("==")[0] for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line
+    }
+    normal = {re.sub(r"[-_.]+", "-", name).lower() for name in pins}
+    assert {name for name in names if re.sub(r"[-_.]+", "-", name).lower() not in normal} == set()
+
+
+def test_pre_commit_runs_what_ci_runs() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    checks = re.search(r"^check: (.*)$", makefile, re.MULTILINE)
+    assert checks
+    hooks = re.findall(r"entry: make --silent (\S+)", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"))
+    assert hooks == checks[1].split()
+    ci = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "\nmake check\n" in ci
+    assert "\nmake test\n" in ci
