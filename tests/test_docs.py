@@ -1,4 +1,4 @@
-"""Every code block of the README and of docs/ runs, unless the line before it is `<!-- not run: REASON -->`."""
+"""Code blocks of the README, docs/ and pages beside the code run, unless after a line `<!-- not run: REASON -->`."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from eyesmith.hub import save_model
 from eyesmith.models import create
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "src").glob("**/*.md"))]
 BLOCK = re.compile(
     r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
 )

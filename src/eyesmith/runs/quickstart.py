@@ -11,6 +11,7 @@ from eyesmith.data.scenes import make_scenes
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, MissingDependencyError
 from eyesmith.models.registry import config as model
+from eyesmith.models.text.config import HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
 from eyesmith.recipes import quickstart as main_recipe
 from eyesmith.recipes import quickstart_vit as baseline_recipe
@@ -92,14 +93,16 @@ def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: C
         epochs=config.epochs or recipe.epochs,
         seed=config.seed,
     )
+    text = recipe.model.text
     try:
-        locate(getattr(recipe.model.text, "source", ""))
+        if isinstance(text, HuggingFaceTextConfig):
+            locate(text.source)
     except (MissingDependencyError, CheckpointError) as error:
         console.print(f"the frozen text encoder cannot be had: {error}", style="yellow", markup=False)
         console.print("training a small text tower too")
-        own = model("ViTamin-Nano").text
-        image = replace(recipe.model.image, embed_dim=own.embed_dim)
-        recipe = replace(recipe, model=replace(recipe.model, image=image, text=own, lock_text=False))
+        own = model("ViTamin-Nano")
+        image = replace(recipe.model.image, embed_dim=own.image.embed_dim)
+        recipe = replace(recipe, model=replace(recipe.model, image=image, text=own.text, lock_text=False))
     return recipe
 
 

@@ -19,6 +19,7 @@ from eyesmith.eval import ResultRow, ZeroShot, append_rows, evaluate, read_rows,
 from eyesmith.files import write_json
 from eyesmith.hub import is_run_folder, save_model
 from eyesmith.runs.machine import choose_device, machine_facts
+from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.runs.progress import progress
 from eyesmith.train import (
     Batches,
@@ -123,6 +124,7 @@ class _Work:
 
     def __init__(self, config: TrainConfig, folder: Path, console: Console) -> None:
         self.config, self.folder, self.console = config, folder, console
+        keep_freed_memory()
         source = open_training_source(config.data)
         self.fingerprint = source.fingerprint()
         torch.manual_seed(config.seed)

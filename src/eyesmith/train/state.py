@@ -42,7 +42,8 @@ class TrainState:
             decay = min(config.ema_decay, (self.step + 1) / (self.step + 10))
             trained = self.trained()
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.average.values()), [trained[name] for name in self.average], 1 - decay)
+                for name, value in self.average.items():
+                    value.lerp_(trained[name], 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -88,6 +89,10 @@ class TrainState:
             raise CheckpointError(
                 f"{path}: is the state of another model, it differs in {odd[0]} (and {len(odd) - 1} more)"
             )
+        for name, value in trained.items():
+            if value.shape != content["model"][name].shape:
+                sizes = f"{list(content['model'][name].shape)}, the config's model has {list(value.shape)}"
+                raise CheckpointError(f"{path}: {name} is {sizes}")
         with torch.no_grad():
             for name, value in trained.items():
                 value.copy_(content["model"][name])

@@ -157,8 +157,8 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
         raise ConfigError(f"model_name: timm's {name} gives no intermediate maps, so it cannot be an encoder")
     if not torch.cuda.is_available() and _num_tokens(config.image_size, backbone) <= SHORT_SEQUENCE_LEN:
         for module in backbone.modules():
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # see models/cpu_ops.py: as plain products it trains many times faster
+            if hasattr(module, "fused_attn"):  # see models/cpu_ops.py: as plain products it trains many times faster
+                setattr(module, "fused_attn", False)  # noqa: B010  timm's modules are not typed
     return cast(nn.Module, backbone)
 
 

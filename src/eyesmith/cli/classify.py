@@ -1,0 +1,62 @@
+"""`eyesmith classify`: probabilities of some names for each of a user's images."""
+
+from pathlib import Path
+
+from eyesmith.cli.dispatch import call
+from eyesmith.cli.images import BatchSize, Images, Model, ModelName, broken_as_json, encode, load_model, read_lines
+from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.errors import ConfigError
+from eyesmith.eval.own_images import class_probabilities, open_images
+
+
+def main(argv: list[str], prog: str) -> int:
+    """Run the verb on its own arguments."""
+    return call(classify, argv, prog=prog)
+
+
+def classify(
+    model: Model,
+    images: Images,
+    /,
+    *,
+    names: tuple[str, ...] = (),
+    names_file: Path | None = None,
+    prompts: tuple[str, ...] = (),
+    top: int = 5,
+    name: ModelName = None,
+    batch_size: BatchSize = 64,
+    as_json: AsJson = False,
+) -> int:
+    """Which of some names fits each image, with the probabilities at the model's own temperature.
+
+    Images that cannot be read are named and skipped.
+
+    Args:
+        names: The names to choose from.
+        names_file: A text file with one name a line, instead of --names.
+        prompts: Templates with {} for the name, instead of the model's own.
+        top: How many names to show for an image.
+    """
+    if bool(names) == (names_file is not None):
+        raise ConfigError("expected the names to choose from: --names cat dog ..., or --names-file FILE (not both)")
+    if top < 1:
+        raise ConfigError(f"top: expected at least 1, got {top}")
+    choices = list(names) if names_file is None else read_lines(names_file)
+    source = open_images(images)
+    clip = load_model(model, name)
+    index = encode(clip, source, batch_size=batch_size)
+    probabilities = class_probabilities(clip, index, choices, prompts or None)
+    if as_json:
+        found = [
+            {"image": key, "probabilities": dict(zip(choices, row, strict=True))}
+            for key, row in zip(index.keys, probabilities.tolist(), strict=True)
+        ]
+        print_json({"images": found, "skipped": broken_as_json(index)})
+        return 0
+    values, best = probabilities.sort(dim=1, descending=True, stable=True)
+    rows = [
+        (key, "   ".join(f"{choices[i]} {100 * value:.1f} %" for i, value in zip(order[:top], row[:top], strict=True)))
+        for key, order, row in zip(index.keys, best.tolist(), values.tolist(), strict=True)
+    ]
+    print_table(("image", "names, the likeliest first"), rows)
+    return 0

@@ -1,0 +1,48 @@
+"""`eyesmith embed`: features of a user's images, in a file that numpy opens."""
+
+from pathlib import Path
+
+from eyesmith.cli.dispatch import call
+from eyesmith.cli.images import BatchSize, Images, Model, ModelName, broken_as_json, encode, load_model
+from eyesmith.cli.output import AsJson, print_json
+from eyesmith.errors import ConfigError
+from eyesmith.eval.own_images import open_images, write_index
+
+
+def main(argv: list[str], prog: str) -> int:
+    """Run the verb on its own arguments."""
+    return call(embed, argv, prog=prog)
+
+
+def embed(
+    model: Model,
+    images: Images,
+    /,
+    *,
+    out: Path = Path("features.npz"),
+    overwrite: bool = False,
+    name: ModelName = None,
+    batch_size: BatchSize = 64,
+    as_json: AsJson = False,
+) -> int:
+    """Write the features of images to an .npz file: `features` [N, D] float32 unit rows, `keys` [N], `broken` [M, 2].
+
+    The file appears whole or not at all. Images that cannot be read are named and skipped.
+
+    Args:
+        out: The file to write.
+        overwrite: Replace the file when it is there.
+    """
+    if out.suffix != ".npz":
+        raise ConfigError(f"out: expected a name that ends in .npz, got {str(out)!r}")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out}: is there already; choose another --out, or --overwrite")
+    source = open_images(images)
+    index = encode(load_model(model, name), source, batch_size=batch_size)
+    write_index(out, index)
+    count, dim = index.features.shape
+    if as_json:
+        print_json({"out": str(out), "images": count, "dim": dim, "skipped": broken_as_json(index)})
+    else:
+        print(f"{out}: {count} images, {dim} numbers each")
+    return 0

@@ -1,0 +1,94 @@
+"""What classify, embed and search share: a model, a user's images with a progress bar, and the ones that are broken."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import tyro
+from rich.console import Console
+from tyro.conf import Positional
+
+from eyesmith.cli.output import say
+from eyesmith.data.sample import Source
+from eyesmith.errors import DataError
+from eyesmith.eval.own_images import ImageIndex, encode_images
+from eyesmith.models.clip import Clip
+
+Model = Annotated[
+    Positional[str], tyro.conf.arg(metavar="MODEL", help="A run folder, a weight file, or hf:owner/name.")
+]
+Images = Annotated[
+    Positional[tuple[str, ...]],
+    tyro.conf.arg(metavar="IMAGE...", help="Files, folders or patterns such as 'photos/*.jpg'."),
+]
+ModelName = Annotated[
+    str | None, tyro.conf.arg(metavar="NAME", help="The model a weight file is of, where the file does not tell.")
+]
+BatchSize = Annotated[int, tyro.conf.arg(metavar="N", help="Images that go through the model at once.")]
+
+_SHOWN = 5
+
+
+def load_model(source: str, name: str | None) -> Clip:
+    """The model at `source`, ready for use."""
+    from eyesmith.hub.load import load
+
+    return load(source, name=name)
+
+
+def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:
+    """Features of `source` with progress on stderr; broken images are named there and left out."""
+    from eyesmith.runs.progress import progress
+
+    with progress(Console(stderr=True, highlight=False), what, len(source), unit="image") as advance:
+        watched = cast(Source, _Watched(source, advance))
+        index = encode_images(clip, watched, batch_size=batch_size)
+    report_broken(index)
+    return index
+
+
+def report_broken(index: ImageIndex) -> None:
+    """Say on stderr which images were left out."""
+    for image in index.broken[:_SHOWN]:
+        say(f"skipped: {_reason(image.key, image.reason)}")
+    if len(index.broken) > _SHOWN:
+        say(f"skipped: {len(index.broken) - _SHOWN} more")
+
+
+def broken_as_json(index: ImageIndex) -> list[dict[str, str]]:
+    """The images that were left out, for --json."""
+    return [{"image": image.key, "error": image.reason} for image in index.broken]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank, stripped."""
+    try:
+        content = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected a UTF-8 text file with one name a line, {error.reason}") from error
+    return [line.strip() for line in content.splitlines() if line.strip()]
+
+
+class _Watched:
+    """A source that tells how many of its images were read."""
+
+    def __init__(self, source: Source, advance: Callable[[int], None]) -> None:
+        self._source, self._advance, self._done = source, advance, 0
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def image_bytes(self, index: int) -> bytes:
+        with self._lock:
+            self._done += 1
+            self._advance(self._done)
+        return self._source.image_bytes(index)
+
+
+def _reason(key: str, reason: str) -> str:
+    return reason if key in reason else f"{key}: {reason}"

@@ -1,0 +1,45 @@
+"""The `eyesmith` command: its verbs, and the one place where errors become messages and exit statuses."""
+
+import sys
+from collections.abc import Sequence
+
+from eyesmith import __version__
+from eyesmith.cli.dispatch import Verb, dispatch
+from eyesmith.cli.failures import explain
+
+ABOUT = f"eyesmith {__version__}: design, train and measure the image encoders of vision-language models."
+
+VERBS = {
+    "quickstart": Verb("eyesmith.cli.quickstart", "the main job on real data: make pairs, train, evaluate, report"),
+    "models": Verb("eyesmith.cli.models", "the table of models: parameters, multiply-adds, sizes"),
+    "train": Verb("eyesmith.cli.train", "train a recipe; its folder is a model"),
+    "resume": Verb("eyesmith.cli.resume", "go on with a run that was stopped"),
+    "eval": Verb("eyesmith.cli.eval", "zero-shot classification and retrieval on a data set"),
+    "classify": Verb("eyesmith.cli.classify", "which of some names fits each of your images"),
+    "embed": Verb("eyesmith.cli.embed", "features of your images, in an .npz file"),
+    "search": Verb("eyesmith.cli.search", "find your images by text"),
+    "verify": Verb("eyesmith.cli.verify", "prove that a run folder holds the model that was trained"),
+    "data": Verb("eyesmith.cli.data", "make data sets, find what is wrong with one"),
+    "bench": Verb("eyesmith.cli.bench", "our speed beside our peers'"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (sys.argv when None) and return its exit status; never raises."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words and words[0] in ("--version", "-V"):
+            print(f"eyesmith {__version__}")
+            status = 0
+        else:
+            status = dispatch(VERBS, words, prog="eyesmith", about=ABOUT)
+        sys.stdout.flush()
+    except SystemExit as stop:  # the argument parser's: 0 after --help, 2 for a wrong argument
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException as error:
+        return explain(error)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

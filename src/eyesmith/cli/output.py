@@ -1,0 +1,55 @@
+"""Tables and JSON on the terminal. Results go to stdout, everything about the work to stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from eyesmith.runs.train import RunSummary
+
+AsJson = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON instead of a table.")]
+
+_WIDTH_WITHOUT_TERMINAL = 200
+
+
+def console() -> Console:
+    """Where tables go: stdout, wide enough for whole rows when it is a file or a pipe. No markup: names may hold []."""
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(file=sys.stdout, width=width, markup=False, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line about the work, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """`value` as indented JSON on stdout; floats as they are, no NaN."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
+    """A table with a header; None is an empty cell; the columns named in `right` are aligned to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    console().print(table)
+
+
+def show_run(work: Callable[[Console], "RunSummary"]) -> None:
+    """Do a run with its progress on the terminal, then show what it reached and how to use it."""
+    from eyesmith.report.terminal import splits_table
+
+    summary = work(Console(stderr=True, highlight=False))
+    if summary.rows:
+        console().print(splits_table(summary.rows))
+    print(
+        f"{summary.folder}: trained {summary.train_s:.0f} s; now `eyesmith classify {summary.folder} IMAGE --names ...`"
+    )

@@ -1,0 +1,20 @@
+"""`eyesmith resume`: go on with a run that was stopped, as if it never had been."""
+
+from eyesmith.cli.dispatch import call
+from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.verify import RunFolder
+
+
+def main(argv: list[str], prog: str) -> int:
+    """Run the verb on its own arguments."""
+    return call(resume, argv, prog=prog)
+
+
+def resume(run: RunFolder, /) -> int:
+    """Go on with a run from its last saved state; the result is that of a run that was never stopped."""
+    from eyesmith.cli.output import show_run
+    from eyesmith.runs.train import resume as resume_run
+
+    with on_interrupt(f"go on with `eyesmith resume {run}`"):
+        show_run(lambda console: resume_run(run, console=console))
+    return 0

@@ -1,0 +1,109 @@
+"""`eyesmith search`: the images of a folder or data set that are nearest to a text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from eyesmith.cli.dispatch import call
+from eyesmith.cli.images import BatchSize, Model, ModelName, encode, load_model, report_broken
+from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.data.sample import Source
+from eyesmith.data.sources import open_source, split_names
+from eyesmith.eval.own_images import ImageIndex, index_key, open_images, read_index, search, write_index
+from eyesmith.models.clip import Clip
+
+Place = Annotated[
+    Positional[str],
+    tyro.conf.arg(metavar="IMAGES", help="A folder or pattern of images, or a data set (tar shards, a made one)."),
+]
+Query = Annotated[Positional[str], tyro.conf.arg(metavar="TEXT", help="What to look for.")]
+
+
+def main(argv: list[str], prog: str) -> int:
+    """Run the verb on its own arguments."""
+    return call(find, argv, prog=prog)
+
+
+def find(
+    model: Model,
+    images: Place,
+    text: Query,
+    /,
+    *,
+    top: int = 5,
+    split: str | None = None,
+    fresh: bool = False,
+    name: ModelName = None,
+    batch_size: BatchSize = 64,
+    as_json: AsJson = False,
+) -> int:
+    """The images that are nearest to a text, the nearest first; the score is the cosine of their features.
+
+    The features of the images are kept in the user's cache, so the next search in the same images is quick.
+
+    Args:
+        top: How many images to show.
+        split: The split of a data set that has several.
+        fresh: Compute the features anew.
+    """
+    source = _open(images, split)
+    clip = load_model(model, name)
+    index = _index(clip, source, batch_size=batch_size, fresh=fresh)
+    hits = search(clip, index, text, top=top)
+    place = {key: number for number, key in enumerate(source.keys)}
+    found = [
+        {
+            "rank": rank,
+            "score": hit.score,
+            "image": hit.key,
+            "where": source.where(place[hit.key]),
+            "caption": next(iter(source.texts(place[hit.key])), None),
+        }
+        for rank, hit in enumerate(hits, start=1)
+    ]
+    if as_json:
+        print_json(found)
+        return 0
+    # a file is its own place and has no caption; a sample of a shard is known by both
+    columns = ["rank", "score", "image"]
+    columns += ["where"] if any(one["where"] != one["image"] for one in found) else []
+    columns += ["caption"] if any(one["caption"] for one in found) else []
+    rows = [[f"{one[name]:.3f}" if name == "score" else one[name] for name in columns] for one in found]
+    print_table(columns, rows, right=("rank", "score"))
+    return 0
+
+
+def _open(place: str, split: str | None) -> Source:
+    """A folder without tars is taken as pictures, whatever else lies in it; everything else is a data set."""
+    path = Path(place)
+    is_data = path.is_dir() and (bool(split_names(path)) or any(path.glob("*.tar")))
+    is_table_or_shard = ".tar" in place or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet")
+    if split is not None or is_data or is_table_or_shard:
+        return open_source(place, split=split, require_text=False)
+    return open_images([place])
+
+
+def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> ImageIndex:
+    from eyesmith.files import cache_folder
+    from eyesmith.hub.fingerprint import fingerprint
+
+    stamps = [_stamp(Path(key)) for key in source.keys]
+    key = index_key(fingerprint(clip)["tensors"], clip, source, stamps)
+    path = cache_folder() / "search" / f"{key}.npz"
+    kept = None if fresh else read_index(path)
+    if kept is not None:
+        report_broken(kept)
+        return kept
+    index = encode(clip, source, batch_size=batch_size, what="reading the images")
+    try:
+        write_index(path, index)
+    except OSError as error:  # the cache is a convenience: a full or read-only disk does not stop a search
+        say(f"note: the features could not be kept for the next search ({error.strerror})")
+    return index
+
+
+def _stamp(file: Path) -> int | None:
+    """When a picture was last written, so that one that changed is read again; None for a sample of a shard."""
+    return file.stat().st_mtime_ns if file.is_file() else None

@@ -1,0 +1,30 @@
+"""`eyesmith verify`: is the model in a run folder the one that was trained?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from eyesmith.cli.dispatch import call
+from eyesmith.cli.output import AsJson, print_json
+
+RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="A run folder.")]
+
+
+def main(argv: list[str], prog: str) -> int:
+    """Run the verb on its own arguments."""
+    return call(check, argv, prog=prog)
+
+
+def check(run: RunFolder, /, *, as_json: AsJson = False) -> int:
+    """Compare a run folder's files and its model's features with its fingerprint; exit status 1 when they differ."""
+    from eyesmith.hub.fingerprint import verify
+
+    report = verify(run)
+    if as_json:
+        print_json({"run": str(run), "ok": report.ok, "lines": list(report.lines)})
+    else:
+        print("\n".join(report.lines))
+        print(f"{run}: {'this is the model that was trained' if report.ok else 'NOT the model that was trained'}")
+    return 0 if report.ok else 1

@@ -1,0 +1,21 @@
+import os
+import signal
+
+import pytest
+
+from eyesmith.train import StopSignal
+
+
+def test_the_first_signal_raises_a_flag_and_the_second_acts() -> None:
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_afterwards_signals_are_as_before() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignal():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before
