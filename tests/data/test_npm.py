@@ -156,7 +156,9 @@ def test_reads_only_named_plain_members(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.tgz"]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a tar", TGZ[:-20], TGZ[:60]])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a tar", TGZ[:-20], TGZ[:60]], ids=["empty", "text", "cut late", "cut early"]
+)
 def test_damaged_archive(tmp_path, content):
     path = tmp_path / "a.tgz"
     path.write_bytes(content)

@@ -34,7 +34,7 @@ class ColourClip:
     def __init__(self, wrong: dict[str, str] | None = None) -> None:
         self.preprocess = PreprocessConfig(image_size=(4, 4))
         self.prompts = ("a photo of a {}.",)
-        self.config = SimpleNamespace(name="Colour")
+        self.config = SimpleNamespace(name="Colour", lock_text=False)
         self.logit_scale = nn.Parameter(torch.tensor(3.0))
         self.text = nn.Linear(1, 1).requires_grad_(False)
         self.wrong = wrong or {}

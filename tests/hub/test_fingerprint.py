@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eyesmith.errors import CheckpointError
-from eyesmith.hub.fingerprint import FEATURE_TOLERANCE, fingerprint, fixed_images, verify
+from eyesmith.hub.fingerprint import fingerprint, fixed_images
+from eyesmith.hub.verification import FEATURE_TOLERANCE, verify
 from eyesmith.models.clip import Clip
 
 

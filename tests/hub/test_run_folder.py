@@ -11,8 +11,9 @@ import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.hub import run_folder
-from eyesmith.hub.fingerprint import TEXTS, fixed_images, verify
+from eyesmith.hub.fingerprint import TEXTS, fixed_images
 from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save_model
+from eyesmith.hub.verification import verify
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.config import HuggingFaceTextConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision

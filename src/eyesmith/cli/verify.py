@@ -19,7 +19,7 @@ def main(argv: list[str], prog: str) -> int:
 
 def check(run: RunFolder, /, *, as_json: AsJson = False) -> int:
     """Compare a run folder's files and its model's features with its fingerprint; exit status 1 when they differ."""
-    from eyesmith.hub.fingerprint import verify
+    from eyesmith.hub.verification import verify
 
     report = verify(run)
     if as_json:

@@ -1,6 +1,7 @@
-from eyesmith.hub.fingerprint import VerifyReport, fingerprint, verify
+from eyesmith.hub.fingerprint import fingerprint
 from eyesmith.hub.load import load
 from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save_model
+from eyesmith.hub.verification import VerifyReport, verify
 from eyesmith.hub.weights import load_tensors, read_tensors
 
 __all__ = [

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.recipes.laptop import debug, quickstart, quickstart_vit
+from eyesmith.recipes.laptop import debug, pairs, quickstart, quickstart_vit
 from eyesmith.train.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
     "debug": debug,
+    "pairs": pairs,
     "quickstart": quickstart,
     "quickstart-vit": quickstart_vit,
 }
@@ -21,4 +22,4 @@ def recipe(name: str) -> TrainConfig:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "debug", "quickstart", "quickstart_vit", "recipe"]
+__all__ = ["RECIPES", "debug", "pairs", "quickstart", "quickstart_vit", "recipe"]

@@ -25,21 +25,21 @@ def quickstart() -> TrainConfig:
         ),
         data=DataConfig(path="data/emoji", split="train"),
         augment=AugmentConfig(
-            scale=(0.5, 1.3),
-            ratio=(0.75, 4 / 3),
-            rotation_degrees=15,
-            shear_degrees=6,
+            scale=(0.6, 1.2),
+            ratio=(0.87, 1.15),
+            rotation_degrees=12,
+            shear_degrees=3,
             translate_frac=0.05,
             horizontal_flip_prob=0.5,
             brightness=0.3,
             contrast=0.3,
             saturation=0.3,
-            hue=0.1,
+            hue=0.05,
         ),
-        optim=OptimConfig(peak_lr=2e-3, weight_decay=0.05),
+        optim=OptimConfig(peak_lr=1.5e-3, weight_decay=0.2),
         eval=EvalConfig(splits=_SPLITS, curve_splits=_SPLITS[:1]),
         batch_size=128,
-        epochs=120,
+        epochs=84,
     )
 
 
@@ -48,6 +48,17 @@ def quickstart_vit() -> TrainConfig:
     run = quickstart()
     pair = model("ViT-Nano")
     return replace(run, model=replace(run.model, name=pair.name, image=replace(pair.image, embed_dim=384)))
+
+
+def pairs() -> TrainConfig:
+    """The quick start's model and settings on pairs of your own: set data.path, and eval.splits to measure."""
+    run = quickstart()
+    return replace(
+        run,
+        model=replace(run.model, prompts=("a photo of a {}.",)),
+        data=DataConfig(path="pairs.csv"),
+        eval=EvalConfig(),
+    )
 
 
 def debug() -> TrainConfig:

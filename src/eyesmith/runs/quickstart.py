@@ -1,6 +1,7 @@
 """The main job, end to end: make pairs, train, evaluate, train the baseline for as long, write the report."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from rich.console import Console
 
 from eyesmith.data.emoji import make_emoji
 from eyesmith.data.scenes import make_scenes
-from eyesmith.data.sources import split_names
+from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import CheckpointError, MissingDependencyError
+from eyesmith.eval.pixel_neighbour import TASK as PIXEL_TASK
+from eyesmith.eval.pixel_neighbour import pixel_neighbour
+from eyesmith.eval.results import ResultRow, append_rows, read_rows
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.config import HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
@@ -18,7 +22,7 @@ from eyesmith.recipes import quickstart_vit as baseline_recipe
 from eyesmith.report.page import write_report
 from eyesmith.report.terminal import splits_table
 from eyesmith.runs.pace import epochs_within
-from eyesmith.runs.train import CONFIG_FILE, RunSummary, resume, start, start_or_resume
+from eyesmith.runs.train import CONFIG_FILE, RESULTS_FILE, RunSummary, resume, start, start_or_resume
 from eyesmith.train import TrainConfig
 
 BASELINE_FOLDER = "baseline"
@@ -62,9 +66,12 @@ def quickstart(config: QuickstartConfig, *, console: Console) -> QuickstartSumma
     console.print(f"training {main.model.name} on {data}, split train, {main.epochs:g} epochs")
     run = start_or_resume(main, config.folder, console=console)
     other = _train_baseline(config, run, data, console) if config.baseline else None
+    pixels = _pixel_rows(config, data, main.eval.curve_splits)
     report = write_report(config.folder, baseline=other.folder if other else None, data=data)
     both = f" and the baseline {other.train_s:.0f} s" if other else ""
     console.print(f"trained {run.train_s:.0f} s{both}, {time.monotonic() - began:.0f} s in all; report: {report}")
+    for row in pixels:
+        console.print(f"{row.split} {row.metric} by the nearest training drawing, pixel by pixel: {row.value:.1%}")
     console.print(splits_table(run.rows, other.rows if other else [], tasks=("zero_shot", "retrieval")))
     return QuickstartSummary(run=run, baseline=other, report=report)
 
@@ -106,12 +113,23 @@ def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: C
     return recipe
 
 
+def _pixel_rows(config: QuickstartConfig, data: Path, splits: Sequence[str]) -> list[ResultRow]:
+    """What no encoder at all reaches, beside the run's other results."""
+    path = config.folder / RESULTS_FILE
+    if known := [row for row in read_rows(path) if row.task == PIXEL_TASK]:
+        return known
+    train = open_source(data, split="train")
+    rows = [row for split in splits for row in pixel_neighbour(train, open_source(data, split=split), split=split)]
+    append_rows(path, rows)
+    return rows
+
+
 def _train_baseline(config: QuickstartConfig, run: RunSummary, data: Path, console: Console) -> RunSummary:
     """The baseline, with as many epochs as fit into the time the run took on this machine."""
     folder = config.folder / BASELINE_FOLDER
     if (folder / CONFIG_FILE).is_file():
         return resume(folder, console=console)
-    recipe = _adapt(baseline_recipe(), config, data, console)
+    recipe = _adapt(baseline_recipe(), config, data, Console(quiet=True))  # it was said for the run itself
     recipe = replace(recipe, epochs=epochs_within(recipe, run.train_s))
     console.print(f"training {recipe.model.name} for the same {run.train_s:.0f} s: {recipe.epochs:g} epochs")
     return start(recipe, folder, console=console)

@@ -15,7 +15,7 @@ from eyesmith import __version__
 from eyesmith.config import from_dict, to_dict
 from eyesmith.data import Source, open_source
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval import ResultRow, ZeroShot, append_rows, evaluate, read_rows, split_tasks
+from eyesmith.eval import ResultRow, ZeroShot, append_rows, choose_splits, evaluate, read_rows, split_tasks
 from eyesmith.files import write_json
 from eyesmith.hub import is_run_folder, save_model
 from eyesmith.runs.machine import choose_device, machine_facts
@@ -131,6 +131,8 @@ class _Work:
         self.clip = config.model.build().to(choose_device())
         self.batches = Batches(source, config, image_size=config.model.image.image_size)
         self._tell_left_out(source)
+        if wanted := (*config.eval.splits, *config.eval.curve_splits):
+            choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         self.bank = TextBank(self.clip, self.batches.captions()) if config.model.lock_text else None
         self.state = new_state(self.clip, config)
         self.last_step = total_steps(config, self.batches)

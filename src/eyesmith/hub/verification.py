@@ -1,0 +1,114 @@
+"""Proof that a run folder holds the model that was trained.
+
+Weights and tokenizer files are compared by their hashes, to the byte; features within a tolerance, because processors
+and library versions round differently.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eyesmith.errors import CheckpointError, EyesmithError
+from eyesmith.files import sha256_file
+from eyesmith.hub.fingerprint import FINGERPRINT_FILE, FORMAT, file_hashes, fingerprint, model_hash
+from eyesmith.hub.run_folder import MODEL_FILE, load_model, read_config
+
+# largest difference of one element of a unit feature. fp32 kernels of different processors differ by about 1e-6, one
+# level of one resized pixel by about 1e-4; a wrong tensor by far more
+FEATURE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """ok: whether everything agreed; lines: what was checked and what differs, for people."""
+
+    ok: bool
+    lines: tuple[str, ...]
+
+
+def verify(folder: str | os.PathLike[str]) -> VerifyReport:
+    """Re-check a run folder: the bytes of the weights and tokenizer, the config, and the features of the loaded model.
+
+    Features may differ by FEATURE_TOLERANCE per element, everything else not at all. Raises CheckpointError when the
+    folder holds no finished run or no fingerprint.
+    """
+    root = Path(folder)
+    config = read_config(root)
+    saved = _read(root / FINGERPRINT_FILE)
+    good: list[str] = []
+    bad: list[str] = []
+    digest = sha256_file(root / MODEL_FILE)
+    if digest == saved["files"].get(MODEL_FILE):
+        good.append(f"{MODEL_FILE}: the bytes that were saved (sha256 {digest[:12]}...)")
+    else:
+        bad.append(f"{MODEL_FILE}: sha256 is {digest[:12]}..., saved was {str(saved['files'].get(MODEL_FILE))[:12]}...")
+    bad += _compare_files(saved["files"], {**file_hashes(root), MODEL_FILE: digest}, skip=MODEL_FILE)
+    if model_hash(config["model"]) != saved["model"]:
+        bad.append("config.json: its 'model' part is not the one that was saved")
+    try:
+        now = fingerprint(load_model(root))
+    except EyesmithError as error:
+        bad.append(f"the model cannot be used: {error}")
+        return VerifyReport(False, (*good, *bad))
+    changed = [name for name in saved["tensors"] if now["tensors"].get(name) != saved["tensors"][name]]
+    if changed:
+        shown = ", ".join(changed[:5]) + (" ..." if len(changed) > 5 else "")
+        bad.append(f"{len(changed)} of {len(saved['tensors'])} tensors differ: {shown}")
+    else:
+        good.append(f"{len(saved['tensors'])} tensors: equal")
+    if now["token_ids"] != saved["token_ids"]:
+        bad.append("tokenizer: the fixed texts get other token ids")
+    for kind in ("image_features", "text_features"):
+        (good if _close(now[kind], saved[kind]) else bad).append(_difference(kind, now[kind], saved[kind]))
+    if abs(now["scale"] - saved["scale"]) > FEATURE_TOLERANCE * saved["scale"]:
+        bad.append(f"scale: {now['scale']:.6g}, saved was {saved['scale']:.6g}")
+    return VerifyReport(not bad, (*good, *bad))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict) or saved["format"] != FORMAT:
+            raise CheckpointError(f"{path}: expected format {FORMAT}; was it written by a later version of eyesmith?")
+        for key, kind in (("files", dict), ("tensors", dict), ("model", str), ("scale", float), ("token_ids", list)):
+            if not isinstance(saved[key], kind):
+                raise TypeError(key)
+        for key in ("image_features", "text_features"):
+            np.asarray(saved[key], dtype=np.float64)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: not there, so nothing can be compared; the file is written with the model"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from None
+    return saved
+
+
+def _compare_files(saved: Mapping[str, str], now: Mapping[str, str], *, skip: str) -> list[str]:
+    lines = []
+    for name in sorted({*saved, *now} - {skip}):
+        if name not in now:
+            lines.append(f"{name}: missing")
+        elif name not in saved:
+            lines.append(f"{name}: was not there when the model was saved")
+        elif saved[name] != now[name]:
+            lines.append(f"{name}: other bytes than were saved")
+    return lines
+
+
+def _close(now: Any, saved: Any) -> bool:
+    left, right = np.asarray(now), np.asarray(saved)
+    return left.shape == right.shape and bool(np.abs(left - right).max() <= FEATURE_TOLERANCE)
+
+
+def _difference(kind: str, now: Any, saved: Any) -> str:
+    name = kind.replace("_", " ")
+    left, right = np.asarray(now), np.asarray(saved)
+    if left.shape != right.shape:
+        return f"{name}: shape {list(left.shape)}, saved was {list(right.shape)}"
+    return f"{name}: largest difference {np.abs(left - right).max():.1e} (allowed {FEATURE_TOLERANCE:.0e})"
