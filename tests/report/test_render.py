@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from eyesmith.report.content import ReportData, RunFacts
+from eyesmith.report.content import Interval, ReportData, RunFacts
 from eyesmith.report.render import render
 
 VOID = {"img", "meta", "br", "hr", "input", "link"}
@@ -164,3 +164,10 @@ def test_shell_commands_quote_what_a_shell_would_take_apart(report: ReportData) 
     shown = words(render(report))
     assert """eyesmith verify 'runs/it'"'"'s here'""" in shown
     assert "eyesmith search 'runs/it'\"'\"'s here' data/emoji --split unseen_drawing '<script>" in shown
+
+
+def test_what_pixels_reach_is_told_apart_from_the_models(report: ReportData) -> None:
+    score = replace(report.scores[0], task="pixel_neighbour", split="unseen_drawing", metric="top1")
+    page = words(render(replace(report, scores=(*report.scores, replace(score, ours=Interval(value=0.2519))))))
+    assert "pixel by pixel, without any model: top-1 25.2 % (unseen drawings)" in page
+    assert "Pixel neighbour" not in page

@@ -67,3 +67,8 @@ def test_the_widest_real_table_fits_into_80_columns() -> None:
 
 def test_an_empty_table_is_a_table() -> None:
     assert shown([])
+
+
+def test_rows_of_another_model_are_left_out() -> None:
+    lines = shown([row("test", "top1", 0.5), row("test", "top1", 0.25, model="nearest pixels", task="pixel_neighbour")])
+    assert not any("25.0 %" in line for line in lines)

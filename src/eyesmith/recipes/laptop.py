@@ -39,7 +39,7 @@ def quickstart() -> TrainConfig:
         optim=OptimConfig(peak_lr=1.5e-3, weight_decay=0.2),
         eval=EvalConfig(splits=_SPLITS, curve_splits=_SPLITS[:1]),
         batch_size=128,
-        epochs=84,
+        epochs=78,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from eyesmith.eval.pixel_neighbour import TASK as PIXEL_TASK
 from eyesmith.report.charts import Bar, Line, bar_rows, line_chart
 from eyesmith.report.content import Curve, Interval, ReportData, Score
 from eyesmith.report.markup import Markup, element
@@ -52,7 +53,8 @@ def results_section(data: ReportData) -> Markup | None:
     if not data.scores:
         return None
     naming = [score for score in data.scores if score.task == "zero_shot"]
-    others = [task for task in dict.fromkeys(score.task for score in data.scores) if task != "zero_shot"]
+    tasks = dict.fromkeys(score.task for score in data.scores)
+    others = [task for task in tasks if task not in ("zero_shot", PIXEL_TASK)]
     splits = splits_in_order([score.split for score in naming])
     panels = [_split_panel(data, split, [score for score in naming if score.split == split]) for split in splits]
     return element(
@@ -65,10 +67,24 @@ def results_section(data: ReportData) -> Markup | None:
         ),
         element("div", panels, class_="panels") if panels else None,
         _score_table(data, naming, "Naming pictures (zero-shot classification)") if naming else None,
+        _pixel_note([score for score in data.scores if score.task == PIXEL_TASK]),
         [_other_task(data, task) for task in others],
         id="results",
         aria_labelledby="results-title",
     )
+
+
+def _pixel_note(scores: list[Score]) -> Markup | None:
+    """What no encoder at all reaches: of no model, so in no table of models."""
+    if not scores:
+        return None
+    found = [
+        f"{metric_title(score.metric)} {percent(score.ours.value)} ({split_title(score.split).lower()})"
+        for score in scores
+        if score.ours is not None
+    ]
+    told = "For scale, naming each picture by the training picture nearest to it, pixel by pixel, without any model: "
+    return element("p", told + ", ".join(found) + ".", class_="soft")
 
 
 def _other_task(data: ReportData, task: str) -> Markup:

@@ -15,9 +15,11 @@ def splits_table(
 ) -> Table:
     """One line a split and metric: ours with its 95 % interval, the baseline (when given), chance, and n.
 
-    A (task, split, metric) that comes twice is shown with its last row; baseline rows without a partner are left out.
+    The model is that of the first row; rows of another one are left out, as are baseline rows without a partner. A
+    (task, split, metric) that comes twice is shown with its last row.
     tasks: those to show, all when None; several are told apart by a line of their own. Fits into 80 columns.
     """
+    rows = [row for row in rows if row.model == rows[0].model]
     ours = {(row.task, row.split, row.metric): row for row in rows}
     baseline = {(row.task, row.split, row.metric): row for row in baseline_rows}
     shown = [task for task in dict.fromkeys(row.task for row in rows) if tasks is None or task in tasks]
