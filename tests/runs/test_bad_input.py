@@ -57,9 +57,7 @@ def test_an_empty_and_a_very_long_caption(tmp_path: Path, config: TrainConfig, p
     assert '"skipped": 1' in events
 
 
-def test_the_command_says_what_is_wrong_without_a_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["train", "debug", "--out", str(tmp_path / "run"), f"data.path={tmp_path / 'nothing.csv'}"])
     said = capsys.readouterr().err
     assert status == 2

@@ -1,37 +1,51 @@
-"""How many epochs of a config fit into a time on this machine, by trying some steps."""
+"""How long another config may train to take the time of a first one, from their steps taken in turn."""
 
+import statistics
 import time
 from dataclasses import replace
 
 from eyesmith.runs.machine import choose_device
+from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.runs.train import open_training_source
-from eyesmith.train import Batches, StepFacts, TextBank, TrainConfig, TrainState, new_state, train
+from eyesmith.train import Batches, TextBank, TrainConfig, new_state, train
 
-WARM_UP_STEPS = 5
-TIMED_STEPS = 20
+WARM_UP_STEPS = 3
+TIMED_STEPS = 15
 
 
-def epochs_within(config: TrainConfig, seconds: float) -> float:
-    """Epochs that take about `seconds` of training steps: whole steps, at least one epoch."""
-    clip = config.model.build().to(choose_device())
-    batches = Batches(open_training_source(config.data), config, image_size=config.model.image.image_size)
-    # a run of its own that is long enough to be timed; its schedule does not matter
-    trial = replace(config, epochs=max(config.epochs, (WARM_UP_STEPS + TIMED_STEPS) / batches.plan.steps_per_epoch))
-    bank = TextBank(clip, batches.captions()) if config.model.lock_text else None
-    ends: list[float] = []
+def epochs_at_equal_time(config: TrainConfig, reference: TrainConfig) -> float:
+    """Epochs of `config` that take as long as the whole of `reference`, both alone on this machine; at least one.
 
-    def note(state: TrainState, facts: StepFacts) -> None:
-        ends.append(time.perf_counter())
+    Both are stepped in turn and the median ratio of neighbours is taken: whatever else the machine does meanwhile slows
+    both alike, where a time measured once and spent later would favour one of them.
+    """
+    keep_freed_memory()
+    ours, theirs = _Trial(config), _Trial(reference)
+    ratios = [theirs.step_s() / ours.step_s() for _ in range(WARM_UP_STEPS + TIMED_STEPS)][WARM_UP_STEPS:]
+    steps = reference.epochs * theirs.steps_per_epoch * statistics.median(ratios)
+    return round(max(steps / ours.steps_per_epoch, 1.0), 2)
 
-    train(
-        new_state(clip, trial),
-        clip,
-        batches,
-        trial,
-        bank=bank,
-        hooks=[note],
-        should_stop=lambda: len(ends) == WARM_UP_STEPS + TIMED_STEPS,
-    )
-    timed = ends[WARM_UP_STEPS - 1 :]
-    step_s = (timed[-1] - timed[0]) / (len(timed) - 1)
-    return round(max(seconds / step_s / batches.plan.steps_per_epoch, 1.0), 2)
+
+class _Trial:
+    """A run that is stepped and thrown away; its schedule does not matter."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._clip = config.model.build().to(choose_device())
+        self._batches = Batches(open_training_source(config.data), config, image_size=config.model.image.image_size)
+        self._bank = TextBank(self._clip, self._batches.captions()) if config.model.lock_text else None
+        self.steps_per_epoch = self._batches.plan.steps_per_epoch
+        self._config = replace(config, epochs=(WARM_UP_STEPS + TIMED_STEPS + 1) / self.steps_per_epoch)
+        self._state = new_state(self._clip, self._config)
+
+    def step_s(self) -> float:
+        """Seconds of one more step."""
+        start, until = time.perf_counter(), self._state.step + 1
+        train(
+            self._state,
+            self._clip,
+            self._batches,
+            self._config,
+            bank=self._bank,
+            should_stop=lambda: self._state.step == until,
+        )
+        return time.perf_counter() - start

@@ -21,7 +21,7 @@ from eyesmith.recipes import quickstart as main_recipe
 from eyesmith.recipes import quickstart_vit as baseline_recipe
 from eyesmith.report.page import write_report
 from eyesmith.report.terminal import splits_table
-from eyesmith.runs.pace import epochs_within
+from eyesmith.runs.pace import epochs_at_equal_time
 from eyesmith.runs.train import CONFIG_FILE, RESULTS_FILE, RunSummary, resume, start, start_or_resume
 from eyesmith.train import TrainConfig
 
@@ -65,7 +65,7 @@ def quickstart(config: QuickstartConfig, *, console: Console) -> QuickstartSumma
     main = _adapt(main_recipe(), config, data, console)
     console.print(f"training {main.model.name} on {data}, split train, {main.epochs:g} epochs")
     run = start_or_resume(main, config.folder, console=console)
-    other = _train_baseline(config, run, data, console) if config.baseline else None
+    other = _train_baseline(config, main, data, console) if config.baseline else None
     pixels = _pixel_rows(config, data, main.eval.curve_splits)
     report = write_report(config.folder, baseline=other.folder if other else None, data=data)
     both = f" and the baseline {other.train_s:.0f} s" if other else ""
@@ -124,12 +124,12 @@ def _pixel_rows(config: QuickstartConfig, data: Path, splits: Sequence[str]) -> 
     return rows
 
 
-def _train_baseline(config: QuickstartConfig, run: RunSummary, data: Path, console: Console) -> RunSummary:
-    """The baseline, with as many epochs as fit into the time the run took on this machine."""
+def _train_baseline(config: QuickstartConfig, main: TrainConfig, data: Path, console: Console) -> RunSummary:
+    """The baseline, with as many epochs as take the time of the run `main` on this machine."""
     folder = config.folder / BASELINE_FOLDER
     if (folder / CONFIG_FILE).is_file():
         return resume(folder, console=console)
     recipe = _adapt(baseline_recipe(), config, data, Console(quiet=True))  # it was said for the run itself
-    recipe = replace(recipe, epochs=epochs_within(recipe, run.train_s))
-    console.print(f"training {recipe.model.name} for the same {run.train_s:.0f} s: {recipe.epochs:g} epochs")
+    recipe = replace(recipe, epochs=epochs_at_equal_time(recipe, main))
+    console.print(f"training {recipe.model.name} for the same time: {recipe.epochs:g} epochs")
     return start(recipe, folder, console=console)
