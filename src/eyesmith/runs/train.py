@@ -22,6 +22,7 @@ from eyesmith.runs.machine import choose_device, machine_facts
 from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.runs.progress import progress
 from eyesmith.train import (
+    STATE_FILE,
     Batches,
     DataConfig,
     LogSteps,
@@ -165,7 +166,7 @@ class _Work:
             )
 
     def has_saved_state(self) -> bool:
-        return (self.folder / "state" / "last.pt").is_file()
+        return (self.folder / STATE_FILE).is_file()
 
     def finish(self) -> RunSummary:
         began = time.monotonic()
