@@ -31,6 +31,12 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
     return F.conv2d(x, weight, bias, stride=stride, padding=1, groups=x.shape[1])
 
 
+def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """gelu(depthwise(...)) in one kernel of oneDNN; only where `linear.can_fuse` says so."""
+    args = ([1, 1], [stride, stride], [1, 1], x.shape[1], "gelu", [], "none")
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *args)
+
+
 class _StridedDepthwise(torch.autograd.Function):
     """The input gradient of a stride-2 convolution is a stride-1 convolution of the spread-out output gradient."""
 

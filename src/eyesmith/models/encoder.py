@@ -79,8 +79,9 @@ class Encoder(nn.Module, ABC):
     def prepare(self, pixels: Tensor) -> Tensor:
         """Pixels as the first layer wants them; every public method starts with this.
 
-        pixels: uint8 [B, 3, H, W] is scaled and normalised with mean and std to fp32; floats are taken as already
-        normalised and pass through. Raises ShapeError for another rank, channel count, size or dtype.
+        pixels: uint8 [B, 3, H, W] is scaled and normalised with mean and std, in fp32; floats are taken as already
+        normalised. Both come back in the type of the weights. Raises ShapeError for another rank, channel count, size
+        or dtype.
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3 or tuple(pixels.shape[2:]) != tuple(self.image_size):
             height, width = self.image_size
@@ -89,10 +90,10 @@ class Encoder(nn.Module, ABC):
                 "resize the images, or call set_image_size(height, width) on the encoder"
             )
         if pixels.dtype == torch.uint8:
-            return normalize(pixels, self.mean, self.std)
+            pixels = normalize(pixels, self.mean, self.std)
         if not pixels.is_floating_point():
             raise ShapeError(f"pixels: expected uint8 (0..255) or normalised floats, got {pixels.dtype}")
-        return pixels
+        return pixels.to(next(self.parameters()).dtype)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ShapeError unless both sides are positive multiples of the stride."""

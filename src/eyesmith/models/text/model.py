@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyesmith.errors import ShapeError
+from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.tokenizer import ClipTokenizer
 
@@ -39,16 +40,16 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
         num_texts, length, width = x.shape
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [T, L, 3C]
         q, k, v = packed.view(num_texts, length, 3, self.heads, width // self.heads).permute(
             2, 0, 3, 1, 4
         )  # 3 x [T, heads, L, C/heads]
         mixed = attend_causal(q, k, v)
-        return self.out_proj(mixed.transpose(1, 2).reshape(num_texts, length, width))
+        return self.out_proj(mixed.transpose(1, 2).reshape(num_texts, length, width), plus=plus)
 
 
 class Mlp(nn.Module):
@@ -56,11 +57,11 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(width, hidden)
-        self.c_proj = nn.Linear(hidden, width)
+        self.c_fc = Linear(width, hidden)
+        self.c_proj = Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x)))
+    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
+        return self.c_proj(self.c_fc(x, gelu=True), plus=plus)
 
 
 class Block(nn.Module):
@@ -74,6 +75,9 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
+        if can_fuse(x, self.attn.out_proj.weight):  # sums in the products' epilogues
+            x = self.attn(self.ln_1(x), plus=x)
+            return self.mlp(self.ln_2(x), plus=x)
         x = x + self.attn(self.ln_1(x))
         return x + self.mlp(self.ln_2(x))
 

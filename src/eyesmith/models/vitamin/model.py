@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
-from eyesmith.models.cpu_ops import attend, depthwise
+from eyesmith.models.cpu_ops import attend, depthwise, depthwise_gelu
 from eyesmith.models.encoder import Encoder, Tap
+from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
 
 EPS = 1e-6  # every LayerNorm of the image tower
+CACHED_BYTES = 16 * 2**20  # of the widest map of the convolution stages, on a CPU without gradient
 
 
 class ChannelsLastConv(nn.Conv2d):
@@ -37,8 +39,12 @@ class Depthwise(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 1, 3, 3))
         self.bias = nn.Parameter(torch.empty(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return depthwise(x.permute(0, 3, 1, 2), self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
+        x = x.permute(0, 3, 1, 2)
+        if gelu and can_fuse(x, self.weight):
+            return depthwise_gelu(x, self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
+        y = depthwise(x, self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
+        return F.gelu(y) if gelu else y
 
 
 class Stem(nn.Module):
@@ -66,10 +72,10 @@ class MBConv(nn.Module):
         hidden = 4 * dim_out
         self.stride = stride
         self.norm = nn.LayerNorm(dim_in, eps=EPS)
-        self.expand = nn.Linear(dim_in, hidden)
+        self.expand = Linear(dim_in, hidden)
         self.depthwise = Depthwise(hidden, stride)
-        self.reduce = nn.Linear(hidden, dim_out)
-        self.shortcut = nn.Linear(dim_in, dim_out) if dim_in != dim_out else None
+        self.reduce = Linear(hidden, dim_out)
+        self.shortcut = Linear(dim_in, dim_out) if dim_in != dim_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         kept = x
@@ -78,9 +84,9 @@ class MBConv(nn.Module):
             kept = pooled.permute(0, 2, 3, 1)
         if self.shortcut is not None:
             kept = self.shortcut(kept)
-        x = F.gelu(self.expand(self.norm(x)))
-        x = F.gelu(self.depthwise(x))
-        return self.reduce(x) + kept
+        x = self.expand(self.norm(x), gelu=True)
+        x = self.depthwise(x, gelu=True)
+        return self.reduce(x, plus=kept)
 
 
 class Transition(nn.Module):
@@ -101,15 +107,15 @@ class Attention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, N, C/heads]
         x = attend(q, k, v)
-        return self.out(x.transpose(1, 2).reshape(batch, tokens, width))
+        return self.out(x.transpose(1, 2).reshape(batch, tokens, width), plus=plus)
 
 
 class GeGLU(nn.Module):
@@ -119,12 +125,17 @@ class GeGLU(nn.Module):
         super().__init__()
         hidden = 2 * width
         self.norm = nn.LayerNorm(width, eps=EPS)
-        self.gate_value = nn.Linear(width, 2 * hidden)  # rows [gate | value]
-        self.out = nn.Linear(hidden, width)
+        self.gate_value = Linear(width, 2 * hidden, num_parts=2)  # rows [gate | value]
+        self.out = Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.gate_value(self.norm(x)).chunk(2, dim=-1)
-        return self.out(F.gelu(gate) * value)
+    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
+        x = self.norm(x)
+        if can_fuse(x, self.gate_value.weight):
+            x = self.gate_value(x, part=1, times=self.gate_value(x, part=0, gelu=True))
+        else:
+            gate, value = self.gate_value(x).chunk(2, dim=-1)
+            x = F.gelu(gate) * value
+        return self.out(x, plus=plus)
 
 
 class Block(nn.Module):
@@ -139,6 +150,9 @@ class Block(nn.Module):
         self.mlp = GeGLU(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if can_fuse(x, self.attention.out.weight) and not self.training:
+            x = self.attention(self.norm1(x), plus=x)
+            return self.mlp(self.norm2(x), plus=x)
         x = x + self._drop(self.attention(self.norm1(x)))
         return x + self._drop(self.mlp(self.norm2(x)))
 
@@ -202,7 +216,15 @@ class ViTamin(Encoder):
 
     def _convolve(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps [B, h, w, C] of the two convolution stages and the tokens' grid before the transformer."""
-        pixels = self.prepare(pixels)
+        pixels = self.prepare(pixels).contiguous(memory_format=torch.channels_last)
+        if not can_fuse(pixels, self.stem.conv1.weight):
+            return self._convolve_batch(pixels)
+        # a few images at a time, so that the widest map stays in the cache and in memory that malloc keeps
+        image_bytes = 4 * self.config.widths[0] * pixels[0, 0].numel() // 4 * pixels.element_size()
+        parts = [self._convolve_batch(part) for part in pixels.split(max(1, CACHED_BYTES // image_bytes))]
+        return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _convolve_batch(self, pixels: Tensor) -> dict[str, Tensor]:
         stage1 = self.stage1(self.stem(pixels.permute(0, 2, 3, 1)))  # [B, H/4, W/4, C1]
         stage2 = self.stage2(stage1)  # [B, H/8, W/8, C2]
         return {"stage1": stage1, "stage2": stage2, "grid": self.transition(stage2)}  # grid: [B, H/16, W/16, C]
