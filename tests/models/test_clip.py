@@ -162,3 +162,15 @@ def test_a_broken_picture_and_texts_that_are_no_strings_are_refused(clip: Clip, 
         clip.class_weights(["cat"], "a {}")
     with pytest.raises(ConfigError, match="has no {}"):
         clip.class_weights(["cat"], ["a"])
+
+
+def test_another_image_size_reaches_encoder_preprocessing_and_config() -> None:
+    clip = CONFIG.build().eval()
+    picture = Image.effect_noise((90, 120), 60).convert("RGB")
+    clip.set_image_size(64, 96)
+    assert clip.image.image_size == clip.preprocess.image_size == clip.config.image.image_size == (64, 96)
+    assert clip.encode_image(picture).shape == (1, clip.image.embed_dim)
+    assert clip.config.build().state_dict()["image.position"].shape == clip.image.position.shape
+    with pytest.raises(ShapeError, match="multiples of 16"):
+        clip.set_image_size(50, 50)
+    assert clip.preprocess.image_size == (64, 96)

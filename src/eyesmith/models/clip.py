@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, cast
 
 import torch
@@ -89,6 +89,17 @@ class Clip(nn.Module):
         if self.config.lock_text:
             self.text.eval()
         return self
+
+    def set_image_size(self, height: int, width: int) -> None:
+        """Take images of another size, in pixels: encoder, preprocessing and config together.
+
+        Position tables are resampled by the family's rule. Raises ShapeError unless both are multiples of the stride.
+        """
+        self.image.set_image_size(height, width)
+        size = (height, width)
+        self.preprocess = replace(self.preprocess, image_size=size)
+        image = replace(self.config.image, image_size=size)
+        self.config = replace(self.config, image=image, preprocess=self.preprocess)
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit features of both towers and the scale of their products.
