@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyesmith.hub.load import load
+    from eyesmith.hub.load import load, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.encoder import Encoder, check_encoder
-    from eyesmith.models.registry import create, list_models, register
+    from eyesmith.models.registry import create, create_encoder, list_encoders, list_models, register
 
 __version__ = "0.1.0.dev0"
 
@@ -20,8 +20,11 @@ __all__ = [
     "Encoder",
     "check_encoder",
     "create",
+    "create_encoder",
+    "list_encoders",
     "list_models",
     "load",
+    "load_encoder",
     "register",
 ]
 
@@ -31,8 +34,11 @@ _HOMES = {
     "Encoder": "eyesmith.models.encoder",
     "check_encoder": "eyesmith.models.encoder",
     "create": "eyesmith.models.registry",
+    "create_encoder": "eyesmith.models.registry",
+    "list_encoders": "eyesmith.models.registry",
     "list_models": "eyesmith.models.registry",
     "load": "eyesmith.hub.load",
+    "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
 }
 

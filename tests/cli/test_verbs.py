@@ -1,4 +1,3 @@
-import dataclasses
 import importlib
 import json
 import shutil
@@ -9,33 +8,6 @@ import pytest
 
 from eyesmith.data import open_source
 from eyesmith.eval import ResultRow, read_rows
-from eyesmith.models.cost import ModelCost, TowerCost
-
-
-def test_models_is_a_table_and_json(eyesmith, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = ModelCost(image_size=(48, 48), embed_dim=64, image=TowerCost(2_560_000, 40_000_000), text=TowerCost(9, 99))
-    costs = {"One": whole, "Two": dataclasses.replace(whole, image_size=(48, 32), text=None)}
-    monkeypatch.setattr("eyesmith.models.registry.list_models", lambda: list(costs))
-    monkeypatch.setattr("eyesmith.models.registry.config", lambda name: name)
-    monkeypatch.setattr("eyesmith.models.cost.model_cost", lambda name: costs[name])
-    status, out, _ = eyesmith("models")
-    assert status == 0
-    line = next(line for line in out.splitlines() if line.startswith("One"))
-    assert line.split()[:7] == ["One", "48", "64", "2.56", "M", "0.04", "G"]
-    assert "48x32" in out
-    status, out, _ = eyesmith("models", "--json")
-    assert status == 0
-    one, two = json.loads(out)
-    assert one == {
-        "name": "One",
-        "image_size": [48, 48],
-        "embed_dim": 64,
-        "image_params": 2_560_000,
-        "image_macs": 40_000_000,
-        "text_params": 9,
-        "text_macs": 99,
-    }
-    assert two["text_macs"] is None
 
 
 def test_verify_passes_and_fails_when_one_byte_changed(eyesmith, run_folder: Path, tmp_path: Path) -> None:

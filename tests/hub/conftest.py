@@ -57,4 +57,5 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
     return refuse

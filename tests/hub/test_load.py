@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import eyesmith
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.files import sha256_file
 from eyesmith.hub import hugging_face
 from eyesmith.hub.load import load
 from eyesmith.models.clip import Clip, ClipConfig
@@ -22,7 +23,6 @@ def known(tiny_config: ClipConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eyesmith.models.registry.CLIP", dict(CLIP))
     from eyesmith.models import registry
 
-    monkeypatch.setattr("eyesmith.models.vitamin.weights.CLIP", registry.CLIP)
     registry.CLIP.clear()
     register("Tiny", tiny_config)
 
@@ -164,8 +164,8 @@ def test_one_weight_file_is_fetched_not_all_formats() -> None:
         "open_clip_model.safetensors",
         "open_clip_pytorch_model.bin",
     ]
-    assert hugging_face._choose(files) == ["open_clip_model.safetensors"]
-    assert hugging_face._choose(["config.json", "pytorch_model.bin"]) == ["pytorch_model.bin"]
+    assert hugging_face._choose(files) == ["open_clip_model.safetensors", "open_clip_config.json"]
+    assert hugging_face._choose(["config.json", "pytorch_model.bin"]) == ["pytorch_model.bin", "config.json"]
     assert "text/*" in hugging_face._choose(["config.json", "model.safetensors", "text/vocab.txt"])
     assert hugging_face._choose(["README.md"]) == []
 
@@ -185,3 +185,31 @@ def test_what_the_hub_says_is_passed_on(name: str, message: str, monkeypatch: py
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", answer)
     with pytest.raises(CheckpointError, match=message):
         load("hf:me/model@v9")
+
+
+def test_a_large_file_of_the_cache_is_checked_against_the_hubs_hash_once(
+    offline_cache: Path, tmp_path: Path, tiny: Clip, monkeypatch: pytest.MonkeyPatch, no_network: Any
+) -> None:
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "ours"))
+    torch.save(to_open_clip(tiny.state_dict(), tiny.config), tmp_path / "w.bin")
+    put_in_cache(offline_cache, "me/Tiny", {"pytorch_model.bin": tmp_path / "w.bin"})
+    link = next(offline_cache.glob("models--me--Tiny/snapshots/*/pytorch_model.bin"))
+    blob = offline_cache / "models--me--Tiny" / "blobs" / sha256_file(link)  # the cache stores by hash, and links
+    blob.parent.mkdir()
+    link.rename(blob)
+    link.symlink_to(blob)
+    read: list[Path] = []
+    monkeypatch.setattr(hugging_face, "sha256_file", lambda path: read.append(path) or sha256_file(path))
+    assert same(load("hf:me/Tiny"), tiny)
+    assert same(load("hf:me/Tiny"), tiny)
+    assert read == [blob]
+    content = bytearray(blob.read_bytes())
+    content[len(content) // 2] ^= 1
+    blob.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"the download is damaged, its SHA-256 is not the hub's.*delete"):
+        load("hf:me/Tiny")
+
+
+def test_parts_and_configs_are_fetched_with_their_index() -> None:
+    files = ["config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin"]
+    assert hugging_face._choose(files) == ["model.safetensors.index.json", "config.json", "model-*.safetensors"]

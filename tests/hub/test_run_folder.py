@@ -14,6 +14,7 @@ from eyesmith.hub import run_folder
 from eyesmith.hub.fingerprint import TEXTS, fixed_images
 from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save_model
 from eyesmith.hub.verification import verify
+from eyesmith.hub.weights import own_memory
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.config import HuggingFaceTextConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision
@@ -178,7 +179,7 @@ def test_a_stop_before_the_weights_leaves_an_unfinished_run(
 
 def test_tensors_that_share_memory_or_lie_scattered_can_be_saved(tmp_path: Path) -> None:
     whole = torch.arange(12.0).view(3, 4)
-    found = run_folder._savable({"a": whole, "b": whole, "c": whole.T, "d": whole[1]})
+    found = own_memory({"a": whole, "b": whole, "c": whole.T, "d": whole[1]})
     from safetensors.torch import load_file, save_file
 
     save_file(found, tmp_path / "t")

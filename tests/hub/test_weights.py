@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from eyesmith.errors import CheckpointError
-from eyesmith.hub.weights import load_tensors, read_tensors
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.hub.weights import load_tensors, own_memory, read_tensors
 
 TENSORS = {
     "stem.weight": torch.arange(6.0).view(2, 3),
@@ -176,3 +176,113 @@ def test_loading_names_what_does_not_fit_and_changes_nothing() -> None:
     assert torch.equal(module.weight, before)
     load_tensors(module, {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, where="f.pt")
     assert torch.equal(module.weight, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "model.module."])
+@pytest.mark.parametrize(
+    "key", ["state_dict_ema", "model_ema", "ema", "ema_state_dict", "ema_model", "averaged_model", "average"]
+)
+def test_the_average_is_taken_when_it_is_asked_for(tmp_path: Path, key: str, prefix: str) -> None:
+    other = {prefix + name: tensor + 1 for name, tensor in TENSORS.items()}
+    torch.save({"epoch": 3, "model": other, key: {prefix + n: t for n, t in TENSORS.items()}}, tmp_path / "c.pt")
+    assert_equal(read_tensors(tmp_path / "c.pt", weights="ema"))
+    assert torch.equal(read_tensors(tmp_path / "c.pt")["scale"], torch.tensor(3.0))
+
+
+def test_averages_of_torch_and_nested_ones_are_read(tmp_path: Path) -> None:
+    average = torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2))
+    torch.save({"model_ema": average.state_dict(), "model": {}}, tmp_path / "c.pt")
+    assert sorted(read_tensors(tmp_path / "c.pt", weights="ema")) == ["bias", "weight"]
+    torch.save({"model_ema": {"module": TENSORS}}, tmp_path / "d.pt")
+    assert_equal(read_tensors(tmp_path / "d.pt", weights="ema"))
+
+
+def test_an_average_that_is_not_there_or_alone_is_explained(tmp_path: Path) -> None:
+    torch.save({"state_dict": TENSORS, "ema": 0.999, "model_ema": None, "average": {}}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"no averaged weights .* it holds state_dict, ema.*leave out"):
+        read_tensors(tmp_path / "c.pt", weights="ema")
+    save_file(TENSORS, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="no average beside it"):
+        read_tensors(tmp_path / "w.safetensors", weights="ema")
+    torch.save({"epoch": 1, "model_ema": TENSORS}, tmp_path / "d.pt")
+    with pytest.raises(CheckpointError, match="averaged weights alone; pass weights='ema'"):
+        read_tensors(tmp_path / "d.pt")
+    with pytest.raises(ConfigError, match="expected 'model' or 'ema'"):
+        read_tensors(tmp_path / "d.pt", weights="both")  # pyright: ignore[reportArgumentType]
+
+
+def shards(folder: Path, *, suffix: str = "safetensors") -> Path:
+    names = list(TENSORS)
+    parts = {f"model-0000{i}-of-00002.{suffix}": part for i, part in ((1, names[:1]), (2, names[1:]))}
+    for file, part in parts.items():
+        content = {f"module.{name}": TENSORS[name] for name in part}
+        save_file(content, folder / file) if suffix == "safetensors" else torch.save(content, folder / file)
+    table = {f"module.{name}": file for file, part in parts.items() for name in part}
+    index = folder / f"model.{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": table}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_model_in_several_files_is_read_by_its_index(tmp_path: Path, suffix: str) -> None:
+    assert_equal(read_tensors(shards(tmp_path, suffix=suffix)))
+
+
+def test_what_is_wrong_with_parts_is_named(tmp_path: Path) -> None:
+    index = shards(tmp_path)
+    table = json.loads(index.read_text())
+    second = tmp_path / "model-00002-of-00002.safetensors"
+    moved = second.rename(tmp_path / "away")
+    with pytest.raises(CheckpointError, match=r"1 are missing, such as model-00002"):
+        read_tensors(index)
+    moved.rename(second)
+    table["weight_map"]["module.more"] = second.name
+    index.write_text(json.dumps(table))
+    with pytest.raises(CheckpointError, match=r"1 tensors it lists are in no file, such as 'module.more'"):
+        read_tensors(index)
+    save_file({"module.scale": torch.ones(1), "module.stem.weight": torch.ones(1)}, second)
+    with pytest.raises(CheckpointError, match=r"'module.stem.weight' is in two of its files"):
+        read_tensors(index)
+    for content in ("no json", "[]", '{"weight_map": {}}', '{"weight_map": {"a": "../b"}}'):
+        index.write_text(content)
+        with pytest.raises(CheckpointError, match="cannot be read as an index"):
+            read_tensors(index)
+    with pytest.raises(CheckpointError, match="no such weight file"):
+        read_tensors(tmp_path / "none.index.json")
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    big = {"w": torch.ones(1 << 20)}
+    save_file(big, tmp_path / "w.safetensors")
+    found = read_tensors(tmp_path / "w.safetensors")
+    with (tmp_path / "w.safetensors").open("r+b") as stream:
+        stream.seek(-1000, os.SEEK_END)
+        stream.write(bytes(1000))
+    assert torch.equal(found["w"], big["w"])
+
+
+def test_a_module_without_memory_takes_the_tensors_themselves() -> None:
+    with torch.device("meta"):
+        module = nn.Linear(3, 2)
+    module.bias.requires_grad_(False)
+    tensors = {"weight": torch.ones(2, 3), "bias": torch.zeros(2, dtype=torch.float16)}
+    load_tensors(module, tensors, where="f.pt")
+    assert module.weight.data_ptr() == tensors["weight"].data_ptr()
+    assert module.weight.requires_grad
+    assert not module.bias.requires_grad
+    assert module.bias.dtype == torch.float32
+    load_tensors(module, tensors, where="f.pt", dtype=torch.bfloat16)
+    assert {value.dtype for value in module.state_dict().values()} == {torch.bfloat16}
+
+
+def test_tensors_that_share_memory_get_their_own() -> None:
+    whole = torch.arange(12.0).view(3, 4)
+    found = own_memory({"a": whole, "b": whole, "c": whole.T, "d": whole[1], "n": torch.tensor(3)}, dtype=torch.float64)
+    assert found["n"].dtype == torch.int64
+    found = own_memory({"a": whole, "b": whole, "c": whole.T, "d": whole[1]})
+    assert found["a"] is not whole
+    assert found["a"].data_ptr() == whole.data_ptr()
+    assert len({value.data_ptr() for value in found.values()}) == 4
+    assert all(value.is_contiguous() for value in found.values())
+    assert torch.equal(found["c"], whole.T)
+    assert torch.equal(found["d"], whole[1])

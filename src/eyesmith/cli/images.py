@@ -32,9 +32,9 @@ _SHOWN = 5
 
 def load_model(source: str, name: str | None) -> Clip:
     """The model at `source`, ready for use."""
-    from eyesmith.hub.load import load
+    from eyesmith.hub.load import load_clip
 
-    return load(source, name=name)
+    return load_clip(source, name=name)
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:

@@ -18,6 +18,8 @@ VERBS = {
     "classify": Verb("eyesmith.cli.classify", "which of some names fits each of your images"),
     "embed": Verb("eyesmith.cli.embed", "features of your images, in an .npz file"),
     "search": Verb("eyesmith.cli.search", "find your images by text"),
+    "convert": Verb("eyesmith.cli.convert", "weights into the layout of open_clip, timm or the hub, checked"),
+    "export": Verb("eyesmith.cli.export", "the model as ONNX or torch.export, checked"),
     "verify": Verb("eyesmith.cli.verify", "prove that a run folder holds the model that was trained"),
     "data": Verb("eyesmith.cli.data", "make data sets, find what is wrong with one"),
     "bench": Verb("eyesmith.cli.bench", "our speed beside our peers'"),

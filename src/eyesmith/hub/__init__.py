@@ -1,5 +1,5 @@
 from eyesmith.hub.fingerprint import fingerprint
-from eyesmith.hub.load import load
+from eyesmith.hub.load import load, load_clip, load_encoder
 from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save_model
 from eyesmith.hub.verification import VerifyReport, verify
 from eyesmith.hub.weights import load_tensors, read_tensors
@@ -9,6 +9,8 @@ __all__ = [
     "fingerprint",
     "is_run_folder",
     "load",
+    "load_clip",
+    "load_encoder",
     "load_model",
     "load_tensors",
     "read_config",

@@ -1,28 +1,23 @@
-"""Models on the Hugging Face hub: into its cache, and from there like local ones."""
+"""Models on the Hugging Face hub: into its cache, checked, and from there like local ones."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import CheckpointError
-from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, TEXT_FOLDER, is_run_folder
-
-# where a repository is no run folder: the first of these is taken
-WEIGHT_FILES = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "pytorch_model.bin",
-)
+from eyesmith.files import cache_folder, sha256_file, write_atomic
+from eyesmith.hub.folder import CONFIG_FILES, WEIGHT_FILES, choose_weights
+from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, TEXT_FOLDER
+from eyesmith.hub.weights import INDEX_SUFFIX
 
 
-def fetch(name: str) -> tuple[str, Path, Path | None]:
-    """Bring OWNER/NAME or OWNER/NAME@REVISION into the hub's cache, if it is not there.
+def fetch(name: str) -> tuple[str, Path]:
+    """Bring OWNER/NAME or OWNER/NAME@REVISION into the hub's cache, if it is not there; a broken download goes on.
 
-    Returns the repository's name, its folder, and its weight file, None when the folder is a run folder. Without a
-    network the cache alone is used. Raises CheckpointError when the repository does not exist, cannot be reached and
-    is not in the cache, or holds no weights.
+    Returns the repository's name and its folder. Large files are compared with the hash the hub has for them, once.
+    Without a network the cache alone is used. Raises CheckpointError when the repository does not exist, cannot be
+    reached and is not in the cache, holds no weights, or a file is not what the hub says.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub import errors as hub
@@ -55,20 +50,49 @@ def fetch(name: str) -> tuple[str, Path, Path | None]:
         raise
     except Exception as error:  # no network shows in as many ways as there are network libraries
         folder = _from_cache(name, place, error)
-    if is_run_folder(folder):
-        return repo, folder, None
-    file = next((folder / file for file in WEIGHT_FILES if (folder / file).is_file()), None)
-    if file is None:
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    if choose_weights(files) is None:
         raise CheckpointError(
             f"hf:{name}: the copy in the cache ({folder}) has none of {', '.join(WEIGHT_FILES)}; fetch it again"
         )
-    return repo, folder, file
+    for file in files:
+        _check_hash(folder / file)
+    return repo, folder
 
 
 def _choose(files: Sequence[str]) -> list[str]:
-    if CONFIG_FILE in files and MODEL_FILE in files:  # may be a run folder; text/ tells only once it is here
-        return [CONFIG_FILE, MODEL_FILE, "fingerprint.json", f"{TEXT_FOLDER}/*"]
-    return [file for file in WEIGHT_FILES if file in files][:1]
+    """Patterns of the files to fetch: one format of the weights, the configs, and what else a run folder has."""
+    chosen = choose_weights(files)
+    if chosen is None:
+        return []
+    wanted = [name for name in CONFIG_FILES if name in files]
+    if CONFIG_FILE in files and chosen == MODEL_FILE:  # may be a run folder; text/ tells only once it is here
+        wanted += ["fingerprint.json", f"{TEXT_FOLDER}/*"]
+    if chosen.endswith(INDEX_SUFFIX):
+        stem, _, suffix = chosen.removesuffix(INDEX_SUFFIX).rpartition(".")
+        wanted.append(f"{stem}-*.{suffix}")
+    return [chosen, *wanted]
+
+
+def _check_hash(file: Path) -> None:
+    """Compare a file of the cache with the SHA-256 that it is stored under, as the hub's cache names large files.
+
+    A file that was right is not read again while its size and time stay. Raises CheckpointError for a wrong one.
+    """
+    blob = file.resolve()
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return
+    facts = blob.stat()
+    state = f"{facts.st_size} {facts.st_mtime_ns}"
+    mark = cache_folder() / "hub" / blob.name
+    if mark.is_file() and mark.read_text("utf-8") == state:
+        return
+    if sha256_file(blob) != blob.name:
+        raise CheckpointError(
+            f"{file}: the download is damaged, its SHA-256 is not the hub's ({blob.name[:12]}...); delete {blob} and "
+            "load again"
+        )
+    write_atomic(mark, state)
 
 
 def _from_cache(name: str, place: dict[str, Any], reason: Exception) -> Path:

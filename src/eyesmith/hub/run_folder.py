@@ -20,8 +20,9 @@ from torch import Tensor
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
+from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, file_hashes, fingerprint, model_hash
-from eyesmith.hub.weights import load_tensors, read_tensors
+from eyesmith.hub.weights import own_memory, read_tensors
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.config import HuggingFaceTextConfig
 
@@ -43,7 +44,7 @@ def save_model(folder: str | os.PathLike[str], clip: Clip, *, config: Mapping[st
         raise ConfigError("save_model: config['model'] is another model than the one to save; leave that key out")
     _save_text_assets(root / TEXT_FOLDER, clip)
     write_json(root / CONFIG_FILE, content)
-    tensors = _savable(clip.state_dict())
+    tensors = own_memory(clip.state_dict())
     for stale in root.glob(f".{MODEL_FILE}.*.part"):  # of a save that was killed: as large as the model
         stale.unlink(missing_ok=True)
     with atomic_path(root / MODEL_FILE) as part:
@@ -58,6 +59,12 @@ def load_model(folder: str | os.PathLike[str]) -> Clip:
 
     Raises CheckpointError when the folder holds no run, an unfinished one, or weights that do not fit its config.
     """
+    config, tensors = read_run(folder)
+    return build_run(folder, config, tensors)
+
+
+def read_run(folder: str | os.PathLike[str]) -> tuple[ClipConfig, dict[str, Tensor]]:
+    """The model's config and its tensors. Raises CheckpointError as load_model does."""
     root = Path(folder)
     config = read_config(root)
     try:
@@ -67,9 +74,38 @@ def load_model(folder: str | os.PathLike[str]) -> Clip:
             f"{root / CONFIG_FILE}: its 'model' part cannot be read ({error}); it was written by eyesmith "
             f"{config.get('eyesmith_version', '?')}, this is {metadata.version('eyesmith')}"
         ) from None
-    clip = _build_at(root, model)
-    load_tensors(clip, read_tensors(root / MODEL_FILE), where=f"{root / MODEL_FILE} (config.json says {model.name})")
-    return clip.eval()
+    if not (root / TEXT_FOLDER).is_dir():
+        raise CheckpointError(
+            f"{root}: the folder {TEXT_FOLDER}/ with the tokenizer is missing; copy the whole run folder"
+        )
+    return model, read_tensors(root / MODEL_FILE)
+
+
+def build_run(
+    folder: str | os.PathLike[str],
+    model: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Clip:
+    """The model with these weights and the folder's tokenizer.
+
+    A Hugging Face text tower is rebuilt from the folder, not from where it came. Raises as `hub.build.build` does.
+    """
+    assert isinstance(model, ClipConfig)
+    root = Path(folder)
+    assets = root / TEXT_FOLDER
+    is_foreign = isinstance(model.text, HuggingFaceTextConfig)
+    local = (
+        dataclasses.replace(model, text=dataclasses.replace(model.text, source=str(assets))) if is_foreign else model
+    )
+    clip = build(local, tensors, where=f"{root / MODEL_FILE} (config.json says {model.name})", dtype=dtype)
+    assert isinstance(clip, Clip)
+    if is_foreign:
+        clip.config = model  # so no machine's path enters the next run
+    else:
+        clip.text.load_assets(assets)
+    return clip
 
 
 def is_run_folder(folder: str | os.PathLike[str]) -> bool:
@@ -110,26 +146,6 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
-def _build_at(root: Path, model: ClipConfig) -> Clip:
-    """The model with random weights and the folder's tokenizer; torch's random state stays as it was.
-
-    A Hugging Face text tower is rebuilt from the folder, not from where it came.
-    """
-    assets = root / TEXT_FOLDER
-    if not assets.is_dir():
-        raise CheckpointError(
-            f"{root}: the folder {TEXT_FOLDER}/ with the tokenizer is missing; copy the whole run folder"
-        )
-    with torch.random.fork_rng(devices=[]):
-        if isinstance(model.text, HuggingFaceTextConfig):
-            clip = dataclasses.replace(model, text=dataclasses.replace(model.text, source=str(assets))).build()
-            clip.config = model  # so no machine's path enters the next run
-        else:
-            clip = model.build()
-            clip.text.load_assets(assets)
-    return clip
-
-
 def _present_config(clip: Clip) -> ClipConfig:
     """The config with the image size that the encoder has now, which set_image_size may have changed."""
     size = clip.image.image_size
@@ -148,15 +164,3 @@ def _save_text_assets(target: Path, clip: Clip) -> None:
         for file in sorted(Path(scratch).rglob("*")):
             if file.is_file():
                 write_atomic(target / file.relative_to(scratch), file.read_bytes())
-
-
-def _savable(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors that share no memory, as safetensors wants them."""
-    seen: set[int] = set()
-    tensors = {}
-    for name, tensor in state.items():
-        plain = tensor.detach().cpu().contiguous()
-        place = plain.untyped_storage().data_ptr()
-        tensors[name] = plain.clone() if place in seen or plain.untyped_storage().nbytes() > plain.nbytes else plain
-        seen.add(place)
-    return tensors

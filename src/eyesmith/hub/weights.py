@@ -8,40 +8,87 @@ import struct
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from eyesmith.errors import CheckpointError
+from eyesmith.errors import CheckpointError, ConfigError
 
+Which = Literal["model", "ema"]
+
+INDEX_SUFFIX = ".index.json"  # Hugging Face's table of a model that is cut into several files
 # where training programs put the model: open_clip, EVA, timm, DeepSpeed, Lightning
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")
+# and its averaged weights: timm, EVA and DeiT, detectron2, diffusion code, torch's own averaging, our training
+_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "averaged_model", "average")
+_WRAPPERS = ("module.", "model.")  # DDP and DataParallel; Lightning
 _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_tensors(path: str | os.PathLike[str], *, weights: Which = "model") -> dict[str, Tensor]:
     """All tensors of a weight file by name, on the CPU, in their stored type.
 
     Reads safetensors and torch.save files (told apart by content, not by name), the latter with weights_only=True
-    alone. Of a training checkpoint the model's part is taken; the prefixes `module.` (of all names) and `_orig_mod.`
-    (anywhere) that DDP and torch.compile add are removed. Raises CheckpointError for a file that is missing,
-    truncated, damaged, an LFS pointer, no weight file, or needs code to be read.
+    alone, and models cut into several files by the `.index.json` that lists them. weights: of a training checkpoint the
+    model's part is taken, or its averaged weights ("ema"). The prefixes `module.` and `model.` (of all names) and
+    `_orig_mod.` (anywhere) that DDP, Lightning and torch.compile add are removed. Raises CheckpointError for a file
+    that is missing, truncated, damaged, an LFS pointer, no weight file, needs code to be read, or has no average.
     """
     file = Path(path)
+    if weights not in ("model", "ema"):
+        raise ConfigError(f"weights: expected 'model' or 'ema', got {weights!r}")
+    if file.name.endswith(INDEX_SUFFIX):
+        return _plain_names(_read_shards(file, weights), file)
+    return _plain_names(_read_file(file, weights), file)
+
+
+def _read_file(file: Path, weights: Which) -> dict[str, Tensor]:
     head = _head(file)
     if _is_safetensors(file, head):
-        return _plain_names(_read_safetensors(file), file)
+        if weights == "ema":
+            raise CheckpointError(f"{file}: a safetensors file holds one set of weights, no average beside it")
+        return _read_safetensors(file)
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        return _plain_names(_state_dict(_read_torch(file), file), file)
+        return _state_dict(_read_torch(file), file, weights)
     raise CheckpointError(f"{file}: {_what_else(head, file)}")
 
 
-def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
-    """Copy `tensors` into `module`; every name and shape must fit, nothing is copied when one does not.
+def _read_shards(index: Path, weights: Which) -> dict[str, Tensor]:
+    """The tensors that an index lists, out of the files beside it."""
+    try:
+        table = json.loads(index.read_text("utf-8"))["weight_map"]
+        files = sorted(set(table.values()))
+        if not files or any(Path(name).name != name for name in files):
+            raise ValueError("expected the names of files in its own folder")
+    except FileNotFoundError:
+        raise CheckpointError(f"{index}: no such weight file") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: cannot be read as an index of weight files ({error})") from None
+    if absent := [name for name in files if not (index.parent / name).is_file()]:
+        raise CheckpointError(
+            f"{index}: of the {len(files)} files it lists {len(absent)} are missing, such as {absent[0]}; get them too"
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in files:
+        part = _read_file(index.parent / name, weights)
+        if twice := tensors.keys() & part.keys():
+            raise CheckpointError(f"{index}: '{min(twice)}' is in two of its files; they are of different models")
+        tensors |= part
+    if missing := [name for name in table if name not in tensors]:
+        raise CheckpointError(f"{index}: {len(missing)} tensors it lists are in no file, such as {_some(missing)}")
+    return tensors
 
-    where: the file, for messages. Raises CheckpointError naming what is missing, left over or of another shape.
+
+def load_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, where: str, dtype: torch.dtype = torch.float32
+) -> None:
+    """Make `tensors` the parameters of `module`; every name and shape must fit, nothing is changed when one does not.
+
+    where: the file, for messages. dtype: of floating-point parameters afterwards. The module may be on the meta device:
+    it gets the tensors themselves, or copies where the type differs or memory is shared. Raises CheckpointError naming
+    what is missing, left over or of another shape.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -58,7 +105,24 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str
         if left_over:
             lines.append(f"{len(left_over)} tensors have no place, such as {_some(left_over)}")
         raise CheckpointError("; ".join(lines))
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict(own_memory(tensors, dtype=dtype), strict=True, assign=True)
+
+
+def own_memory(tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Contiguous CPU tensors of which no two share memory, as safetensors and parameters need them.
+
+    dtype: for those that hold floating-point numbers; None: as they are. What fits already is not copied.
+    """
+    seen: set[int] = set()
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        storage = value.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() > value.nbytes:
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        plain[name] = value
+    return plain
 
 
 def _head(file: Path) -> bytes:
@@ -85,7 +149,8 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(file)
+        # copies: safetensors maps the file, so that a change of it would change the model, at odd addresses besides
+        return {name: tensor.clone() for name, tensor in load_file(file).items()}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         size = file.stat().st_size
         declared = _declared_bytes(file)
@@ -129,7 +194,9 @@ def _read_torch(file: Path) -> Any:
         raise CheckpointError(f"{file}: truncated or damaged torch file ({reason}); get it again") from None
 
 
-def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
+def _state_dict(content: Any, file: Path, weights: Which) -> dict[str, Tensor]:
+    if weights == "ema":
+        content = _average(content, file)
     for _ in range(3):  # Lightning and DeepSpeed nest twice
         if not isinstance(content, Mapping):
             break
@@ -137,25 +204,42 @@ def _state_dict(content: Any, file: Path) -> dict[str, Tensor]:
         if nested is None:
             break
         content = content[nested]
-    if isinstance(content, Mapping):
-        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-        if tensors and len(tensors) == len(content) and all(isinstance(name, str) for name in tensors):
-            return tensors
-        if content:
-            strange = next((name for name in content if name not in tensors), next(iter(content)))
-            raise CheckpointError(
-                f"{file}: expected names with tensors, or a training checkpoint with one of {', '.join(_NESTED_KEYS)}; "
-                f"{strange!r} is {type(content[strange]).__name__}"
-            )
-    raise CheckpointError(f"{file}: holds {type(content).__name__}, no tensors by name")
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file}: holds {type(content).__name__}, no tensors by name")
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors.pop("n_averaged", None)  # torch.optim.swa_utils counts its updates among the tensors
+    strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if tensors and not strange and all(isinstance(name, str) for name in tensors):
+        return tensors
+    if any(isinstance(content.get(key), Mapping) for key in _EMA_KEYS):
+        raise CheckpointError(f"{file}: holds averaged weights alone; pass weights='ema' to load them")
+    if not content:
+        raise CheckpointError(f"{file}: holds no tensors by name")
+    first = next(iter(strange), next(iter(content)))
+    raise CheckpointError(
+        f"{file}: expected names with tensors, or a training checkpoint with one of {', '.join(_NESTED_KEYS)}; "
+        f"{first!r} is {type(content[first]).__name__}"
+    )
+
+
+def _average(content: Any, file: Path) -> Mapping[str, Any]:
+    found = [key for key in _EMA_KEYS if isinstance(content, Mapping) and isinstance(content.get(key), Mapping)]
+    found = [key for key in found if content[key]]
+    if not found:
+        what = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        raise CheckpointError(
+            f"{file}: no averaged weights are in it (expected one of {', '.join(_EMA_KEYS)}; it holds {what}); "
+            "leave out weights='ema' to load the model itself"
+        )
+    return content[found[0]]
 
 
 def _plain_names(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{file}: holds no tensors")
     plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
-    while all(name.startswith("module.") for name in plain):
-        plain = {name.removeprefix("module."): tensor for name, tensor in plain.items()}
+    while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in plain)), None):
+        plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
     if len(plain) != len(tensors):
         raise CheckpointError(
             f"{file}: some names become equal without the prefix '_orig_mod.'; two models in one file?"

@@ -10,7 +10,7 @@ from eyesmith.data.shards import DATASET_FILE
 from eyesmith.errors import EyesmithError
 from eyesmith.eval.results import ResultRow, read_rows
 from eyesmith.eval.suite import choose_splits
-from eyesmith.hub.load import load
+from eyesmith.hub.load import load_clip
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE
 from eyesmith.models.clip import Clip
 from eyesmith.report import predictions as predicting
@@ -105,7 +105,7 @@ def _run_facts(run: Path, role: Role, notices: list[str]) -> tuple[RunFacts, Run
     clip: Clip | None = None
     if is_finished:
         try:
-            clip = load(run)
+            clip = load_clip(run)
         except EyesmithError as error:
             notices.append(f"{name} could not be loaded, so what it sees is not shown: {error}")
     else:

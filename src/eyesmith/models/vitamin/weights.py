@@ -13,10 +13,10 @@ from torch import Tensor
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.position import resize_position_table
-from eyesmith.models.registry import CLIP
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
+from eyesmith.models.vitamin.recognise import likely_models, num_tokens
 
 TRUNK = "visual.trunk."  # open_clip's prefix of timm's names
 HEAD = "visual.head.proj.weight"
@@ -93,41 +93,6 @@ def to_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, Ten
         theirs["head.weight"] = state["head.weight"]
         theirs["head.bias"] = state["head.weight"].new_zeros(config.embed_dim)
     return theirs
-
-
-def likely_models(state: Mapping[str, Tensor]) -> list[str]:
-    """Named models whose tensors these could be, judged by widths and depths; the same image size first.
-
-    state: open_clip's or timm's names. Empty when no ViTamin fits. Sizes of XL cannot be told apart: it has no table.
-    """
-    theirs = _text_prefixed(state)
-    trunk = _inner(theirs, TRUNK) if TRUNK + "fc_norm.weight" in theirs else theirs
-    try:
-        widths = (
-            trunk[_BACKBONE + "stem.conv1.weight"].shape[0],
-            trunk[_BACKBONE + "stages.1.0.conv3_1x1.weight"].shape[0],
-            trunk["fc_norm.weight"].shape[0],
-        )
-    except (KeyError, IndexError):
-        return []
-    depth = len({name.split(".")[1] for name in trunk if name.startswith("blocks.")})
-    head = theirs.get(HEAD, trunk.get("head.weight"))
-    embedding = theirs.get("text.token_embedding.weight")
-    layers = len({name.split(".")[3] for name in theirs if name.startswith("text.transformer.resblocks.")})
-    found: list[tuple[bool, str]] = []
-    for name, config in CLIP.items():
-        image, text = config.image, config.text
-        if not isinstance(image, ViTaminConfig) or not isinstance(text, ClipTextConfig):
-            continue
-        if image.widths != widths or image.depths[2] != depth or image.has_position != (POSITION in trunk):
-            continue
-        if head is not None and len(head) != image.embed_dim:
-            continue
-        if embedding is not None and (embedding.shape[1], layers) != (text.width, text.depth):
-            continue
-        is_same_size = POSITION in trunk and trunk[POSITION].shape[1] == math.prod(_grid(image))
-        found.append((not is_same_size, name))
-    return [name for _, name in sorted(found, key=lambda entry: entry[0])]
 
 
 def _module_names(config: ViTaminConfig) -> dict[str, str]:
@@ -224,7 +189,7 @@ def _fit_position(theirs: dict[str, Tensor], name: str, config: ViTaminConfig) -
     if table is None or not config.has_position or table.ndim != 3 or table.shape[::2] != (1, config.widths[2]):
         return
     side = math.isqrt(table.shape[1])
-    if table.shape[1] != math.prod(_grid(config)) and side * side == table.shape[1]:
+    if table.shape[1] != num_tokens(config) and side * side == table.shape[1]:
         theirs[name] = resize_position_table(table, (side, side), _grid(config))
 
 

@@ -1,0 +1,42 @@
+"""A config and its tensors to a model, without drawing random weights first."""
+
+from collections.abc import Mapping
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from eyesmith.hub.weights import load_tensors
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
+
+ModelConfig = ClipConfig | ViTaminConfig | TimmConfig
+
+
+def build(
+    config: ModelConfig, tensors: Mapping[str, Tensor], *, where: str, dtype: torch.dtype = torch.float32
+) -> Clip | Encoder:
+    """The model of `config` with these weights (our names), in evaluation mode on the CPU.
+
+    where: the file, for messages. dtype: of the parameters. The tensors become the parameters where their type fits.
+    Raises CheckpointError when names or shapes do not fit. torch's random state stays as it was.
+    """
+    if is_ours(config):
+        with torch.device("meta"):
+            model = config.build()
+    else:  # other people's towers compute buffers when they are made, or read them from files
+        with torch.random.fork_rng(devices=[]):
+            model = config.build()
+    load_tensors(model, tensors, where=where, dtype=dtype)
+    assert not any(value.is_meta for value in chain(model.parameters(), model.buffers()))
+    return model.eval()
+
+
+def is_ours(config: ModelConfig) -> bool:
+    """Whether all towers are written here: their state dict is all they consist of."""
+    if isinstance(config, ClipConfig):
+        return isinstance(config.image, ViTaminConfig) and isinstance(config.text, ClipTextConfig)
+    return isinstance(config, ViTaminConfig)

@@ -1,0 +1,159 @@
+"""What open_clip and timm call our models: the configs of their folders, written and read. Neither is imported here."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.images import PreprocessConfig
+from eyesmith.models.clip import ClipConfig
+from eyesmith.models.registry import ENCODERS
+from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
+
+OPEN_CLIP_FILE = "open_clip_config.json"
+# open_clip's resize_mode and timm's crop_mode
+_RESIZE: dict[str, Literal["shortest", "squash"]] = {"shortest": "shortest", "center": "shortest", "squash": "squash"}
+# open_clip 3.3 and before: XL has no position table, so the wrong number shows in nothing but the accuracy
+_WRONG_SIZES = {("vitamin_xlarge_384", (256, 256)): (384, 384)}
+
+
+def timm_name(config: ViTaminConfig, *, at_its_size: bool) -> str:
+    """timm's name of an encoder. at_its_size: it must be the one that timm builds at this image size.
+
+    Raises ConfigError when timm has none: for sizes of our own, and, where the size matters, other image sizes.
+    """
+    if at_its_size and config.has_position is False:
+        at_its_size = False  # without a table timm's model runs at any size
+    found = [
+        (name, known)
+        for name, known in ENCODERS.items()
+        if name.startswith("vitamin_")
+        and name != "vitamin_nano_48"
+        and isinstance(known, ViTaminConfig)
+        and (known.widths, known.depths, known.num_heads) == (config.widths, config.depths, config.num_heads)
+        and known.has_position == config.has_position
+    ]
+    if not found:
+        raise ConfigError(
+            f"timm and open_clip have no ViTamin of widths {config.widths} and depths {config.depths}; "
+            "a file of named tensors can be written (--to open_clip or --to timm), a folder that they open cannot"
+        )
+    same_size = [(name, known) for name, known in found if known.image_size == config.image_size]
+    if at_its_size and not same_size:
+        there = ", ".join(sorted({"x".join(map(str, known.image_size)) for _, known in found}))
+        raise ConfigError(
+            f"image_size: open_clip builds this ViTamin at {there} pixels only, the model is at "
+            f"{config.image_size[0]}x{config.image_size[1]}; load it with image_size=... first, or write timm's folder"
+        )
+    candidates = same_size or found
+    return min(candidates, key=lambda entry: (entry[1].embed_dim != config.embed_dim, entry[0]))[0]
+
+
+def open_clip_config(config: ClipConfig, *, is_text_prefixed: bool = True) -> dict[str, Any]:
+    """The content of an open_clip_config.json. is_text_prefixed: for weights with `text.` names."""
+    image, text = config.image, config.text
+    if not isinstance(image, ViTaminConfig) or not isinstance(text, ClipTextConfig):
+        raise ConfigError(f"{config.name}: open_clip has no such towers; it takes a ViTamin and open_clip's text tower")
+    model: dict[str, Any] = {
+        "embed_dim": image.embed_dim,
+        "vision_cfg": {
+            "timm_model_name": timm_name(image, at_its_size=True),
+            "timm_model_pretrained": False,
+            "timm_pool": "",
+            "timm_proj": "linear",
+            "timm_drop": 0.0,
+            "timm_drop_path": image.drop_path_prob,
+            "image_size": _one_or_two(image.image_size),
+        },
+        "text_cfg": {
+            "context_length": text.context_len,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.depth,
+        },
+        "custom_text": is_text_prefixed,
+    }
+    if text.mlp_ratio != 4.0:
+        model["text_cfg"]["mlp_ratio"] = text.mlp_ratio
+    pixels = config.preprocess
+    return {
+        "model_cfg": model,
+        "preprocess_cfg": {
+            "size": _one_or_two(pixels.image_size),
+            "mode": "RGB",
+            "mean": list(pixels.mean),
+            "std": list(pixels.std),
+            "interpolation": pixels.interpolation,
+            "resize_mode": pixels.resize,
+        },
+    }
+
+
+def timm_config(config: ViTaminConfig, preprocess: PreprocessConfig) -> dict[str, Any]:
+    """The content of timm's config.json. crop_pct 1 is what the models were made for; timm's own entries say 0.9."""
+    size = list(config.image_size)
+    return {
+        "architecture": timm_name(config, at_its_size=False),
+        "num_classes": config.embed_dim,
+        "num_features": config.widths[2],
+        "global_pool": "avg",
+        "model_args": {"img_size": size},
+        "pretrained_cfg": {
+            "tag": "eyesmith",
+            "custom_load": False,
+            "input_size": [3, *size],
+            "fixed_input_size": True,
+            "interpolation": preprocess.interpolation,
+            "crop_pct": 1.0,
+            "crop_mode": "squash" if preprocess.resize == "squash" else "center",
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "num_classes": config.embed_dim,
+            "pool_size": None,
+            "first_conv": "patch_embed.backbone.stem.conv1",
+            "classifier": "head",
+        },
+    }
+
+
+def read_facts(content: Mapping[str, Any], where: str) -> tuple[str, PreprocessConfig | None]:
+    """timm's name of the image tower, '' when there is none, and how pictures are prepared, None when it says nothing.
+
+    content: an open_clip_config.json or timm's config.json. The published XL-384 says 256 pixels, which is mended.
+    Raises CheckpointError for preprocessing that we do not have.
+    """
+    if isinstance(model := content.get("model_cfg"), Mapping):
+        vision = model.get("vision_cfg") or {}
+        name, given = str(vision.get("timm_model_name") or ""), dict(content.get("preprocess_cfg") or {})
+        size = _size(vision.get("image_size") or given.get("size"))
+        resize = given.get("resize_mode") or "shortest"
+    elif isinstance(content.get("architecture"), str):
+        name, given = content["architecture"], dict(content.get("pretrained_cfg") or content)
+        size = _size((content.get("model_args") or {}).get("img_size") or given.get("input_size"))
+        resize = given.get("crop_mode") or "center"
+    else:
+        return "", None
+    size = _WRONG_SIZES.get((name, size), size) if size is not None else None
+    if size is None:
+        return name, None
+    try:
+        interpolation = given.get("interpolation") or "bicubic"
+        config = PreprocessConfig(image_size=size, interpolation=interpolation, resize=_RESIZE[resize])
+        colours = {key: tuple(map(float, given[key])) for key in ("mean", "std") if given.get(key)}
+        return name, replace(config, **colours)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where}: asks for preprocessing that is not known here: {error}") from None
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return value, value
+    if isinstance(value, list | tuple) and len(value) >= 2:
+        return int(value[-2]), int(value[-1])
+    return None
+
+
+def _one_or_two(size: tuple[int, int]) -> int | list[int]:
+    return size[0] if size[0] == size[1] else list(size)

@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.hub import convert as convert_module
+from eyesmith.hub.convert import convert
+from eyesmith.hub.load import load, load_clip
+from eyesmith.hub.weights import read_tensors
+from eyesmith.models import registry
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.vitamin.weights import to_open_clip
+
+FILES = ["eyesmith", "open_clip", "open_clip_root", "timm"]
+
+
+@pytest.fixture(autouse=True)
+def known(tiny_config: ClipConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "CLIP", {"Tiny": tiny_config})
+
+
+@pytest.fixture
+def source(tmp_path: Path, tiny: Clip) -> Path:
+    torch.save(to_open_clip(tiny.state_dict(), tiny.config), tmp_path / "source.bin")
+    return tmp_path / "source.bin"
+
+
+def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("layout", ["eyesmith", "open_clip", "open_clip_root"])
+def test_there_and_back_gives_the_same_bits(source: Path, tmp_path: Path, layout: Any, suffix: str) -> None:
+    there, back = tmp_path / f"there{suffix}", tmp_path / "back.bin"
+    done = convert(source, there, to=layout, parity=False)
+    assert done.ok
+    assert "read back bit for bit" in done.lines()[-1]
+    convert(there, back, to="open_clip", parity=False)
+    assert same(read_tensors(back), read_tensors(source))
+
+
+def test_half_precision_stays_as_it_is_and_a_run_folder_loses_nothing(tmp_path: Path, tiny: Clip) -> None:
+    half = {name: value.half() for name, value in to_open_clip(tiny.state_dict(), tiny.config).items()}
+    torch.save(half, tmp_path / "half.bin")
+    convert(tmp_path / "half.bin", tmp_path / "there.safetensors", to="eyesmith", parity=False)
+    assert {value.dtype for value in read_tensors(tmp_path / "there.safetensors").values()} == {torch.float16}
+    convert(tmp_path / "there.safetensors", tmp_path / "run", to="eyesmith", parity=False)
+    convert(tmp_path / "run", tmp_path / "back.bin", to="open_clip", dtype="float16", parity=False)
+    assert same(read_tensors(tmp_path / "back.bin"), half)
+
+
+def test_the_image_tower_alone(source: Path, tmp_path: Path, tiny: Clip) -> None:
+    done = convert(source, tmp_path / "t.safetensors", to="timm", parity=False)
+    assert done.left_out == ("the text tower and the temperature",)
+    convert(tmp_path / "t.safetensors", tmp_path / "u.pt", to="eyesmith", parity=False)
+    convert(tmp_path / "u.pt", tmp_path / "v.safetensors", to="timm", parity=False)
+    assert same(read_tensors(tmp_path / "t.safetensors"), read_tensors(tmp_path / "v.safetensors"))
+    for layout in ("open_clip", "hugging_face"):
+        out = tmp_path / ("o.pt" if layout == "open_clip" else "o")
+        with pytest.raises(ConfigError, match="needs an image-text model"):
+            convert(tmp_path / "t.safetensors", out, to=layout, parity=False)
+    with pytest.raises(ConfigError, match="a run folder holds an image-text model"):
+        convert(tmp_path / "t.safetensors", tmp_path / "run", to="eyesmith", parity=False)
+
+
+def test_another_type_is_compared_with_the_source(source: Path, tmp_path: Path) -> None:
+    done = convert(source, tmp_path / "b.safetensors", to="open_clip", dtype="bfloat16")
+    assert {value.dtype for value in read_tensors(tmp_path / "b.safetensors").values()} == {torch.bfloat16}
+    rows = {row.part: row for row in done.rows}
+    assert rows.keys() == {"image", "text"}
+    assert all(1e-5 < row.difference < 0.05 and row.peer == "source" and row.ok for row in done.rows)
+    assert done.ok
+    assert "have no ViTamin of widths (8, 16, 32)" in done.notes[0]  # so open_clip could not be asked
+    json.dumps(done.as_dict(), allow_nan=False)
+
+
+def test_a_folder_is_written_only_when_its_program_can_open_it(source: Path, tmp_path: Path) -> None:
+    for layout in ("hugging_face", "hugging_face_timm"):
+        with pytest.raises(ConfigError, match="timm and open_clip have no ViTamin of widths"):
+            convert(source, tmp_path / "folder", to=layout)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_an_image_size_is_written_with_its_table(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "o.pt", to="open_clip", image_size=64, parity=False)
+    assert load_clip(tmp_path / "o.pt").image.image_size == (64, 64)
+    with pytest.raises(ConfigError, match="one number or height and width"):
+        convert(source, tmp_path / "p.pt", to="open_clip", image_size=(1, 2, 3), parity=False)
+
+
+def test_wrong_targets_are_refused_before_anything_is_read(source: Path, tmp_path: Path) -> None:
+    taken, folder = tmp_path / "taken.pt", tmp_path / "folder"
+    taken.write_text("mine")
+    (folder / "x.safetensors").mkdir(parents=True)
+    for out, to, message in (
+        (taken, "open_clip", "is there already"),
+        (folder, "hugging_face", "is there already"),
+        (tmp_path / "noname", "timm", "must end in one of"),
+        (tmp_path / "a.bin", "hugging_face", "writes a folder"),
+        (folder / "x.safetensors", "timm", "writes a file"),
+        (tmp_path / "x.pt", "open_klip", "did you mean open_clip"),
+    ):
+        layout: Any = to
+        with pytest.raises(ConfigError, match=message):
+            convert(tmp_path / "no such file", out, to=layout)
+    with pytest.raises(ConfigError, match="dtype: expected one of"):
+        convert(source, tmp_path / "x.pt", to="timm", dtype="int8")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="a run folder holds fp32"):
+        convert(source, tmp_path / "run", to="eyesmith", dtype="float16")
+    assert taken.read_text() == "mine"
+    convert(source, taken, to="open_clip", overwrite=True, parity=False)
+    assert isinstance(load(taken), Clip)
+
+
+def test_a_file_that_reads_back_differently_is_an_error(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bent(path: Path) -> dict[str, Tensor]:
+        found = read_tensors(path)
+        found["logit_scale"] = found["logit_scale"] + 1e-6
+        return found
+
+    monkeypatch.setattr(convert_module, "read_tensors", bent)
+    with pytest.raises(CheckpointError, match="1 tensors read back differ .* 'logit_scale'"):
+        convert(source, tmp_path / "x.pt", to="open_clip", parity=False)
