@@ -5,15 +5,20 @@ import json
 import sys
 
 from bench import GROUPS, run
+from eyesmith.cli.failures import explain
+from eyesmith.errors import EyesmithError
 
 
 def main() -> int:
-    """Measure one group and print its rows. Returns 1 when the outputs of a row differ."""
+    """Measure one group and print its rows. Returns 1 when the outputs of a row differ or it cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="our speed beside our peers'")
     parser.add_argument("group", choices=sorted(GROUPS))
     parser.add_argument("--json", action="store_true", help="print the rows as one JSON list")
     arguments = parser.parse_args()
-    rows = run(arguments.group)
+    try:
+        rows = run(arguments.group)
+    except EyesmithError as error:
+        return explain(error)
     if arguments.json:
         print(json.dumps([row.to_json() for row in rows], indent=2))
     for row in () if arguments.json else rows:

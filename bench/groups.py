@@ -1,14 +1,17 @@
 """The groups of comparisons by name."""
 
 from collections.abc import Callable
+from importlib import import_module
 
-from bench import models, tokenizer
 from bench.pairs import Row
 
-GROUPS: dict[str, Callable[[], list[Row]]] = {
-    "tokenizer": tokenizer.rows,
-    "models": models.rows,
-}
+
+def _rows_of(module: str) -> Callable[[], list[Row]]:
+    """`rows` of a module of this package, imported when called: each group needs other packages."""
+    return lambda: import_module(f"bench.{module}").rows()
+
+
+GROUPS: dict[str, Callable[[], list[Row]]] = {name: _rows_of(name) for name in ("tokenizer", "models", "gpu")}
 
 
 def run(name: str) -> list[Row]:

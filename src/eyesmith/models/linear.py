@@ -91,7 +91,8 @@ def can_fuse(x: Tensor, weight: Tensor, *, is_grad_off: bool = False) -> bool:
     """Whether oneDNN's fused kernels serve here: CPU, no gradient, no autocast, nothing traced, one of their dtypes."""
     dtype = x.dtype
     return (
-        (is_grad_off or not torch.is_grad_enabled())
+        not torch.compiler.is_compiling()  # before any question to oneDNN, which a tracer cannot follow
+        and (is_grad_off or not torch.is_grad_enabled())
         and x.is_cpu
         and weight.is_cpu
         and dtype == weight.dtype
@@ -99,7 +100,6 @@ def can_fuse(x: Tensor, weight: Tensor, *, is_grad_off: bool = False) -> bool:
         and type(x) in (Tensor, nn.Parameter)
         and x.numel() > 0
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and torch.backends.mkldnn.enabled
         and _has_mkldnn()
