@@ -8,7 +8,16 @@ import torch
 
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import ConfigError
-from eyesmith.models import ClipConfig, config, create, list_models, register
+from eyesmith.models import (
+    ClipConfig,
+    config,
+    create,
+    create_encoder,
+    encoder_config,
+    list_encoders,
+    list_models,
+    register,
+)
 from eyesmith.models.registry import CLIP, override
 from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
@@ -116,6 +125,70 @@ def test_an_unknown_name_comes_with_close_ones(name: str, message: str) -> None:
         create(name)
 
 
+def test_other_names_of_the_authors_are_understood_and_not_listed() -> None:
+    assert config("ViTamin-S-T768") is config("ViTamin-S-LTT")
+    assert config("ViTamin-B-T768") is config("ViTamin-B-LTT")
+    assert encoder_config("vitamin_large") is encoder_config("vitamin_large_224")
+    assert not {"ViTamin-S-T768", "ViTamin-B-T768"} & {*list_models()}
+    assert "vitamin_large" not in list_encoders()
+
+
+# timm's name: parameters of the trunk (the published break-down), image side, projection's and transformer's width
+ENCODERS = {
+    "vitamin_small_224": (21_877_696, 224, 384, 384),
+    "vitamin_base_224": (87_132_032, 224, 512, 768),
+    "vitamin_large_224": (332_531_616, 224, 768, 1024),
+    "vitamin_large_256": (332_593_056, 256, 768, 1024),
+    "vitamin_large_336": (332_782_496, 336, 768, 1024),
+    "vitamin_large_384": (332_920_736, 384, 768, 1024),
+    "vitamin_large2_224": (332_531_616, 224, 1024, 1024),
+    "vitamin_large2_256": (332_593_056, 256, 1024, 1024),
+    "vitamin_large2_336": (332_782_496, 336, 1024, 1024),
+    "vitamin_large2_384": (332_920_736, 384, 1024, 1024),
+    "vitamin_xlarge_256": (434_726_976, 256, 1152, 1152),
+    "vitamin_xlarge_336": (434_726_976, 336, 1152, 1152),
+    "vitamin_xlarge_384": (434_726_976, 384, 1152, 1152),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_have_the_published_trunk_and_the_size_in_their_name(name: str) -> None:
+    trunk, side, embed_dim, width = ENCODERS[name]
+    with torch.device("meta"):
+        encoder = create_encoder(name)
+        bare = create_encoder(name, embed_dim=0)
+    assert encoder.image_size == (side, side)
+    assert (encoder.embed_dim, bare.embed_dim) == (embed_dim, width)
+    assert count(bare) == trunk
+    assert count(encoder) == trunk + embed_dim * width
+
+
+def test_every_encoder_is_listed() -> None:
+    assert list_encoders() == sorted([*ENCODERS, "vitamin_nano_48", "vit_nano_48"])
+    assert encoder_config("vitamin_nano_48") == config("ViTamin-Nano").image
+
+
+def test_overrides_of_an_encoder() -> None:
+    encoder = create_encoder("vitamin_nano_48", image_size=64, embed_dim=0, depths=(2, 4, 1)).eval()
+    assert encoder(torch.zeros(1, 3, 64, 64)).shape == (1, 192)
+    assert create_encoder("vitamin_nano_48", image_size=(32, 80)).image_size == (32, 80)
+    with pytest.raises(ConfigError, match="unknown field 'drop_path'; did you mean drop_path_prob"):
+        create_encoder("vitamin_nano_48", drop_path=0.1)
+    with pytest.raises(ConfigError, match=r"image_size: expected multiples of 16, got \(50, 50\)"):
+        create_encoder("vitamin_nano_48", image_size=50)
+
+
+def test_a_name_of_the_other_kind_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"create_encoder\('vitamin_small_224'\).*ViTamin-S pairs it"):
+        config("vitamin_small_224")
+    with pytest.raises(ConfigError, match=r"create\('ViTamin-S'\).image"):
+        encoder_config("ViTamin-S")
+    with pytest.raises(ConfigError, match="no encoder is called 'vitamin-small-224'; did you mean vitamin_small_224"):
+        create_encoder("vitamin-small-224")
+    with pytest.raises(ConfigError, match="did you mean vitamin_large_384 or vitamin_large_336"):
+        create_encoder("vitamin_large_338")
+
+
 @pytest.fixture
 def clean_registry() -> Iterator[None]:
     before = dict(CLIP)
@@ -132,5 +205,6 @@ def test_a_user_registers_a_model_once() -> None:
     register("Mine", mine)
     assert "Mine" in list_models()
     assert create("Mine").config.name == "Mine"
-    with pytest.raises(ConfigError, match="'Mine' is taken"):
-        register("Mine", mine)
+    for taken in ("Mine", "ViTamin-S-T768", "vitamin_small_224"):
+        with pytest.raises(ConfigError, match=f"'{taken}' is taken"):
+            register(taken, mine)

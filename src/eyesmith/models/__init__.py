@@ -2,7 +2,15 @@
 
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import ConformanceError, Encoder, Tap, check_encoder
-from eyesmith.models.registry import config, create, list_models, register
+from eyesmith.models.registry import (
+    config,
+    create,
+    create_encoder,
+    encoder_config,
+    list_encoders,
+    list_models,
+    register,
+)
 
 __all__ = [
     "Clip",
@@ -13,6 +21,9 @@ __all__ = [
     "check_encoder",
     "config",
     "create",
+    "create_encoder",
+    "encoder_config",
+    "list_encoders",
     "list_models",
     "register",
 ]

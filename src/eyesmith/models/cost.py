@@ -1,79 +1,186 @@
-"""What a named model costs: parameters and multiply-adds of its two towers, without allocating a single weight."""
+"""What a named model costs: parameters and multiply-adds of its towers, without allocating a single weight.
 
+Multiply-adds (MACs) are counted in two conventions, both by running the tower itself on tensors that hold no numbers:
+
+- true: every matrix product and convolution, a multiply-add counts once (torch's own counter, halved);
+- the paper's (ViTamin, table 3, made with fvcore): convolutions, linear layers and the projection, and 5 for each
+  element that a LayerNorm reads; the two products of attention are left out.
+"""
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.registry import EncoderConfig, config, encoder_config, list_encoders, list_models
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+
+LAYER_NORM_MACS = 5  # for each element, by fvcore's rule
+MODEL_FIELDS = (  # other programs read them
+    *("name", "image_size", "embed_dim", "image_params", "text_params"),
+    *("image_gmacs_paper", "text_gmacs_paper", "image_gmacs", "text_gmacs", "stride", "tokens"),
+)
+_ATTENTION = (  # products of two activations, fused or written out
+    torch.ops.aten.bmm,
+    torch.ops.aten.baddbmm,
+    torch.ops.aten._scaled_dot_product_flash_attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
+    torch.ops.aten._scaled_dot_product_efficient_attention,
+    torch.ops.aten._scaled_dot_product_cudnn_attention,
+)
 
 
 class TowerCost(NamedTuple):
-    """params: numbers learned; macs: multiply-adds for one image, or for one text of full length."""
+    """params: numbers learned; macs, macs_paper: multiply-adds for one image, or for one text of full length."""
 
     params: int
     macs: int
+    macs_paper: int
+
+
+class EncoderCost(NamedTuple):
+    """image_size: (H, W) px; stride: px per token; tokens: cells of the last map. `tower` is the cost of an image."""
+
+    image_size: tuple[int, int]
+    embed_dim: int
+    stride: int
+    tower: TowerCost
+
+    @property
+    def tokens(self) -> int:
+        """Cells of the last map, H/stride * W/stride."""
+        return math.prod(side // self.stride for side in self.image_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCost:
-    """image_size: (H, W) px; embed_dim: width of the shared space; text is None where only its files tell its size."""
+    """embed_dim: width of the shared space. None stands for a cost that needs a package or files that are not here."""
 
     image_size: tuple[int, int]
     embed_dim: int
-    image: TowerCost
+    image: EncoderCost | None
     text: TowerCost | None
 
 
 def model_cost(config: ClipConfig) -> ModelCost:
-    """Count both towers of `config`, attention products included.
-
-    MACs follow torch's counter: matrix products and convolutions, a multiply-add counts once. The paper's own figures
-    leave the two attention products out.
-    """
+    """Count both towers of `config`. The image's cost is None for a timm backbone where timm is not installed."""
     return ModelCost(
         image_size=config.preprocess.image_size,
         embed_dim=config.image.embed_dim,
-        image=image_cost(config.image),
+        image=_cost_if_here(config.image),
         text=text_cost(config.text) if isinstance(config.text, ClipTextConfig) else None,
     )
 
 
 # several models share a tower
 @lru_cache
-def image_cost(config: ViTaminConfig | TimmConfig) -> TowerCost:
-    """Parameters and MACs of an image tower at its own input size."""
+def encoder_cost(config: EncoderConfig) -> EncoderCost:
+    """The cost of an image tower at its own input size. Raises MissingDependencyError for timm's without timm."""
     pixels = torch.empty(1, 3, *config.image_size, device="meta")
     if isinstance(config, TimmConfig):
-        return _count(config.build, pixels)
-    *stages, depth = config.depths
-    return _per_block(lambda blocks: replace(config, depths=(*stages, blocks)).build, depth, pixels)
+        tower = _on_meta(config.build)
+        cost = _count(tower, pixels)
+    else:
+        *stages, depth = config.depths
+
+        def build(blocks: int) -> nn.Module:
+            return replace(config, depths=(*stages, blocks)).build()
+
+        tower = _on_meta(lambda: build(1))
+        cost = _of_equal_blocks(_count(tower, pixels), _count(_on_meta(lambda: build(2)), pixels), depth)
+    assert isinstance(tower, Encoder)
+    return EncoderCost(config.image_size, tower.embed_dim, tower.stride, cost)
 
 
 @lru_cache
 def text_cost(config: ClipTextConfig) -> TowerCost:
-    """Parameters and MACs of a text tower."""
+    """The cost of a text tower for a text of full length."""
     ids = torch.zeros(1, config.context_len, dtype=torch.int64, device="meta")
-    return _per_block(lambda blocks: replace(config, depth=blocks).build, config.depth, ids)
+    one, two = (_count(_on_meta(replace(config, depth=blocks).build), ids) for blocks in (1, 2))
+    cost = _of_equal_blocks(one, two, config.depth)
+    # the reference norms every position before it takes the one at the end token; ours norms that one only
+    unread = LAYER_NORM_MACS * (config.context_len - 1) * config.width
+    return cost._replace(macs_paper=cost.macs_paper + unread)
 
 
-def _per_block(builder: Callable[[int], Callable[[], nn.Module]], depth: int, argument: Tensor) -> TowerCost:
+def model_rows() -> list[dict[str, Any]]:
+    """What `eyesmith models --json` prints: one entry a named model, by name.
+
+    GMACs are 1e9 multiply-adds, unrounded; None where a cost needs a package or files that are not here.
+    """
+    rows = []
+    for name in list_models():
+        cost = model_cost(config(name))
+        row = _image_row(name, cost.image_size, cost.embed_dim, cost.image)
+        text = cost.text
+        row |= {
+            "text_params": text and text.params,
+            "text_gmacs_paper": text and text.macs_paper / 1e9,
+            "text_gmacs": text and text.macs / 1e9,
+        }
+        rows.append({field: row[field] for field in MODEL_FIELDS})
+    return rows
+
+
+def encoder_rows() -> list[dict[str, Any]]:
+    """What `eyesmith models --encoders --json` prints: `model_rows` without the fields of a text tower."""
+    rows = []
+    for name in list_encoders():
+        encoder = encoder_config(name)
+        rows.append(_image_row(name, encoder.image_size, encoder.embed_dim, _cost_if_here(encoder)))
+    return rows
+
+
+def _image_row(name: str, image_size: tuple[int, int], embed_dim: int, cost: EncoderCost | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image_size": list(image_size),
+        "embed_dim": embed_dim,
+        "image_params": cost and cost.tower.params,
+        "image_gmacs_paper": cost and cost.tower.macs_paper / 1e9,
+        "image_gmacs": cost and cost.tower.macs / 1e9,
+        "stride": cost and cost.stride,
+        "tokens": cost and cost.tokens,
+    }
+
+
+def _cost_if_here(config: EncoderConfig) -> EncoderCost | None:
+    try:
+        return encoder_cost(config)
+    except MissingDependencyError:
+        return None
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build().eval()
+
+
+def _of_equal_blocks(one: TowerCost, two: TowerCost, depth: int) -> TowerCost:
     """The cost of `depth` equal blocks from those of one and two: counting all of a large tower takes seconds."""
-    one, two = _count(builder(1), argument), _count(builder(2), argument)
     return TowerCost(*(first + (depth - 1) * (second - first) for first, second in zip(one, two, strict=True)))
 
 
-def _count(build: Callable[[], nn.Module], argument: Tensor) -> TowerCost:
-    with torch.device("meta"):
-        tower = build().eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+def _count(tower: nn.Module, argument: Tensor) -> TowerCost:
+    layer_norm = torch.ops.aten.native_layer_norm
+    with FlopCounterMode(display=False, custom_mapping={layer_norm: _layer_norm_flops}) as counter, torch.no_grad():
         tower(argument)
+    flops = counter.get_flop_counts().get("Global", {})
+    norms = flops.get(layer_norm, 0)
+    attention = sum(flops.get(operator, 0) for operator in _ATTENTION)
+    total = counter.get_total_flops()
     params = sum(parameter.numel() for parameter in tower.parameters())
-    return TowerCost(params, counter.get_total_flops() // 2)
+    return TowerCost(params, (total - norms) // 2, (total - attention) // 2)
+
+
+def _layer_norm_flops(shape: tuple[int, ...], *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return 2 * LAYER_NORM_MACS * math.prod(shape)

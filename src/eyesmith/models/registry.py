@@ -1,17 +1,21 @@
-"""Every named image-text model, joined from the families."""
+"""Every named image-text model and image encoder, joined from the families."""
 
 import difflib
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from eyesmith.config import closest, from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.encoder import Encoder
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TIMM, TimmConfig
 from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+
+EncoderConfig = ViTaminConfig | TimmConfig
+_Config = TypeVar("_Config", bound=ClipConfig | ViTaminConfig | TimmConfig)
 
 
 def list_models() -> list[str]:
@@ -19,13 +23,35 @@ def list_models() -> list[str]:
     return sorted(CLIP)
 
 
+def list_encoders() -> list[str]:
+    """All names that `create_encoder` knows, sorted."""
+    return sorted(ENCODERS)
+
+
 def config(name: str) -> ClipConfig:
-    """The complete config of a named model. Raises ConfigError for an unknown name, with close ones."""
-    if name not in CLIP:
-        same = [known for known in CLIP if known.lower() == name.lower().replace("_", "-")]
-        hint = f"; did you mean {same[0]}?" if same else closest(name, list_models())
-        raise ConfigError(f"model: no model is called {name!r}{hint}")
-    return CLIP[name]
+    """The complete config of a named model; the authors' other names for one are understood too.
+
+    Raises ConfigError for an unknown name, with close ones.
+    """
+    name = ALIASES.get(name, name)
+    if name in ENCODERS:
+        pairs = [pair for pair, known in CLIP.items() if known.image == ENCODERS[name]]
+        raise ConfigError(
+            f"model: {name} is an image encoder without a text tower; `create_encoder({name!r})` makes it"
+            + (f", and {pairs[0]} pairs it with one" if pairs else "")
+        )
+    return CLIP[_known(name, CLIP, "model")]
+
+
+def encoder_config(name: str) -> EncoderConfig:
+    """The complete config of a named image encoder. Raises ConfigError for an unknown name, with close ones."""
+    name = ALIASES.get(name, name)
+    if name in CLIP:
+        raise ConfigError(
+            f"encoder: {name} is an image-text model; `create({name!r}).image` is its image tower, "
+            f"`config({name!r}).image` the config of it"
+        )
+    return ENCODERS[_known(name, ENCODERS, "encoder")]
 
 
 def create(name: str, **overrides: Any) -> Clip:
@@ -38,13 +64,23 @@ def create(name: str, **overrides: Any) -> Clip:
     return override(config(name), overrides).build()
 
 
-def override(config: ClipConfig, overrides: dict[str, Any]) -> ClipConfig:
+def create_encoder(name: str, **overrides: Any) -> Encoder:
+    """A named image encoder with random weights and the projection of the CLIP model it belongs to.
+
+    overrides: fields of its config; embed_dim=0 leaves out the projection, image_size may be one number.
+    Raises ConfigError for an unknown name, field or value, MissingDependencyError for timm's without timm.
+    """
+    return override(encoder_config(name), overrides).build()
+
+
+def override(config: _Config, overrides: dict[str, Any]) -> _Config:
     """The config with some fields replaced, named as in `create`; values are checked as those of a config file."""
     changes: dict[str, Any] = {}
     for path, value in overrides.items():
         if path == "image_size":
             size = (value, value) if isinstance(value, int) else value
-            changes["image.image_size"] = changes["preprocess.image_size"] = size
+            sides = ("image.image_size", "preprocess.image_size") if isinstance(config, ClipConfig) else (path,)
+            changes |= dict.fromkeys(sides, size)
         else:
             changes[path] = value
     # both sizes in one step: a config in between would be refused
@@ -58,16 +94,26 @@ def override(config: ClipConfig, overrides: dict[str, Any]) -> ClipConfig:
                 raise ConfigError(f"{path}: given together with {parent}")
         branch[field] = value
     try:
-        return from_dict(ClipConfig, to_dict(_replace(config, nested, "")))
+        return from_dict(type(config), to_dict(_replace(config, nested, "")))
     except TypeError as error:  # a comparison in a config's own check
         raise ConfigError(f"{', '.join(overrides)}: a value has the wrong type: {error}") from error
 
 
 def register(name: str, config: ClipConfig) -> None:
     """Add a model of your own under a new name. Raises ConfigError when the name is taken."""
-    if name in CLIP:
+    if name in CLIP or name in ENCODERS or name in ALIASES:
         raise ConfigError(f"model: {name!r} is taken; choose another name")
     CLIP[name] = replace(config, name=name)
+
+
+def _known(name: str, table: Iterable[str], what: str) -> str:
+    names = sorted(table)
+    if name in names:
+        return name
+    plain = name.lower().replace("_", "-")
+    same = [known for known in names if known.lower().replace("_", "-") == plain]
+    hint = f"; did you mean {same[0]}?" if same else closest(name, names)
+    raise ConfigError(f"{what}: no {what} is called {name!r}{hint}")
 
 
 def _replace(config: Any, changes: dict[str, Any], where: str) -> Any:
@@ -139,4 +185,32 @@ CLIP: dict[str, ClipConfig] = {
         _pair("ViTamin-Nano", VITAMIN["nano"], "nano", 256, 48),
         _pair("ViT-Nano", TIMM["vit_nano"], "nano", 256, 48),
     )
+}
+
+# timm's names; the projection is that of the CLIP model, whose image tower each of these is. large2 has large's trunk
+ENCODERS: dict[str, EncoderConfig] = {
+    "vitamin_small_224": CLIP["ViTamin-S"].image,
+    "vitamin_base_224": CLIP["ViTamin-B"].image,
+    "vitamin_large_224": CLIP["ViTamin-L"].image,
+    "vitamin_large_256": CLIP["ViTamin-L-256"].image,
+    "vitamin_large_336": CLIP["ViTamin-L-336"].image,
+    "vitamin_large_384": CLIP["ViTamin-L-384"].image,
+    "vitamin_large2_224": CLIP["ViTamin-L2"].image,
+    "vitamin_large2_256": CLIP["ViTamin-L2-256"].image,
+    "vitamin_large2_336": CLIP["ViTamin-L2-336"].image,
+    "vitamin_large2_384": CLIP["ViTamin-L2-384"].image,
+    "vitamin_xlarge_256": CLIP["ViTamin-XL-256"].image,
+    "vitamin_xlarge_336": CLIP["ViTamin-XL-336"].image,
+    "vitamin_xlarge_384": CLIP["ViTamin-XL-384"].image,
+    "vitamin_nano_48": CLIP["ViTamin-Nano"].image,
+    "vit_nano_48": CLIP["ViT-Nano"].image,
+}
+
+# what the authors' own repository calls them
+ALIASES: dict[str, str] = {
+    "ViTamin-S-T768": "ViTamin-S-LTT",
+    "ViTamin-B-T768": "ViTamin-B-LTT",
+    "vitamin_small": "vitamin_small_224",
+    "vitamin_base": "vitamin_base_224",
+    "vitamin_large": "vitamin_large_224",
 }

@@ -108,7 +108,7 @@ def test_initialisation_is_the_references() -> None:
 
 def test_stochastic_depth_rises_linearly_to_the_last_block() -> None:
     encoder = replace(TINY, drop_path_prob=0.3).build()
-    assert [block.drop_path_prob for block in encoder.stage3] == pytest.approx([0, 0.15, 0.3])
+    assert [block.drop1.prob for block in encoder.stage3] == pytest.approx([0, 0.15, 0.3])
 
 
 def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
@@ -116,13 +116,13 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean() -> None:
     block: Any = replace(TINY, drop_path_prob=0.4).build().stage3[2]
     branch = torch.ones(4000, 3, 24)
     block.train()
-    dropped = block._drop(branch)
+    dropped = block.drop1(branch)
     values = dropped.unique()
     torch.testing.assert_close(values, torch.tensor([0, 1 / 0.6]))
     assert bool((dropped == dropped[:, :1, :1]).all())
     assert float(dropped.mean()) == pytest.approx(1, abs=0.05)
     block.eval()
-    assert torch.equal(block._drop(branch), branch)
+    assert torch.equal(block.drop1(branch), branch)
 
 
 def test_every_parameter_receives_a_gradient() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN
+from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision
@@ -159,7 +160,18 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
         for module in backbone.modules():
             if hasattr(module, "fused_attn"):  # see models/cpu_ops.py: as plain products it trains many times faster
                 setattr(module, "fused_attn", False)  # noqa: B010  timm's modules are not typed
+    _take_over_drop_path(backbone)
     return cast(nn.Module, backbone)
+
+
+def _take_over_drop_path(backbone: nn.Module) -> None:
+    """Put our DropPath in the place of timm's: the same law, with draws that training can make by row."""
+    from timm.layers import DropPath as TimmDropPath
+
+    for parent in list(backbone.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, TimmDropPath):
+                setattr(parent, name, DropPath(child.drop_prob or 0.0))
 
 
 def _num_tokens(image_size: tuple[int, int], backbone: Any) -> int:

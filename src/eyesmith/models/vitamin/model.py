@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import attend, depthwise, depthwise_gelu
+from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.models.position import resize_position_table
@@ -143,25 +144,18 @@ class Block(nn.Module):
 
     def __init__(self, width: int, num_heads: int, drop_path_prob: float) -> None:
         super().__init__()
-        self.drop_path_prob = drop_path_prob
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.attention = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = GeGLU(width)
+        self.drop1, self.drop2 = DropPath(drop_path_prob), DropPath(drop_path_prob)
 
     def forward(self, x: Tensor) -> Tensor:
         if can_fuse(x, self.attention.out.weight) and not self.training:
             x = self.attention(self.norm1(x), plus=x)
             return self.mlp(self.norm2(x), plus=x)
-        x = x + self._drop(self.attention(self.norm1(x)))
-        return x + self._drop(self.mlp(self.norm2(x)))
-
-    def _drop(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop_path_prob == 0:
-            return branch
-        keep = 1 - self.drop_path_prob
-        mask = torch.empty(branch.shape[0], 1, 1, device=branch.device).bernoulli_(keep).div_(keep)
-        return branch * mask.to(branch.dtype)
+        x = x + self.drop1(self.attention(self.norm1(x)))
+        return x + self.drop2(self.mlp(self.norm2(x)))
 
 
 class ViTamin(Encoder):
