@@ -30,7 +30,26 @@ ROOMS = [
     "cli",
 ]
 # what may be absent, or is slow to import, is imported where it is used
-LAZY = {"transformers", "timm", "torchvision", "open_clip", "matplotlib", "pyarrow", "pandas", "simplejpeg", "resvg_py"}
+LAZY = {
+    "transformers",
+    "timm",
+    "torchvision",
+    "open_clip",
+    "matplotlib",
+    "pyarrow",
+    "pandas",
+    "simplejpeg",
+    "resvg_py",
+    "onnx",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript",
+    "fsspec",
+    "webdataset",
+    "tensorboard",
+    "trackio",
+    "wandb",
+}
 
 
 def modules() -> list[Path]:

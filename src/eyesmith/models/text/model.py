@@ -162,11 +162,11 @@ class ClipText(nn.Module):
         if ids.ndim != 2 or not 0 < ids.shape[1] <= self.context_len:
             raise ShapeError(f"ids: expected [T, L] with 1 <= L <= {self.context_len}, got {list(ids.shape)}")
         end = ids.argmax(dim=1)  # [T]
-        if ids.device.type == "cpu" and len(ids) and not torch.compiler.is_compiling():
+        if ids.device.type == "cpu" and ids.shape[0] and not torch.compiler.is_compiling():
             ids = ids[:, : int(end.max()) + 1]
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]  # [T, L, C]
         x = self.transformer(x)
-        x = x[torch.arange(len(x), device=x.device), end]  # [T, C]
+        x = x[torch.arange(x.shape[0], device=x.device), end]  # [T, C]
         return self.ln_final(x) @ self.text_projection  # [T, D]
 
     def save_assets(self, folder: str | os.PathLike[str]) -> None:
