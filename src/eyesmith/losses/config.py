@@ -1,0 +1,63 @@
+"""What the loss of a run is."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from eyesmith.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """What is learned from a teacher beside the pairs; weights of the terms added to the contrastive loss."""
+
+    teacher: str = ""
+    """A model as `eyesmith.load` takes it: run folder, weight file or hf:owner/name; empty for no teacher."""
+    feature: float = 0.0
+    """Squared distance of unit features, image and text."""
+    logit: float = 0.0
+    """Divergence of the student's softmax over the batch from the teacher's, both directions."""
+    affinity: float = 0.0
+    """Squared difference of all cosines between images and texts of the batch."""
+    temperature: float = 1.0
+    """Divides both sides' logits in the logit term."""
+
+    def __post_init__(self) -> None:
+        weights = (self.feature, self.logit, self.affinity)
+        if min(weights) < 0 or self.temperature <= 0:
+            raise ConfigError(
+                f"loss.distill: weights must not be negative and temperature must be positive, got {self}"
+            )
+        if bool(self.teacher) != any(weights):
+            raise ConfigError(
+                f"loss.distill: a teacher needs a weight above 0 and a weight needs a teacher, got teacher "
+                f"{self.teacher!r} with feature, logit, affinity = {weights}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The contrastive loss of a run."""
+
+    kind: Literal["softmax", "sigmoid"] = "softmax"
+    """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias."""
+    form: Literal["auto", "dense", "tiled", "ring"] = "auto"
+    """How it is computed; all are equal but for rounding. auto: ring between processes; in one, dense for small batches
+    and tiled (flat memory) for others."""
+    tile_rows: int = 0
+    """Rows of a tile; 0 takes the measured default."""
+    init_bias: float = -10.0
+    """Where the sigmoid loss's bias starts."""
+    mask: Literal["same", "none"] = "same"
+    """same: two samples of one class, or with equal captions, are no negatives of each other; none: all others are."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("kind", self.kind, ("softmax", "sigmoid")),
+            ("form", self.form, ("auto", "dense", "tiled", "ring")),
+            ("mask", self.mask, ("same", "none")),
+        ):
+            if value not in known:
+                raise ConfigError(f"loss.{name}: expected {', '.join(known)}, got {value!r}")
+        if self.tile_rows < 0:
+            raise ConfigError(f"loss.tile_rows: expected 1 or more, or 0 for the default, got {self.tile_rows}")

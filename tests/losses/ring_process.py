@@ -1,0 +1,145 @@
+"""One process of several: `ring_process.py RANK WORLD_SIZE FOLDER` takes the losses of its rows and writes them there.
+
+A ring of all, and rings of two side by side, meet in one set of processes, because starting one takes seconds.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from slow_loss import inputs
+from torch import nn
+
+from eyesmith.losses import Same, sigmoid_loss, softmax_loss
+from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
+
+SIZES = {1: (11,), 2: (7, 4), 4: (4, 2, 3, 2)}
+FORMS = ("ring", "tiled", "dense", "auto")
+
+
+def cases() -> list[tuple[str, str, bool, torch.dtype]]:
+    """(loss, form, has_same, dtype) of every comparison."""
+    return [
+        (loss, form, has_same, dtype)
+        for loss in ("softmax", "sigmoid")
+        for form in FORMS
+        for has_same in (False, True)
+        for dtype in (torch.float32, torch.float64)
+    ]
+
+
+def rows_of(rank: int, sizes: tuple[int, ...]) -> slice:
+    """Where a rank's rows are in the batch."""
+    return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+
+
+def measure(group: dist.ProcessGroup | None, rank: int, world_size: int) -> dict[str, list[torch.Tensor]]:
+    """[value, own gradients ...] of every case, of the rows that this rank has."""
+    rows = rows_of(rank, SIZES[world_size])
+    found = {}
+    for loss, form, has_same, dtype in cases():
+        values = inputs(sum(SIZES[world_size]))
+        leaves = [values["image"][rows], values["text"][rows], values["scale"], values["bias"]]
+        leaves = [leaf.to(dtype, copy=True).requires_grad_() for leaf in leaves]
+        same = Same(values["labels"][rows], values["texts"][rows]) if has_same else None
+        if loss == "softmax":
+            value = softmax_loss(*leaves[:3], same, form=form, tile_rows=2, group=group)
+        else:
+            value = sigmoid_loss(*leaves, same, form=form, tile_rows=2, group=group)
+        value.backward()
+        grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
+        found[str((loss, form, has_same, dtype))] = [value.detach(), *grads]
+    return found | _distilled(group, rows, sum(SIZES[world_size])) | _frozen_text(group, rows, sum(SIZES[world_size]))
+
+
+def _distilled(group: dist.ProcessGroup | None, rows: slice, count: int) -> dict[str, list[torch.Tensor]]:
+    student, teacher = inputs(count), inputs(count, seed=1, width=5)
+    found = {}
+    for name in ("feature", "logit", "affinity"):
+        if name == "feature":
+            teacher = inputs(count, seed=1)
+        image, text, scale = (student[key].clone().requires_grad_() for key in ("image", "text", "scale"))
+        pairs = (image[rows], text[rows]), (teacher["image"][rows], teacher["text"][rows])
+        if name == "feature":
+            value = feature_distillation(*pairs[0], *pairs[1], group=group)
+        elif name == "logit":
+            value = logit_distillation(
+                *pairs[0], scale, *pairs[1], torch.tensor(9.0), temperature=1.5, tile_rows=2, group=group
+            )
+        else:
+            value = affinity_distillation(*pairs[0], *pairs[1], group=group)
+        value.backward()
+        grads = [image.grad[rows], text.grad[rows]] + ([scale.grad] if name == "logit" else [])
+        found[name] = [value.detach(), *grads]
+        teacher = inputs(count, seed=1, width=5)
+    return found
+
+
+def _frozen_text(group: dist.ProcessGroup | None, rows: slice, count: int) -> dict[str, list[torch.Tensor]]:
+    values = inputs(count)
+    image, scale = (values[name].clone().requires_grad_() for name in ("image", "scale"))
+    value = softmax_loss(image[rows], values["text"][rows], scale, form="ring", tile_rows=2, group=group)
+    value.backward()
+    return {"frozen text": [value.detach(), image.grad[rows], scale.grad]}
+
+
+def trained_weights(rank: int, world_size: int) -> list[torch.Tensor]:
+    """Weights of two towers after three steps on a rank's rows; gradients are averaged over ranks as DDP does.
+
+    DDP itself is not used: it imports the compiler, seconds a process.
+    """
+    towers = Towers()
+    for step in range(3):
+        values = inputs(sum(SIZES[world_size]), seed=step)
+        rows = rows_of(rank, SIZES[world_size])
+        softmax_loss(*towers(values["image"][rows], values["text"][rows]), tile_rows=2).backward()
+        for parameter in towers.parameters():
+            assert parameter.grad is not None
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size
+        towers.descend()
+    return [parameter.detach() for parameter in towers.parameters()]
+
+
+class Towers(nn.Module):
+    """The smallest model of two towers and a scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.image, self.text = (
+            nn.Parameter(torch.randn(6, 8, generator=generator, dtype=torch.float64)) for _ in range(2)
+        )
+        self.log_scale = nn.Parameter(torch.tensor(2.0).double())
+
+    def forward(self, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        unit = nn.functional.normalize
+        return unit(image @ self.image.mT, dim=1), unit(text @ self.text.mT, dim=1), self.log_scale.exp()
+
+    @torch.no_grad()
+    def descend(self) -> None:
+        """One step down the gradients, which are used up."""
+        for parameter in self.parameters():
+            assert parameter.grad is not None
+            parameter -= 0.1 * parameter.grad
+            parameter.grad = None
+
+
+def main() -> None:
+    rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=world_size)
+    pairs = [dist.new_group([start, start + 1]) for start in range(0, world_size, 2)]
+    found = {
+        "all": measure(None, rank, world_size),
+        "pair": measure(pairs[rank // 2], rank % 2, 2),
+        "trained": trained_weights(rank, world_size),
+    }
+    torch.save(found, folder / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
