@@ -11,7 +11,9 @@ def _rows_of(module: str) -> Callable[[], list[Row]]:
     return lambda: import_module(f"bench.{module}").rows()
 
 
-GROUPS: dict[str, Callable[[], list[Row]]] = {name: _rows_of(name) for name in ("tokenizer", "models", "gpu")}
+GROUPS: dict[str, Callable[[], list[Row]]] = {
+    name: _rows_of(name) for name in ("tokenizer", "models", "gpu", "loss", "loader", "step")
+}
 
 
 def run(name: str) -> list[Row]:

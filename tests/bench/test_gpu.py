@@ -34,6 +34,7 @@ def _forget(monkeypatch: pytest.MonkeyPatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @needs_timm
 def test_the_whole_path_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(gpu, "peak_flops", lambda _: 1e12)

@@ -22,6 +22,7 @@ def test_what_a_repeated_batch_must_give(kind: Any) -> None:
     assert not equal([value * (1 + 1e-4) for value in found], wanted, terms)
 
 
+@pytest.mark.slow
 def test_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "features", lambda seed: features(seed, 64))
     monkeypatch.setattr(loss, "_memory", lambda kind: _fake_row(f"{kind}_32k_memory"))

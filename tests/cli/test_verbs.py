@@ -159,3 +159,19 @@ def test_bench_without_a_checkout_says_so(eyesmith, tmp_path: Path, monkeypatch:
     status, _, err = eyesmith("bench", "tokenizer")
     assert status == 2
     assert "clone the repository" in err
+
+
+def test_data_probe_says_what_is_slow_and_what_a_model_takes(eyesmith, tmp_path: Path) -> None:
+    folder = tmp_path / "scenes"
+    assert eyesmith("data", "make", "scenes", folder, "--samples", 40, "--size-px", 32)[0] == 0
+    options = ("--split", "train", "--workers", 1, "--seconds", 0.05)
+    status, out, err = eyesmith("data", "probe", folder, "--model", "ViTamin-S", *options)
+    assert status == 0, err
+    assert "all together" in out
+    assert "ViTamin-S on 1 x H100 at 40% of its peak takes" in out
+    status, out, _ = eyesmith("data", "probe", folder / "train", "--image-size", 16, *options[2:], "--json")
+    assert status == 0
+    assert json.loads(out)["slowest"] in {"read", "decode", "transform", "collate"}
+    status, _, err = eyesmith("data", "probe", folder / "none")
+    assert status == 2
+    assert "none" in err

@@ -1,24 +1,113 @@
-import torch
-from torch import nn
+from dataclasses import replace
 
-from eyesmith.optim import decay_groups
+import pytest
+
+from eyesmith.errors import ConfigError
+from eyesmith.images import PreprocessConfig
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.optim import freeze, parameter_groups, trained_table
+
+CONFIG = ClipConfig(
+    name="tiny",
+    image=ViTaminConfig(image_size=(32, 32), widths=(8, 16, 32), depths=(1, 1, 2), num_heads=2, embed_dim=16),
+    text=ClipTextConfig(width=16, depth=3, heads=2, embed_dim=16, context_len=16),
+    preprocess=PreprocessConfig(image_size=(32, 32)),
+)
 
 
-def test_matrices_are_decayed_and_the_rest_is_not() -> None:
-    model = nn.Module()
-    model.linear = nn.Linear(3, 4)
-    model.norm = nn.LayerNorm(4)
-    model.position = nn.Parameter(torch.zeros(1, 9, 4))
-    model.logit_scale = nn.Parameter(torch.tensor(1.0))
-    decayed, plain = decay_groups(model, 0.2)
-    assert decayed["weight_decay"] == 0.2
-    assert plain["weight_decay"] == 0.0
-    assert {id(p) for p in decayed["params"]} == {id(model.linear.weight), id(model.position)}
-    assert {id(p) for p in plain["params"]} == {
-        id(p) for p in (model.linear.bias, model.norm.weight, model.norm.bias, model.logit_scale)
-    }
+@pytest.fixture
+def clip() -> Clip:
+    return CONFIG.build()
+
+
+def _facts(clip: Clip, **settings: object) -> dict[str, tuple[float, float]]:
+    """(lr_scale, weight_decay) of every parameter that trains."""
+    names = {id(value): name for name, value in clip.named_parameters()}
+    groups = parameter_groups(clip, weight_decay=0.2, **settings)  # pyright: ignore[reportArgumentType]
+    found = [(names[id(value)], group) for group in groups for value in group["params"]]
+    assert len(found) == len(dict(found))
+    return {name: (group["lr_scale"], group["weight_decay"]) for name, group in found}
+
+
+def test_matrices_are_decayed_and_the_rest_is_not(clip: Clip) -> None:
+    facts = _facts(clip)
+    assert facts.keys() == dict(clip.named_parameters()).keys()
+    for name, value in clip.named_parameters():
+        assert facts[name] == (1.0, 0.2 if value.ndim >= 2 else 0.0), name
+    assert facts["image.position"] == facts["text.token_embedding.weight"] == (1.0, 0.2)
+
+
+def test_names_can_be_taken_out_of_decay(clip: Clip) -> None:
+    facts = _facts(clip, no_decay=("image.position", "text.*embedding*"))
+    plain = [name for name, (_, decay) in facts.items() if decay == 0 and dict(clip.named_parameters())[name].ndim > 1]
+    assert plain == ["image.position", "text.positional_embedding", "text.token_embedding.weight"]
+    with pytest.raises(
+        ConfigError, match=r"optim.no_decay: no parameter fits 'image.positon'; did you mean image.posi"
+    ):
+        _facts(clip, no_decay=("image.positon",))
 
 
 def test_a_locked_parameter_is_in_no_group() -> None:
-    model = nn.Linear(3, 4).requires_grad_(False)
-    assert all(not group["params"] for group in decay_groups(model, 0.2))
+    facts = _facts(replace(CONFIG, lock_text=True).build())
+    assert facts
+    assert not any(name.startswith("text.") for name in facts)
+
+
+def test_towers_have_rates_of_their_own_and_the_temperature_has_the_peak(clip: Clip) -> None:
+    facts = _facts(clip, image_lr_scale=0.4, text_lr_scale=0.04)
+    for name, (scale, _) in facts.items():
+        assert scale == {"image": 0.4, "text": 0.04, "logit_scale": 1.0}[name.split(".")[0]]
+
+
+def test_each_block_further_from_the_end_is_slower(clip: Clip) -> None:
+    """EVA-02's rule, layer by layer: blocks of the image tower are stem, two MBConv, transition, two transformer's."""
+    facts = _facts(clip, image_lr_scale=0.5, layer_decay=0.8, text_layer_decay=0.7)
+    expected = {
+        "image.position": 0.5 * 0.8**7,
+        "image.stem.conv1.weight": 0.5 * 0.8**6,
+        "image.stage1.0.expand.weight": 0.5 * 0.8**5,
+        "image.stage2.0.reduce.bias": 0.5 * 0.8**4,
+        "image.transition.conv.weight": 0.5 * 0.8**3,
+        "image.stage3.0.norm1.weight": 0.5 * 0.8**2,
+        "image.stage3.1.mlp.out.weight": 0.5 * 0.8,
+        "image.norm.weight": 0.5,
+        "image.head.weight": 0.5,
+        "text.token_embedding.weight": 0.7**4,
+        "text.positional_embedding": 0.7**4,
+        "text.transformer.resblocks.0.attn.in_proj_weight": 0.7**3,
+        "text.transformer.resblocks.2.ln_1.bias": 0.7,
+        "text.ln_final.weight": 1.0,
+        "text.text_projection": 1.0,
+        "logit_scale": 1.0,
+    }
+    for name, scale in expected.items():
+        assert facts[name][0] == pytest.approx(scale), name
+
+
+def test_patterns_freeze_and_a_pattern_that_fits_nothing_is_an_error(clip: Clip) -> None:
+    freeze(clip, ("image.stem.*", "*.bias"))
+    frozen = {name for name, value in clip.named_parameters() if not value.requires_grad}
+    assert frozen == {name for name in dict(clip.named_parameters()) if "image.stem." in name or name.endswith(".bias")}
+    with pytest.raises(
+        ConfigError, match=r"optim.freeze: no parameter fits 'image.stem'; did you mean image.stem.\*\?"
+    ):
+        freeze(clip, ("image.stem",))
+    with pytest.raises(ConfigError, match=r"optim.freeze: no parameter fits 'logit_scal'; did you mean logit_scale"):
+        freeze(clip, ("logit_scal",))
+
+
+def test_the_table_shows_what_trains_and_what_does_not(clip: Clip) -> None:
+    freeze(clip, ("image.stem.*", "logit_scale"))
+    rows = trained_table(clip, parameter_groups(clip, weight_decay=0.2, text_lr_scale=0.1))
+    assert [(row.part, row.is_trained, row.lr_scale, row.weight_decay) for row in rows] == [
+        ("image", True, 1.0, 0.2),
+        ("image", True, 1.0, 0.0),
+        ("text", True, 0.1, 0.2),
+        ("text", True, 0.1, 0.0),
+        ("image", False, 0.0, 0.0),
+        ("temperature", False, 0.0, 0.0),
+    ]
+    assert sum(row.num_parameters for row in rows) == sum(value.numel() for value in clip.parameters())
+    assert rows[4].num_parameters == sum(value.numel() for value in clip.image.get_submodule("stem").parameters())

@@ -96,6 +96,7 @@ def test_a_classifier_loads_as_the_encoder_below_it(small: Any, tmp_path: Path) 
         torch.testing.assert_close(encoder(pixels), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_wrong_weights_do_not_pass(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from eyesmith.hub import convert as module
 

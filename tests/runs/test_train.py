@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -161,13 +162,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
 ) -> None:
     from eyesmith.train import loop
 
-    healthy, seen = loop.contrastive_loss, []
+    healthy, seen = loop.contrast, []
 
-    def sick(*arguments: torch.Tensor) -> torch.Tensor:
+    def sick(*arguments: Any) -> torch.Tensor:
         seen.append(1)
         return healthy(*arguments) * (math.nan if len(seen) == 6 else 1.0)
 
-    monkeypatch.setattr(loop, "contrastive_loss", sick)
+    monkeypatch.setattr(loop, "contrast", sick)
     with pytest.raises(TrainingError, match=r"step 6: loss nan.*Samples: .*resume"):
         start(config, tmp_path / "run")
     assert _steps(tmp_path / "run") == [1, 2, 3, 4, 5]

@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from eyesmith.data import open_source
-from eyesmith.errors import DataError
+from eyesmith.errors import ConfigError, DataError
 from eyesmith.images import AugmentConfig, PreprocessConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
-from eyesmith.train import Batch, Batches, DataConfig, TrainConfig
-from eyesmith.train.batches import step_seed
+from eyesmith.train import Batches, DataConfig, TrainConfig, World
+from eyesmith.train.draws import step_seed
 
 SIZE = (32, 32)
 
@@ -108,16 +108,26 @@ def test_too_many_broken_images_stop_the_run(pairs: Path, memory_mib: int) -> No
             batches.batch(step)
 
 
-def test_same_class_or_same_caption_means_the_same() -> None:
-    batch = Batch(
-        pixels=torch.zeros(4, 3, 1, 1, dtype=torch.uint8),
-        texts=["a cat", "a dog", "a hound", "a cat"],
-        labels=torch.tensor([0, 1, 1, 2]),
-        keys=("a", "b", "c", "d"),
-    )
-    expected = [[1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1]]
-    assert batch.same().int().tolist() == expected
-    assert replace(batch, labels=None).same().int().tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]]
+@pytest.mark.parametrize("memory_mib", [0, 16])
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_rows_of_two_processes_are_those_of_one(pairs: Path, memory_mib: int, broken: bool) -> None:
+    if broken:
+        (pairs.parent / "3.png").write_bytes(b"no picture")
+    config = _config(pairs, memory_mib=memory_mib, max_skipped_frac=0.5)
+    source = open_source(config.data.path)
+    one = Batches(source, config, image_size=SIZE)
+    two = [Batches(source, config, image_size=SIZE, world=World(rank=rank, size=2)) for rank in range(2)]
+    for step in range(4):
+        whole, parts = one.batch(step), [batches.batch(step) for batches in two]
+        assert whole.keys == parts[0].keys + parts[1].keys
+        assert whole.texts == parts[0].texts + parts[1].texts
+        assert torch.equal(whole.rows, torch.cat([part.rows for part in parts]))
+        assert torch.equal(whole.pixels, torch.cat([part.pixels for part in parts]))
+
+
+def test_processes_must_share_a_batch_evenly(pairs: Path) -> None:
+    with pytest.raises(ConfigError, match="3 processes cannot share 4 pairs"):
+        Batches(open_source(str(pairs)), _config(pairs), image_size=SIZE, world=World(size=3))
 
 
 def test_step_seeds_differ() -> None:

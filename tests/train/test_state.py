@@ -55,7 +55,7 @@ def test_a_locked_parameter_is_not_saved(tmp_path: Path) -> None:
     state = _state()
     state.save(tmp_path)
     content = torch.load(tmp_path / "state" / "last.pt", weights_only=True)
-    assert list(content["model"]) == ["weight"]
+    assert [name for name in content if name.startswith("model/")] == ["model/weight"]
 
 
 def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -69,3 +69,30 @@ def test_a_state_of_another_size_is_refused(tmp_path: Path) -> None:
     _state(4).save(tmp_path)
     with pytest.raises(CheckpointError, match="weight.*2, 4.*2, 3"):
         _state(3).load(tmp_path)
+
+
+def test_a_state_saved_in_the_background_is_that_of_its_moment(tmp_path: Path) -> None:
+    state = _state()
+    _step(state)
+    at_save = state.model.weight.detach().clone()
+    state.save(tmp_path, in_background=True)
+    _step(state)
+    state.finish_saving()
+    other = _state()
+    other.load(tmp_path)
+    assert other.step == 1
+    assert torch.equal(other.model.weight, at_save)
+
+
+def test_an_error_in_the_background_shows(tmp_path: Path) -> None:
+    state = _state()
+    (tmp_path / "state").write_text("in the way")
+    state.save(tmp_path, in_background=True)
+    with pytest.raises(OSError, match="state"):
+        state.finish_saving()
+
+
+def test_a_state_without_what_the_run_needs_is_refused(tmp_path: Path) -> None:
+    _state(average=False).save(tmp_path)
+    with pytest.raises(CheckpointError, match="has no average/weight; it was saved with other settings"):
+        _state().load(tmp_path)

@@ -1,4 +1,4 @@
-"""`eyesmith data`: make data sets, and find what is wrong with one."""
+"""`eyesmith data`: make data sets, find what is wrong with one, and how fast it is read."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +20,7 @@ _MAKERS = {
 _VERBS = {
     "make": Verb(_HERE, "make a data set: emoji or scenes", "make"),
     "check": Verb(_HERE, "what is wrong with a data set", "check"),
+    "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
 Folder = Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")]
 Data = Annotated[
@@ -29,7 +30,7 @@ Data = Annotated[
 
 def main(argv: list[str], prog: str) -> int:
     """Run the verb on its own arguments."""
-    return dispatch(_VERBS, argv, prog=prog, about="Make data sets, and find what is wrong with one.")
+    return dispatch(_VERBS, argv, prog=prog, about="Make data sets, find what is wrong with one, and what is slow.")
 
 
 def make(argv: list[str], prog: str) -> int:
@@ -50,6 +51,11 @@ def scenes(argv: list[str], prog: str) -> int:
 def check(argv: list[str], prog: str) -> int:
     """Run `data check` on its own arguments."""
     return call(_check, argv, prog=prog)
+
+
+def probe(argv: list[str], prog: str) -> int:
+    """Run `data probe` on its own arguments."""
+    return call(_probe, argv, prog=prog)
 
 
 def _make_emoji(
@@ -124,6 +130,69 @@ def _check(data: Data, /, *, split: str | None = None, workers: int = 2, as_json
         f"{len(found.findings) - found.num_errors} warnings"
     )
     return found.exit_status
+
+
+def _probe(
+    data: Annotated[Positional[str], tyro.conf.arg(metavar="DATA", help="Tar shards: a folder, pattern or address.")],
+    /,
+    *,
+    split: str | None = None,
+    model: str | None = None,
+    gpu: str = "H100",
+    gpus: int = 1,
+    mfu: float = 0.4,
+    image_size: int = 224,
+    workers: int = 0,
+    seconds: float = 5.0,
+    as_json: AsJson = False,
+) -> int:
+    """Measure reading, decoding, transforming and collating on this machine, then all of it with decoding processes.
+
+    Args:
+        split: One split of a data set that has several; the first when not given.
+        model: A model by name: also say how many images a second its training takes.
+        gpu: The device it trains on.
+        gpus: How many of them this machine feeds.
+        mfu: Share of the device's peak that training reaches.
+        image_size: Side of the pictures in pixels, when no model says it.
+        workers: Decoding processes; 0 is one a core.
+        seconds: How long to measure.
+    """
+    from eyesmith.runs.probe import probe_data, probe_json
+
+    found, need = probe_data(
+        data,
+        split=split,
+        model=model,
+        device=gpu,
+        num_devices=gpus,
+        mfu=mfu,
+        image_size=image_size,
+        num_workers=workers,
+        seconds=seconds,
+    )
+    if as_json:
+        print_json(probe_json(found, need))
+        return 0
+    height, width = found.mean_px
+    print(
+        f"{data}: {found.num_samples} samples, {width:.0f} x {height:.0f} px and {found.mean_bytes / 1e3:.0f} kB each"
+    )
+    rows = [
+        (one.name, f"{one.images_per_s:,.0f}", f"{one.mib_per_s:,.1f}", f"{one.time_frac:.0%}") for one in found.stages
+    ]
+    columns = ("one process", "images/s", "MiB/s", "share of time")
+    print_table(columns, rows, right=columns[1:])
+    print(
+        f"all together: {found.images_per_s:,.0f} images/s with {found.num_workers} decoding processes, "
+        f"{found.images_per_s_each:,.0f} each"
+    )
+    if need is not None:
+        print(
+            f"{need.model} on {need.num_devices} x {need.device} at {need.mfu:.0%} of its peak takes "
+            f"{need.images_per_s:,.0f} images/s: {need.workers} such processes"
+        )
+    return 0
 
 
 def _show(folder: Path, facts: dict[str, Any], *, as_json: bool) -> int:

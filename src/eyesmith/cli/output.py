@@ -46,10 +46,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right:
 def show_run(work: Callable[[Console], "RunSummary"]) -> None:
     """Do a run with its progress on the terminal, then show what it reached and how to use it."""
     from eyesmith.report.terminal import splits_table
+    from eyesmith.runs.initial import BEFORE
 
     summary = work(Console(stderr=True, highlight=False))
-    if summary.rows:
-        console().print(splits_table(summary.rows))
+    rows = [row for row in summary.rows if not row.model.endswith(BEFORE)]
+    if rows:
+        console().print(splits_table(rows, [row for row in summary.rows if row.model.endswith(BEFORE)]))
     print(
         f"{summary.folder}: trained {summary.train_s:.0f} s; now `eyesmith classify {summary.folder} IMAGE --names ...`"
     )

@@ -1,7 +1,10 @@
 """`eyesmith train`: a recipe with some fields changed, into a run folder that is a model."""
 
 import inspect
+import re
+import textwrap
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,32 @@ from eyesmith.errors import ConfigError
 
 
 def main(argv: list[str], prog: str) -> int:
-    """Run the verb on its own arguments: the recipe's name, --out, and fields of its config."""
-    from eyesmith.recipes import RECIPES
+    """Run the verb on its own arguments: the recipe's name, --out, --from, --plan, and fields of its config."""
+    from eyesmith.recipes import FAMILIES, RECIPES
 
     if not argv or argv[0] in ("-h", "--help"):
-        print(_overview(RECIPES, prog))
+        print(_overview(FAMILIES, prog))
         return 0 if argv else 2
     name, *words = argv
     if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}{suggestion(name, RECIPES)}; there are: {', '.join(RECIPES)}")
-    out, words = _take_out(words, default=Path("runs") / name)
-    config = parse_config(RECIPES[name](), words, prog=f"{prog} {name}")
-    return train(config, out)
+        raise ConfigError(f"unknown recipe {name!r}{suggestion(name, RECIPES)}; `{prog} --help` shows them all")
+    given, words = _take_own(words)
+    base = RECIPES[name]()
+    if "from" in given:
+        from eyesmith.runs.initial import from_weights
+
+        base = from_weights(base, given["from"])
+    plan_words = [f"{field}={value}" for field, value in given.items() if field not in ("out", "from", "plan", "json")]
+    config = parse_config(base, words, prog=f"{prog} {name}")
+    if "plan" in given:
+        from eyesmith.cli.plan import show_plan
+        from eyesmith.recipes.plan import Cluster
+
+        cluster = parse_config(Cluster(), plan_words, prog=f"{prog} {name} --plan")
+        return show_plan(config, cluster, as_json="json" in given)
+    if "json" in given or plan_words:
+        raise ConfigError(f"--json and --plan.FIELD go with --plan: `{prog} {name} --plan ...`")
+    return train(config, Path(given.get("out", f"runs/{name}")))
 
 
 def train(config: Any, out: Path) -> int:
@@ -36,29 +53,51 @@ def train(config: Any, out: Path) -> int:
     return 0
 
 
-def _take_out(words: list[str], *, default: Path) -> tuple[Path, list[str]]:
-    """The run folder, and the words that are not about it. `out` belongs to the command, not to the recipe."""
+def _take_own(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """What belongs to the command and not to the recipe, by name, and the other words.
+
+    --out FOLDER, --from WEIGHTS, --plan, --json, and --plan.FIELD VALUE by FIELD; each with = too, out and plan.FIELD
+    also without dashes.
+    """
+    given: dict[str, str] = {}
     rest: list[str] = []
-    out = default
     pending = iter(words)
     for word in pending:
-        if word == "--out":
-            value = next(pending, None)
-        elif word.startswith(("--out=", "out=")):
-            value = word.partition("=")[2]
-        else:
+        found = re.fullmatch(r"(?:--(out|from|plan|json|plan\.\w+)|(out|plan\.\w+)(?==))(?:=(.*))?", word, re.DOTALL)
+        if found is None:
             rest.append(word)
             continue
+        name, value = found[1] or found[2], found[3]
+        if name in ("plan", "json"):
+            given[name] = ""
+            continue
+        value = next(pending, "") if value is None else value
         if not value:
-            raise ConfigError("--out: expected a folder")
-        out = Path(value)
-    return out, rest
+            raise ConfigError(f"--{name}: expected a value")
+        given[name.removeprefix("plan.")] = value
+    return given, rest
 
 
-def _overview(recipes: Mapping[str, Callable[[], Any]], prog: str) -> str:
-    width = max(map(len, recipes))
-    lines = [
-        f"  {name:{width}}  {(inspect.getdoc(make) or '').partition(chr(10))[0]}" for name, make in recipes.items()
+def _overview(families: Mapping[str, Mapping[str, Callable[[], Any]]], prog: str) -> str:
+    lines = [f"usage: {prog} RECIPE [--out RUN] [--from WEIGHTS] [field=value ...]", f"       {prog} RECIPE --plan"]
+    for title, recipes in families.items():
+        lines += ["", f"{title}:"]
+        if any(isinstance(make, partial) for make in recipes.values()):
+            lines += textwrap.wrap(
+                "  ".join(recipes), 100, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+            )
+            continue
+        width = max(map(len, recipes))
+        lines += [
+            f"  {name:{width}}  {(inspect.getdoc(make) or '').partition(chr(10))[0]}" for name, make in recipes.items()
+        ]
+    lines += [
+        "",
+        "--out RUN        the folder to write; runs/RECIPE where not given",
+        "--from WEIGHTS   start from a run folder, a weight file or hf:owner/name, with the model they are of",
+        "--plan           print what the run would be, and cost, without running: parameters, steps, rates, memory,",
+        "                 GPU-hours; --plan.gpus, --plan.mfu, --plan.peak_tflops, --plan.gpu_memory_gib; --json",
+        "",
+        f"`{prog} RECIPE --help` shows every field with its default.",
     ]
-    usage = f"usage: {prog} RECIPE [--out RUN] [field=value ...]"
-    return "\n".join([usage, "", *lines, "", f"`{prog} RECIPE --help` shows every field with its default."])
+    return "\n".join(lines)

@@ -103,13 +103,13 @@ def expand_pattern(pattern: str) -> list[Path]:
 
     Order: as the braces say; matches of * sorted. Raises DataError naming the first file that does not exist.
     """
-    names = list(itertools.islice(_expand_braces(pattern), _MAX_PATTERN_FILES + 1))
+    names = list(itertools.islice(expand_braces(pattern), _MAX_PATTERN_FILES + 1))
     if len(names) > _MAX_PATTERN_FILES:
         raise DataError(f"{pattern}: stands for more than {_MAX_PATTERN_FILES:,} files")
     files: list[Path] = []
     for name in names:
         if glob.has_magic(name):
-            matches = sorted(glob.glob(name), key=_natural)
+            matches = sorted(glob.glob(name), key=natural_key)
             if not matches:
                 raise DataError(f"{name}: no file matches")
             files.extend(Path(match) for match in matches)
@@ -178,7 +178,8 @@ def _missing_shards(tars: list[Path], counted: Path) -> list[Finding]:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.glob("*.tar") if file.name[0] != "."), key=lambda file: _natural(file.name))
+    files = (file for file in folder.glob("*.tar") if file.name[0] != ".")
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def _lines(file: Path) -> list[str]:
@@ -186,7 +187,8 @@ def _lines(file: Path) -> list[str]:
     return [line.strip() for line in file.read_text("utf-8").rstrip("\n").split("\n")]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts names with the numbers in them by value."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -194,7 +196,8 @@ def _is_pattern(text: str) -> bool:
     return glob.has_magic(text) or re.search(r"\{[^{}]*(\.\.|,)[^{}]*\}", text) is not None
 
 
-def _expand_braces(pattern: str) -> Iterator[str]:
+def expand_braces(pattern: str) -> Iterator[str]:
+    """The names that {000..012} and {a,b} stand for, in order; `pattern` itself when it has no braces."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if found is None:
         yield pattern
@@ -207,7 +210,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
     else:
         choices = iter(found[1].split(","))
     for choice in choices:
-        yield from _expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])
+        yield from expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])
 
 
 def _refuse_split(path: str, split: str | None) -> None:

@@ -71,13 +71,20 @@ class AugmentConfig:
 
 
 def augment_batch(
-    pixels: Tensor, config: AugmentConfig, out_size: tuple[int, int], generator: torch.Generator
+    pixels: Tensor,
+    config: AugmentConfig,
+    out_size: tuple[int, int],
+    generator: torch.Generator,
+    *,
+    rows: Tensor | None = None,
+    num_rows: int | None = None,
 ) -> Tensor:
     """One random view of each picture of a batch, [B, 3, H, W] uint8, (H, W) = out_size.
 
     pixels: [B, 3, h, w] uint8 RGB, on any device (channels-last memory is fastest). generator: on the CPU, so that
     a seed gives the same views on every device; each call takes the same number of draws a sample, whatever
-    `config` asks for, so that turning one change on leaves the draws of all others as they were.
+    `config` asks for, so that turning one change on leaves the draws of all others as they were. rows, num_rows: where
+    the pictures stand in a larger batch, int64 [B] in 0 .. num_rows - 1; they get the views they would have in it.
     A view is the largest centred rectangle of out_size's shape, scaled, stretched, sheared, rotated, flipped and
     moved, sampled bilinearly (four taps a pixel where it shrinks); then brightness, contrast, saturation and hue in
     this order, as one matrix; then the erased rectangle. Without any movement it is an antialiased bicubic resize.
@@ -88,7 +95,8 @@ def augment_batch(
         raise ShapeError(f"pixels: expected [B, 3, h, w] uint8, got {list(pixels.shape)} {pixels.dtype}")
     if min(out_size) < 1:
         raise ShapeError(f"out_size: expected (height, width), both at least 1, got {out_size}")
-    draws = torch.rand(len(pixels), _NUM_DRAWS, generator=generator)
+    draws = torch.rand(num_rows or len(pixels), _NUM_DRAWS, generator=generator)
+    draws = draws if rows is None else draws[rows]
     if len(pixels) == 0:
         return pixels.new_empty((0, 3, *out_size))
     is_plain = not (config.changes_color or config.erase_prob)

@@ -36,8 +36,8 @@ class Box(NamedTuple):
         return Box(top, left, max(bottom - top, 1), max(right - left, 1))
 
 
-def sample_rng(seed: int, epoch: int, sample: int) -> random.Random:
-    """The generator of one sample in one epoch: its draws depend on these three numbers and nothing else."""
+def sample_rng(seed: int, epoch: int, sample: int | str) -> random.Random:
+    """The generator of one sample (number or key) in one epoch: its draws depend on these three and nothing else."""
     return random.Random(f"{seed}/{epoch}/{sample}")  # a string is hashed with SHA-512: equal on every machine
 
 

@@ -94,7 +94,7 @@ def evaluation_pixels(image: ImageSource, config: PreprocessConfig, *, mode: Mod
     if resized[0] * resized[1] > _WHOLE_RESIZE_PIXELS:
         return _tensor(_resize_middle(open_image(source), resized, box, _RESAMPLE[interpolation]))
     if mode == "fast":
-        pixels = _load_fast(source, _at_least(size, size, resized))
+        pixels = _load_fast(source, fast_decode_px(size, size, resized))
         if pixels is not None:
             return box.cut(_resize_pixels(pixels, resized, interpolation)).contiguous()
     whole = open_image(source).resize((resized[1], resized[0]), _RESAMPLE[interpolation])
@@ -120,7 +120,7 @@ def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, 
 
     pixels = None
     if mode == "fast":
-        pixels = _load_fast(source, _at_least(size, (box.height, box.width), config.image_size))
+        pixels = _load_fast(source, fast_decode_px(size, (box.height, box.width), config.image_size))
     if pixels is not None:
         box = box.scaled(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
         pixels = _resize_pixels(box.cut(pixels), config.image_size, "bicubic")
@@ -153,8 +153,11 @@ def _load_fast(source: bytes | Image.Image, at_least_px: int) -> Tensor | None:
     return torch.from_numpy(np.array(source)).permute(2, 0, 1) if source.mode == "RGB" else None
 
 
-def _at_least(size: tuple[int, int], part: tuple[int, int], resized: tuple[int, int]) -> int:
-    """The shorter side, in pixels, that a picture of `size` needs for `part` of it to become `resized` by shrinking."""
+def fast_decode_px(size: tuple[int, int], part: tuple[int, int], resized: tuple[int, int]) -> int:
+    """The shorter side, in pixels, at which the fast mode decodes a picture of `size` whose `part` becomes `resized`.
+
+    All (height, width). Part and result keep `_FAST_MARGIN` source pixels per output pixel.
+    """
     return math.ceil(min(size) * max(resized[0] / part[0], resized[1] / part[1]) * _FAST_MARGIN)
 
 

@@ -1,7 +1,5 @@
 """Stochastic depth whose draws can be made outside: for the rows of a whole batch, whoever computes which of them."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -9,8 +7,8 @@ from torch import Tensor, nn
 class DropPath(nn.Module):
     """Drops a residual branch for some samples, and scales it up for the others so that its mean stays.
 
-    Draws from torch's global generator, unless `factors` were given: [B], 0 or 1 / (1 - prob), row i for sample i. Given
-    factors make a pass repeatable, and one graph serves blocks of every rate when they are compiled.
+    Draws from torch's global generator, unless `factors` were given: [B], 0 or 1 / (1 - prob), row i for sample i.
+    Given factors make a pass repeatable, and one graph serves blocks of every rate when they are compiled.
     """
 
     def __init__(self, prob: float) -> None:
@@ -37,31 +35,3 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """What a print of the module shows."""
         return f"prob={self.prob:.3g}"
-
-
-class PathDraws:
-    """The draws of one step for every DropPath of a model, made for the global batch on the CPU.
-
-    They come from the CPU's global generator in the order of the modules, so a seed before the call decides them, on
-    every device and for every division of the rows among processes and parts.
-    """
-
-    def __init__(self, models: Sequence[nn.Module], num_rows: int, device: torch.device) -> None:
-        self._paths = [
-            module
-            for model in models
-            for module in model.modules()
-            if isinstance(module, DropPath) and module.prob > 0 and module.training
-        ]
-        if self._paths:
-            self._factors = torch.stack([path.draw(num_rows) for path in self._paths]).to(device)  # [modules, B]
-
-    def give(self, rows: slice) -> None:
-        """From now on the model's batch is these rows of the global one."""
-        for i, path in enumerate(self._paths):
-            path.factors = self._factors[i, rows]
-
-    def clear(self) -> None:
-        """Every DropPath draws for itself again."""
-        for path in self._paths:
-            path.factors = None

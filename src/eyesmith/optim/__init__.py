@@ -1,4 +1,4 @@
-from eyesmith.optim.groups import decay_groups
-from eyesmith.optim.schedule import warmup_cosine
+from eyesmith.optim.groups import TrainedRow, freeze, parameter_groups, trained_table
+from eyesmith.optim.schedule import warmup_constant, warmup_cosine
 
-__all__ = ["decay_groups", "warmup_cosine"]
+__all__ = ["TrainedRow", "freeze", "parameter_groups", "trained_table", "warmup_constant", "warmup_cosine"]

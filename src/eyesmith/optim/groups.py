@@ -1,16 +1,174 @@
-"""Which parameters are decayed."""
+"""Which parameters train, and with what share of the rate and of the decay."""
 
-from torch import nn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+from eyesmith.config import closest
+from eyesmith.errors import ConfigError
+from eyesmith.models.clip import Clip
+
+OTHER = "temperature"  # the part that is in neither tower
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two optimiser groups: matrices, position and token tables decayed; biases, norms and the temperature not.
+@dataclass(frozen=True, kw_only=True)
+class TrainedRow:
+    """One line of the table of what trains: some parameters of equal rate and decay.
 
-    Parameters that need no gradient (a locked tower) are in neither. The rule is open_clip's: a tensor of fewer than
-    two axes is not decayed. (Its rule by name, "bn", "ln" or "bias" in it, catches no matrix of these models.)
+    part: image, text or temperature; layer: depth of the block they are in, 0 before the first, None where all layers
+    are alike; lr_scale: factor on the rate, 0 for frozen ones; num_parameters: scalars in them.
     """
-    decayed, plain = [], []
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 else plain).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+    part: str
+    layer: int | None
+    lr_scale: float
+    weight_decay: float
+    is_trained: bool
+    num_tensors: int
+    num_parameters: int
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Take the gradient off every parameter whose name fits a pattern (`*` and `?` as in file names).
+
+    Raises ConfigError for a pattern that fits no parameter, naming close names.
+    """
+    names = dict(model.named_parameters())
+    for pattern in patterns:
+        for name in matching(names, pattern, "optim.freeze"):
+            names[name].requires_grad_(False)
+
+
+def matching(names: Mapping[str, Any], pattern: str, field: str) -> list[str]:
+    """The names that fit a pattern. Raises ConfigError when none does; `field` is where the pattern stands."""
+    if found := [name for name in names if fnmatchcase(name, pattern)]:
+        return found
+    # a whole module is often meant by its name alone
+    whole = f"{pattern}.*" if any(name.startswith(f"{pattern}.") for name in names) else ""
+    hint = f"; did you mean {whole}?" if whole else closest(pattern, names)
+    raise ConfigError(f"{field}: no parameter fits {pattern!r}{hint}")
+
+
+def parameter_groups(
+    clip: Clip,
+    *,
+    weight_decay: float,
+    no_decay: Sequence[str] = (),
+    image_lr_scale: float = 1.0,
+    text_lr_scale: float = 1.0,
+    layer_decay: float = 1.0,
+    text_layer_decay: float = 1.0,
+    extra: Mapping[str, Tensor] | None = None,
+) -> list[dict[str, Any]]:
+    """Optimiser groups of what trains, each with `weight_decay`, `lr_scale`, and for tables `part` and `layer`.
+
+    Decayed are tensors of two or more axes whose name fits no pattern of `no_decay`: matrices, position and token
+    tables; biases, norms and the temperature are not. (open_clip's rule; its further rule by name, "bn", "ln" or "bias"
+    in it, catches no matrix of these models.) A parameter that needs no gradient (a locked tower) is in no group.
+
+    lr_scale of a parameter in block k of the L of its tower is the tower's scale times layer_decay ** (L + 1 - k),
+    k = 1 .. L; what comes before the first block (class token, position and token tables) has k = 0, what comes after
+    the last (norm, projection) k = L + 1; what stands between two blocks goes with the former. The temperature, and
+    `extra` parameters by name, have lr_scale 1 and no decay, in a group of their own.
+    Source: BEiT's layer-wise decay as EVA-02 uses it. Raises ConfigError for a pattern that fits nothing.
+    """
+    undecayed = {
+        name for pattern in no_decay for name in matching(dict(clip.named_parameters()), pattern, "optim.no_decay")
+    }
+    towers = {
+        "image": (clip.image.blocks(), image_lr_scale, layer_decay),
+        "text": (text_blocks(clip.text), text_lr_scale, text_layer_decay),
+    }
+    layers = {part: layer_numbers(getattr(clip, part), blocks) for part, (blocks, _, _) in towers.items()}
+    groups: dict[tuple[str, int | None, bool], dict[str, Any]] = {}
+    for name, parameter in (*clip.named_parameters(), *(extra or {}).items()):
+        if not parameter.requires_grad:
+            continue
+        part, _, inner = name.partition(".")
+        layer, lr_scale = None, 1.0
+        if part in towers:
+            blocks, lr_scale, decay = towers[part]
+            if decay != 1:
+                layer = layers[part][inner]
+                lr_scale *= decay ** (len(blocks) + 1 - layer)
+        else:
+            part = OTHER
+        is_decayed = parameter.ndim >= 2 and name not in undecayed
+        group = groups.setdefault(
+            (part, layer, is_decayed),
+            {
+                "params": [],
+                "weight_decay": weight_decay if is_decayed else 0.0,
+                "lr_scale": lr_scale,
+                "part": part,
+                "layer": layer,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def trained_table(clip: Clip, groups: Sequence[Mapping[str, Any]]) -> list[TrainedRow]:
+    """What trains and what does not, a row for each group of equal rate and decay, frozen parameters last."""
+    rows = [
+        TrainedRow(
+            part=group["part"],
+            layer=group["layer"],
+            lr_scale=group["lr_scale"],
+            weight_decay=group["weight_decay"],
+            is_trained=True,
+            num_tensors=len(group["params"]),
+            num_parameters=sum(parameter.numel() for parameter in group["params"]),
+        )
+        for group in groups
+    ]
+    for part in ("image", "text", OTHER):
+        frozen = [
+            parameter
+            for name, parameter in clip.named_parameters()
+            if not parameter.requires_grad and _part(name) == part
+        ]
+        if frozen:
+            rows.append(
+                TrainedRow(
+                    part=part,
+                    layer=None,
+                    lr_scale=0.0,
+                    weight_decay=0.0,
+                    is_trained=False,
+                    num_tensors=len(frozen),
+                    num_parameters=sum(parameter.numel() for parameter in frozen),
+                )
+            )
+    return rows
+
+
+def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module]) -> dict[str, int]:
+    """Depth of each parameter of a tower by name: 0 before the first block, k in or after block k, L + 1 at the end."""
+    numbers = {id(parameter): k for k, block in enumerate(blocks, 1) for parameter in block.parameters()}
+    layers: dict[str, int] = {}
+    present = 0
+    for name, parameter in tower.named_parameters():
+        if id(parameter) in numbers:
+            present = numbers[id(parameter)]
+            layers[name] = present
+        else:
+            is_after = (
+                present == len(blocks) or name == "text_projection"
+            )  # which the tower itself holds, so it comes first
+            layers[name] = len(blocks) + 1 if is_after else present
+    return layers
+
+
+def text_blocks(text: nn.Module) -> list[nn.Module]:
+    """The residual units of a text tower in order; none for a tower that does not show them."""
+    transformer = getattr(text, "transformer", None)
+    return list(getattr(transformer, "resblocks", ()))
+
+
+def _part(name: str) -> str:
+    part = name.partition(".")[0]
+    return part if part in ("image", "text") else OTHER

@@ -3,10 +3,11 @@
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -15,19 +16,26 @@ from eyesmith import __version__
 from eyesmith.config import from_dict, to_dict
 from eyesmith.data import Source, open_source
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval import ResultRow, ZeroShot, append_rows, choose_splits, evaluate, read_rows, split_tasks
+from eyesmith.eval import ResultRow, append_rows, choose_splits, read_rows
 from eyesmith.files import write_json
 from eyesmith.hub import is_run_folder, save_model
-from eyesmith.runs.machine import choose_device, machine_facts
+from eyesmith.hub.load import load_clip
+from eyesmith.models.clip import Clip
+from eyesmith.runs.checks import Evaluator
+from eyesmith.runs.follow import followed
+from eyesmith.runs.initial import BEFORE, load_initial, measured, measures_before
+from eyesmith.runs.machine import machine_facts
 from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.runs.progress import progress
+from eyesmith.runs.replay import save_replay
 from eyesmith.train import (
-    STATE_FILE,
     Batches,
+    BatchReader,
     DataConfig,
-    LogSteps,
+    Hook,
     StepFacts,
     StopSignal,
+    StreamBatches,
     TextBank,
     TrainConfig,
     TrainState,
@@ -37,6 +45,11 @@ from eyesmith.train import (
     train,
     truncate_after,
 )
+from eyesmith.train.checkpoint import newest
+from eyesmith.train.objective import Teacher
+from eyesmith.train.processes import World, joined
+from eyesmith.train.replay import NonFiniteError
+from eyesmith.train.text_bank import PassingTexts, Texts
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.jsonl"
@@ -55,36 +68,46 @@ class RunSummary:
     rows: list[ResultRow]
 
 
-def start(config: TrainConfig, folder: str | os.PathLike[str], *, console: Console | None = None) -> RunSummary:
+def start(
+    config: TrainConfig,
+    folder: str | os.PathLike[str],
+    *,
+    console: Console | None = None,
+    evaluators: Sequence[Evaluator] = (),
+) -> RunSummary:
     """Train `config` into `folder`, evaluate, and leave a folder that `eyesmith.load` opens.
 
-    Raises ConfigError when the folder holds anything, DataError for unusable data, Interrupted on Ctrl-C.
+    evaluators: measure the weights while training, beside what config.eval says, and as often.
+    Under torchrun every process calls this; the first one alone writes. Raises ConfigError when the folder holds
+    anything, DataError for unusable data, Interrupted on Ctrl-C.
     """
     root = Path(folder)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        hint = f"go on with it by `eyesmith resume {root}`, or " if (root / CONFIG_FILE).is_file() else ""
-        raise ConfigError(f"{root}: is not empty; {hint}choose another folder")
-    work = _Work(config, root, console or Console(stderr=True, quiet=True))
-    write_json(root / CONFIG_FILE, work.description())
-    append_line(root, {"event": "start", "steps": work.last_step, **work.facts()})
-    return work.finish()
+    with joined() as world:
+        world.once(lambda: _check_empty(root))
+        work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
+        work.begin({"event": "start", "steps": work.last_step, **work.facts()})
+        work.measure_before()
+        return work.finish()
 
 
-def resume(folder: str | os.PathLike[str], *, console: Console | None = None) -> RunSummary:
+def resume(
+    folder: str | os.PathLike[str], *, console: Console | None = None, evaluators: Sequence[Evaluator] = ()
+) -> RunSummary:
     """Go on with an unfinished run exactly where its saved state stands; a finished one is returned as it is.
 
-    Raises CheckpointError when the folder holds no run.
+    Any number of processes may go on with it. Raises CheckpointError when the folder holds no run.
     """
     root = Path(folder)
-    config = read_run_config(root)
-    if is_finished(root):
-        return RunSummary(folder=root, train_s=_trained_s(root), rows=_rows(root))
-    work = _Work(config, root, console or Console(stderr=True, quiet=True))
-    if work.has_saved_state():
-        work.state.load(root)
-    truncate_after(root, work.state.step)
-    append_line(root, {"event": "resume", "step": work.state.step, **work.facts()})
-    return work.finish()
+    with joined() as world:
+        config, is_done = world.once(lambda: (read_run_config(root), is_finished(root)))
+        if is_done:
+            return _summary(root)
+        work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
+        if world.once(work.has_saved_state):
+            work.state.load(root)
+        step = work.state.step
+        work.begin({"event": "resume", "step": step, **work.facts()}, after_step=step)
+        return work.finish()
 
 
 def start_or_resume(
@@ -110,9 +133,24 @@ def read_run_config(folder: Path) -> TrainConfig:
         raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
 
 
+def _check_empty(root: Path) -> None:
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        hint = f"go on with it by `eyesmith resume {root}`, or " if (root / CONFIG_FILE).is_file() else ""
+        raise ConfigError(f"{root}: is not empty; {hint}choose another folder")
+
+
+def _summary(root: Path) -> RunSummary:
+    return RunSummary(folder=root, train_s=_trained_s(root), rows=_rows(root))
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the run in `folder` ended: its weights are written last."""
     return is_run_folder(folder)
+
+
+def open_work(config: TrainConfig, folder: Path, console: Console) -> "_Work":
+    """Everything that a run of `config` trains with in one process, built and not begun; nothing is written."""
+    return _Work(config, folder, console, World())
 
 
 def open_training_source(data: DataConfig) -> Source:
@@ -120,23 +158,56 @@ def open_training_source(data: DataConfig) -> Source:
     return open_source(data.path, split=data.split, image_column=data.image_column, text_column=data.text_column)
 
 
+def open_batches(config: TrainConfig, world: World | None = None) -> BatchReader:
+    """The batches of a run: streamed from shards where it has a `transform`, else by index."""
+    if config.transform is not None:
+        return StreamBatches(config, world=world)
+    source = open_training_source(config.data)
+    return Batches(source, config, image_size=config.model.image.image_size, world=world)
+
+
 class _Work:
     """One process's part of a run: everything built from the config, and the way to its end."""
 
-    def __init__(self, config: TrainConfig, folder: Path, console: Console) -> None:
-        self.config, self.folder, self.console = config, folder, console
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        console: Console,
+        world: World,
+        evaluators: Sequence[Evaluator] = (),
+    ) -> None:
+        self.config, self.folder, self.world, self.evaluators = config, folder, world, tuple(evaluators)
+        self.console = console if world.is_first else Console(quiet=True)
         keep_freed_memory()
-        source = open_training_source(config.data)
-        self.fingerprint = source.fingerprint()
+        self.batches = open_batches(config, world)
+        self.fingerprint = self.batches.fingerprint()
         torch.manual_seed(config.seed)
-        self.clip = config.model.build().to(choose_device())
-        self.batches = Batches(source, config, image_size=config.model.image.image_size)
-        self._tell_left_out(source)
+        self.clip = config.model.build()
+        load_initial(self.clip, config.initial)
+        self.clip.to(world.device())
+        self._tell_left_out()
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
-        self.bank = TextBank(self.clip, self.batches.captions()) if config.model.lock_text else None
-        self.state = new_state(self.clip, config)
+        with world.first_on_each_machine():  # the others find the features on disk
+            self.bank = self._encoded_texts() if config.model.lock_text else None
+        self.state = new_state(self.clip, config, world)
+        self.teacher = self._teacher()
         self.last_step = total_steps(config, self.batches)
+
+    def _teacher(self) -> Teacher | None:
+        """The model to distil from, on this process's device; None where the run has none."""
+        source = self.config.loss.distill.teacher
+        if not source:
+            return None
+        with self.world.first_on_each_machine():  # one fetches from the hub, the others find it
+            clip = load_clip(source)
+        return Teacher(clip.to(self.world.device()), image_size=self.config.model.image.image_size)
+
+    def _encoded_texts(self) -> Texts:
+        if self.config.data.epoch_samples:  # too many to count, so too many to keep
+            return PassingTexts(self.clip, self.config.precision)
+        return TextBank(self.clip, self.batches.captions())
 
     def description(self) -> dict[str, Any]:
         train_part = to_dict(self.config)
@@ -155,20 +226,45 @@ class _Work:
             "texts_encoded": self.bank.num_encoded if self.bank else None,
         }
 
-    def _tell_left_out(self, source: Source) -> None:
-        left_out = [*source.problems, *self.batches.skipped]
+    def _tell_left_out(self) -> None:
+        left_out = [*self.batches.problems, *self.batches.skipped]
         if left_out:
             first = left_out[0]
             self.console.print(
-                f"{source.name}: {len(left_out)} findings, for example {first.kind}: {first.key or first.where}: "
-                f"{first.detail}; `eyesmith data check {self.config.data.path}` lists them",
+                f"{self.config.data.path}: {len(left_out)} findings, for example {first.kind}: "
+                f"{first.key or first.where}: {first.detail}; `eyesmith data check {self.config.data.path}` lists them",
                 markup=False,
             )
 
     def has_saved_state(self) -> bool:
-        return (self.folder / STATE_FILE).is_file()
+        return newest(self.folder) is not None
+
+    def begin(self, line: dict[str, Any], *, after_step: int | None = None) -> None:
+        """Write the config, or drop the log after a step, and say in the log what begins."""
+
+        def write() -> None:
+            if after_step is None:
+                write_json(self.folder / CONFIG_FILE, self.description())
+            else:
+                truncate_after(self.folder, after_step)
+            append_line(self.folder, line)
+
+        self.world.once(write)
+
+    def measure_before(self) -> None:
+        """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
+        if measures_before(self.config):
+            clip = cast(Clip, self.state.whole_model())
+            rows = lambda: measured(clip, self.config, before=True, note=self.console.print)  # noqa: E731
+            self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, rows()))
 
     def finish(self) -> RunSummary:
+        try:
+            return self._finish()
+        finally:
+            self.batches.close()
+
+    def _finish(self) -> RunSummary:
         began = time.monotonic()
         with (
             StopSignal() as stop,
@@ -178,19 +274,34 @@ class _Work:
             def show(state: TrainState, facts: StepFacts) -> None:
                 advance(facts.step, f"loss {facts.loss:.3f}")
 
-            hooks = [LogSteps(self.folder, self.config.log_every_steps), self._save, *self._curve(), show]
-            is_done = train(
-                self.state, self.clip, self.batches, self.config, bank=self.bank, hooks=hooks, should_stop=stop
-            )
+            with self._followed() as following:
+                hooks: list[Hook] = [*following, self._save]
+                if self.world.is_first:
+                    hooks.append(show)
+                is_done = train(
+                    self.state,
+                    self.clip,
+                    self.batches,
+                    self.config,
+                    bank=self.bank,
+                    teacher=self.teacher,
+                    hooks=hooks,
+                    should_stop=stop,
+                )
         if not is_done:
             self.state.save(self.folder)
             raise Interrupted(
                 f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
                 f"`eyesmith resume {self.folder}`"
             )
+        self.state.finish_saving()
         self.state.take_average()
-        self.clip.cpu().eval()
-        rows = self._measure()
+        whole = cast(Clip, self.state.whole_model()).cpu().eval()
+        return self.world.once(lambda: self._leave_model(whole, began))
+
+    def _leave_model(self, clip: Clip, began: float) -> RunSummary:
+        before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
+        rows = [*measured(clip, self.config, note=self.console.print), *before]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         append_rows(self.folder / RESULTS_FILE, rows)
         append_line(
@@ -200,40 +311,34 @@ class _Work:
                 "step": self.state.step,
                 "time_s": round(self.state.elapsed_s, 2),
                 "wall_s": round(time.monotonic() - began, 2),
-                "skipped": len(self.batches.source.problems) + len(self.batches.skipped),
+                "skipped": len(self.batches.problems) + len(self.batches.skipped),
             },
         )
-        save_model(self.folder, self.clip, config=self.description())
+        save_model(self.folder, clip, config=self.description())
         return RunSummary(folder=self.folder, train_s=self.state.elapsed_s, rows=rows)
 
     def _save(self, state: TrainState, facts: StepFacts) -> None:
         if facts.step % self.config.save_every_steps == 0 or facts.is_last:
-            state.save(self.folder)
+            state.save(self.folder, in_background=self.config.parallel.async_save)
 
-    def _measure(self) -> list[ResultRow]:
-        splits = self.config.eval.splits
-        if not splits:
-            return []
-        return evaluate(self.clip, self.config.data.path, splits, note=self.console.print)
-
-    def _curve(self) -> Iterator[Any]:
-        settings = self.config.eval
-        tasks = [
-            task
-            for split in settings.curve_splits
-            for task in split_tasks(self.config.data.path, split).tasks
-            if isinstance(task, ZeroShot) and task.task == "zero_shot"
-        ]
-        every = max(1, round(settings.every_epochs * self.batches.plan.steps_per_epoch))
-
-        def measure(state: TrainState, facts: StepFacts) -> None:
-            if facts.step % every == 0 or facts.is_last:
-                with state.averaged():
-                    found = {name: round(value, 5) for task in tasks for name, value in task.run(self.clip)}
-                append_line(self.folder, {"step": facts.step, "time_s": round(state.elapsed_s, 2), "eval": found})
-
-        if tasks:
-            yield measure
+    @contextmanager
+    def _followed(self) -> Iterator[list[Hook]]:
+        """Hooks that log, watch and measure; a step that is not finite is kept to be run again."""
+        try:
+            with followed(
+                self.config,
+                self.folder,
+                self.clip,
+                self.state,
+                steps=self.last_step,
+                steps_per_epoch=self.batches.plan.steps_per_epoch,
+                description=self.description(),
+                console=self.console,
+                evaluators=self.evaluators,
+            ) as hooks:
+                yield hooks
+        except NonFiniteError as error:
+            raise error.with_replay(save_replay(self.folder, self.state, self.config, error)) from None
 
 
 def _trained_s(folder: Path) -> float:

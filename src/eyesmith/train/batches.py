@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,42 +15,107 @@ from eyesmith.errors import DataError, ImageError
 from eyesmith.images.augment import augment_batch
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.train.config import DataConfig, TrainConfig
+from eyesmith.train.draws import step_seed
+from eyesmith.train.processes import World
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pairs of one step. Row i of every field is one sample.
+    """Pairs of one step that this process computes. Row i of every field is one sample.
 
-    pixels: [B, 3, H, W] uint8; texts: one caption each; labels: [B] int64 class of each, or None; keys: for messages.
+    pixels: [b, 3, H, W] uint8; texts: one caption each; labels: [b] int64 class of each, or None; keys: for messages;
+    rows: [b] int64 place of each in the batch of all processes.
     """
 
     pixels: Tensor
     texts: list[str]
     labels: Tensor | None
     keys: tuple[str, ...]
+    rows: Tensor
 
-    def same(self) -> Tensor:
-        """[B, B] bool, True where image i and text j mean the same: equal class, or equal caption."""
-        codes = {text: code for code, text in enumerate(dict.fromkeys(self.texts))}
-        texts = torch.tensor([codes[text] for text in self.texts])
-        same = texts[:, None] == texts[None, :]
-        return same if self.labels is None else same | (self.labels[:, None] == self.labels[None, :])
+
+class Plan(Protocol):
+    """How long an epoch is."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass over the data."""
+        ...
+
+    @property
+    def num_samples(self) -> int:
+        """Usable samples, as far as is known before they are read."""
+        ...
+
+
+class BatchReader(Protocol):
+    """Where the loop gets its batches from."""
+
+    @property
+    def plan(self) -> Plan:
+        """The order of the data."""
+        ...
+
+    @property
+    def skipped(self) -> list[Finding]:
+        """Samples left out so far."""
+        ...
+
+    @property
+    def problems(self) -> list[Finding]:
+        """What opening the data found unusable."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A hash of the data, independent of its place on disk."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of a global step, counted from 0: a pure function of the step."""
+        ...
+
+    def captions(self) -> list[str]:
+        """Every caption that a batch may hold, duplicates included."""
+        ...
+
+    def close(self) -> None:
+        """End what works in the background."""
+        ...
 
 
 class Batches:
-    """The batches of a run. `batch(step)` depends on nothing but the source, the config and the step.
+    """The batches of a run. `batch(step)` depends on nothing but the source, the config, the step and `world`.
+
+    Each process reads and decodes its own rows of the global batch; captions and views are drawn for all of them, so
+    that the rows of all processes together are those that one process would have.
 
     Small data sets are decoded once and kept; of larger ones each batch is decoded when it is asked for. Samples that
     cannot be used are left out and listed in `skipped`; above the config's share of them DataError stops the run.
     """
 
-    def __init__(self, source: Source, config: TrainConfig, *, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self, source: Source, config: TrainConfig, *, image_size: tuple[int, int], world: World | None = None
+    ) -> None:
+        """Raises ConfigError when the processes of `world` cannot share a batch evenly."""
         self.source = source
+        self._own = (world or World()).share(config.batch_size)
         self.skipped: list[Finding] = []
         self._augment, self._seed, self._image_size = config.augment, config.seed, image_size
         self._reader = _reader(source, config.data, self.skipped)
         self._labels = None if source.labels is None else torch.tensor(source.labels)
         self.plan = BatchPlan(len(self._reader.indices), config.batch_size, seed=config.seed)
+
+    @property
+    def problems(self) -> list[Finding]:
+        """What opening the source found unusable."""
+        return self.source.problems
+
+    def fingerprint(self) -> str:
+        """The source's own."""
+        return self.source.fingerprint()
+
+    def close(self) -> None:
+        """Nothing works in the background."""
 
     def captions(self) -> list[str]:
         """Every caption that a batch may hold, duplicates included."""
@@ -57,21 +123,26 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """The batch of a global step, counted from 0."""
-        indices, pixels = self._reader.read(self.plan.batch(step))
-        views = torch.Generator().manual_seed(step_seed(self._seed, step))
+        everyone = self.plan.batch(step)
         words = np.random.default_rng([self._seed, step])
-        options = [self.source.texts(index) for index in indices]
+        texts = [self._caption(self._reader.indices[row], words) for row in everyone[: self._own.stop]]
+        read, pixels = self._reader.read(everyone[self._own])
+        rows = torch.from_numpy(read) + self._own.start
+        indices = [self._reader.indices[everyone[row]] for row in rows]
+        views = torch.Generator().manual_seed(step_seed(self._seed, step))
         return Batch(
-            pixels=augment_batch(pixels, self._augment, self._image_size, views),
-            texts=[texts[int(words.integers(len(texts)))] for texts in options],
+            pixels=augment_batch(
+                pixels, self._augment, self._image_size, views, rows=rows, num_rows=self.plan.batch_size
+            ),
+            texts=[texts[row] for row in rows],
             labels=None if self._labels is None else self._labels[indices],
             keys=tuple(self.source.keys[index] for index in indices),
+            rows=rows,
         )
 
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for torch's generators, different for every run seed and step."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    def _caption(self, index: int, words: np.random.Generator) -> str:
+        texts = self.source.texts(index)
+        return texts[int(words.integers(len(texts)))]
 
 
 def _reader(source: Source, config: DataConfig, skipped: list[Finding]) -> "_Kept | _Decoding":
@@ -92,8 +163,8 @@ class _Kept:
         # channels last is what sampling views reads fastest
         self._pixels = decoded.pixels.contiguous(memory_format=torch.channels_last)
 
-    def read(self, rows: np.ndarray) -> tuple[list[int], Tensor]:
-        return [self.indices[row] for row in rows], self._pixels[torch.from_numpy(rows)]
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
+        return np.arange(len(rows)), self._pixels[torch.from_numpy(rows)]
 
 
 class _Decoding:
@@ -105,11 +176,11 @@ class _Decoding:
         self._seen = 0
         self._size = PreprocessConfig(image_size=(config.decode_px, config.decode_px), resize="squash")
 
-    def read(self, rows: np.ndarray) -> tuple[list[int], Tensor]:
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, Tensor]:
         chosen = [self.indices[row] for row in rows]
         with ThreadPoolExecutor(self._config.num_workers) as pool:
             read = list(pool.map(self._decode, chosen))
-        usable = [(index, pixels) for index, pixels in zip(chosen, read, strict=True) if isinstance(pixels, Tensor)]
+        usable = [(place, pixels) for place, pixels in enumerate(read) if isinstance(pixels, Tensor)]
         self._seen += len(rows)
         broken = [finding for finding in read if isinstance(finding, Finding)]
         self._skipped += [finding for finding in broken if finding not in self._skipped]
@@ -118,7 +189,7 @@ class _Decoding:
                 f"{self._source.name}: {len(self._skipped):,} of {self._seen:,} samples read cannot be used; first: "
                 f"{self._skipped[0].key}: {self._skipped[0].detail}; `eyesmith data check` lists them all"
             )
-        return [index for index, _ in usable], torch.stack([pixels for _, pixels in usable])
+        return np.array([place for place, _ in usable]), torch.stack([pixels for _, pixels in usable])
 
     def _decode(self, index: int) -> Tensor | Finding:
         try:

@@ -5,7 +5,12 @@ from typing import Literal
 
 from eyesmith.errors import ConfigError
 from eyesmith.images.augment import AugmentConfig
+from eyesmith.images.transforms import TrainTransformConfig
+from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.optim import warmup_constant, warmup_cosine
+from eyesmith.train.health import HealthConfig
+from eyesmith.train.initial import InitialConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +33,55 @@ class DataConfig:
     """Share of unusable samples above which the run stops."""
     num_workers: int = 2
     """Decoding threads."""
+    epoch_samples: int = 0
+    """Pairs that count as one epoch, for sets too large to be counted or passed over; 0 counts all there are."""
+    more_paths: tuple[str, ...] = ()
+    """Further shards, mixed with those of path; only where the run has a `transform`."""
+    weights: tuple[float, ...] = ()
+    """Shares of the rows from path and each of more_paths; none: every sample once an epoch."""
 
     def __post_init__(self) -> None:
         if self.decode_px < 1 or self.memory_mib < 0 or self.num_workers < 1:
             raise ConfigError(f"data: decode_px and num_workers must be positive, memory_mib not negative, got {self}")
+        if self.epoch_samples < 0:
+            raise ConfigError(f"data.epoch_samples: expected 0 or more, got {self.epoch_samples}")
         if not 0 <= self.max_skipped_frac <= 1:
             raise ConfigError(f"data.max_skipped_frac: expected 0..1, got {self.max_skipped_frac}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine to zero."""
+    """AdamW, and a rate that is a function of the step."""
 
+    name: Literal["adamw"] = "adamw"
     peak_lr: float = 1e-3
+    """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.2
     """Of matrices and tables; biases, norms and the temperature are never decayed."""
+    no_decay: tuple[str, ...] = ()
+    """Patterns of further parameter names that are not decayed, as `image.position`; one that fits none is an error."""
+    schedule: Literal["cosine", "constant", "constant_cooldown"] = "cosine"
+    """After the warm-up: half a cosine to zero; the peak to the end; the peak, then down to zero over cooldown_frac."""
     warmup_frac: float = 0.05
-    """Share of all steps."""
+    """Share of all steps in which the rate rises linearly."""
+    warmup_steps: int = 0
+    """The same as a number of steps; 0 leaves it to warmup_frac."""
+    cooldown_frac: float = 0.2
+    """Share of all steps, at the end, in which constant_cooldown falls."""
+    cooldown_power: float = 1.0
+    """Its shape: 1 falls linearly."""
+    image_lr_scale: float = 1.0
+    """Factor on the rate of the image tower."""
+    text_lr_scale: float = 1.0
+    """Factor on the rate of the text tower."""
+    layer_decay: float = 1.0
+    """Factor on the image tower's rate for each block further from the end; 1 has the same rate everywhere."""
+    text_layer_decay: float = 1.0
+    """The same for the text tower."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameter names that do not train, as `image.stem.*` or `text.*`; one that fits none is an error."""
     clip_norm: float = 0.0
     """Gradient norm above which gradients are scaled down; 0 never does."""
     ema_decay: float = 0.0
@@ -59,8 +94,56 @@ class OptimConfig:
             )
         if not all(0 <= beta < 1 for beta in (*self.betas, self.ema_decay)):
             raise ConfigError(f"optim: betas and ema_decay must lie in 0..1, got {self.betas} and {self.ema_decay}")
-        if not 0 <= self.warmup_frac < 1:
-            raise ConfigError(f"optim.warmup_frac: expected 0..1, got {self.warmup_frac}")
+        if not 0 <= self.warmup_frac < 1 or self.warmup_steps < 0:
+            raise ConfigError(
+                "optim: expected warmup_frac in 0..1 and warmup_steps of 0 or more, "
+                f"got {self.warmup_frac} and {self.warmup_steps}"
+            )
+        if not 0 < self.cooldown_frac <= 1 or self.cooldown_power <= 0:
+            raise ConfigError(
+                "optim: expected cooldown_frac in 0..1 and a positive cooldown_power, "
+                f"got {self.cooldown_frac} and {self.cooldown_power}"
+            )
+        if min(self.image_lr_scale, self.text_lr_scale) < 0:
+            raise ConfigError(
+                "optim: image_lr_scale and text_lr_scale must not be negative, "
+                f"got {self.image_lr_scale} and {self.text_lr_scale}"
+            )
+        if not all(0 < decay <= 1 for decay in (self.layer_decay, self.text_layer_decay)):
+            raise ConfigError(
+                "optim: layer_decay and text_layer_decay: expected above 0 and up to 1, "
+                f"got {self.layer_decay} and {self.text_layer_decay}"
+            )
+
+    def lr_at(self, step: int, total_steps: int) -> float:
+        """The rate before the towers' and layers' factors, at a 0-based step of a run of `total_steps`."""
+        warmup_steps = self.warmup_steps or round(self.warmup_frac * total_steps)
+        cooldown_steps = round(self.cooldown_frac * total_steps) if self.schedule == "constant_cooldown" else 0
+        if self.schedule == "cosine":
+            return warmup_cosine(step, peak=self.peak_lr, warmup_steps=warmup_steps, total_steps=total_steps)
+        return warmup_constant(
+            step,
+            peak=self.peak_lr,
+            warmup_steps=warmup_steps,
+            total_steps=total_steps,
+            cooldown_steps=cooldown_steps,
+            cooldown_power=self.cooldown_power,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How one run uses several processes, and what it gives to fit into memory. Weights differ by rounding only."""
+
+    strategy: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """ddp: every process holds the whole model; fsdp: every process holds a part of each block, gathered when it runs;
+    auto: ddp where there are several processes."""
+    checkpoint_blocks: bool = False
+    """Keep only the inputs of blocks for the backward pass and compute them again there: less memory, slower."""
+    compile_blocks: bool = False
+    """Compile the image tower's blocks: minutes at the start, faster steps on a GPU."""
+    async_save: bool = False
+    """Write states in the background while training goes on, from a copy in main memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +153,35 @@ class EvalConfig:
     splits: tuple[str, ...] = ()
     """Splits to measure at the end, written to results.jsonl; none measures nothing."""
     curve_splits: tuple[str, ...] = ()
-    """Splits whose zero-shot accuracy is also measured while training, for the curve in log.jsonl."""
+    """Splits that are also measured while training, for the curve in log.jsonl."""
+    curve_data: tuple[str, ...] = ()
+    """Further data sets to measure while training, each on all its splits but train: what a fine-tuned model keeps."""
+    curve_tasks: tuple[Literal["zero_shot", "zero_shot_all", "retrieval", "retrieval_label"], ...] = ("zero_shot",)
+    """What is measured while training, where the data allow it."""
     every_epochs: float = 10.0
     """Epochs between two such measurements."""
+    every_steps: int = 0
+    """The same as a number of steps; 0 leaves it to every_epochs."""
+    keep_best: str = "first"
+    """The value whose best weights are kept in best/, as `unseen_drawing/top1`; first: the first that is measured;
+    none: keep the last weights only."""
 
     def __post_init__(self) -> None:
-        if self.every_epochs <= 0:
-            raise ConfigError(f"eval.every_epochs: expected a positive number, got {self.every_epochs}")
+        if self.every_epochs <= 0 or self.every_steps < 0:
+            raise ConfigError(
+                "eval: expected a positive every_epochs and every_steps of 0 or more, "
+                f"got {self.every_epochs} and {self.every_steps}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Trackers that hear every line of log.jsonl as it is written."""
+
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Those to use; each needs its own package."""
+    project: str = "eyesmith"
+    """What trackers with projects file the run under; the run's name is that of its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +191,21 @@ class TrainConfig:
     model: ClipConfig
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    transform: TrainTransformConfig | None = None
+    """open_clip's views, cut while an image is decoded, in place of `augment`, which works on decoded squares. The
+    pairs are then streamed from tar shards (docs/data-at-scale.md)."""
+    initial: InitialConfig = field(default_factory=InitialConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
     batch_size: int = 128
+    """Pairs a step, over all processes."""
+    accumulate: int = 1
+    """Parts that each process cuts its share of a batch into, one after the other through the towers, so that
+    activations of one part are alive at a time. The loss, and its exact gradient, are those of the whole batch."""
     epochs: float = 80.0
     """Passes over the data; the last samples of each that fill no batch wait for the next."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -100,6 +217,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
+        if (self.data.more_paths or self.data.weights) and self.transform is None:
+            raise ConfigError("data.more_paths and data.weights: several sources are streamed; set `transform` too")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ConfigError(f"accumulate: expected a divisor of batch_size {self.batch_size}, got {self.accumulate}")
+        if self.transform is not None:
+            if tuple(self.transform.image_size) != tuple(self.model.image.image_size):
+                raise ConfigError(
+                    f"transform.image_size: {self.transform.image_size} differs from model.image.image_size "
+                    f"{self.model.image.image_size}; set both"
+                )
+            if self.augment != AugmentConfig():
+                raise ConfigError("augment: is not used where `transform` is set; leave one of them out")
         if self.epochs <= 0:
             raise ConfigError(f"epochs: expected a positive number, got {self.epochs}")
         if self.log_every_steps < 1 or self.save_every_steps < 1:

@@ -4,11 +4,10 @@ The order of the data, the views of the images and every random draw inside the 
 step, so there is no random state to save.
 """
 
-import pickle
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,41 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError
-from eyesmith.files import atomic_path
+from eyesmith.train import checkpoint
+from eyesmith.train.checkpoint import STATE_FILE
 from eyesmith.train.config import OptimConfig
+from eyesmith.train.parallel import Parallel
+from eyesmith.train.processes import World
 
-STATE_FILE = "state/last.pt"
+__all__ = ["STATE_FILE", "TrainState"]
 
 
 @dataclass
 class TrainState:
-    """A model in training. `step` counts the finished ones; `average` are the averaged weights by name, if kept."""
+    """A model in training. `step` counts the finished ones; `average` are the averaged weights by name, if kept.
+
+    extra: parameters that train and are no part of the model, by name (the sigmoid loss's bias). parallel: how the
+    model is spread over processes; None for one process and a plain model.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
     step: int = 0
     elapsed_s: float = 0.0
+    extra: dict[str, nn.Parameter] = field(default_factory=dict)
+    parallel: Parallel | None = None
+    _writing: Future[None] | None = None
+
+    @property
+    def world(self) -> World:
+        """The processes that hold this state."""
+        return self.parallel.world if self.parallel else World()
 
     def trained(self) -> dict[str, Tensor]:
         """The parameters that training changes, by name; a locked tower is not among them."""
-        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+        named = (*self.model.named_parameters(), *self.extra.items())
+        return {name: value for name, value in named if value.requires_grad}
 
     def update_average(self, config: OptimConfig) -> None:
         """Move the averaged weights towards the present ones; faster at first, so that the start is forgotten."""
@@ -65,45 +80,77 @@ class TrainState:
             for name, value in self.average.items():
                 trained[name].copy_(value)
 
-    def save(self, folder: Path) -> None:
-        """Write `folder`/state/last.pt, whole or not at all."""
-        content = {
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
-            "model": {name: value.detach() for name, value in self.trained().items()},
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-        }
-        with atomic_path(folder / STATE_FILE) as part, part.open("wb") as stream:
-            torch.save(content, stream)  # to a path it would not say that the disk is full
+    def whole_model(self) -> nn.Module:
+        """The model, or where processes hold parts of it a copy in whole; every process must call it."""
+        return self.parallel.whole() if self.parallel else self.model
+
+    def save(self, folder: Path, *, in_background: bool = False) -> None:
+        """Write the state below `folder`/state, whole or not at all; what was there before stays until then.
+
+        One file, `last.pt`, written by the first process; where processes hold parts of the model, a folder
+        `step-N` into which each writes its own. Every process must call it. in_background: from a copy, while training
+        goes on; errors show at the next call or in `finish_saving`.
+        """
+        self.finish_saving()
+        content = self._tensors()
+        content["step"] = torch.tensor(self.step)
+        content["elapsed_s"] = torch.tensor(self.elapsed_s, dtype=torch.float64)
+        is_sharded = self.parallel is not None and self.parallel.strategy == "fsdp"
+        write = checkpoint.write_sharded if is_sharded else checkpoint.write_file
+        self._writing = write(folder, content, step=self.step, world=self.world, in_background=in_background)
+
+    def finish_saving(self) -> None:
+        """Wait until what is being saved is on disk; raises what went wrong there."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def load(self, folder: Path) -> None:
-        """Take the saved state. Raises CheckpointError when there is none, it is damaged, or of another model."""
-        path = folder / STATE_FILE
-        if not path.is_file():
+        """Take the newest saved state, written by any number of processes; every process must call it.
+
+        Raises CheckpointError when there is none, it is damaged, or of another model.
+        """
+        saved = checkpoint.newest(folder)
+        if saved is None:
             raise CheckpointError(f"{folder}: nothing to resume, there is no {STATE_FILE}")
-        content = _read(path)
+        stored = checkpoint.sizes(saved)
+        self._check_fits(saved, stored)
+        if any(name.startswith("optimizer/") for name in stored):
+            self._prepare_optimizer()
+        content = self._tensors()
+        content["step"] = torch.tensor(0)
+        content["elapsed_s"] = torch.tensor(0.0, dtype=torch.float64)
+        checkpoint.read_into(saved, content)
+        self.step, self.elapsed_s = int(content["step"]), float(content["elapsed_s"])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state by name, the very ones that training changes."""
         trained = self.trained()
-        if content["model"].keys() != trained.keys():
-            odd = sorted(content["model"].keys() ^ trained.keys())
+        content = {f"model/{name}": value.detach() for name, value in trained.items()}
+        content |= {f"average/{name}": value for name, value in self.average.items()}
+        for name, parameter in trained.items():
+            moments: dict[str, Any] = self.optimizer.state.get(parameter, {})
+            content |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}
+        return content
+
+    def _prepare_optimizer(self) -> None:
+        """Give AdamW the tensors that it makes at its first step, so that there is something to read into."""
+        for parameter in self.trained().values():
+            if not self.optimizer.state.get(parameter):
+                self.optimizer.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }
+
+    def _check_fits(self, path: Path, stored: Mapping[str, tuple[int, ...]]) -> None:
+        sizes = {name.removeprefix("model/"): size for name, size in stored.items() if name.startswith("model/")}
+        trained = self.trained()
+        if sizes.keys() != trained.keys():
+            odd = sorted(sizes.keys() ^ trained.keys())
             raise CheckpointError(
                 f"{path}: is the state of another model, it differs in {odd[0]} (and {len(odd) - 1} more)"
             )
         for name, value in trained.items():
-            if value.shape != content["model"][name].shape:
-                sizes = f"{list(content['model'][name].shape)}, the config's model has {list(value.shape)}"
-                raise CheckpointError(f"{path}: {name} is {sizes}")
-        with torch.no_grad():
-            for name, value in trained.items():
-                value.copy_(content["model"][name])
-            for name, value in self.average.items():
-                value.copy_(content["average"][name])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.step, self.elapsed_s = content["step"], content["elapsed_s"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); delete the run and start it again") from None
+            if tuple(value.shape) != sizes[name]:
+                raise CheckpointError(f"{path}: {name} is {list(sizes[name])}, the model here has {list(value.shape)}")

@@ -1,11 +1,23 @@
-"""All captions of a run as features, for a locked text tower."""
+"""Captions as features, for a locked text tower: all of a run kept, or those of a batch as it passes."""
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from eyesmith.models.clip import Clip
 from eyesmith.models.text.cache import TextCache
+from eyesmith.train.precision import autocast, choose_precision
+
+
+class Texts(Protocol):
+    """Unit features of captions, without gradient. `num_encoded`: how many had to be encoded so far."""
+
+    num_encoded: int
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """[B, D] fp32."""
+        ...
 
 
 class TextBank:
@@ -21,3 +33,26 @@ class TextBank:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """[B, D] fp32 on the CPU."""
         return self._features[[self._rows[text] for text in texts]]
+
+
+class PassingTexts:
+    """Unit features of a batch's captions, each distinct one encoded once; nothing is kept.
+
+    For sets so large that every caption passes once, or that their features fit nowhere. What a batch gets depends on
+    its own captions alone, so a resumed run gets the same bits.
+    """
+
+    def __init__(self, clip: Clip, precision: Literal["auto", "fp32", "bf16"]) -> None:
+        self._clip = clip
+        self._precision: Literal["auto", "fp32", "bf16"] = precision
+        self.num_encoded = 0
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """[B, D] fp32 on the model's device."""
+        distinct = list(dict.fromkeys(texts))
+        rows = {text: row for row, text in enumerate(distinct)}
+        device = self._clip.logit_scale.device
+        with autocast(choose_precision(self._precision, device), device):
+            features = self._clip.encode_text(distinct)  # [T, D]
+        self.num_encoded += len(distinct)
+        return features[[rows[text] for text in texts]]

@@ -166,7 +166,7 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
 
 def _take_over_drop_path(backbone: nn.Module) -> None:
     """Put our DropPath in the place of timm's: the same law, with draws that training can make by row."""
-    from timm.layers import DropPath as TimmDropPath
+    from timm.layers.drop import DropPath as TimmDropPath
 
     for parent in list(backbone.modules()):
         for name, child in parent.named_children():

@@ -1,0 +1,297 @@
+"""A training step of a CLIP against open_clip's: the same weights, pictures, captions and optimiser, fp32 on the CPU.
+
+Ours is the real loop: it tokenizes, normalises the pixels, masks equal captions and takes the gradient norm inside the
+timed step. Theirs is the body of open_clip_train's loop with tensors that are ready: tokenized and normalised before.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.captions import captions
+from bench.pairs import Row, speed
+from eyesmith.images import PreprocessConfig
+from eyesmith.images.pixels import normalize
+from eyesmith.models.clip import ClipConfig
+from eyesmith.models.registry import config as named
+from eyesmith.models.registry import override
+from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
+from eyesmith.models.timm import TimmConfig
+from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.vitamin.weights import from_open_clip
+from eyesmith.train import Batch, DataConfig, OptimConfig, TrainConfig, new_state, train
+
+Name = Literal["vit_b32", "vitamin_s"]
+BATCH = 16
+ACCUMULATE, PART = 8, 8  # parts of a step, pairs in each
+LR, DECAY, BETAS, EPS = 1e-5, 0.2, (0.9, 0.98), 1e-6
+BOUND = 1e-4  # of the losses of each step, relative
+TITLES = {"vit_b32": "ViT-B/32", "vitamin_s": "ViTamin-S"}
+PEERS = {"vit_b32": "ViT-B-32", "vitamin_s": "ViTamin-S"}
+
+
+def rows() -> list[Row]:
+    """Two models' steps at batch 16, and the memory of a step in 8 parts."""
+    return [_step("vitamin_s"), _step("vit_b32"), _memory("vit_b32")]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures [B, 3, 224, 224] uint8 and their captions."""
+
+    pixels: Tensor
+    texts: list[str]
+
+
+def pairs(seed: int, count: int) -> Pairs:
+    """Noise for pictures, which costs as much as any; captions of real length, no two equal."""
+    generator = torch.Generator().manual_seed(seed)
+    texts = list(dict.fromkeys(captions(2 * count, seed)))[:count]
+    return Pairs(torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8, generator=generator), texts)
+
+
+class Ours:
+    """Our loop, a step at each call."""
+
+    def __init__(self, name: Name, weights: dict[str, Tensor], *, batch_size: int, accumulate: int) -> None:
+        clip = _config(name).build()
+        clip.load_state_dict(weights)
+        self._config = TrainConfig(
+            model=clip.config,
+            data=DataConfig(path="none"),
+            optim=OptimConfig(peak_lr=LR, weight_decay=DECAY, betas=BETAS, eps=EPS, schedule="constant", warmup_frac=0),
+            batch_size=batch_size,
+            accumulate=accumulate,
+            epochs=1e6,
+            precision="fp32",
+        )
+        self._clip = clip
+        self._state = new_state(clip, self._config)
+        self._pairs: Pairs | None = None
+        self.plan, self.skipped = self, []
+        self.steps_per_epoch = 1
+
+    def captions(self) -> list[str]:
+        """None are needed: no tower is locked."""
+        return []
+
+    def batch(self, step: int) -> Batch:
+        """The pairs of the step that runs now."""
+        assert self._pairs is not None
+        count = len(self._pairs.texts)
+        keys = tuple(map(str, range(count)))
+        return Batch(
+            pixels=self._pairs.pixels, texts=self._pairs.texts, labels=None, keys=keys, rows=torch.arange(count)
+        )
+
+    def __call__(self, given: Pairs) -> float:
+        """One step; returns its loss."""
+        self._pairs = given
+        stop_after = self._state.step + 1
+        found: list[float] = []
+        train(
+            self._state,
+            self._clip,
+            self,
+            self._config,
+            bank=None,
+            hooks=[lambda _, facts: found.append(facts.loss)],
+            should_stop=lambda: self._state.step == stop_after,
+        )
+        return found[0]
+
+
+class Theirs:
+    """The body of open_clip 3.3's train_one_epoch, without data, logging and precision choices."""
+
+    def __init__(self, model: Any, *, accumulate: int) -> None:
+        import open_clip
+
+        self._model = model.train()
+        self._loss = open_clip.ClipLoss()
+        self._accumulate = accumulate
+        plain = [p for n, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in n]
+        decayed = [p for n, p in model.named_parameters() if p.ndim >= 2]
+        groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": DECAY}]
+        self._optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS)
+
+    def __call__(self, images: Tensor, ids: Tensor) -> float:
+        """One step; returns its loss."""
+        self._optimizer.zero_grad()
+        loss = self._whole(images, ids) if self._accumulate == 1 else self._in_parts(images, ids)
+        self._optimizer.step()
+        with torch.no_grad():
+            self._model.logit_scale.clamp_(0, math.log(100))
+        return loss.item()
+
+    def _whole(self, images: Tensor, ids: Tensor) -> Tensor:
+        loss: Any = sum(self._loss(**self._model(images, ids), output_dict=True).values())
+        loss.backward()
+        return loss
+
+    def _in_parts(self, images: Tensor, ids: Tensor) -> Tensor:
+        kept_images, kept_ids = images.chunk(self._accumulate), ids.chunk(self._accumulate)
+        kept: dict[str, list[Tensor]] = {}
+        with torch.no_grad():
+            for part_images, part_ids in zip(kept_images, kept_ids, strict=True):
+                out = self._model(part_images, part_ids)
+                for key in ("image_features", "text_features"):
+                    kept.setdefault(key, []).append(out[key])
+        self._optimizer.zero_grad()
+        loss: Any = None
+        for j in range(self._accumulate):
+            out = self._model(kept_images[j], kept_ids[j])
+            scale = out.pop("logit_scale")
+            inputs = {key: torch.cat([*parts[:j], out[key], *parts[j + 1 :]]) for key, parts in kept.items()}
+            loss = sum(self._loss(**inputs, logit_scale=scale, output_dict=True).values())
+            loss.backward()
+        return loss
+
+
+def _config(name: Name) -> ClipConfig:
+    if name == "vitamin_s":
+        return override(named("ViTamin-S"), {"image.drop_path_prob": 0.0})  # the same draws cannot be had in both
+    return ClipConfig(
+        name="ViT-B-32",
+        image=TimmConfig(model_name="vit_base_patch32_clip_224", embed_dim=512, pooling="token"),
+        text=ClipTextConfig(width=512, depth=12, heads=8, embed_dim=512),
+        preprocess=PreprocessConfig(image_size=(224, 224)),
+    )
+
+
+def _peer_model(name: Name) -> Any:
+    ensure_torchvision()
+    import open_clip
+
+    torch.manual_seed(0)
+    model: Any = open_clip.create_model(PEERS[name], output_dict=True)
+    for module in model.modules():
+        if type(module).__name__ == "DropPath":
+            module.drop_prob = 0.0
+    return model
+
+
+def _our_weights(name: Name, peer: Any) -> dict[str, Tensor]:
+    """open_clip's weights under our names."""
+    state = {key: value.clone() for key, value in peer.state_dict().items()}
+    if name == "vitamin_s":
+        return from_open_clip(state, _config(name))
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    encoder: Any = _config(name).image.build()
+    backbone = checkpoint_filter_fn(
+        {key: value for key, value in state.items() if key.startswith("visual.")}, encoder.backbone
+    )
+    ours = {f"image.backbone.{key}": value for key, value in backbone.items() if not key.startswith("head.")}
+    ours["image.head.weight"] = state["visual.proj"].mT.contiguous()
+    ours |= {f"text.{key}": value for key, value in text_from_open_clip(state).items()}
+    return ours | {"logit_scale": state["logit_scale"]}
+
+
+def _ready(given: Pairs) -> tuple[Tensor, Tensor]:
+    """What open_clip's loader hands over."""
+    import open_clip
+
+    clip = PreprocessConfig(image_size=(224, 224))
+    return normalize(given.pixels, clip.mean, clip.std), open_clip.get_tokenizer("ViT-B-32")(given.texts)
+
+
+def _step(name: Name) -> Row:
+    peer = _peer_model(name)
+    ours = Ours(name, _our_weights(name, peer), batch_size=BATCH, accumulate=1)
+    theirs = Theirs(peer, accumulate=1)
+
+    def inputs(seed: int) -> tuple[Pairs, Tensor, Tensor]:
+        given = pairs(seed, BATCH)
+        return given, *_ready(given)
+
+    return speed(
+        f"{name}_step",
+        inputs,
+        lambda given: ours(given[0]),
+        lambda given: theirs(given[1], given[2]),
+        equal=_equal,
+        count=BATCH,
+        unit="pairs/s",
+        peer=_peer(),
+        note=f"{TITLES[name]}, batch {BATCH}, captions of 5 to 25 words, fp32, AdamW, {torch.get_num_threads()} "
+        f"threads; losses of every step equal within {BOUND} relative",
+        num_pairs=7,
+        num_warmups=2,
+    )
+
+
+def _memory(name: Name) -> Row:
+    """The high-water mark of a second step in parts, above what a process holds before it makes the model."""
+    peaks, losses = {}, {}
+    for who in ("ours", "theirs"):
+        command = [sys.executable, "-m", "bench.step", who, name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+        peaks[who], losses[who] = json.loads(done.stdout.splitlines()[-1])
+    ratio = peaks["theirs"] / peaks["ours"]
+    return Row(
+        row="accumulation_memory",
+        ours=peaks["ours"],
+        theirs=peaks["theirs"],
+        unit="MiB",
+        ratio=ratio,
+        low=ratio,
+        high=ratio,
+        equal=all(_equal(ours, theirs) for ours, theirs in zip(losses["ours"], losses["theirs"], strict=True)),
+        peer=f"{_peer()} --accum-freq {ACCUMULATE}",
+        note=f"{TITLES[name]}, {ACCUMULATE} parts of {PART} pairs, fp32, a fresh process a side: weights, moments, "
+        "gradients, inputs and activations at their highest",
+    )
+
+
+def _peak(who: str, name: Name) -> tuple[float, list[float]]:
+    """MiB that the second step of a process needs at its highest, above an empty one's, and the losses of both."""
+    ensure_torchvision()
+    import open_clip  # noqa: F401  counted before the model is made
+
+    empty_mib = _status_mib("VmRSS")
+    count = PART * ACCUMULATE
+    peer = _peer_model(name)
+    weights = _our_weights(name, peer)  # both sides pay for the libraries
+    step: Callable[[Pairs], float]
+    if who == "ours":
+        del peer
+        ours = Ours(name, weights, batch_size=count, accumulate=ACCUMULATE)
+        step = ours
+    else:
+        theirs = Theirs(peer, accumulate=ACCUMULATE)
+        step = lambda given: theirs(*_ready(given))  # noqa: E731
+    del weights
+    losses = [step(pairs(0, count))]
+    Path("/proc/self/clear_refs").write_text("5")
+    given = pairs(1, count)
+    losses.append(step(given))
+    return _status_mib("VmHWM") - empty_mib, losses
+
+
+def _equal(ours: float, theirs: float) -> bool:
+    return math.isclose(ours, theirs, rel_tol=BOUND)
+
+
+def _peer() -> str:
+    return f"open_clip {version('open_clip_torch')}, its own loop"
+
+
+def _status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
+
+
+if __name__ == "__main__":
+    arguments: Any = sys.argv[1:]
+    print(json.dumps(_peak(arguments[0], arguments[1])))

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# One run on all GPUs of this machine:       clusters/torchrun.sh train vitamin-b-128m --out runs/b data.path=/data/pairs
+# On several: the same line on each of them, with NODES and, on all, the first one's name in MASTER_ADDR.
+# PROCESSES on each machine: one a GPU unless set (without GPUs it must be).
+set -euo pipefail
+
+nodes=${NODES:-1}
+processes=${PROCESSES:-gpu}
+if [ "$nodes" -eq 1 ] && [ -z "${MASTER_ADDR:-}" ]; then
+  meet=(--standalone)
+else
+  : "${MASTER_ADDR:?with NODES=$nodes, set MASTER_ADDR to the name of the first machine}"
+  meet=(--nnodes "$nodes" --rdzv-backend c10d --rdzv-endpoint "$MASTER_ADDR:${MASTER_PORT:-29500}")
+  meet+=(--rdzv-id "${RUN_ID:-eyesmith}")
+fi
+# how long processes may save their state after SIGTERM before they are killed; torchrun's own 30 s is short for that
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}
+# no restarts: a run that failed says why; `eyesmith resume RUN`, started the same way, goes on where its state stands
+exec torchrun "${meet[@]}" --nproc-per-node "$processes" --max-restarts 0 -m eyesmith.cli.main "$@"

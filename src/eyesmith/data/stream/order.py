@@ -1,0 +1,304 @@
+"""The order of samples in shards: a pure function of (seed, shards, lanes), looked up window by window.
+
+Nothing of the order is kept but the window in use, so a billion samples need no permutation of a billion numbers, and a
+step number is the whole position.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from eyesmith.errors import ConfigError, DataError
+
+DEFAULT_WINDOW = 1 << 17  # samples shuffled together; open_clip's sample buffer holds 5,000
+_BLOCK = 1 << 13  # rows in which a weighted source has its share, rounded to whole rows
+_MAX_WINDOWS = 8
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+_SHARDS, _WINDOW, _MIXTURE = 1, 2, 3  # which order a stream of random words is for; 0 is data/order.py's
+
+
+class Window(NamedTuple):
+    """A run of one pass over one group of shards whose samples are shuffled together."""
+
+    group: int
+    lane: int
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which samples some rows of a batch are. All int64 [n]: the shard's number, the sample's number in it, the pass.
+
+    shard counts over all groups; epoch is the pass over the row's own group, counted from 0.
+    """
+
+    shard: np.ndarray
+    sample: np.ndarray
+    epoch: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def take(self, rows: np.ndarray | slice) -> "Rows":
+        """Some of the rows."""
+        return Rows(self.shard[rows], self.sample[rows], self.epoch[rows])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a global step starts: `row` rows of each lane's `epoch` have been given out before it."""
+
+    step: int = 0
+    epoch: int = 0
+    row: int = 0
+
+
+class GroupOrder:
+    """Endless passes over one group of shards, cut into lanes that read different shards.
+
+    Each pass puts the shards in a random order, joins them to one line of samples, and cuts the line into `lanes` equal
+    parts (a shard may lie in two; the last num_samples % lanes samples wait for a later pass). In a lane, each run of
+    `window` samples is shuffled as a whole.
+    """
+
+    def __init__(self, counts: Sequence[int], *, group: int, seed: int, lanes: int, window: int) -> None:
+        self.counts = np.asarray(counts, dtype=np.int64)  # [shards]
+        self.num_samples = int(self.counts.sum())
+        self.lane_len = self.num_samples // lanes
+        self._group, self._seed, self._window = group, seed, window
+        self._passes: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._windows: OrderedDict[Window, np.ndarray] = OrderedDict()
+
+    def rows(self, lane: int, epoch: int, start: int, stop: int) -> Rows:
+        """Rows start .. stop - 1 of a lane in one pass, 0 <= start <= stop <= lane_len."""
+        parts = []
+        while start < stop:
+            number, offset = divmod(start, self._window)
+            end = min(stop, (number + 1) * self._window)
+            line = self._shuffled(Window(self._group, lane, epoch, number))[offset : offset + end - start]
+            parts.append(self._find(epoch, line))
+            start = end
+        return _join(parts)
+
+    def windows(self, lane: int, epoch: int, start: int, stop: int) -> list[Window]:
+        """The windows that rows start .. stop - 1 lie in."""
+        numbers = range(start // self._window, (stop - 1) // self._window + 1) if stop > start else range(0)
+        return [Window(self._group, lane, epoch, number) for number in numbers]
+
+    def shards(self, window: Window) -> np.ndarray:
+        """Numbers of the shards that a window reads, in the order of the pass; empty past the end of the lane."""
+        start = window.number * self._window
+        stop = min(start + self._window, self.lane_len)
+        if start >= stop:
+            return np.empty(0, dtype=np.int64)
+        order, ends = self._pass(window.epoch)
+        base = window.lane * self.lane_len
+        first, last = np.searchsorted(ends, [base + start, base + stop - 1], side="right")
+        touched = order[first : last + 1]
+        return touched[self.counts[touched] > 0]
+
+    def _find(self, epoch: int, line: np.ndarray) -> Rows:
+        order, ends = self._pass(epoch)
+        place = np.searchsorted(ends, line, side="right")
+        shard = order[place]
+        return Rows(shard, line - (ends[place] - self.counts[shard]), np.full(len(line), epoch, dtype=np.int64))
+
+    def _pass(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shards in the order of a pass, and where each ends on the line of samples: int64 [shards] both."""
+        if epoch not in self._passes:
+            order = _permutation(len(self.counts), self._seed, epoch, (_SHARDS, self._group, 0))
+            _keep(self._passes, epoch, (order, np.cumsum(self.counts[order])), 2)
+        return self._passes[epoch]
+
+    def _shuffled(self, window: Window) -> np.ndarray:
+        """The samples of a window, as places on the line of the pass, shuffled: int64 [at most window]."""
+        if window not in self._windows:
+            start = window.number * self._window
+            size = min(self._window, self.lane_len - start)
+            stream = (_WINDOW, (self._group << 32) | window.lane, window.number)
+            places = _permutation(size, self._seed, window.epoch, stream) + (window.lane * self.lane_len + start)
+            _keep(self._windows, window, places, _MAX_WINDOWS)
+        return self._windows[window]
+
+
+class StreamPlan:
+    """Which samples each global step trains on, when they lie in shards.
+
+    Without weights there is one group of shards and every epoch is one pass over it: no sample twice, and only the last
+    samples that fill no batch are left out (others each epoch). With weights each source is a group of its own that
+    begins its next pass whenever one ends, and each 8,192 rows of a lane hold every source's share of them.
+
+    A global batch is the batches of the lanes joined, each batch_size / lanes rows. The plan does not depend on the
+    number of processes: process r of w takes rows r * b .. (r + 1) * b - 1, b = batch_size / w. With `lanes` a multiple
+    or a divisor of w, a process reads only the shards of its own lanes.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        seed: int,
+        weights: Sequence[float] = (),
+        lanes: int = 1,
+        window: int = DEFAULT_WINDOW,
+        origin: Position | None = None,
+    ) -> None:
+        """groups: samples of each shard, group by group. weights: one a group, or none for one group.
+
+        origin: a step whose place is known from an earlier run, possibly with another batch size; steps count on from
+        it. Raises ConfigError for numbers that make no sense, DataError when there is less than one batch.
+        """
+        if batch_size < 1 or lanes < 1 or batch_size % lanes:
+            raise ConfigError(f"lanes: expected a divisor of the batch size, got {lanes} for a batch of {batch_size}")
+        if window < 1:
+            raise ConfigError(f"window: expected 1 or more samples, got {window}")
+        if len(weights) != len(groups) and (weights or len(groups) != 1):
+            raise ConfigError(f"weights: expected one for each of {len(groups)} sources, got {len(weights)}")
+        if any(not 0 < weight < float("inf") for weight in weights):
+            raise ConfigError(f"weights: expected positive numbers, got {tuple(weights)}")
+        self.batch_size, self.seed, self.lanes, self.window = batch_size, seed, lanes, window
+        self.origin = Position() if origin is None else origin
+        self.lane_batch = batch_size // lanes
+        self._groups = [
+            GroupOrder(counts, group=number, seed=seed, lanes=lanes, window=window)
+            for number, counts in enumerate(groups)
+        ]
+        self._first_shard = np.cumsum([0, *(len(counts) for counts in groups)])
+        self.num_samples = sum(group.num_samples for group in self._groups)
+        self.steps_per_epoch = self.num_samples // batch_size
+        if len(groups) == 1:
+            self.steps_per_epoch = self._groups[0].lane_len // self.lane_batch
+        empty = any(group.lane_len < 1 for group in self._groups)
+        if self.steps_per_epoch < 1 or empty:
+            raise DataError(
+                f"the shards hold {self.num_samples:,} usable samples, less than one batch of {batch_size:,} "
+                f"in {lanes} lane(s); lower the batch size"
+            )
+        self._mixture = _Mixture(weights, seed) if len(groups) > 1 else None
+
+    def epoch(self, step: int) -> int:
+        """Epoch that a global step belongs to, counted from 0; of weighted sources, batches the size of one."""
+        return self.position(step).epoch
+
+    def position(self, step: int) -> Position:
+        """Where a global step starts. Raises ConfigError for a step before the origin."""
+        done = step - self.origin.step
+        if done < 0:
+            raise ConfigError(f"step: this plan starts at step {self.origin.step}, got {step}")
+        if self._mixture is not None:
+            row = self.origin.row + done * self.lane_batch
+            return Position(step=step, epoch=row // (self.steps_per_epoch * self.lane_batch), row=row)
+        left = (self._groups[0].lane_len - self.origin.row) // self.lane_batch  # of the epoch the origin lies in
+        if done < left:
+            return Position(step=step, epoch=self.origin.epoch, row=self.origin.row + done * self.lane_batch)
+        epochs, place = divmod(done - left, self.steps_per_epoch)
+        return Position(step=step, epoch=self.origin.epoch + 1 + epochs, row=place * self.lane_batch)
+
+    def batch(self, step: int) -> Rows:
+        """The samples of a global step, lane after lane."""
+        return _join([self.lane(step, lane) for lane in range(self.lanes)])
+
+    def lane(self, step: int, lane: int) -> Rows:
+        """The samples of one lane in a global step."""
+        parts = [
+            (places, group, self._groups[group].rows(lane, epoch, start, stop))
+            for places, group, epoch, start, stop in self._runs(step, lane)
+        ]
+        joined = _join(
+            [Rows(rows.shard + self._first_shard[group], rows.sample, rows.epoch) for _, group, rows in parts]
+        )
+        order = np.argsort(np.concatenate([places for places, _, _ in parts]), kind="stable")
+        return joined.take(order)
+
+    def windows(self, step: int, lane: int) -> list[Window]:
+        """The windows that a lane reads in a global step."""
+        runs = self._runs(step, lane)
+        found = (self._groups[group].windows(lane, epoch, start, stop) for _, group, epoch, start, stop in runs)
+        return list(dict.fromkeys(window for windows in found for window in windows))
+
+    def shards(self, window: Window) -> np.ndarray:
+        """Numbers, over all groups, of the shards that a window reads; empty past the end of its lane."""
+        return self._groups[window.group].shards(window) + self._first_shard[window.group]
+
+    def _runs(self, step: int, lane: int) -> list[tuple[np.ndarray, int, int, int, int]]:
+        """The lane's rows as consecutive rows of passes: places in the lane's batch, group, pass, first, end."""
+        at = self.position(step)
+        if self._mixture is None:
+            return [(np.arange(self.lane_batch), 0, at.epoch, at.row, at.row + self.lane_batch)]
+        runs = []
+        drawn = self._mixture.groups(lane, at.row, at.row + self.lane_batch)
+        for number, group in enumerate(self._groups):
+            places = np.flatnonzero(drawn == number)
+            start = self._mixture.given_out(lane, at.row, number)
+            stop = start + len(places)
+            while start < stop:
+                epoch, row = divmod(start, group.lane_len)
+                size = min(stop - start, group.lane_len - row)
+                runs.append((places[:size], number, epoch, row, row + size))
+                places, start = places[size:], start + size
+        return runs
+
+
+class _Mixture:
+    """Which group each row of a lane comes from: in every block of rows each has its share, in random places."""
+
+    def __init__(self, weights: Sequence[float], seed: int) -> None:
+        share = np.asarray(weights, dtype=np.float64) / sum(weights) * _BLOCK
+        quota = np.maximum(np.floor(share), 1).astype(np.int64)  # [groups]
+        # largest remainder; a group held up to one row takes it from the one with the largest share
+        for number in np.argsort(quota - share, kind="stable")[: max(_BLOCK - int(quota.sum()), 0)]:
+            quota[number] += 1
+        quota[np.argmax(quota)] += _BLOCK - int(quota.sum())
+        if quota.min() < 1:
+            raise ConfigError(f"weights: too many sources for blocks of {_BLOCK} rows: {len(quota)}")
+        self._quota, self._seed = quota, seed
+        self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+
+    def groups(self, lane: int, start: int, stop: int) -> np.ndarray:
+        """Group of rows start .. stop - 1: int64 [stop - start]."""
+        blocks = range(start // _BLOCK, (stop - 1) // _BLOCK + 1)
+        joined = np.concatenate([self._block(lane, block) for block in blocks])
+        return joined[start - blocks.start * _BLOCK : stop - blocks.start * _BLOCK]
+
+    def given_out(self, lane: int, row: int, group: int) -> int:
+        """How many of the lane's rows before `row` come from a group."""
+        block, place = divmod(row, _BLOCK)
+        inside = int((self._block(lane, block)[:place] == group).sum()) if place else 0
+        return block * int(self._quota[group]) + inside
+
+    def _block(self, lane: int, block: int) -> np.ndarray:
+        if (lane, block) not in self._blocks:
+            drawn = np.repeat(np.arange(len(self._quota)), self._quota)
+            places = _permutation(_BLOCK, self._seed, 0, (_MIXTURE, lane, block))
+            _keep(self._blocks, (lane, block), drawn[places], _MAX_WINDOWS)
+        return self._blocks[lane, block]
+
+
+def _permutation(size: int, seed: int, epoch: int, stream: tuple[int, int, int]) -> np.ndarray:
+    """Ranks of `size` words of Philox4x64, key (seed, epoch), the counter's upper words `stream`: int64 [size]."""
+    if seed < 0 or epoch < 0:
+        raise ConfigError(f"seed and epoch: expected 0 or more, got {seed} and {epoch}")
+    tag, high, low = stream
+    generator = np.random.Philox(
+        key=np.array([seed, epoch], dtype=np.uint64), counter=np.array([0, low, high, tag], dtype=np.uint64)
+    )
+    return np.argsort(generator.random_raw(size), kind="stable")
+
+
+def _join(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("shard", "sample", "epoch")]
+    return Rows(*columns)
+
+
+def _keep(kept: "OrderedDict[Key, Value]", key: Key, value: Value, limit: int) -> None:
+    kept[key] = value
+    while len(kept) > limit:
+        kept.popitem(last=False)

@@ -1,0 +1,65 @@
+"""The backbones that ViTamin is compared with (figure 2), each by the same short schedule as ViTamin of its size."""
+
+from dataclasses import dataclass, replace
+
+from eyesmith.images import PreprocessConfig
+from eyesmith.models.clip import ClipConfig
+from eyesmith.models.registry import config as model
+from eyesmith.models.timm.config import TimmConfig
+from eyesmith.recipes.vitamin import LENGTHS, short
+from eyesmith.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """timm_name: the architecture; size: S, B or L, whose text tower and width it takes; batch_size of the run."""
+
+    timm_name: str
+    size: str
+    batch_size: int = 8192
+    side_px: int = 224
+
+
+BASELINES: dict[str, Baseline] = {
+    "ViT-S-32": Baseline("vit_small_patch32_224", "S"),
+    "ViT-S-16": Baseline("vit_small_patch16_224", "S"),
+    "ConvNeXt-T": Baseline("convnext_tiny", "S"),
+    "CoAtNet-0": Baseline("coatnet_0_224", "S"),
+    "ViT-B-32": Baseline("vit_base_patch32_224", "B"),
+    "ViT-B-16": Baseline("vit_base_patch16_224", "B"),
+    "ConvNeXt-B": Baseline("convnext_base", "B"),
+    "CoAtNet-2": Baseline("coatnet_2_224", "B"),
+    "ViT-L-32": Baseline("vit_large_patch32_224", "L", 16384),
+    "ViT-L-16": Baseline("vit_large_patch16_224", "L", 16384),
+    "ViT-L-14": Baseline("vit_large_patch14_224", "L", 16384),
+    # its multiply-adds in figure 2 are those of 256 px
+    "ConvNeXt-XL": Baseline("convnext_xlarge", "L", 16384, 256),
+    "CoAtNet-4": Baseline("coatnet_4_224", "L"),
+}
+"""By the names of figure 2. The largest CoAtNet did not fit a batch of 16384 on the authors' machines."""
+
+
+def baseline_model(name: str) -> ClipConfig:
+    """A key of BASELINES beside ViTamin's text tower of its size, as one model.
+
+    Drop-path is 0: the sources name no rate for these backbones. Image heads are as wide as the text tower's feature;
+    in figure 2 those of ConvNeXt-T and -XL are wider (1024).
+    """
+    baseline = BASELINES[name]
+    size = (baseline.side_px, baseline.side_px)
+    pair = model(f"ViTamin-{baseline.size}")
+    return replace(
+        pair,
+        name=name,
+        image=TimmConfig(model_name=baseline.timm_name, image_size=size, embed_dim=pair.image.embed_dim),
+        preprocess=PreprocessConfig(image_size=size),
+    )
+
+
+def baseline(name: str, length: str) -> TrainConfig:
+    """A key of BASELINES by the short schedule. length: a key of LENGTHS.
+
+    ViT-L/32 takes a batch of 8192 for 128 M and 512 M pairs, as the released files say.
+    """
+    batch_size = 8192 if name == "ViT-L-32" and length != "1280m" else BASELINES[name].batch_size
+    return short(baseline_model(name), LENGTHS[length], batch_size=batch_size)

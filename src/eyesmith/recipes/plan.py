@@ -1,0 +1,251 @@
+"""What a run would be, without running it: what trains, steps and rates, operations, memory a GPU, GPU-hours."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from eyesmith.data import open_source
+from eyesmith.errors import ConfigError
+from eyesmith.models.clip import Clip
+from eyesmith.models.cost import encoder_cost, text_cost
+from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
+from eyesmith.recipes.memory import MemoryPart, memory_parts
+from eyesmith.train.config import TrainConfig
+
+NUM_RATES = 10
+_PASSES = 3  # forward, and a backward pass of twice its operations
+PARTS = ("image", "text", "temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The machines a plan is for. The defaults are one machine of eight H100 or H200."""
+
+    gpus: int = 8
+    """GPUs, over all machines."""
+    mfu: float = 0.35
+    """Share of the peak that the model's own operations reach; published CLIP runs: 0.04 to 0.39."""
+    peak_tflops: float = 989.0
+    """Dense bfloat16 TFLOP/s of a GPU: A100 312, H100 and H200 989, RTX 4090 165."""
+    gpu_memory_gib: float = 80.0
+    """Memory of a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1 or not 0 < self.mfu <= 1 or self.peak_tflops <= 0 or self.gpu_memory_gib <= 0:
+            raise ConfigError(
+                "plan: expected gpus of 1 or more, mfu in 0..1, positive peak_tflops and gpu_memory_gib, "
+                f"got {self.gpus}, {self.mfu}, {self.peak_tflops}, {self.gpu_memory_gib}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPart:
+    """A tower, or what is in neither. Numbers of parameters; those trained are decayed or not."""
+
+    part: str
+    trained: int
+    frozen: int
+    decayed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """The learning rate at a step, counted from 0, before the factors of towers and layers."""
+
+    step: int
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run's facts. Operations (FLOP) count a multiply-add as 2, and the three passes of a training step.
+
+    image_flops, text_flops: for one pair, a text at full length; a frozen tower counts its forward pass alone. Texts of
+    a locked tower are encoded once each, so text_flops stands for all epochs. memory: bytes of one GPU at the worst
+    moment, by part.
+    """
+
+    model: str
+    parts: tuple[PlannedPart, ...]
+    groups: tuple[TrainedRow, ...]
+    samples_per_epoch: int
+    epochs: float
+    batch_size: int
+    gpu_batch: int
+    accumulate: int
+    steps: int
+    samples_seen: int
+    rates: tuple[Rate, ...]
+    image_flops: float
+    text_flops: float | None
+    total_flops: float
+    strategy: str
+    memory: tuple[MemoryPart, ...]
+    cluster: Cluster
+    gpu_hours: float
+    samples_per_s: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of one GPU."""
+        return sum(part.num_bytes for part in self.memory)
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is less than the GPU's memory."""
+        return self.memory_bytes <= self.cluster.gpu_memory_gib * 2**30
+
+    @property
+    def hours(self) -> float:
+        """On all GPUs together."""
+        return self.gpu_hours / self.cluster.gpus
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, with the derived facts."""
+        return {**asdict(self), "memory_bytes": self.memory_bytes, "fits": self.fits, "hours": self.hours}
+
+
+def plan(config: TrainConfig, cluster: Cluster | None = None) -> Plan:
+    """The plan of a run on `cluster`. Nothing is trained, and no weights are read but a Hugging Face text encoder's.
+
+    Where the GPUs cannot share the batch evenly, the plan is that of the nearest batch that they can, and says so.
+    Raises ConfigError where a pattern of the config fits no parameter, or where the data set's size is needed
+    (data.epoch_samples is 0) and nothing is at data.path.
+    """
+    cluster = cluster or Cluster()
+    clip = shell(config)
+    rows = trained_table(clip, _groups(clip, config))
+    parts = tuple(_part(name, clip, rows) for name in PARTS)
+    trained = {part.part: part.trained > 0 for part in parts}
+
+    per_epoch, notes = _samples_per_epoch(config)
+    wanted, config = config.batch_size, shared_batch(config, cluster.gpus)
+    if config.batch_size != wanted:
+        notes.append(
+            f"{cluster.gpus} GPUs cannot share a batch of {wanted:,} evenly: this is the plan of "
+            f"{config.batch_size:,}; the run needs batch_size={config.batch_size}, or another number of GPUs"
+        )
+    steps = max(1, round(config.epochs * (per_epoch // config.batch_size)))
+    samples = steps * config.batch_size
+
+    image_flops = 2.0 * encoder_cost(config.model.image).tower.macs * (_PASSES if trained["image"] else 1)
+    text_flops = None
+    if isinstance(config.model.text, ClipTextConfig):
+        text_flops = 2.0 * text_cost(config.model.text).macs * (_PASSES if trained["text"] else 1)
+    else:
+        notes.append("operations of the Hugging Face text encoder are not counted")
+    num_texts = min(samples, per_epoch) if config.model.lock_text else samples
+    total = samples * image_flops + num_texts * (text_flops or 0.0)
+    gpu_seconds = total / (cluster.mfu * cluster.peak_tflops * 1e12)
+
+    strategy = _strategy(config, cluster)
+    if config.accumulate > 1:
+        notes.append("accumulation adds a forward pass, which takes time beside these operations: about a third more")
+    if config.parallel.checkpoint_blocks:
+        notes.append("recomputed blocks add a forward pass, which takes time beside these operations: a third more")
+    if config.parallel.compile_blocks:
+        notes.append("memory is that of eager blocks; compiled ones keep less")
+    if config.model.lock_text:
+        notes.append("each distinct text is encoded once; counted as one text a pair of an epoch, without repeats")
+    return Plan(
+        model=config.model.name,
+        parts=parts,
+        groups=tuple(rows),
+        samples_per_epoch=per_epoch,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        gpu_batch=config.batch_size // cluster.gpus,
+        accumulate=config.accumulate,
+        steps=steps,
+        samples_seen=samples,
+        rates=tuple(Rate(step=step, lr=config.optim.lr_at(step, steps)) for step in _rate_steps(steps)),
+        image_flops=image_flops,
+        text_flops=text_flops,
+        total_flops=total,
+        strategy=strategy,
+        memory=memory_parts(clip, config, gpus=cluster.gpus, strategy=strategy),
+        cluster=cluster,
+        gpu_hours=gpu_seconds / 3600,
+        samples_per_s=samples / gpu_seconds * cluster.gpus,
+        notes=tuple(notes),
+    )
+
+
+def shell(config: TrainConfig) -> Clip:
+    """The model of a run on the meta device, with what does not train frozen: names and shapes, no numbers."""
+    if isinstance(config.model.text, HuggingFaceTextConfig):  # made from files
+        with torch.random.fork_rng(devices=[]):
+            clip = config.model.build().to("meta")
+    else:
+        with torch.device("meta"):
+            clip = config.model.build()
+    freeze(clip, config.optim.freeze)
+    return clip
+
+
+def _groups(clip: Clip, config: TrainConfig) -> list[dict[str, Any]]:
+    optim = config.optim
+    return parameter_groups(
+        clip,
+        weight_decay=optim.weight_decay,
+        no_decay=optim.no_decay,
+        image_lr_scale=optim.image_lr_scale,
+        text_lr_scale=optim.text_lr_scale,
+        layer_decay=optim.layer_decay,
+        text_layer_decay=optim.text_layer_decay,
+        extra={"logit_bias": torch.nn.Parameter(torch.empty((), device="meta"))}
+        if config.loss.kind == "sigmoid"
+        else {},
+    )
+
+
+def _part(name: str, clip: Clip, rows: Sequence[TrainedRow]) -> PlannedPart:
+    own = [row for row in rows if row.part == name]
+    return PlannedPart(
+        part=name,
+        trained=sum(row.num_parameters for row in own if row.is_trained),
+        frozen=sum(row.num_parameters for row in own if not row.is_trained),
+        decayed=sum(row.num_parameters for row in own if row.is_trained and row.weight_decay > 0),
+    )
+
+
+def _samples_per_epoch(config: TrainConfig) -> tuple[int, list[str]]:
+    if config.data.epoch_samples:
+        return config.data.epoch_samples, []
+    if not Path(config.data.path).exists() and "{" not in config.data.path and "*" not in config.data.path:
+        raise ConfigError(
+            f"data.path: {config.data.path} is not there, so the length of the run is not known; set it, or "
+            "data.epoch_samples to the number of pairs"
+        )
+    source = open_source(
+        config.data.path,
+        split=config.data.split,
+        image_column=config.data.image_column,
+        text_column=config.data.text_column,
+    )
+    return len(source), [f"{source.name} has {len(source):,} usable pairs, broken images not yet looked for"]
+
+
+def _rate_steps(steps: int) -> list[int]:
+    """NUM_RATES steps from the first to the last, evenly; fewer where the run has fewer."""
+    count = min(NUM_RATES, steps)
+    return [round(index * (steps - 1) / max(count - 1, 1)) for index in range(count)]
+
+
+def _strategy(config: TrainConfig, cluster: Cluster) -> Literal["none", "ddp", "fsdp"]:
+    if cluster.gpus == 1:
+        return "none"
+    return "fsdp" if config.parallel.strategy == "fsdp" else "ddp"
+
+
+def shared_batch(config: TrainConfig, gpus: int) -> TrainConfig:
+    """`config` with the nearest global batch that `gpus` can share evenly, and cut into `accumulate` parts each."""
+    if config.batch_size % gpus == 0:
+        return config
+    unit = gpus * config.accumulate
+    return replace(config, batch_size=max(1, round(config.batch_size / unit)) * unit)

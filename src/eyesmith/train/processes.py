@@ -1,0 +1,105 @@
+"""The processes of one run, as torchrun starts them: who this is, and what must happen once or everywhere."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+
+from eyesmith.errors import ConfigError
+
+Result = TypeVar("Result")
+TIMEOUT = timedelta(minutes=60)  # of one exchange: the first process may measure or write while the others wait
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process among `size` of them. `local_rank` counts those of one machine, and chooses the device."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one process that writes."""
+        return self.rank == 0
+
+    def device(self) -> torch.device:
+        """This process's CUDA device, else the CPU."""
+        return torch.device("cuda", self.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+    def share(self, batch_size: int) -> slice:
+        """The rows of a global batch that are this process's. Raises ConfigError unless the batch divides."""
+        if batch_size % self.size:
+            raise ConfigError(
+                f"batch_size: {self.size} processes cannot share {batch_size} pairs evenly; take a multiple of them"
+            )
+        own = batch_size // self.size
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set in any process; every process must call it at the same point."""
+        if self.size == 1:
+            return flag
+        found = torch.tensor(float(flag), device=self.device())
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return bool(found)
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def once(self, action: Callable[[], Result]) -> Result:
+        """Run `action` in the first process and give its result, or its error, to all; the result must pickle."""
+        if self.size == 1:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = action()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return cast(Result, outcome[0])
+
+    @contextmanager
+    def first_on_each_machine(self) -> Iterator[None]:
+        """The block runs in one process of each machine first, then in the others: what one makes, they find."""
+        if self.local_rank:
+            self.wait()
+        try:
+            yield
+        finally:
+            if not self.local_rank:
+                self.wait()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world of this process. Joins the others where torchrun started them, and leaves them at the end.
+
+    A process group that exists already is used and kept. Exchanges go over NCCL on CUDA devices, over gloo on CPUs.
+    """
+    is_ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not is_ours and not dist.is_initialized():
+        yield World()
+        return
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if is_ours:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    world = World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank)
+    try:
+        yield world
+    finally:
+        if is_ours:
+            dist.destroy_process_group()

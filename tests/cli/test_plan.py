@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+
+import pytest
+
+
+def test_a_plan_is_printed_and_nothing_is_run(eyesmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("--plan", "--plan.gpus", "4", "--plan.mfu=0.5", "plan.peak_tflops=312", "data.epoch_samples=64000")
+    status, out, err = eyesmith("train", "debug", *words, "epochs=2")
+    assert (status, err) == (0, "")
+    assert "1,000 steps of 128 pairs (32 a GPU): 128,000 pairs, 2 x 64,000" in out
+    assert "0.5 of 312 TFLOP/s" in out
+    assert "fits into 80 GiB" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_as_json(eyesmith) -> None:
+    status, out, _ = eyesmith("train", "debug", "--plan", "--json", "data.epoch_samples=64000", "--plan.gpus=1")
+    content = json.loads(out)
+    assert status == 0
+    assert (content["steps"], content["cluster"]["gpus"], content["strategy"]) == (1000, 1, "none")
+    assert len(content["rates"]) == 10
+
+
+def test_factors_of_layers_are_shown(eyesmith) -> None:
+    words = ("data.epoch_samples=64000", "optim.layer_decay=0.5", "optim.freeze=text.*")
+    _, out, _ = eyesmith("train", "debug", "--plan", *words)
+    assert "factors on the rate" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--plan.gpus", "4"), "go with --plan"),
+        (("--json",), "go with --plan"),
+        (("--plan", "--plan.gpu", "4"), "did you mean gpus"),
+        (("--plan", "--plan.mfu"), "--plan.mfu: expected a value"),
+        (("--plan", "plan.mfu=2"), "mfu in 0..1"),
+        (("--plan", "optim.freeze=txt.*", "data.epoch_samples=64000"), "optim.freeze: no parameter fits"),
+        (("--plan",), "data.epoch_samples"),
+        (("--from", "nowhere"), "no such run folder"),
+    ],
+)
+def test_a_mistake_is_said(eyesmith, tmp_path: Path, monkeypatch, words: tuple[str, ...], says: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = eyesmith("train", "debug", *words)
+    assert status == 2
+    assert says in err
+
+
+def test_recipes_are_listed_by_what_they_are_for(eyesmith) -> None:
+    status, out, _ = eyesmith("train", "--help")
+    assert status == 0
+    for name in ("finetune", "vitamin-s-128m", "vitamin-b-ltt-1280m", "vitamin-xl-40b", "convnext-xl-512m"):
+        assert name in out
+    assert max(map(len, out.splitlines())) <= 130
+
+
+def test_weights_bring_their_model(eyesmith, run_folder: Path) -> None:
+    words = ("--from", run_folder, "--plan", "--json", "data.epoch_samples=2560")
+    status, out, _ = eyesmith("train", "finetune", *words)
+    assert (status, json.loads(out)["model"]) == (0, "ViTamin-Nano")
+
+
+def test_models_are_averaged(eyesmith, run_folder: Path, photos: Path, tmp_path: Path) -> None:
+    status, out, _ = eyesmith("average", tmp_path / "mean", run_folder, run_folder, "--data", photos, "--json")
+    content = json.loads(out)
+    assert (status, content["score"]) == (0, content["tried"][0]["score"])
+    assert eyesmith("verify", tmp_path / "mean")[0] == 0
+    assert eyesmith("average", tmp_path / "mean", run_folder, run_folder)[2].endswith("choose another folder\n")
+    for words, says in (
+        ((run_folder,), "2 or more"),
+        ((run_folder, run_folder, "--method", "greedy"), "needs data"),
+        ((run_folder, run_folder, "--method", "wise_ft", "--alpha", "0.2", "0.4"), "several and data"),
+        ((run_folder, run_folder, run_folder, "--method", "wise_ft"), "expected 2 models"),
+    ):
+        status, _, err = eyesmith("average", tmp_path / "other", *words)
+        assert status == 2
+        assert says in err
+    status, out, _ = eyesmith(
+        "average", tmp_path / "w", run_folder, run_folder, "--method", "wise_ft", "--alpha", "0.2"
+    )
+    assert status == 0
+    assert "at 0.2" in out

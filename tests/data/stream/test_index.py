@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+
+from eyesmith.data.stream import index as index_module
+from eyesmith.data.stream.index import CLS, IMAGE, JSON, TXT, shard_index
+
+
+def content(path: Path, place: np.ndarray) -> bytes:
+    offset, size = place.tolist()
+    return path.read_bytes()[offset : offset + size]
+
+
+def test_an_index_says_where_every_member_lies(tmp_path, tar, pair) -> None:
+    members = [*pair("a/b/000", 0, cls=b"3"), *pair("a/b/001", 1, json=b""), *pair("x.y/é2", 2, webp=b"not read")]
+    path = tar(tmp_path / "s.tar", members)
+    found = shard_index(path)
+    assert found.keys == ["a/b/000", "a/b/001", "x.y/é2"]
+    assert not found.broken
+    stored = dict(members)
+    assert content(path, found.places[0, IMAGE]) == stored["a/b/000.jpg"]
+    assert content(path, found.places[0, JSON]) == stored["a/b/000.json"]
+    assert content(path, found.places[0, CLS]) == b"3"
+    assert found.places[1, JSON, 1] == found.places[1, CLS, 1] == -1
+    assert content(path, found.places[1, TXT]) == b"caption 1"
+    assert content(path, found.places[2, IMAGE]) == b"not read"  # webp before jpg, as everywhere
+
+
+def test_an_index_is_read_again_until_the_shard_changes(tmp_path, tar, pair, monkeypatch) -> None:
+    path = tar(tmp_path / "s.tar", pair("0", 0))
+    first = shard_index(path)
+    monkeypatch.setattr(index_module, "_read", None)  # calling it would fail
+    again = shard_index(path)
+    assert again.keys == first.keys
+    np.testing.assert_array_equal(again.places, first.places)
+    monkeypatch.undo()
+    kept = next(tmp_path.joinpath("own").glob("*.npz"), None)
+    assert kept is None
+    tar(path, [*pair("0", 0), *pair("1", 1)])
+    assert shard_index(path, folder=tmp_path / "own").keys == ["0", "1"]
+    (kept,) = tmp_path.joinpath("own").glob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:50])
+    assert shard_index(path, folder=tmp_path / "own").keys == ["0", "1"]
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path, tar, pair) -> None:
+    members = [
+        *pair("0", 0),
+        *pair("1", 1, jpg=b""),
+        *pair("2", 2, txt=b"", json=b""),
+        *pair("3", 3, txt=b"", json=b""),
+        ("0.txt", b"again"),
+        (".hidden", b"x"),
+        ("4.npy", b"no part of a pair"),
+    ]
+    found = shard_index(tar(tmp_path / "s.tar", members))
+    assert found.keys == ["0"]
+    assert found.broken == {"missing_image": 1, "missing_text": 2, "duplicate_key": 1}
+    assert found.first["missing_text"][0] == "2"
+    assert shard_index(tmp_path / "s.tar").broken == found.broken
+    assert shard_index(tmp_path / "s.tar").first == found.first
+
+
+def test_damaged_shards_give_what_stands_before_the_damage(tmp_path, tar, pair) -> None:
+    whole = tar(tmp_path / "whole.tar", [part for i in range(4) for part in pair(f"{i}", i)]).read_bytes()
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: len(whole) // 2])
+    found = shard_index(cut)
+    assert 0 < len(found) < 4
+    assert found.broken["truncated_tar"] == 1
+    for name, data in (("empty.tar", b""), ("text.tar", b"version https://git-lfs" * 100)):
+        (tmp_path / name).write_bytes(data)
+        assert shard_index(tmp_path / name).broken == {"unreadable_shard": 1}
+    assert shard_index(tmp_path / "none.tar").broken == {"unreadable_shard": 1}
+    assert len(shard_index(tmp_path / "none.tar")) == 0

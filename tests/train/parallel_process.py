@@ -1,0 +1,132 @@
+"""One process of several: `parallel_process.py FOLDER` trains five steps in each way and leaves the weights there.
+
+All ways meet in one set of processes, because starting one takes seconds. RANK and the like are set as torchrun does.
+"""
+
+import shutil
+import sys
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eyesmith.images import PreprocessConfig
+from eyesmith.losses import LossConfig
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.train import Batch, DataConfig, OptimConfig, ParallelConfig, TrainConfig, World, joined, new_state, train
+from eyesmith.train.checkpoint import consolidate
+
+STEPS, ROWS, SIZE = 5, 8, (32, 32)
+WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
+
+BASE = TrainConfig(
+    model=ClipConfig(
+        name="tiny",
+        image=ViTaminConfig(
+            image_size=SIZE, widths=(8, 16, 32), depths=(1, 1, 2), num_heads=2, embed_dim=16, drop_path_prob=0.4
+        ),
+        text=ClipTextConfig(width=16, depth=2, heads=2, embed_dim=16, context_len=16),
+        preprocess=PreprocessConfig(image_size=SIZE),
+    ),
+    data=DataConfig(path="none"),
+    optim=OptimConfig(peak_lr=3e-3, eps=1e-3, ema_decay=0.5, clip_norm=2.0, layer_decay=0.9, text_lr_scale=0.5),
+    batch_size=ROWS,
+    epochs=1,
+    precision="fp32",
+)
+WAYS: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "ddp, parts, recomputed": {"accumulate": 2, "checkpoint_blocks": True},
+    "fsdp": {"strategy": "fsdp"},
+    "fsdp, parts, recomputed": {"strategy": "fsdp", "accumulate": 2, "checkpoint_blocks": True},
+    "fsdp, sigmoid": {"strategy": "fsdp", "loss": LossConfig(kind="sigmoid")},
+}
+
+
+def config_of(way: str) -> TrainConfig:
+    """The config of one way to train."""
+    changes = dict(WAYS[way])
+    parallel = {name: changes.pop(name) for name in ("strategy", "checkpoint_blocks") if name in changes}
+    return replace(BASE, parallel=ParallelConfig(**parallel), **changes)
+
+
+@dataclass
+class Plan:
+    """An epoch is all there is."""
+
+    steps_per_epoch: int = STEPS
+
+
+class RandomBatches:
+    """Pictures of noise and random captions; every process makes all rows and keeps its own."""
+
+    def __init__(self, world: World) -> None:
+        self._own = world.share(ROWS)
+        self.plan = Plan()
+        self.skipped: list[Any] = []
+
+    def captions(self) -> list[str]:
+        """None are needed: no tower is locked."""
+        return []
+
+    def batch(self, step: int) -> Batch:
+        """One row of the first process is left out in step 2, as a broken picture would be."""
+        draws = torch.Generator().manual_seed(step)
+        pixels = torch.randint(0, 256, (ROWS, 3, *SIZE), dtype=torch.uint8, generator=draws)
+        words = torch.randint(0, len(WORDS), (ROWS, 4), generator=draws)
+        texts = [" ".join(WORDS[word] for word in row[: 2 + i % 3]) for i, row in enumerate(words)]
+        rows = torch.arange(ROWS)[self._own]
+        if step == 2:
+            rows = rows[rows != 1]
+        return Batch(
+            pixels=pixels[rows], texts=[texts[row] for row in rows], labels=None, keys=tuple(map(str, rows)), rows=rows
+        )
+
+
+def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tuple[dict[str, Tensor], list[float]]:
+    """Whole weights and averages after all steps, and the losses; saved half way and at the end below `folder`."""
+    torch.manual_seed(0)
+    clip = config.model.build()
+    state = new_state(clip, config, world)
+    losses: list[float] = []
+
+    def note(state: Any, facts: Any) -> None:
+        losses.append(facts.loss)
+        if folder is not None and facts.step in (3, STEPS):
+            state.save(folder, in_background=facts.step == 3)
+
+    train(state, clip, RandomBatches(world), config, bank=None, hooks=[note])
+    state.finish_saving()
+    state.take_average()
+    whole = state.whole_model()
+    assert isinstance(whole, Clip)
+    found = {name: value.detach().clone() for name, value in whole.state_dict().items()}
+    return found | {name: value.detach().clone() for name, value in state.extra.items()}, losses
+
+
+def main() -> None:
+    """Train in every way."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    # torch's own use of names that it renames
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
+    root = Path(sys.argv[1])
+    with joined() as world:
+        for number, way in enumerate(WAYS):
+            folder = root / str(number)
+            weights, losses = trained(config_of(way), world, folder)
+            if world.is_first:
+                torch.save({"weights": weights, "losses": losses}, root / f"{number}.pt")
+                if way == "fsdp":  # one file of it beside the parts
+                    shutil.copytree(folder, root / "one")
+                    consolidate(root / "one")
+            world.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import parallel_process as ways
+import pytest
+import torch
+
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.train import ParallelConfig, World, new_state
+from eyesmith.train.parallel import choose_strategy
+
+
+def start_processes(arguments: list[str], world_size: int) -> list[subprocess.Popen[bytes]]:
+    """Processes with the environment that torchrun gives them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
+    return [
+        subprocess.Popen([sys.executable, *arguments], env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(world_size)
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes reached, in every way."""
+    root = tmp_path_factory.mktemp("ways")
+    processes = start_processes([str(Path(ways.__file__)), str(root)], 2)
+    try:
+        assert [process.wait(timeout=400) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return root
+
+
+@pytest.mark.parametrize("way", ways.WAYS)
+def test_two_processes_reach_the_weights_of_one(folder: Path, way: str) -> None:
+    one, losses = ways.trained(ways.config_of(way), World())
+    two = torch.load(folder / f"{list(ways.WAYS).index(way)}.pt", weights_only=True)
+    assert two["losses"] == pytest.approx(losses, rel=1e-5)
+    assert two["weights"].keys() == one.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two["weights"][name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_batch_in_parts_is_the_batch_as_a_whole() -> None:
+    whole, losses = ways.trained(ways.config_of("ddp"), World())
+    parts, losses_of_parts = ways.trained(ways.config_of("ddp, parts, recomputed"), World())
+    assert losses_of_parts == pytest.approx(losses, rel=1e-5)
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("place", ["2", "one"])
+def test_a_state_in_parts_is_read_by_one_process(folder: Path, place: str) -> None:
+    """As it is, and as the one file of it."""
+    assert (folder / place / "state" / "last.pt").is_file() == (place == "one")
+    torch.manual_seed(1)
+    clip = ways.BASE.model.build()
+    state = new_state(clip, ways.config_of("fsdp"))
+    state.load(folder / place)
+    assert state.step == ways.STEPS
+    assert len(state.optimizer.state) == len(state.trained())
+    state.take_average()
+    expected = torch.load(folder / "2.pt", weights_only=True)["weights"]
+    for name, value in clip.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_only_the_newest_state_stays(folder: Path) -> None:
+    assert [path.name for path in (folder / "2" / "state").iterdir()] == ["step-00000005"]
+
+
+def test_a_damaged_state_in_parts_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "2", tmp_path / "run")
+    part = next((tmp_path / "run").glob("state/*/*.distcp"))
+    part.write_bytes(part.read_bytes()[:100])
+    state = new_state(ways.BASE.model.build(), ways.config_of("fsdp"))
+    with pytest.raises(CheckpointError, match="step-00000005: cannot be read"):
+        state.load(tmp_path / "run")
+
+
+def test_a_strategy_is_chosen_by_the_number_of_processes() -> None:
+    assert choose_strategy("auto", World()) == "none"
+    assert choose_strategy("fsdp", World()) == "none"
+    assert choose_strategy("auto", World(size=2)) == "ddp"
+    assert choose_strategy("fsdp", World(size=2)) == "fsdp"
+    with pytest.raises(ConfigError, match=r"2 processes were started and 'none'"):
+        choose_strategy("none", World(size=2))
+
+
+def test_a_batch_must_divide() -> None:
+    assert World(rank=1, size=4).share(8) == slice(2, 4)
+    with pytest.raises(ConfigError, match="3 processes cannot share 8 pairs evenly"):
+        World(size=3).share(8)
+
+
+def test_recomputing_blocks_changes_no_gradient() -> None:
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        clip = ways.BASE.model.build().train()
+        state = new_state(clip, ways.replace(ways.BASE, parallel=ParallelConfig(checkpoint_blocks=recompute)))
+        torch.manual_seed(1)
+        clip.image_features(torch.zeros(2, 3, *ways.SIZE, dtype=torch.uint8)).square().sum().backward()
+        found.append([value.grad for value in state.trained().values() if value.grad is not None])
+    for plain, recomputed in zip(*found, strict=True):
+        assert torch.equal(plain, recomputed)
