@@ -3,7 +3,6 @@
 What is here is torch's own: its wrappers see one module, `Towers`, whose forward gives all that a loss needs.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -127,18 +126,16 @@ class Parallel:
 
     def clip_grad_norm(self, parameters: Mapping[str, Tensor], max_norm: float) -> Tensor:
         """L2 norm of all gradients [], equal in every process; above max_norm (0: never) they are scaled down to it."""
-        limit = max_norm or math.inf
-        if self.strategy != "fsdp":
-            return nn.utils.clip_grad_norm_(parameters.values(), limit)
         grads = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
         whole = [grad for grad in grads if not is_part(grad)]
         parts = [cast(Any, grad).to_local() for grad in grads if is_part(grad)]
-        squares = nn.utils.get_total_norm(parts).square()
-        dist.all_reduce(squares)
-        norm = (squares + nn.utils.get_total_norm(whole).square()).sqrt()
-        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-        for grad in (*whole, *parts):
-            grad.mul_(factor)
+        norm = nn.utils.get_total_norm(whole)
+        if parts:
+            squares = nn.utils.get_total_norm(parts).square()
+            dist.all_reduce(squares)
+            norm = (norm.square() + squares).sqrt()
+        if max_norm:  # else a pass over all gradients for nothing
+            torch._foreach_mul_([*whole, *parts], (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
     def whole(self) -> Clip:
