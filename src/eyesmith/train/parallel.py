@@ -135,7 +135,9 @@ class Parallel:
             dist.all_reduce(squares)
             norm = (norm.square() + squares).sqrt()
         if max_norm:  # else a pass over all gradients for nothing
-            torch._foreach_mul_([*whole, *parts], (max_norm / (norm + 1e-6)).clamp(max=1.0))
+            factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+            for grad in (*whole, *parts):
+                grad.mul_(factor)
         return norm
 
     def whole(self) -> Clip:
