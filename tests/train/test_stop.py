@@ -1,9 +1,18 @@
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from eyesmith.train import StopSignal
+
+
+@pytest.fixture(autouse=True)
+def _interrupt_as_usual() -> Iterator[None]:
+    """Python's own handler: a process started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_the_first_signal_raises_a_flag_and_the_second_acts() -> None:
