@@ -1,4 +1,4 @@
-"""On one GPU: images a second and share of the peak, beside timm compiled with the same weights in the same run."""
+"""On one GPU: inference beside timm compiled, with the same weights in the same run; then training (gpu_training)."""
 
 import gc
 import statistics
@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.flops import peak_flops
 from bench.pairs import Row
 from eyesmith.errors import EyesmithError
 from eyesmith.models.acceleration import Scope, prepare_for_inference
@@ -21,6 +20,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
 from eyesmith.models.vitamin.weights import from_timm
+from eyesmith.train.utilisation import peak_flops
 
 DTYPE = torch.bfloat16
 NUM_CHECKED = 32  # images whose features are compared with those of float64
@@ -69,7 +69,10 @@ def rows() -> list[Row]:
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True  # both sides get the fastest convolutions there are
     try:
-        return inference_rows(CASES, Plan())
+        from bench.gpu_training import CASES as STEPS
+        from bench.gpu_training import StepPlan, training_rows
+
+        return inference_rows(CASES, Plan()) + training_rows(STEPS, StepPlan())
     finally:
         torch.backends.cudnn.benchmark = before
 
@@ -86,7 +89,7 @@ def inference_rows(cases: Sequence[Case], plan: Plan) -> list[Row]:
             found.append(row)
             took_s = time.perf_counter() - start
             print(f"{row.row}: {row.ours:.4g} against {row.theirs:.4g} {row.unit} ({took_s:.0f} s)", file=sys.stderr)
-        _forget(plan.device)
+        forget(plan.device)
     return found
 
 
@@ -208,7 +211,8 @@ def _timm_version() -> str:
     return f"timm {timm.__version__}"
 
 
-def _forget(device: str) -> None:
+def forget(device: str) -> None:
+    """Free what compiled graphs and dropped models hold."""
     torch.compiler.reset()
     gc.collect()
     if torch.device(device).type == "cuda":

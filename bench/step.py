@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -29,15 +30,26 @@ from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
 from eyesmith.models.timm import TimmConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.weights import from_open_clip
-from eyesmith.train import Batch, DataConfig, OptimConfig, TrainConfig, new_state, train
+from eyesmith.train import Batch, DataConfig, OptimConfig, ParallelConfig, TrainConfig, new_state, train
 
-Name = Literal["vit_b32", "vitamin_s"]
+Name = Literal["vitamin_s", "vitamin_b", "vitamin_l", "vit_b32", "vit_b16", "vit_l14"]
 BATCH = 16
 ACCUMULATE, PART = 8, 8  # parts of a step, pairs in each
 LR, DECAY, BETAS, EPS = 1e-5, 0.2, (0.9, 0.98), 1e-6
 BOUND = 1e-4  # of the losses of each step, relative
-TITLES = {"vit_b32": "ViT-B/32", "vitamin_s": "ViTamin-S"}
-PEERS = {"vit_b32": "ViT-B-32", "vitamin_s": "ViTamin-S"}
+PEERS: dict[Name, str] = {
+    "vitamin_s": "ViTamin-S",
+    "vitamin_b": "ViTamin-B",
+    "vitamin_l": "ViTamin-L",
+    "vit_b32": "ViT-B-32",
+    "vit_b16": "ViT-B-16",
+    "vit_l14": "ViT-L-14",
+}
+TIMM = {
+    "vit_b32": "vit_base_patch32_clip_224",
+    "vit_b16": "vit_base_patch16_clip_224",
+    "vit_l14": "vit_large_patch14_clip_224",
+}
 
 
 def rows() -> list[Row]:
@@ -47,25 +59,37 @@ def rows() -> list[Row]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures [B, 3, 224, 224] uint8 and their captions."""
+    """Pictures [B, 3, H, W] uint8 and their captions."""
 
     pixels: Tensor
     texts: list[str]
 
 
-def pairs(seed: int, count: int) -> Pairs:
+def pairs(seed: int, count: int, *, image_size: tuple[int, int] = (224, 224), device: str = "cpu") -> Pairs:
     """Noise for pictures, which costs as much as any; captions of real length, no two equal."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     texts = list(dict.fromkeys(captions(2 * count, seed)))[:count]
-    return Pairs(torch.randint(0, 256, (count, 3, 224, 224), dtype=torch.uint8, generator=generator), texts)
+    shape = (count, 3, *image_size)
+    return Pairs(torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator, device=device), texts)
 
 
 class Ours:
     """Our loop, a step at each call."""
 
-    def __init__(self, name: Name, weights: dict[str, Tensor], *, batch_size: int, accumulate: int) -> None:
-        clip = _config(name).build()
+    def __init__(
+        self,
+        config: ClipConfig,
+        weights: dict[str, Tensor],
+        *,
+        batch_size: int,
+        accumulate: int = 1,
+        device: str = "cpu",
+        precision: Literal["fp32", "bf16"] = "fp32",
+        compile_blocks: bool = False,
+    ) -> None:
+        clip = config.build()
         clip.load_state_dict(weights)
+        clip.to(device)
         self._config = TrainConfig(
             model=clip.config,
             data=DataConfig(path="none"),
@@ -73,9 +97,10 @@ class Ours:
             batch_size=batch_size,
             accumulate=accumulate,
             epochs=1e6,
-            precision="fp32",
+            precision=precision,
+            parallel=ParallelConfig(compile_blocks=compile_blocks),
         )
-        self._clip = clip
+        self.clip = clip
         self._state = new_state(clip, self._config)
         self._pairs: Pairs | None = None
         self.plan, self.skipped = self, []
@@ -101,7 +126,7 @@ class Ours:
         found: list[float] = []
         train(
             self._state,
-            self._clip,
+            self.clip,
             self,
             self._config,
             bank=None,
@@ -112,12 +137,14 @@ class Ours:
 
 
 class Theirs:
-    """The body of open_clip 3.3's train_one_epoch, without data, logging and precision choices."""
+    """The body of open_clip 3.3's train_one_epoch, without data and logging."""
 
-    def __init__(self, model: Any, *, accumulate: int) -> None:
+    def __init__(self, model: Any, *, accumulate: int = 1, precision: Literal["fp32", "bf16"] = "fp32") -> None:
         import open_clip
 
         self._model = model.train()
+        device = model.logit_scale.device
+        self._autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=precision == "bf16")
         self._loss = open_clip.ClipLoss()
         self._accumulate = accumulate
         plain = [p for n, p in model.named_parameters() if p.ndim < 2 or "logit_scale" in n]
@@ -135,14 +162,15 @@ class Theirs:
         return loss.item()
 
     def _whole(self, images: Tensor, ids: Tensor) -> Tensor:
-        loss: Any = sum(self._loss(**self._model(images, ids), output_dict=True).values())
+        with self._autocast():
+            loss: Any = sum(self._loss(**self._model(images, ids), output_dict=True).values())
         loss.backward()
         return loss
 
     def _in_parts(self, images: Tensor, ids: Tensor) -> Tensor:
         kept_images, kept_ids = images.chunk(self._accumulate), ids.chunk(self._accumulate)
         kept: dict[str, list[Tensor]] = {}
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast():
             for part_images, part_ids in zip(kept_images, kept_ids, strict=True):
                 out = self._model(part_images, part_ids)
                 for key in ("image_features", "text_features"):
@@ -150,26 +178,32 @@ class Theirs:
         self._optimizer.zero_grad()
         loss: Any = None
         for j in range(self._accumulate):
-            out = self._model(kept_images[j], kept_ids[j])
-            scale = out.pop("logit_scale")
-            inputs = {key: torch.cat([*parts[:j], out[key], *parts[j + 1 :]]) for key, parts in kept.items()}
-            loss = sum(self._loss(**inputs, logit_scale=scale, output_dict=True).values())
+            with self._autocast():
+                out = self._model(kept_images[j], kept_ids[j])
+                scale = out.pop("logit_scale")
+                inputs = {key: torch.cat([*parts[:j], out[key], *parts[j + 1 :]]) for key, parts in kept.items()}
+                loss = sum(self._loss(**inputs, logit_scale=scale, output_dict=True).values())
             loss.backward()
         return loss
 
 
-def _config(name: Name) -> ClipConfig:
-    if name == "vitamin_s":
-        return override(named("ViTamin-S"), {"image.drop_path_prob": 0.0})  # the same draws cannot be had in both
+def config(name: Name) -> ClipConfig:
+    """Our config of a model, without drop path: the same draws cannot be had in both."""
+    if name not in TIMM:
+        return override(named(PEERS[name]), {"image.drop_path_prob": 0.0})
+    text = ClipTextConfig(width=512, depth=12, heads=8, embed_dim=512)
+    if name == "vit_l14":
+        text = ClipTextConfig(width=768, depth=12, heads=12, embed_dim=768)
     return ClipConfig(
-        name="ViT-B-32",
-        image=TimmConfig(model_name="vit_base_patch32_clip_224", embed_dim=512, pooling="token"),
-        text=ClipTextConfig(width=512, depth=12, heads=8, embed_dim=512),
+        name=PEERS[name],
+        image=TimmConfig(model_name=TIMM[name], embed_dim=text.embed_dim, pooling="token"),
+        text=text,
         preprocess=PreprocessConfig(image_size=(224, 224)),
     )
 
 
-def _peer_model(name: Name) -> Any:
+def peer_model(name: Name) -> Any:
+    """open_clip's model of the same shape, random weights, no drop path."""
     ensure_torchvision()
     import open_clip
 
@@ -181,14 +215,14 @@ def _peer_model(name: Name) -> Any:
     return model
 
 
-def _our_weights(name: Name, peer: Any) -> dict[str, Tensor]:
+def our_weights(name: Name, peer: Any) -> dict[str, Tensor]:
     """open_clip's weights under our names."""
     state = {key: value.clone() for key, value in peer.state_dict().items()}
-    if name == "vitamin_s":
-        return from_open_clip(state, _config(name))
+    if name not in TIMM:
+        return from_open_clip(state, config(name))
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    encoder: Any = _config(name).image.build()
+    encoder: Any = config(name).image.build()
     backbone = checkpoint_filter_fn(
         {key: value for key, value in state.items() if key.startswith("visual.")}, encoder.backbone
     )
@@ -198,22 +232,23 @@ def _our_weights(name: Name, peer: Any) -> dict[str, Tensor]:
     return ours | {"logit_scale": state["logit_scale"]}
 
 
-def _ready(given: Pairs) -> tuple[Tensor, Tensor]:
-    """What open_clip's loader hands over."""
+def ready(given: Pairs) -> tuple[Tensor, Tensor]:
+    """What open_clip's loader hands over, on the device of the pictures."""
     import open_clip
 
     clip = PreprocessConfig(image_size=(224, 224))
-    return normalize(given.pixels, clip.mean, clip.std), open_clip.get_tokenizer("ViT-B-32")(given.texts)
+    ids = open_clip.get_tokenizer("ViT-B-32")(given.texts)
+    return normalize(given.pixels, clip.mean, clip.std), ids.to(given.pixels.device)
 
 
 def _step(name: Name) -> Row:
-    peer = _peer_model(name)
-    ours = Ours(name, _our_weights(name, peer), batch_size=BATCH, accumulate=1)
-    theirs = Theirs(peer, accumulate=1)
+    peer = peer_model(name)
+    ours = Ours(config(name), our_weights(name, peer), batch_size=BATCH)
+    theirs = Theirs(peer)
 
     def inputs(seed: int) -> tuple[Pairs, Tensor, Tensor]:
         given = pairs(seed, BATCH)
-        return given, *_ready(given)
+        return given, *ready(given)
 
     return speed(
         f"{name}_step",
@@ -223,8 +258,8 @@ def _step(name: Name) -> Row:
         equal=_equal,
         count=BATCH,
         unit="pairs/s",
-        peer=_peer(),
-        note=f"{TITLES[name]}, batch {BATCH}, captions of 5 to 25 words, fp32, AdamW, {torch.get_num_threads()} "
+        peer=peer_title(),
+        note=f"{PEERS[name]}, batch {BATCH}, captions of 5 to 25 words, fp32, AdamW, {torch.get_num_threads()} "
         f"threads; losses of every step equal within {BOUND} relative",
         num_pairs=7,
         num_warmups=2,
@@ -248,8 +283,8 @@ def _memory(name: Name) -> Row:
         low=ratio,
         high=ratio,
         equal=all(_equal(ours, theirs) for ours, theirs in zip(losses["ours"], losses["theirs"], strict=True)),
-        peer=f"{_peer()} --accum-freq {ACCUMULATE}",
-        note=f"{TITLES[name]}, {ACCUMULATE} parts of {PART} pairs, fp32, a fresh process a side: weights, moments, "
+        peer=f"{peer_title()} --accum-freq {ACCUMULATE}",
+        note=f"{PEERS[name]}, {ACCUMULATE} parts of {PART} pairs, fp32, a fresh process a side: weights, moments, "
         "gradients, inputs and activations at their highest",
     )
 
@@ -261,16 +296,16 @@ def _peak(who: str, name: Name) -> tuple[float, list[float]]:
 
     empty_mib = _status_mib("VmRSS")
     count = PART * ACCUMULATE
-    peer = _peer_model(name)
-    weights = _our_weights(name, peer)  # both sides pay for the libraries
+    peer = peer_model(name)
+    weights = our_weights(name, peer)  # both sides pay for the libraries
     step: Callable[[Pairs], float]
     if who == "ours":
         del peer
-        ours = Ours(name, weights, batch_size=count, accumulate=ACCUMULATE)
+        ours = Ours(config(name), weights, batch_size=count, accumulate=ACCUMULATE)
         step = ours
     else:
         theirs = Theirs(peer, accumulate=ACCUMULATE)
-        step = lambda given: theirs(*_ready(given))  # noqa: E731
+        step = lambda given: theirs(*ready(given))  # noqa: E731
     del weights
     losses = [step(pairs(0, count))]
     Path("/proc/self/clear_refs").write_text("5")
@@ -283,7 +318,8 @@ def _equal(ours: float, theirs: float) -> bool:
     return math.isclose(ours, theirs, rel_tol=BOUND)
 
 
-def _peer() -> str:
+def peer_title() -> str:
+    """What is measured beside ours."""
     return f"open_clip {version('open_clip_torch')}, its own loop"
 
 

@@ -155,6 +155,14 @@ def test_an_interrupted_run_says_so() -> None:
     assert sections == ["making", "use"]
 
 
+def test_findings_of_the_health_rules_are_listed(report: ReportData) -> None:
+    assert "looked wrong" not in render(report)
+    ours = replace(report.ours, health=((1200, f"the loss has stayed <script>"), (3000, "again")))
+    page = render(replace(report, ours=ours))
+    assert "spoke 2 times" in page
+    assert "Step 1,200: the loss has stayed &lt;script&gt;" in page
+
+
 def test_commands_in_notices_are_code(report: ReportData) -> None:
     page = render(replace(report, notices=("`eyesmith <resume>` goes on; a lone ` stays",)))
     assert "<li><code>eyesmith &lt;resume&gt;</code> goes on; a lone ` stays</li>" in page

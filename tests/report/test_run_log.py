@@ -56,6 +56,14 @@ def test_steps_repeated_by_a_resume_count_once(tmp_path: Path) -> None:
     assert log.resumes == 1
 
 
+def test_what_the_health_rules_said_is_kept(tmp_path: Path) -> None:
+    said = {"event": "health", "step": 20, "rule": "stuck", "message": "the loss has stayed", "hint": "look at pairs"}
+    again = said | {"step": 30, "hint": None}
+    log = read_log(write(tmp_path, step(10, 1.0, 5.0), said, step(20, 2.0, 5.0), again))
+    assert log.health == [(20, "the loss has stayed; look at pairs"), (30, "the loss has stayed")]
+    assert log.steps == 20
+
+
 def test_a_clock_that_starts_again_is_set_on(tmp_path: Path) -> None:
     first = [step(10, 1.0, 5.0), step(20, 2.0, 4.0)]
     log = read_log(write(tmp_path, *first, {"event": "resume", "step": 20}, step(30, 0.5, 3.0), step(40, 1.5, 2.0)))

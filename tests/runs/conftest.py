@@ -1,9 +1,12 @@
+import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
-from eyesmith.images import AugmentConfig, PreprocessConfig
+from eyesmith.data.shards import ShardWriter
+from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
@@ -11,6 +14,7 @@ from eyesmith.train import DataConfig, OptimConfig, TrainConfig
 from eyesmith.train.health import HealthConfig
 
 COLORS = ("red", "green", "blue", "black", "orange", "purple")
+EIGHT_COLORS = (*COLORS, "brown", "pink")
 
 
 @pytest.fixture(scope="session")
@@ -51,4 +55,31 @@ def config(pairs: Path, tiny_model: ClipConfig) -> TrainConfig:
         precision="fp32",
         log_every_steps=1,
         save_every_steps=5,
+    )
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of 9 squares and one of 6."""
+    folder = tmp_path_factory.mktemp("shards")
+    with ShardWriter(folder, shard_samples=9) as writer:
+        for number in range(24):
+            picture = Image.new("RGB", (40 + number % 5, 44), EIGHT_COLORS[number % 8])
+            content = io.BytesIO()
+            picture.save(content, "JPEG")
+            writer.write(
+                f"{number:05}", {"jpg": content.getvalue(), "txt": f"{EIGHT_COLORS[number % 8]} {number}".encode()}
+            )
+    return folder
+
+
+@pytest.fixture
+def streamed(config: TrainConfig, shards: Path) -> TrainConfig:
+    return replace(
+        config,
+        data=DataConfig(path=str(shards), num_workers=2),
+        augment=AugmentConfig(),
+        transform=TrainTransformConfig(image_size=(32, 32), scale=(0.5, 1.0)),
+        batch_size=4,
+        save_every_steps=3,
     )

@@ -23,16 +23,20 @@ RUN = """
 import json, sys, torch, warnings
 from eyesmith.config import from_dict
 from eyesmith.runs.train import start_or_resume
-from eyesmith.train import TrainConfig, batches
+from eyesmith.train import StreamBatches, TrainConfig, batches
 torch.set_num_threads(1)
 ids = open(sys.argv[3], "a")
-read = batches.Batches.batch
-def tell(self, step):
-    found = read(self, step)
-    print(step, *found.keys, file=ids, flush=True)
-    return found
-batches.Batches.batch = tell
-start_or_resume(from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2])
+def told(kind):
+    read = kind.batch
+    def batch(self, step):
+        found = read(self, step)
+        print(step, *found.keys, file=ids, flush=True)
+        return found
+    kind.batch = batch
+if __name__ == "__main__":
+    told(batches.Batches)
+    told(StreamBatches)
+    start_or_resume(from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2])
 """
 TIMES = {"time_s", "images_per_s", "wait_frac", "mfu", "peak_mib", "wall_s"}
 
@@ -118,13 +122,22 @@ def _assert_same_run(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "kills"),
-    [("ddp", 1), pytest.param("ddp", 3, marks=pytest.mark.slow), pytest.param("fsdp", 3, marks=pytest.mark.slow)],
+    ("read", "strategy", "kills"),
+    [
+        ("stream", "ddp", 1),
+        pytest.param("stream", "ddp", 3, marks=pytest.mark.slow),
+        pytest.param("stream", "fsdp", 3, marks=pytest.mark.slow),
+        pytest.param("memory", "ddp", 3, marks=pytest.mark.slow),
+        pytest.param("memory", "fsdp", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_of_two_processes_goes_on_as_one_never_stopped(
-    tmp_path: Path, shared_config: TrainConfig, strategy: str, kills: int
+    tmp_path: Path, shared_config: TrainConfig, streamed: TrainConfig, read: str, strategy: str, kills: int
 ) -> None:
+    """stream: each process has two decoding workers of its own, which die with it."""
     config = replace(shared_config, parallel=ParallelConfig(strategy=strategy, async_save=kills > 1))  # pyright: ignore
+    if read == "stream":
+        config = replace(config, data=streamed.data, augment=streamed.augment, transform=streamed.transform)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     _run(config, whole, tmp_path / "whole_ids")
     steps = _steps(whole)

@@ -1,6 +1,5 @@
 """A run on tar shards: stopped in mid-epoch and gone on with, its samples and weights are those of no stop."""
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,42 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 import eyesmith
-from eyesmith.data.shards import ShardWriter
 from eyesmith.errors import ConfigError
-from eyesmith.images import AugmentConfig, TrainTransformConfig
 from eyesmith.runs.train import Interrupted, resume, start
-from eyesmith.train import DataConfig, StreamBatches, TrainConfig, World
+from eyesmith.train import StreamBatches, TrainConfig, World
 from eyesmith.train import loop as train_loop
-
-COLORS = ("red", "green", "blue", "black", "orange", "purple", "brown", "pink")
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two shards of 9 squares and one of 6."""
-    folder = tmp_path_factory.mktemp("shards")
-    with ShardWriter(folder, shard_samples=9) as writer:
-        for number in range(24):
-            picture = Image.new("RGB", (40 + number % 5, 44), COLORS[number % 8])
-            content = io.BytesIO()
-            picture.save(content, "JPEG")
-            writer.write(f"{number:05}", {"jpg": content.getvalue(), "txt": f"{COLORS[number % 8]} {number}".encode()})
-    return folder
-
-
-@pytest.fixture
-def streamed(config: TrainConfig, shards: Path) -> TrainConfig:
-    return replace(
-        config,
-        data=DataConfig(path=str(shards), num_workers=2),
-        augment=AugmentConfig(),
-        transform=TrainTransformConfig(image_size=(32, 32), scale=(0.5, 1.0)),
-        batch_size=4,
-        save_every_steps=3,
-    )
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ class RunFacts:
     epochs: float | None = None
     images_per_s: float | None = None  # median of the logged rates
     resumes: int = 0
+    health: tuple[tuple[int, str], ...] = ()  # step, and what a health rule said there
     versions: tuple[tuple[str, str], ...] = ()
     machine: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()  # dotted field and value of the whole training config

@@ -52,6 +52,7 @@ def making_section(data: ReportData) -> Markup:
         element("h2", "How it was made", id="making-title"),
         _data_paragraphs(data),
         element("div", table, class_="scroll", tabindex=0, role="region", aria_label="Facts of the runs"),
+        [_health(run) for run in runs if run.health],
         [_all_settings(run) for run in runs if run.settings],
         id="making",
         aria_labelledby="making-title",
@@ -94,6 +95,17 @@ def _chosen_settings(runs: list[RunFacts]) -> list[tuple[str, list[str]]]:
     return [
         (title, [shorten(values.get(key, "–"), 60) for values in settings]) for key, title in CHOSEN_SETTINGS.items()
     ]
+
+
+def _health(run: RunFacts) -> Markup:
+    """What the health rules said while the run went, in order."""
+    listed = [element("li", f"Step {count(step)}: {shorten(sentence, 600)}") for step, sentence in run.health]
+    times = "once" if len(listed) == 1 else f"{len(listed)} times"
+    return join(
+        element("h3", f"What looked wrong while {run.name} trained"),
+        element("p", f"The rules that watch a run spoke {times}:"),
+        element("ul", listed),
+    )
 
 
 def _all_settings(run: RunFacts) -> Markup:

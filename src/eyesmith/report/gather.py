@@ -132,6 +132,7 @@ def _run_facts(run: Path, role: Role, notices: list[str]) -> tuple[RunFacts, Run
         epochs=log.epochs,
         images_per_s=log.images_per_s,
         resumes=log.resumes,
+        health=tuple(log.health),
         versions=tuple(versions),
         machine=tuple(pair for pair in machine if pair[0] not in SOFTWARE),
         settings=_flat(settings),

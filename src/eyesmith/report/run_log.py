@@ -17,6 +17,7 @@ class RunLog:
 
     start: the first "start" event; steps, samples, epochs, time_s: of the last logged step; rates: images per second.
     skipped: unusable samples, counted at the end; num_broken: lines that are no JSON object (a killed run leaves one).
+    health: what the health rules said, as (step, sentence).
     """
 
     start: dict[str, Any] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class RunLog:
     evaluations: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     rates: list[float] = field(default_factory=list)
     skipped: int = 0
+    health: list[tuple[int, str]] = field(default_factory=list)
     num_broken: int = 0
 
     @property
@@ -77,6 +79,10 @@ def _fill(log: RunLog, entries: list[dict[str, Any]]) -> None:
     offset, latest, is_after_resume = 0.0, 0.0, False
     for entry in entries:
         is_after_resume = is_after_resume or entry.get("event") == "resume"
+        if entry.get("event") == "health" and isinstance(entry.get("message"), str):
+            hint = entry.get("hint")
+            sentence = f"{entry['message']}; {hint}" if isinstance(hint, str) and hint else entry["message"]
+            log.health.append((int(_number(entry, "step") or 0), sentence))
         time_s = _number(entry, "time_s")
         if time_s is None or entry.get("event") == "start":
             continue

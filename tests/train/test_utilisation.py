@@ -1,7 +1,8 @@
 """The table of peaks finds a card by the name torch gives it."""
 
 import pytest
-from bench.flops import peak_flops
+
+from eyesmith.train.utilisation import peak_flops
 
 
 @pytest.mark.parametrize(
