@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ from bench import tokenizer
 from bench.captions import prompts_and_names
 from bench.pairs import Row, speed
 from eyesmith.models.acceleration import prepare_for_inference
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import EVA02
+from eyesmith.models.eva02.weights import to_published
 from eyesmith.models.text import ClipText, ClipTextConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.config import VITAMIN
@@ -31,6 +35,9 @@ def rows() -> list[Row]:
         _vitamin("vitamin_s_bf16_b1", "small", torch.bfloat16, 1),
         _vitamin("vitamin_s_bf16_b8", "small", torch.bfloat16, 8),
         _vitamin("vitamin_b_fp32_b1", "base", torch.float32, 1),
+        _eva02("eva02_b_fp32_b1", torch.float32, 1),
+        _eva02("eva02_b_bf16_b1", torch.bfloat16, 1),
+        _eva02("eva02_b_bf16_b8", torch.bfloat16, 8),
         _encode_text_short(),
         tokenizer.row("tokenizer"),
         _create_model(),
@@ -38,18 +45,49 @@ def rows() -> list[Row]:
 
 
 def _vitamin(row: str, size: str, dtype: torch.dtype, batch: int) -> Row:
-    """Forward of one image encoder; bf16: our weights are cast once, timm runs under autocast as its users do."""
+    """Forward of one ViTamin at 224 px."""
+    ours = VITAMIN[size].build()
+    _off_the_start(ours)
+    theirs = {"name": f"vitamin_{size}_224", "num_classes": ours.embed_dim}
+    weights = to_timm(ours.state_dict(), ours.config)
+    return _encoder(row, ours, theirs, weights, dtype, batch, what=f"ViTamin-{size[0].upper()}")
+
+
+def _eva02(row: str, dtype: torch.dtype, batch: int) -> Row:
+    """Forward of EVA-02-B at 224 px: 257 tokens."""
+    ours = EVA02["base"].build()
+    _off_the_start(ours)
+    theirs = {"name": "eva02_base_patch14_224", "num_classes": 0}
+    weights = to_published(ours.state_dict(), ours.config, layout="timm")
+    return _encoder(row, ours, theirs, weights, dtype, batch, what="EVA-02-B")
+
+
+def _off_the_start(encoder: Encoder) -> None:
+    """At their start most biases and norms are exactly 0 or 1."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def _encoder(
+    row: str,
+    ours: Encoder,
+    name: dict[str, Any],
+    weights: dict[str, Tensor],
+    dtype: torch.dtype,
+    batch: int,
+    *,
+    what: str,
+) -> Row:
+    """bf16: our weights are cast once, timm runs under autocast as its users do. name: timm's arguments."""
     ensure_torchvision()
     import timm
 
-    torch.manual_seed(0)
-    ours = VITAMIN[size].build()
-    with torch.no_grad():
-        for parameter in ours.parameters():  # at their start most of these are exactly 0 or 1
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    theirs = timm.create_model(f"vitamin_{size}_224", num_classes=ours.embed_dim).eval()
-    theirs.load_state_dict(to_timm(ours.state_dict(), ours.config))
+    options = dict(name)
+    theirs = timm.create_model(options.pop("name"), **options).eval()
+    theirs.load_state_dict(weights)
     prepare_for_inference(ours, dtype=dtype)
 
     def peer(pixels: Tensor) -> Tensor:
@@ -68,7 +106,7 @@ def _vitamin(row: str, size: str, dtype: torch.dtype, batch: int) -> Row:
             count=batch,
             unit="images/s",
             peer=f"timm {timm.__version__} {'eager fp32' if is_fp32 else 'autocast bf16'}",
-            note=f"forward of ViTamin-{size[0].upper()} at 224 px, batch {batch}; unit features equal within {bound}",
+            note=f"forward of {what} at 224 px, batch {batch}; unit features equal within {bound}",
             num_pairs=31 if batch == 1 else 9,
         )
 

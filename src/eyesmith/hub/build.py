@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from eyesmith.hub.weights import load_tensors
+from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
 
-ModelConfig = ClipConfig | ViTaminConfig | TimmConfig
+ModelConfig = ClipConfig | ClassifierConfig | ViTaminConfig | Eva02Config | TimmConfig
 
 
 def build(
@@ -38,5 +40,7 @@ def build(
 def is_ours(config: ModelConfig) -> bool:
     """Whether all towers are written here: their state dict is all they consist of."""
     if isinstance(config, ClipConfig):
-        return isinstance(config.image, ViTaminConfig) and isinstance(config.text, ClipTextConfig)
-    return isinstance(config, ViTaminConfig)
+        return is_ours(config.image) and isinstance(config.text, ClipTextConfig)
+    if isinstance(config, ClassifierConfig):
+        return is_ours(config.image)
+    return isinstance(config, ViTaminConfig | Eva02Config)

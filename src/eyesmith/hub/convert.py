@@ -23,6 +23,8 @@ from eyesmith.hub.stored import Stored, read_stored
 from eyesmith.hub.weights import Which, own_memory, read_tensors
 from eyesmith.images import PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.eva02 import weights as eva02_weights
+from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.models.vitamin.weights import to_open_clip, to_timm
 
@@ -161,9 +163,16 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
     if to in ("timm", "hugging_face_timm"):
         if isinstance(config, ClipConfig):
             tensors = {key.removeprefix("image."): value for key, value in tensors.items() if key.startswith("image.")}
-        return to_timm(tensors, _vitamin(config))
+        tower = _tower(config)
+        if isinstance(tower, Eva02Config):
+            return eva02_weights.to_published(tensors, tower, layout="timm")
+        return to_timm(tensors, tower)
     if not isinstance(config, ClipConfig):
         raise ConfigError(f"to: {to} needs an image-text model, {stored.where} holds an image encoder; take --to timm")
+    if isinstance(config.image, Eva02Config):
+        if to == "open_clip_root":
+            raise ConfigError("to: open_clip keeps the text tower of an EVA-02 under `text.`; take --to open_clip")
+        return eva02_weights.to_clip(tensors, config)
     return to_open_clip(tensors, config, is_text_prefixed=to != "open_clip_root")
 
 
@@ -172,14 +181,14 @@ def _configs(stored: Stored, to: Layout) -> dict[str, Any]:
         assert isinstance(stored.config, ClipConfig)
         return {OPEN_CLIP_FILE: open_clip_config(stored.config)}
     if to == "hugging_face_timm":
-        return {CONFIG_FILE: timm_config(_vitamin(stored.config), _preprocess(stored.config))}
+        return {CONFIG_FILE: timm_config(_tower(stored.config), _preprocess(stored.config))}
     return {}
 
 
-def _vitamin(config: Any) -> ViTaminConfig:
+def _tower(config: Any) -> ViTaminConfig | Eva02Config:
     image = config.image if isinstance(config, ClipConfig) else config
-    if not isinstance(image, ViTaminConfig):
-        raise ConfigError(f"to: timm's names are for a ViTamin, this image tower is a {type(image).__name__}")
+    if not isinstance(image, ViTaminConfig | Eva02Config):
+        raise ConfigError(f"to: timm's names are for a ViTamin or EVA-02, this image tower is a {type(image).__name__}")
     return image
 
 
@@ -230,7 +239,7 @@ def _parity(stored: Stored, file: Path, to: Layout, *, dtype: torch.dtype | None
         rows += [compare(ours[part], source[part], peer="source", part=part, bound=None) for part in ours]
     try:
         if to in ("timm", "hugging_face_timm"):
-            theirs = timm_features(file, timm_config(_vitamin(config), _preprocess(config)), images)
+            theirs = timm_features(file, timm_config(_tower(config), _preprocess(config)), images)
         elif to == "eyesmith":
             return rows, notes
         else:

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError
 from eyesmith.files import sha256_file
-from eyesmith.models.clip import Clip
+from eyesmith.images import PreprocessConfig, evaluation_pixels
+from eyesmith.models.clip import Clip, evaluating
+from eyesmith.models.encoder import Encoder
 
 FINGERPRINT_FILE = "fingerprint.json"
 TEXTS = ("a photo of a cat", "Two red cubes, left of a blue ball.", "naïve café ☕ 42")
@@ -34,12 +37,17 @@ def fixed_images() -> list[Image.Image]:
     return [Image.fromarray(picture.astype(np.uint8), "RGB") for picture in pictures]
 
 
-def fingerprint(clip: Clip) -> dict[str, Any]:
+def fingerprint(model: Clip | Encoder) -> dict[str, Any]:
     """Features of the fixed images and texts, their token ids, the scale, and a hash of every tensor; JSON-able.
+
+    An image encoder has features of images alone, brought to length 1.
 
     Computed in the model's own precision and place, in evaluation mode. Raises CheckpointError when a feature is not
     finite.
     """
+    if not isinstance(model, Clip):
+        return _of_encoder(model)
+    clip = model
     images, texts = clip.encode_image(fixed_images()), clip.encode_text(list(TEXTS))
     for kind, rows in (("image", images), ("text", texts)):
         if not bool(torch.isfinite(rows).all()):
@@ -52,6 +60,17 @@ def fingerprint(clip: Clip) -> dict[str, Any]:
         "scale": float(clip.logit_scale.detach().float().exp()),
         "tensors": {name: _tensor_hash(tensor) for name, tensor in clip.state_dict().items()},
     }
+
+
+def _of_encoder(encoder: Encoder) -> dict[str, Any]:
+    preprocess = PreprocessConfig(image_size=encoder.image_size, mean=encoder.mean, std=encoder.std)
+    pixels = torch.stack([evaluation_pixels(image, preprocess) for image in fixed_images()])
+    with evaluating(encoder), torch.inference_mode():
+        features = F.normalize(encoder(pixels.to(next(encoder.parameters()).device)).float(), dim=-1)
+    if not bool(torch.isfinite(features).all()):
+        raise CheckpointError("the image features hold NaN or infinity: damaged weights, or a diverged training")
+    hashes = {name: _tensor_hash(tensor) for name, tensor in encoder.state_dict().items()}
+    return {"format": FORMAT, "image_features": _rounded(features), "tensors": hashes}
 
 
 def file_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:

@@ -43,12 +43,12 @@ class Folder:
         return replace(self.preprocess, image_size=known.image_size)
 
     def check_colours(self) -> None:
-        """Raise CheckpointError unless the pixels are those that every published ViTamin expects."""
+        """Raise CheckpointError unless the pixels are those that every published ViTamin and EVA-02 expects."""
         found = self.preprocess
         if found is not None and (found.mean, found.std) != (OPENAI_MEAN, OPENAI_STD):
             raise CheckpointError(
-                f"{self.where}: the model was made for pixels of mean {found.mean} and deviation {found.std}; here a "
-                f"ViTamin takes {OPENAI_MEAN} and {OPENAI_STD}, and would give wrong features without a word"
+                f"{self.where}: the model was made for pixels of mean {found.mean} and deviation {found.std}; here it "
+                f"takes {OPENAI_MEAN} and {OPENAI_STD}, and would give wrong features without a word"
             )
 
 

@@ -9,6 +9,7 @@ from eyesmith.hub.build import build
 from eyesmith.hub.run_folder import build_run
 from eyesmith.hub.stored import ImageSize, Stored, read_stored
 from eyesmith.hub.weights import Which
+from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
 
@@ -21,7 +22,8 @@ def load(
     image_size: ImageSize = None,
     dtype: torch.dtype = torch.float32,
 ) -> Clip | Encoder:
-    """A model with its weights, in evaluation mode on the CPU: a Clip, or an Encoder where there is no text tower.
+    """A model with its weights, in evaluation mode on the CPU: a Clip, a Classifier (of a run that trained by
+    classes), or an Encoder where there is no text tower.
 
     source: a run folder; a weight file in the names of OpenCLIP (both its layouts), timm or ours, safetensors or
     torch's, or a training checkpoint; a folder with such a file (and the config of open_clip or timm); or
@@ -62,9 +64,9 @@ def load_encoder(
     image_size: ImageSize = None,
     dtype: torch.dtype = torch.float32,
 ) -> Encoder:
-    """`load`, and of an image-text model its image tower."""
+    """`load`, and of an image-text model its image tower, of a classifier its encoder without the head."""
     model = load(source, name=name, weights=weights, image_size=image_size, dtype=dtype)
-    return model.image if isinstance(model, Clip) else model
+    return model.image if isinstance(model, Clip | Classifier) else model
 
 
 def build_stored(stored: Stored, *, dtype: torch.dtype = torch.float32) -> Clip | Encoder:

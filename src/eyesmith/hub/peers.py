@@ -7,18 +7,23 @@ from typing import Any, Literal
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.recognise import same_shape
 from eyesmith.models.registry import ENCODERS
 from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
 
 OPEN_CLIP_FILE = "open_clip_config.json"
 # open_clip's resize_mode and timm's crop_mode
 _RESIZE: dict[str, Literal["shortest", "squash"]] = {"shortest": "shortest", "center": "shortest", "squash": "squash"}
+_VITAMIN_POOL = {"timm_pool": "", "timm_proj": "linear"}
+_OWN_ENCODERS = ("vitamin_nano_48", "trv_nano_48")  # which timm does not have
 # open_clip 3.3 and before: XL has no position table, so the wrong number shows in nothing but the accuracy
 _WRONG_SIZES = {("vitamin_xlarge_384", (256, 256)): (384, 384)}
 
 
-def timm_name(config: ViTaminConfig, *, at_its_size: bool) -> str:
+def timm_name(config: ViTaminConfig | Eva02Config, *, at_its_size: bool) -> str:
     """timm's name of an encoder. at_its_size: it must be the one that timm builds at this image size.
 
     Raises ConfigError when timm has none: for sizes of our own, and, where the size matters, other image sizes.
@@ -28,40 +33,49 @@ def timm_name(config: ViTaminConfig, *, at_its_size: bool) -> str:
     found = [
         (name, known)
         for name, known in ENCODERS.items()
-        if name.startswith("vitamin_")
-        and name != "vitamin_nano_48"
-        and isinstance(known, ViTaminConfig)
-        and (known.widths, known.depths, known.num_heads) == (config.widths, config.depths, config.num_heads)
-        and known.has_position == config.has_position
+        if name not in _OWN_ENCODERS and not isinstance(known, TimmConfig) and _same_trunk(known, config)
     ]
     if not found:
+        wide, deep = (config.width, config.depth) if isinstance(config, Eva02Config) else (config.widths, config.depths)
+        kind = "EVA-02 of width" if isinstance(config, Eva02Config) else "ViTamin of widths"
         raise ConfigError(
-            f"timm and open_clip have no ViTamin of widths {config.widths} and depths {config.depths}; "
+            f"timm and open_clip have no {kind} {wide} and depth {deep} with these parts; "
             "a file of named tensors can be written (--to open_clip or --to timm), a folder that they open cannot"
         )
     same_size = [(name, known) for name, known in found if known.image_size == config.image_size]
     if at_its_size and not same_size:
         there = ", ".join(sorted({"x".join(map(str, known.image_size)) for _, known in found}))
         raise ConfigError(
-            f"image_size: open_clip builds this ViTamin at {there} pixels only, the model is at "
+            f"image_size: open_clip builds this encoder at {there} pixels only, the model is at "
             f"{config.image_size[0]}x{config.image_size[1]}; load it with image_size=... first, or write timm's folder"
         )
     candidates = same_size or found
     return min(candidates, key=lambda entry: (entry[1].embed_dim != config.embed_dim, entry[0]))[0]
 
 
+def _same_trunk(known: ViTaminConfig | Eva02Config, config: ViTaminConfig | Eva02Config) -> bool:
+    if isinstance(known, Eva02Config) or isinstance(config, Eva02Config):
+        if not isinstance(known, Eva02Config) or not isinstance(config, Eva02Config):
+            return False
+        return same_shape(replace(known, embed_dim=config.embed_dim), config)
+    sizes = (config.widths, config.depths, config.num_heads, config.has_position)
+    return (known.widths, known.depths, known.num_heads, known.has_position) == sizes
+
+
 def open_clip_config(config: ClipConfig, *, is_text_prefixed: bool = True) -> dict[str, Any]:
     """The content of an open_clip_config.json. is_text_prefixed: for weights with `text.` names."""
     image, text = config.image, config.text
-    if not isinstance(image, ViTaminConfig) or not isinstance(text, ClipTextConfig):
-        raise ConfigError(f"{config.name}: open_clip has no such towers; it takes a ViTamin and open_clip's text tower")
+    if isinstance(image, TimmConfig) or not isinstance(text, ClipTextConfig):
+        raise ConfigError(
+            f"{config.name}: open_clip has no such towers; it takes a ViTamin or EVA-02 and open_clip's text tower"
+        )
     model: dict[str, Any] = {
         "embed_dim": image.embed_dim,
         "vision_cfg": {
             "timm_model_name": timm_name(image, at_its_size=True),
             "timm_model_pretrained": False,
-            "timm_pool": "",
-            "timm_proj": "linear",
+            # with no projection of open_clip's own the head is timm's
+            **({"timm_pool": "token", "timm_proj": None} if isinstance(image, Eva02Config) else _VITAMIN_POOL),
             "timm_drop": 0.0,
             "timm_drop_path": image.drop_path_prob,
             "image_size": _one_or_two(image.image_size),
@@ -91,14 +105,15 @@ def open_clip_config(config: ClipConfig, *, is_text_prefixed: bool = True) -> di
     }
 
 
-def timm_config(config: ViTaminConfig, preprocess: PreprocessConfig) -> dict[str, Any]:
+def timm_config(config: ViTaminConfig | Eva02Config, preprocess: PreprocessConfig) -> dict[str, Any]:
     """The content of timm's config.json. crop_pct 1 is what the models were made for; timm's own entries say 0.9."""
     size = list(config.image_size)
+    is_eva02 = isinstance(config, Eva02Config)
     return {
         "architecture": timm_name(config, at_its_size=False),
         "num_classes": config.embed_dim,
-        "num_features": config.widths[2],
-        "global_pool": "avg",
+        "num_features": config.width if is_eva02 else config.widths[2],
+        "global_pool": "token" if is_eva02 and config.pooling == "token" else "avg",
         "model_args": {"img_size": size},
         "pretrained_cfg": {
             "tag": "eyesmith",
@@ -112,7 +127,7 @@ def timm_config(config: ViTaminConfig, preprocess: PreprocessConfig) -> dict[str
             "std": list(preprocess.std),
             "num_classes": config.embed_dim,
             "pool_size": None,
-            "first_conv": "patch_embed.backbone.stem.conv1",
+            "first_conv": "patch_embed.proj" if is_eva02 else "patch_embed.backbone.stem.conv1",
             "classifier": "head",
         },
     }

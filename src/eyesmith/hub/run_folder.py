@@ -23,38 +23,74 @@ from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
 from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, file_hashes, fingerprint, model_hash
 from eyesmith.hub.weights import own_memory, read_tensors
+from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 TEXT_FOLDER = "text"
 
 
-def save_model(folder: str | os.PathLike[str], clip: Clip, *, config: Mapping[str, Any] | None = None) -> None:
-    """Write `clip` to a run folder; each file appears whole or not at all, model.safetensors last.
+ENCODERS: dict[str, type[ViTaminConfig] | type[Eva02Config] | type[TimmConfig]] = {
+    kind.__name__: kind for kind in (ViTaminConfig, Eva02Config, TimmConfig)
+}
+"""Image encoders by the `kind` that config.json gives where a run has no text tower."""
+
+
+def save_model(
+    folder: str | os.PathLike[str], model: Clip | Encoder, *, config: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model to a run folder; each file appears whole or not at all, model.safetensors last.
 
     config: what else config.json shall hold (the training config under "train" ...); "eyesmith_version" and "model"
     are added, or must agree when they are there. An older model in the folder is replaced.
     """
     root = Path(folder)
-    model = to_dict(_present_config(clip))
+    described = describe(model)
     content = {"eyesmith_version": metadata.version("eyesmith"), **(config or {})}
-    if model_hash(content.setdefault("model", model)) != model_hash(model):  # lists out of JSON equal tuples
+    if model_hash(content.setdefault("model", described)) != model_hash(described):  # lists out of JSON equal tuples
         raise ConfigError("save_model: config['model'] is another model than the one to save; leave that key out")
-    _save_text_assets(root / TEXT_FOLDER, clip)
+    if isinstance(model, Clip):
+        _save_text_assets(root / TEXT_FOLDER, model)
     write_json(root / CONFIG_FILE, content)
-    tensors = own_memory(clip.state_dict())
+    tensors = own_memory(model.state_dict())
     for stale in root.glob(f".{MODEL_FILE}.*.part"):  # of a save that was killed: as large as the model
         stale.unlink(missing_ok=True)
     with atomic_path(root / MODEL_FILE) as part:
         save_file(tensors, part, metadata={"format": "pt"})
         part.chmod((root / CONFIG_FILE).stat().st_mode)  # safetensors makes files that only their owner can read
         hashes = {MODEL_FILE: sha256_file(part), **file_hashes(root)}
-        write_json(root / FINGERPRINT_FILE, {**fingerprint(clip), "files": hashes, "model": model_hash(model)})
+        write_json(root / FINGERPRINT_FILE, {**fingerprint(model), "files": hashes, "model": model_hash(described)})
 
 
-def load_model(folder: str | os.PathLike[str]) -> Clip:
+def describe(model: Clip | Encoder) -> dict[str, Any]:
+    """The `model` part of config.json; an encoder's says its `kind`."""
+    if isinstance(model, Clip):
+        return to_dict(_present_config(model))
+    if isinstance(model, Classifier):
+        return describe_classifier(model.config)
+    config: Any = getattr(model, "config", None)
+    if type(config).__name__ not in ENCODERS:
+        raise ConfigError(f"save_model: an encoder of one's own ({type(model).__name__}) has no config to save")
+    return describe_encoder(dataclasses.replace(config, image_size=tuple(model.image_size)))
+
+
+def describe_encoder(config: ViTaminConfig | Eva02Config | TimmConfig) -> dict[str, Any]:
+    """The `model` part of config.json of a run that trains an image encoder alone."""
+    return {"kind": type(config).__name__, **to_dict(config)}
+
+
+def describe_classifier(config: ClassifierConfig) -> dict[str, Any]:
+    """The `model` part of config.json of a run that trains by classes."""
+    return {"kind": ClassifierConfig.__name__, **to_dict(config)}
+
+
+def load_model(folder: str | os.PathLike[str]) -> Clip | Encoder:
     """The model of a run folder, in evaluation mode on the CPU. Never touches the network.
 
     Raises CheckpointError when the folder holds no run, an unfinished one, or weights that do not fit its config.
@@ -63,18 +99,21 @@ def load_model(folder: str | os.PathLike[str]) -> Clip:
     return build_run(folder, config, tensors)
 
 
-def read_run(folder: str | os.PathLike[str]) -> tuple[ClipConfig, dict[str, Tensor]]:
+def read_run(folder: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The model's config and its tensors. Raises CheckpointError as load_model does."""
     root = Path(folder)
     config = read_config(root)
     try:
-        model = from_dict(ClipConfig, config["model"])
+        fields = dict(config["model"])
+        kinds = {**ENCODERS, ClassifierConfig.__name__: ClassifierConfig}
+        kind = kinds.get(fields.pop("kind", ""), ClipConfig)
+        model: ModelConfig = from_dict(kind, fields)
     except ConfigError as error:
         raise CheckpointError(
             f"{root / CONFIG_FILE}: its 'model' part cannot be read ({error}); it was written by eyesmith "
             f"{config.get('eyesmith_version', '?')}, this is {metadata.version('eyesmith')}"
         ) from None
-    if not (root / TEXT_FOLDER).is_dir():
+    if isinstance(model, ClipConfig) and not (root / TEXT_FOLDER).is_dir():
         raise CheckpointError(
             f"{root}: the folder {TEXT_FOLDER}/ with the tokenizer is missing; copy the whole run folder"
         )
@@ -87,13 +126,14 @@ def build_run(
     tensors: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float32,
-) -> Clip:
-    """The model with these weights and the folder's tokenizer.
+) -> Clip | Encoder:
+    """The model with these weights and, for an image-text model, the folder's tokenizer.
 
     A Hugging Face text tower is rebuilt from the folder, not from where it came. Raises as `hub.build.build` does.
     """
-    assert isinstance(model, ClipConfig)
     root = Path(folder)
+    if not isinstance(model, ClipConfig):
+        return build(model, tensors, where=str(root / MODEL_FILE), dtype=dtype)
     assets = root / TEXT_FOLDER
     is_foreign = isinstance(model.text, HuggingFaceTextConfig)
     local = (

@@ -12,11 +12,16 @@ from torch import Tensor
 
 from eyesmith.config import closest
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.hub.build import ModelConfig, is_ours
+from eyesmith.hub.build import ModelConfig
+from eyesmith.hub.eva02 import read_eva02, with_image_size
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
 from eyesmith.hub.weights import Which, read_tensors
+from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.layouts import is_eva02
+from eyesmith.models.eva02.weights import resize_state
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.registry import ENCODERS, encoder_config, list_encoders, list_models
 from eyesmith.models.registry import config as model_config
@@ -109,7 +114,9 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
     if any(key.startswith("trunk.patch_embed.") for key in tensors):  # `model.visual` saved alone
         tensors = {"visual." + key: value for key, value in tensors.items()}
     try:
-        if is_open_clip(tensors):
+        if is_eva02(tensors):
+            stored = _read_eva02(tensors, path, asked)
+        elif is_open_clip(tensors):
             stored = _read_open_clip(tensors, path, asked)
         elif TRUNK + _STEM in tensors or _STEM in tensors:
             stored = _read_timm(tensors, path, asked)
@@ -125,6 +132,16 @@ def _read_open_clip(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> St
     if config is None:
         raise CheckpointError("OpenCLIP's layout, but the sizes of no model that is known; pass its name")
     return Stored(config, from_open_clip(tensors, config), str(path))
+
+
+def _read_eva02(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
+    said = () if asked.folder.image_size is None else (asked.folder.image_size,)
+    config, ours, left_out = read_eva02(tensors, name=asked.name, image_size=asked.image_size, said=said)
+    if isinstance(config, ClipConfig):
+        config = dataclasses.replace(config, preprocess=asked.folder.preprocess_like(config.preprocess))
+    else:
+        asked.folder.check_colours()
+    return Stored(config, ours, str(path), left_out)
 
 
 def _read_timm(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
@@ -154,7 +171,8 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
     if asked.name is not None and asked.name in ENCODERS:
         return Stored(encoder_config(asked.name), tensors, f"{path} (as {asked.name})")
     raise CheckpointError(
-        "these tensors are in no layout that is known (a ViTamin in the names of OpenCLIP, timm or eyesmith); "
+        "these tensors are in no layout that is known (a ViTamin or EVA-02 in the names of OpenCLIP, timm or "
+        "eyesmith; an EVA-02 encoder in the last needs its model's name); "
         f"they are called {', '.join(list(tensors)[:3])} ..."
     )
 
@@ -238,18 +256,25 @@ def _wanted_size(stored: Stored, asked: _Asked) -> tuple[int, int] | None:
 def _resized(stored: Stored, size: tuple[int, int] | None) -> Stored:
     """The same model at another image size, its table resampled. Raises ConfigError for a size off the grid."""
     config = stored.config
-    image = config.image if isinstance(config, ClipConfig) else config
+    has_parts = isinstance(config, ClipConfig | ClassifierConfig)
+    image = config.image if has_parts else config
     if size is None or size == image.image_size:
         return stored
+    if isinstance(image, Eva02Config):
+        prefix = "image." if has_parts else ""
+        inner = {key.removeprefix(prefix): value for key, value in stored.tensors.items() if key.startswith(prefix)}
+        inner = resize_state(inner, image, dataclasses.replace(image, image_size=size))
+        tensors = stored.tensors | {prefix + key: value for key, value in inner.items()}
+        return dataclasses.replace(stored, config=with_image_size(config, size), tensors=tensors)
     if not isinstance(image, ViTaminConfig):
         raise ConfigError(f"image_size: {stored.where} can be loaded at {image.image_size} only; resize the encoder")
     bigger = dataclasses.replace(image, image_size=size)
     tensors = dict(stored.tensors)
-    name = "image.position" if isinstance(config, ClipConfig) else "position"
+    name = "image.position" if has_parts else "position"
     if image.has_position and name in tensors:
         old, new = ((side[0] // STRIDE, side[1] // STRIDE) for side in (image.image_size, size))
         tensors[name] = resize_position_table(tensors[name], old, new)
-    if isinstance(config, ClipConfig):
+    if has_parts:
         preprocess = dataclasses.replace(config.preprocess, image_size=size)
         return dataclasses.replace(
             stored, config=dataclasses.replace(config, image=bigger, preprocess=preprocess), tensors=tensors
@@ -262,7 +287,7 @@ def _other_pair(tensors: Mapping[str, Tensor]) -> ClipConfig:
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     for candidate in list_models():
         config = model_config(candidate)
-        if is_ours(config):
+        if isinstance(config.image, ViTaminConfig):  # those were recognised by their shapes
             continue
         try:
             with torch.device("meta"):

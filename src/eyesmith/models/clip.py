@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
@@ -28,7 +29,7 @@ class ClipConfig:
 
     name: str
     """What the model is called in tables and results."""
-    image: ViTaminConfig | TimmConfig
+    image: ViTaminConfig | Eva02Config | TimmConfig
     """The image encoder."""
     text: ClipTextConfig | HuggingFaceTextConfig
     """The text encoder."""
@@ -182,7 +183,7 @@ class Clip(nn.Module):
     def _in_batches(self, features: Callable[[int], Tensor], count: int, batch_size: int) -> Tensor:
         if batch_size < 1:
             raise ConfigError(f"batch_size: expected 1 or more, got {batch_size}")
-        with _evaluating(self), torch.inference_mode():
+        with evaluating(self), torch.inference_mode():
             parts = [features(start) for start in range(0, count, batch_size)]
         if not parts:
             return torch.zeros(0, self.image.embed_dim, device=self.logit_scale.device)
@@ -195,7 +196,7 @@ def _unit(features: Tensor) -> Tensor:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for all parts; afterwards each part has the mode it had."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.registry import EncoderConfig, config, encoder_config, list_encoders, list_models
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TimmConfig
@@ -90,10 +91,12 @@ def encoder_cost(config: EncoderConfig) -> EncoderCost:
         tower = _on_meta(config.build)
         cost = _count(tower, pixels)
     else:
-        *stages, depth = config.depths
+        depth = config.depth if isinstance(config, Eva02Config) else config.depths[-1]
 
         def build(blocks: int) -> nn.Module:
-            return replace(config, depths=(*stages, blocks)).build()
+            if isinstance(config, Eva02Config):
+                return replace(config, depth=blocks).build()
+            return replace(config, depths=(*config.depths[:-1], blocks)).build()
 
         tower = _on_meta(lambda: build(1))
         cost = _of_equal_blocks(_count(tower, pixels), _count(_on_meta(lambda: build(2)), pixels), depth)

@@ -10,12 +10,13 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import EVA02, Eva02Config
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TIMM, TimmConfig
 from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
 
-EncoderConfig = ViTaminConfig | TimmConfig
-_Config = TypeVar("_Config", bound=ClipConfig | ViTaminConfig | TimmConfig)
+EncoderConfig = ViTaminConfig | Eva02Config | TimmConfig
+_Config = TypeVar("_Config", bound=ClipConfig | ViTaminConfig | Eva02Config | TimmConfig)
 
 
 def list_models() -> list[str]:
@@ -149,10 +150,11 @@ _TEXT = {
     "large": (768, 12, 12),
     "large2": (1024, 24, 16),
     "xlarge": (1152, 27, 16),
+    "enormous": (1280, 32, 20),
 }
 
 
-def _pair(name: str, image: ViTaminConfig | TimmConfig, text: str, embed_dim: int, side_px: int) -> ClipConfig:
+def _pair(name: str, image: EncoderConfig, text: str, embed_dim: int, side_px: int) -> ClipConfig:
     width, depth, heads = _TEXT[text]
     size = (side_px, side_px)
     return ClipConfig(
@@ -161,6 +163,11 @@ def _pair(name: str, image: ViTaminConfig | TimmConfig, text: str, embed_dim: in
         text=ClipTextConfig(width=width, depth=depth, heads=heads, embed_dim=embed_dim),
         preprocess=PreprocessConfig(image_size=size),
     )
+
+
+def _eva02_clip(size: str, **changes: Any) -> Eva02Config:
+    """The image tower of EVA-02-CLIP: the pre-trained encoder with LayerNorms on the heads, pooled by class token."""
+    return replace(EVA02[size], has_inner_norm=True, pooling="token", initial="beit", **changes)
 
 
 # OpenCLIP's names; for ViTamin the size in the name is the size the model runs at, also where a source says otherwise
@@ -182,12 +189,21 @@ CLIP: dict[str, ClipConfig] = {
         _pair("ViTamin-XL-256", VITAMIN["xlarge"], "xlarge", 1152, 256),
         _pair("ViTamin-XL-336", VITAMIN["xlarge"], "xlarge", 1152, 336),
         _pair("ViTamin-XL-384", VITAMIN["xlarge"], "xlarge", 1152, 384),
+        _pair("EVA02-B-16", _eva02_clip("base", patch_px=16), "base", 512, 224),
+        _pair("EVA02-L-14", _eva02_clip("large"), "large", 768, 224),
+        _pair("EVA02-L-14-336", _eva02_clip("large"), "large", 768, 336),
+        _pair("EVA02-E-14", EVA02["enormous"], "large2", 1024, 224),
+        _pair("EVA02-E-14-plus", EVA02["enormous"], "enormous", 1024, 224),
+        _pair("EVA01-g-14", EVA02["giant"], "large", 1024, 224),
+        _pair("EVA01-g-14-plus", EVA02["giant"], "large2", 1024, 224),
+        _pair("TrV-Nano", EVA02["nano"], "nano", 256, 48),
         _pair("ViTamin-Nano", VITAMIN["nano"], "nano", 256, 48),
         _pair("ViT-Nano", TIMM["vit_nano"], "nano", 256, 48),
     )
 }
 
-# timm's names; the projection is that of the CLIP model, whose image tower each of these is. large2 has large's trunk
+# timm's names; the projection is that of the CLIP model, whose image tower each of these is, and where there is none
+# (EVA-02 as pre-trained and fine-tuned) there is no projection. large2 has large's trunk
 ENCODERS: dict[str, EncoderConfig] = {
     "vitamin_small_224": CLIP["ViTamin-S"].image,
     "vitamin_base_224": CLIP["ViTamin-B"].image,
@@ -202,6 +218,20 @@ ENCODERS: dict[str, EncoderConfig] = {
     "vitamin_xlarge_256": CLIP["ViTamin-XL-256"].image,
     "vitamin_xlarge_336": CLIP["ViTamin-XL-336"].image,
     "vitamin_xlarge_384": CLIP["ViTamin-XL-384"].image,
+    "eva02_tiny_patch14_224": EVA02["tiny"],
+    "eva02_small_patch14_224": EVA02["small"],
+    "eva02_base_patch14_224": EVA02["base"],
+    "eva02_large_patch14_224": EVA02["large"],
+    "eva02_tiny_patch14_336": replace(EVA02["tiny"], image_size=(336, 336)),
+    "eva02_small_patch14_336": replace(EVA02["small"], image_size=(336, 336)),
+    "eva02_base_patch14_448": replace(EVA02["base"], image_size=(448, 448)),
+    "eva02_large_patch14_448": replace(EVA02["large"], image_size=(448, 448)),
+    "eva02_base_patch16_clip_224": CLIP["EVA02-B-16"].image,
+    "eva02_large_patch14_clip_224": CLIP["EVA02-L-14"].image,
+    "eva02_large_patch14_clip_336": CLIP["EVA02-L-14-336"].image,
+    "eva02_enormous_patch14_clip_224": CLIP["EVA02-E-14"].image,
+    "eva_giant_patch14_clip_224": CLIP["EVA01-g-14"].image,
+    "trv_nano_48": CLIP["TrV-Nano"].image,
     "vitamin_nano_48": CLIP["ViTamin-Nano"].image,
     "vit_nano_48": CLIP["ViT-Nano"].image,
 }

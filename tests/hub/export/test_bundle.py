@@ -77,7 +77,7 @@ def card_of(folder: Path) -> dict[str, Any]:
     ("name", "part"),
     [
         ("ViTamin-Nano", "image"),  # docs/bring-it-elsewhere.md compares its text tower too
-        ("ViTamin-S", "image"),
+        pytest.param("ViTamin-S", "image", marks=pytest.mark.slow),
         pytest.param("ViTamin-S", "text", marks=pytest.mark.slow),
     ],
 )

@@ -11,7 +11,7 @@ from eyesmith.models import config, list_models
 from eyesmith.models.vitamin.recognise import image_tower, likely_models, nearest_model, read_shapes
 from eyesmith.models.vitamin.weights import to_open_clip, to_timm
 
-NAMES = [name for name in list_models() if name != "ViT-Nano"]
+NAMES = [name for name in list_models() if name.startswith("ViTamin-")]
 
 
 def meta(name: str) -> dict[str, Tensor]:

@@ -1,0 +1,141 @@
+"""Files of EVA-02 as they are published, opened by `load`: pre-training, fine-tuned, CLIP, other sizes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.hub.load import load, load_clip, load_encoder
+from eyesmith.hub.run_folder import save_model
+from eyesmith.hub.stored import read_stored
+from eyesmith.images import PreprocessConfig
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.weights import resize_state, to_clip, to_published
+from eyesmith.models.registry import create, encoder_config
+from eyesmith.models.text.config import ClipTextConfig
+
+SMALL = Eva02Config(
+    image_size=(56, 56), width=64, depth=2, num_heads=1, hidden_dim=40, embed_dim=9, norm="sub", is_packed=False
+)
+PIXELS = torch.linspace(-2, 2, 3 * 56 * 56).view(1, 3, 56, 56).sin()
+ROPE = {"rope.freqs_cos": torch.zeros(16, 16, 64), "blocks.1.attn.rope.freqs_sin": torch.zeros(256, 64)}
+
+
+def encoder(config: Eva02Config) -> Eva02:
+    torch.manual_seed(0)
+    model = config.build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+@torch.no_grad()
+def test_a_pre_training_file_under_module(tmp_path: Path) -> None:
+    model = encoder(replace(SMALL, embed_dim=0, pooling="normed_mean"))
+    state = to_published(model.state_dict(), model.config, layout="reference")
+    state |= {"mask_token": torch.zeros(1, 1, 64), "lm_head.weight": torch.zeros(5, 64), "lm_head.bias": torch.zeros(5)}
+    torch.save({"module": state | ROPE}, tmp_path / "pt.pt")
+    stored = read_stored(tmp_path / "pt.pt")
+    assert stored.left_out == ("the mask token", "the pre-training's head of 5 targets")
+    loaded = load(tmp_path / "pt.pt")
+    assert isinstance(loaded, Eva02)
+    assert (loaded.config.pooling, loaded.config.resize) == ("normed_mean", "reference")
+    assert torch.equal(loaded(PIXELS), model(PIXELS))
+    loaded.set_pooling("mean")
+    model.set_pooling("mean")
+    assert torch.equal(loaded(PIXELS), model(PIXELS))
+
+
+@torch.no_grad()
+def test_a_fine_tuned_file_with_an_average(tmp_path: Path) -> None:
+    model = encoder(SMALL)
+    state = to_published(model.state_dict(), SMALL, layout="reference")
+    average = {name: value * 0.5 for name, value in state.items()}
+    torch.save({"model": state | ROPE, "model_ema": average | ROPE}, tmp_path / "ft.pt")
+    loaded = load_encoder(tmp_path / "ft.pt")
+    features = model.pool(model.encode(model.patches(PIXELS)))
+    assert isinstance(model.head, torch.nn.Linear)
+    assert torch.allclose(model.head(loaded(PIXELS)), features, atol=1e-6)
+    assert read_stored(tmp_path / "ft.pt").left_out == ("a classifier of 9 classes",)
+    halved = load_encoder(tmp_path / "ft.pt", weights="ema")
+    assert isinstance(halved, Eva02)
+    assert torch.equal(halved.class_token, model.class_token * 0.5)
+
+
+@pytest.mark.parametrize("layout", ["reference", "timm"])
+def test_another_image_size_by_the_rule_of_the_source(tmp_path: Path, layout: str) -> None:
+    config = replace(SMALL, embed_dim=0)
+    model = encoder(config)
+    theirs = to_published(model.state_dict(), config, layout="timm" if layout == "timm" else "reference")
+    torch.save(theirs, tmp_path / "file.pt")
+    loaded = load_encoder(tmp_path / "file.pt", image_size=(84, 42))
+    assert isinstance(loaded, Eva02)
+    rule = replace(config, image_size=(84, 42), resize="timm" if layout == "timm" else "reference")
+    expected = resize_state(dict(model.state_dict()), config, rule)["position"]
+    torch.testing.assert_close(loaded.position, expected)
+    assert loaded.image_size == (84, 42)
+
+
+PAIR = ClipConfig(
+    name="EVA02",
+    image=replace(SMALL, has_inner_norm=True, pooling="token"),
+    text=ClipTextConfig(width=64, depth=1, heads=1, embed_dim=9, vocab_size=50),
+    preprocess=PreprocessConfig(image_size=(56, 56)),
+)
+
+
+@pytest.mark.parametrize("layout", ["reference", "open_clip"])
+def test_a_clip_of_the_release_and_of_open_clip(tmp_path: Path, layout: str) -> None:
+    torch.manual_seed(0)
+    clip = PAIR.build().eval()
+    theirs = to_clip(clip.state_dict(), PAIR, layout="open_clip" if layout == "open_clip" else "reference")
+    more = {"visual." + name: value for name, value in ROPE.items()} if layout == "reference" else {}
+    torch.save({name: value.half() for name, value in (theirs | more).items()}, tmp_path / "clip.pt")
+    loaded = load_clip(tmp_path / "clip.pt")
+    assert isinstance(loaded, Clip)
+    torch.testing.assert_close(loaded.image_features(PIXELS), clip.image_features(PIXELS), rtol=0, atol=2e-2)
+    ids = torch.tensor([[1, 5, 49]])
+    torch.testing.assert_close(loaded.text_features(ids), clip.text_features(ids), rtol=0, atol=2e-2)
+    bigger = load_clip(tmp_path / "clip.pt", image_size=84)
+    assert bigger.image.image_size == bigger.preprocess.image_size == (84, 84)
+
+
+def test_a_run_folder_holds_one_and_opens_at_another_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = create("TrV-Nano")
+    save_model(tmp_path / "run", clip)
+    loaded = load_clip(tmp_path / "run", image_size=64)
+    assert loaded.image.image_size == (64, 64)
+    again = load_clip(tmp_path / "run")
+    assert isinstance(again.image, Eva02)
+    assert again.config == clip.config
+    pixels = torch.randn(1, 3, 48, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(again.image_features(pixels), clip.eval().image_features(pixels))
+
+
+def test_a_name_decides_image_and_patch_size(tmp_path: Path) -> None:
+    """The release's p14to16 by its rule: kernel 14 to 16 px, table 16 x 16 to 14 x 14."""
+    config = encoder_config("eva02_tiny_patch14_224")
+    assert isinstance(config, Eva02Config)
+    model = encoder(config)
+    torch.save(to_published(model.state_dict(), config, layout="reference"), tmp_path / "file.pt")
+    at_336 = load_encoder(tmp_path / "file.pt", name="eva02_tiny_patch14_336")
+    assert at_336.image_size == (336, 336)
+    with pytest.raises(ConfigError, match="eva02_small_patch14_224 has 12 blocks of width 384, the file 12 of 192"):
+        load_encoder(tmp_path / "file.pt", name="eva02_small_patch14_224")
+    with pytest.raises(ConfigError, match="is no EVA-02"):
+        load_encoder(tmp_path / "file.pt", name="vitamin_small_224")
+
+
+def test_a_damaged_file_says_what_is_missing(tmp_path: Path) -> None:
+    state = to_published(encoder(SMALL).state_dict(), SMALL, layout="reference")
+    del state["blocks.1.mlp.w3.bias"]
+    torch.save(state, tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=r"file.pt: weights do not fit this EVA-02: 1 missing: 'blocks.1.mlp"):
+        load(tmp_path / "file.pt")
