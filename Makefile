@@ -59,9 +59,10 @@ $(VENV)/.demo: $(PIN) | $(VENV)/.ready
 	@$(PIP) -e '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: $(PIN) | $(VENV)/.ready
+$(VENV)/.dev: $(PIN) requirements-peers.txt | $(VENV)/.ready
 	@echo "installing the pinned packages and the development tools (a few minutes the first time)"
 	@$(PIP) -e '.[dev]'
+	@$(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements-peers.txt
 	@touch $@
 
 # not fatal: without it the quick start trains its own text tower; no stamp then, so that the next call tries again
