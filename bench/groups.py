@@ -13,7 +13,7 @@ def _rows_of(module: str) -> Callable[[], list[Row]]:
 
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     name: _rows_of(name) for name in ("tokenizer", "models", "gpu", "loss", "loader", "step")
-}
+} | {"eval": _rows_of("evaluation")}
 
 
 def run(name: str) -> list[Row]:

@@ -49,6 +49,7 @@ LAZY = {
     "tensorboard",
     "trackio",
     "wandb",
+    "av",
 }
 
 

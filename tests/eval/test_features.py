@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.features import TextFeatures, encode_source, fill_prompt
+from eyesmith.eval.features import encode_source
+from eyesmith.eval.text_features import TextFeatures, fill_prompt
 
 
 def broken_source(make_source: Any, make_png: Any, good: int, bad: int) -> Any:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.features import TextFeatures
 from eyesmith.eval.metrics import wilson_interval
 from eyesmith.eval.predictions import Confusion, confusions, predictions
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.eval.zero_shot import ZeroShot
 
 

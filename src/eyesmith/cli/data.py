@@ -1,7 +1,9 @@
 """`eyesmith data`: make data sets, find what is wrong with one, and how fast it is read."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,21 +12,27 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.errors import ConfigError
 
 _HERE = "eyesmith.cli.data"
 _MAKERS = {
     "emoji": Verb(_HERE, "drawings of animals, nature, food and drink in four styles (fetched with npm)", "emoji"),
     "scenes": Verb(_HERE, "drawn scenes of coloured shapes with captions, boxes, masks and questions", "scenes"),
+    "evaluation": Verb(
+        _HERE, "miniature copies of all evaluation sets, to try a suite without a download", "evaluation"
+    ),
 }
 _VERBS = {
-    "make": Verb(_HERE, "make a data set: emoji or scenes", "make"),
-    "check": Verb(_HERE, "what is wrong with a data set", "check"),
+    "make": Verb(_HERE, "make a data set: emoji, scenes, or miniature evaluation sets", "make"),
+    "fetch": Verb(_HERE, "fetch the sets of evaluation tasks and suites", "fetch"),
+    "check": Verb(_HERE, "what is wrong with a data set or an evaluation set", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
 Folder = Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")]
 Data = Annotated[
-    Positional[str], tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, or a folder of images.")
+    Positional[str],
+    tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, a folder of images, or evaluation sets."),
 ]
 
 
@@ -46,6 +54,16 @@ def emoji(argv: list[str], prog: str) -> int:
 def scenes(argv: list[str], prog: str) -> int:
     """Run `data make scenes` on its own arguments."""
     return call(_make_scenes, argv, prog=prog)
+
+
+def evaluation(argv: list[str], prog: str) -> int:
+    """Run `data make evaluation` on its own arguments."""
+    return call(_make_evaluation, argv, prog=prog)
+
+
+def fetch(argv: list[str], prog: str) -> int:
+    """Run `data fetch` on its own arguments."""
+    return call(_fetch, argv, prog=prog)
 
 
 def check(argv: list[str], prog: str) -> int:
@@ -98,15 +116,103 @@ def _make_scenes(
     return _show(folder, facts, as_json=as_json)
 
 
-def _check(data: Data, /, *, split: str | None = None, workers: int = 2, as_json: AsJson = False) -> int:
+def _make_evaluation(
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")],
+    tasks: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK", help="Task keys; all of them.")] = (),
+    /,
+    *,
+    seed: int = 0,
+    as_json: AsJson = False,
+) -> int:
+    """A few drawn pictures of each evaluation set, in its exact layout; numbers on them say nothing about a model.
+
+    Args:
+        seed: Chooses the pictures.
+    """
+    from eyesmith.data.evaluation import make_miniatures
+
+    made = make_miniatures(folder, tasks or None, seed=seed)
+    if as_json:
+        print_json({key: str(place) for key, place in made.items()})
+    else:
+        print_table(("task", "folder"), list(made.items()))
+    return 0
+
+
+def _fetch(
+    names: Annotated[
+        Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK_OR_SUITE", help="Such as datacomp or vtab/dtd.")
+    ],
+    /,
+    *,
+    to: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
+    as_json: AsJson = False,
+) -> int:
+    """Fetch evaluation sets from the hub, with checksums; run again to go on. Exit status 1 when one is missing."""
+    from eyesmith.eval.task_folders import fetch_tasks
+
+    if not names:
+        raise ConfigError("name at least one task or suite to fetch, such as datacomp or vtab/dtd")
+    with _bars(unit="byte") as show:
+        rows = fetch_tasks(names, to, on_bytes=show)
+    for row in rows:
+        if row.detail:
+            say(f"{row.key}: {row.detail}")
+    if as_json:
+        print_json([{**asdict(row), "folder": str(row.folder)} for row in rows])
+    else:
+        cells = [(row.key, row.state, f"{row.num_bytes / 1e6:,.1f}", row.folder) for row in rows]
+        print_table(("task", "state", "new MB", "folder"), cells, right=("new MB",))
+    return int(any(row.state in ("failed", "by hand") for row in rows))
+
+
+def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
+    from eyesmith.eval.task_folders import check_folder
+
+    with _bars(unit="sample") as show:
+        reports = check_folder(data, num_workers=workers, on_progress=show)
+    if as_json:
+        print_json({name: json.loads(report.to_json()) for name, report in reports.items()})
+        return max(report.exit_status for report in reports.values())
+    rows = [
+        (name, one.severity, one.kind, one.where, one.key, one.detail)
+        for name, report in reports.items()
+        for one in report.findings
+    ]
+    if rows:
+        print_table(("set", "severity", "kind", "where", "key", "detail"), rows)
+    num_errors = sum(report.num_errors for report in reports.values())
+    num_samples = sum(report.num_samples for report in reports.values())
+    print(
+        f"{data}: {len(reports)} sets, {num_samples} usable samples, {num_errors} errors, "
+        f"{len(rows) - num_errors} warnings"
+    )
+    return max(report.exit_status for report in reports.values())
+
+
+def _check(
+    data: Data,
+    /,
+    *,
+    split: str | None = None,
+    workers: int = 2,
+    evaluation: bool = False,
+    as_json: AsJson = False,
+) -> int:
     """Read every sample of a data set and name what is wrong with it; exit status 1 when something costs samples.
 
     Args:
         split: One split of a data set that has several; all of them, and leaks between them, when not given.
         workers: Decoding threads.
+        evaluation: Check class folders or a table as `eyesmith eval` would take them. Folders in the layout of the
+            evaluation sets, and a folder of those, are known without it.
     """
     from eyesmith.data.check import check as check_data
+    from eyesmith.data.evaluation.check import holds_evaluation_sets
     from eyesmith.runs.progress import progress
+
+    if evaluation or (split is None and holds_evaluation_sets(data)):
+        return _check_evaluation(data, workers=workers, as_json=as_json)
 
     with ExitStack() as bars:
         # how many samples there are is known only when the first one has been read
@@ -130,6 +236,25 @@ def _check(data: Data, /, *, split: str | None = None, workers: int = 2, as_json
         f"{len(found.findings) - found.num_errors} warnings"
     )
     return found.exit_status
+
+
+@contextmanager
+def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """One progress bar after the other: whenever another name comes, the bar before it is closed."""
+    from eyesmith.runs.progress import progress
+
+    console = Console(stderr=True, highlight=False)
+    with ExitStack() as open_bar:
+        shown: dict[str, Callable[[int], None]] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in shown:
+                open_bar.close()
+                shown.clear()
+                shown[name] = open_bar.enter_context(progress(console, name, total, unit=unit))
+            shown[name](done)
+
+        yield show
 
 
 def _probe(

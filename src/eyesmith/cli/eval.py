@@ -1,16 +1,25 @@
-"""`eyesmith eval`: measure a model on a data set, into a result file that other programs read."""
+"""`eyesmith eval`: measure a model on a suite, a task or a folder, into result files that other programs read."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from rich.console import Console
 from tyro.conf import Positional
 
-from eyesmith.cli.dispatch import call, suggestion
+from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Model, ModelName, load_model
 from eyesmith.cli.output import AsJson, console, print_json, say
 from eyesmith.errors import ConfigError
+from eyesmith.eval.precision import Precision
+from eyesmith.train.processes import joined
+
+if TYPE_CHECKING:
+    from eyesmith.eval.suites import TaskResult
+    from eyesmith.eval.tasks import Suite
 
 TASKS = {
     "all": ("zero_shot", "zero_shot_all", "retrieval", "retrieval_label"),
@@ -18,9 +27,17 @@ TASKS = {
     "retrieval": ("retrieval", "retrieval_label"),
 }
 
-Task = Annotated[Positional[str], tyro.conf.arg(metavar="TASK", help="all, zero_shot or retrieval.")]
+What = Annotated[
+    Positional[str],
+    tyro.conf.arg(
+        metavar="WHAT",
+        help="Class folders, a table, an evaluation set; a suite (datacomp, eva02, imagenet-variants, video, "
+        "retrieval) or tasks such as cifar10,vtab/dtd below --data; or all, zero_shot, retrieval on a made data set.",
+    ),
+]
 Data = Annotated[
-    str, tyro.conf.arg(metavar="DIR", help="A made data set, tar shards, a table, or a folder of class folders.")
+    str | None,
+    tyro.conf.arg(metavar="DIR", help="Where the sets of a suite lie; or a made data set, tar shards, a table."),
 ]
 
 
@@ -31,30 +48,88 @@ def main(argv: list[str], prog: str) -> int:
 
 def evaluate(
     model: Model,
-    task: Task = "all",
+    what: What = "all",
     /,
     *,
-    data: Data,
+    data: Data = None,
     splits: tuple[str, ...] = (),
     out: Path | None = None,
     name: ModelName = None,
     batch_size: BatchSize = 64,
+    num_workers: int = 4,
+    precision: Precision = "fp32",
+    limit: int | None = None,
+    cache: Path | None = None,
+    keep_features: bool = True,
     as_json: AsJson = False,
 ) -> int:
-    """Zero-shot classification and retrieval on the splits of a data set, with 95 % intervals and chance.
+    """Zero-shot classification, retrieval and whole suites, with 95 % intervals and chance.
 
     Args:
-        splits: The splits to measure; all but train when not given.
-        out: Where the result lines are added; RUN/results.jsonl for a run folder, else results.jsonl here.
+        splits: Of a made data set: the splits to measure; all but train when not given.
+        out: Where results go: a folder for a suite (RUN/eval by default), else a file that lines are added to
+            (RUN/results.jsonl for a run folder, else results.jsonl here).
+        num_workers: Threads that decode pictures.
+        precision: fp32; bf16; or reference, the mixture that DataComp's evaluation computes in on a GPU.
+        limit: Only the first so many images of each set, to try a command out.
+        cache: Where features of images and classifiers are kept for the next evaluation of the same weights.
+        keep_features: Keep them at all.
     """
-    if task not in TASKS:
-        raise ConfigError(f"unknown task {task!r}{suggestion(task, TASKS)}; there are: {', '.join(TASKS)}")
+    from eyesmith.eval.captions import caption_test_kind
+    from eyesmith.eval.own_set import evaluate_own, is_made_data
+    from eyesmith.eval.suites import chosen_suite, evaluate_suite
+    from eyesmith.files import cache_folder
+
+    if what in TASKS and (data is not None or not Path(what).exists()):
+        return _made(model, what, data, splits, out, name, batch_size, as_json=as_json)
+    is_path = data is None and Path(what).exists()
+    if is_path and is_made_data(what):
+        return _made(model, "all", what, splits, out, name, batch_size, as_json=as_json)
+    if is_path and caption_test_kind(what):
+        return _captions(model, what, out, name, as_json=as_json)
+    suite = None if is_path else chosen_suite(what, data)
+    settings = {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "precision": precision,
+        "limit": limit,
+        "cache": (cache or cache_folder() / "eval") if keep_features else None,
+    }
+    home = Path(model) if Path(model).is_dir() else Path()
+    if suite is None:
+        clip = load_model(model, name)
+        target = out or home / "results.jsonl"
+        result = evaluate_own(clip, what, target, note=say, progress=_bar, **settings)
+        return _show_own(result, target, as_json=as_json)
+    target = out or home / "eval"
+    with joined() as world:
+        clip = load_model(model, name).to(world.device())
+        results = evaluate_suite(clip, suite, str(data), out=target, note=say, progress=_bar, world=world, **settings)
+        return _show_suite(suite, results, target, as_json=as_json) if world.is_first else 0
+
+
+def _made(
+    model: str,
+    task: str,
+    data: str | None,
+    splits: tuple[str, ...],
+    out: Path | None,
+    name: str | None,
+    batch_size: int,
+    *,
+    as_json: bool,
+) -> int:
+    """Zero-shot and retrieval on the splits of a made data set."""
     from eyesmith.eval.results import append_rows
-    from eyesmith.eval.suite import evaluate as run_suite
+    from eyesmith.eval.suite import evaluate as evaluate_splits
     from eyesmith.report.terminal import splits_table
 
+    if data is None:
+        raise ConfigError(
+            f"{task}: expected --data DIR, the data set to measure on; or give a folder instead of {task}"
+        )
     clip = load_model(model, name)
-    rows = run_suite(clip, data, splits or None, batch_size=batch_size, note=say)
+    rows = evaluate_splits(clip, data, splits or None, batch_size=batch_size, note=say)
     rows = [row for row in rows if row.task in TASKS[task]]
     if not rows:
         raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
@@ -66,3 +141,62 @@ def evaluate(
         console().print(splits_table(rows))
     say(f"{len(rows)} result lines added to {target}")
     return 0
+
+
+def _captions(model: str, what: str, out: Path | None, name: str | None, *, as_json: bool) -> int:
+    """A caption test: pairs, or right captions among wrong ones."""
+    from eyesmith.eval.captions import evaluate_captions
+    from eyesmith.eval.results import append_rows
+    from eyesmith.report.terminal import splits_table
+
+    rows = evaluate_captions(load_model(model, name), what)
+    target = out or (Path(model) if Path(model).is_dir() else Path()) / "results.jsonl"
+    append_rows(target, rows)
+    if as_json:
+        print_json([dataclasses.asdict(row) for row in rows])
+    else:
+        console().print(splits_table(rows))
+    say(f"{len(rows)} result lines added to {target}")
+    return 0
+
+
+def _show_own(result: "TaskResult", target: Path, *, as_json: bool) -> int:
+    from eyesmith.report.task_table import tasks_table
+
+    if as_json:
+        print_json([dataclasses.asdict(row) for row in result.rows])
+    else:
+        console().print(tasks_table([result], {}, {}, all_metrics=True))
+    say(f"{len(result.rows)} result lines added to {target}")
+    return 0
+
+
+def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as_json: bool) -> int:
+    from eyesmith.eval.suites import summary_of
+    from eyesmith.report.task_table import tasks_table
+
+    summary = summary_of(suite, results)
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        console().print(tasks_table(results, summary.mains, summary.averages))
+    for line in summary.notes:
+        say(line)
+    say(f"results are in {target}")
+    return summary.status
+
+
+@contextmanager
+def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr that is told the images of each batch."""
+    from eyesmith.runs.progress import progress
+
+    done = 0
+    with progress(Console(stderr=True, highlight=False), title, total, unit="image") as advance:
+
+        def add(number: int) -> None:
+            nonlocal done
+            done += number
+            advance(done)
+
+        yield add

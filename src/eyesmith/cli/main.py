@@ -17,6 +17,8 @@ VERBS = {
     "replay": Verb("eyesmith.cli.replay", "run a step again that was not finite, and see where it went wrong"),
     "average": Verb("eyesmith.cli.average", "one model out of several of its kind: weights averaged"),
     "eval": Verb("eyesmith.cli.eval", "zero-shot classification and retrieval on a data set"),
+    "compare": Verb("eyesmith.cli.compare", "is one model really better than another: paired, with significance"),
+    "probe": Verb("eyesmith.cli.probe", "linear, few-shot and Gaussian heads on frozen features"),
     "classify": Verb("eyesmith.cli.classify", "which of some names fits each of your images"),
     "embed": Verb("eyesmith.cli.embed", "features of your images, in an .npz file"),
     "search": Verb("eyesmith.cli.search", "find your images by text"),
@@ -24,6 +26,7 @@ VERBS = {
     "export": Verb("eyesmith.cli.export", "the model as ONNX or torch.export, checked"),
     "verify": Verb("eyesmith.cli.verify", "prove that a run folder holds the model that was trained"),
     "data": Verb("eyesmith.cli.data", "make data sets, find what is wrong with one"),
+    "report": Verb("eyesmith.cli.report", "a leaderboard page out of result files, beside the papers' numbers"),
     "bench": Verb("eyesmith.cli.bench", "our speed beside our peers'"),
 }
 

@@ -72,6 +72,17 @@ def open_table(
     )
 
 
+def read_columns(path: Path) -> list[str]:
+    """Names of a table's columns; of JSONL, the fields of its first usable line. Raises DataError as `open_table`."""
+    columns, rows = _read(path, [])
+    if columns is not None:
+        return columns
+    first = next(rows, None)
+    if first is None:
+        raise DataError(f"{path}: the table has no rows")
+    return list(first[1])
+
+
 class _RowError(Exception):
     def __init__(self, kind: str, key: str, detail: str) -> None:
         super().__init__(detail)

@@ -87,6 +87,15 @@ class TarSource:
         members = self._members(index)
         return self._read(index, members[next(name for name in IMAGE_EXTENSIONS if name in members)])
 
+    def member(self, index: int, extension: str) -> bytes | None:
+        """Bytes of one member of a sample, such as "npy"; None when it has no such member."""
+        place = self._members(index).get(extension)
+        return None if place is None else self._read(index, place)
+
+    def name_classes(self, classes: Sequence[str]) -> None:
+        """Give the classes their names after the headers were read."""
+        self._classes, self._is_labelled = tuple(classes), False
+
     def texts(self, index: int) -> tuple[str, ...]:
         return self._read_texts(index)[0]
 

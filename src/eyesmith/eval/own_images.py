@@ -16,8 +16,10 @@ from eyesmith.config import to_dict
 from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError, EyesmithError
-from eyesmith.eval.features import BrokenImage, TextFeatures, encode_source
+from eyesmith.eval.features import encode_source
 from eyesmith.eval.metrics import similarity, top_candidates
+from eyesmith.eval.pixel_batches import BrokenImage
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.files import atomic_path
 from eyesmith.images import collect_images
 from eyesmith.models.clip import Clip

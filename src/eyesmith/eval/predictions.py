@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from eyesmith.eval.features import ImageFeatures, TextFeatures
+from eyesmith.eval.features import ImageFeatures
 from eyesmith.eval.metrics import target_ranks, top_candidates
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.eval.zero_shot import ZeroShot
 from eyesmith.models.clip import Clip
 

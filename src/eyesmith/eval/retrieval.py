@@ -9,9 +9,10 @@ from torch import Tensor
 
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError, ShapeError
-from eyesmith.eval.features import ImageFeatures, TextFeatures, encode_source
+from eyesmith.eval.features import ImageFeatures, encode_source
 from eyesmith.eval.metrics import chance_of_hit, check_finite, clustered_interval, similarity
 from eyesmith.eval.results import ResultRow
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.models.clip import Clip
 
 Positives = Literal["own", "label"]

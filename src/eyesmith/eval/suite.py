@@ -12,9 +12,10 @@ from eyesmith.data.sample import Source
 from eyesmith.data.shards import DATASET_FILE, read_dataset
 from eyesmith.data.sources import open_source, read_templates, split_names
 from eyesmith.errors import DataError
-from eyesmith.eval.features import TextFeatures, encode_source
+from eyesmith.eval.features import encode_source
 from eyesmith.eval.results import ResultRow
 from eyesmith.eval.retrieval import Retrieval
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.eval.zero_shot import ZeroShot
 from eyesmith.models.clip import Clip
 

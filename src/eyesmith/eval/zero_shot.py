@@ -7,9 +7,10 @@ from torch import Tensor
 
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.features import ImageFeatures, TextFeatures, encode_source
+from eyesmith.eval.features import ImageFeatures, encode_source
 from eyesmith.eval.metrics import similarity, target_ranks, wilson_interval
 from eyesmith.eval.results import ResultRow
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.models.clip import Clip
 
 

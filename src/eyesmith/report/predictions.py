@@ -13,9 +13,10 @@ from torch import Tensor
 
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.eval.features import ImageFeatures, TextFeatures, encode_source
+from eyesmith.eval.features import ImageFeatures, encode_source
 from eyesmith.eval.metrics import similarity, target_ranks, top_candidates, wilson_interval
 from eyesmith.eval.suite import WHOLE, choose_splits, split_tasks
+from eyesmith.eval.text_features import TextFeatures
 from eyesmith.eval.zero_shot import ZeroShot
 from eyesmith.models.clip import Clip
 from eyesmith.report.content import (

@@ -130,9 +130,8 @@ class Checks:
             self._write(line)
 
     def _measure(self, clip: Clip) -> dict[str, float]:
-        shared = clip if clip.config.lock_text or self._world.size == 1 else cast(Clip, _SharedTexts(clip, self._world))
         if self._texts is None or not self._texts.is_current(clip):
-            self._texts = TextFeatures(shared)
+            self._texts = TextFeatures(clip, world=None if clip.config.lock_text else self._world)
         texts, found = self._texts, {}
         for split in self._splits:
             images = split.images.features(clip)
@@ -156,8 +155,7 @@ class Checks:
         name = next(iter(found)) if wanted == "first" else wanted
         if name not in found:
             raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
-        best = read_best(self._folder)
-        if best is None or best["name"] != name or found[name] > best["value"]:
+        if is_better(self._folder, name, found[name]):
             facts = {"step": step, "name": name, "value": found[name]}
             save_best(self._folder, clip, facts, description=self._description)
 
@@ -171,15 +169,26 @@ def read_best(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def is_better(folder: Path, name: str, value: float) -> bool:
+    """Whether a value beats that of the best weights of a run; so does any where they were chosen by another one."""
+    best = read_best(folder)
+    return best is None or best["name"] != name or value > best["value"]
+
+
 def save_best(folder: Path, clip: Clip, facts: dict[str, Any], *, description: dict[str, Any]) -> None:
-    """Put `clip` into `folder`/best, a folder that `eyesmith.load` opens; it is replaced in one move.
+    """Put `clip` into `folder`/best, a folder that `eyesmith.load` opens; see `replace_best`."""
+    replace_best(folder, lambda new: save_model(new, clip, config=description), facts)
+
+
+def replace_best(folder: Path, save: Callable[[Path], None], facts: dict[str, Any]) -> None:
+    """Let `save` write `folder`/best, with `facts` beside it; it is replaced in one move.
 
     A kill between the two renames leaves the older model in `folder`/.best.old and no best/; the next check that is
     better, or equal after a resume, makes it again.
     """
     new, old = folder / f".{BEST_FOLDER}.new", folder / f".{BEST_FOLDER}.old"
     shutil.rmtree(new, ignore_errors=True)
-    save_model(new, clip, config=description)
+    save(new)
     write_json(new / BEST_FILE, facts)
     shutil.rmtree(old, ignore_errors=True)
     best = folder / BEST_FOLDER
@@ -249,18 +258,6 @@ class _Images:
             return evaluation_pixels(self._source.image_bytes(index), self._preprocess)  # [3, H, W] uint8
         except DataError as error:
             return BrokenImage(self._source.keys[index], str(error))
-
-
-class _SharedTexts:
-    """A model for `TextFeatures` whose texts all processes encode, each its share. All must ask for the same."""
-
-    def __init__(self, clip: Clip, world: World) -> None:
-        self._clip, self._world = clip, world
-        self.text, self.config, self.prompts = clip.text, clip.config, clip.prompts
-
-    def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        own = self._clip.encode_text(texts[self._world.rank :: self._world.size], batch_size=batch_size)
-        return _gathered(own.float().cpu(), len(texts), self._world)
 
 
 def _gathered(own: Tensor, total: int, world: World) -> Tensor:

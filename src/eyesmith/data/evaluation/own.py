@@ -1,0 +1,128 @@
+"""A user's own data as an evaluation set: a folder of class folders, or a table of images."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eyesmith.data.class_folders import open_image_folder
+from eyesmith.data.evaluation.evaluation_set import EvaluationSet
+from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, read_lines
+from eyesmith.data.evaluation.tars import refuse_errors
+from eyesmith.data.file_source import FileSource
+from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding, Source
+from eyesmith.data.table_source import open_table, read_columns
+from eyesmith.errors import DataError
+
+IMAGE_COLUMNS = ("image", "image_path", "path", "file", "filepath", "file_name", "filename")
+LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
+CAPTION_COLUMNS = ("caption", "captions", "text", "title")
+
+
+def open_class_folders(folder: Path, *, names_from: Path, is_strict: bool) -> EvaluationSet:
+    """One folder a class; its name, blanks for underscores, is the class name. `names_from`: holds the text files.
+
+    Raises DataError for one class, equal names, and (if strict) class folders without images or files that are gone.
+    """
+    source = open_image_folder(folder, names_from=names_from, require_text=False)
+    if source.labels is None:
+        if not any(source.texts(index) for index in range(min(len(source), 100))):
+            raise DataError(
+                f"{folder}: {len(source):,} images, but no class folders and no captions; expected one folder for each "
+                "class (or a .txt with captions beside each image)"
+            )
+        return _captioned(source, folder)
+    classes = source.classes or ()
+    return _labelled(source, folder, names_from, classes, source.labels, _empty_folders(folder), is_strict=is_strict)
+
+
+def open_own_table(file: Path, *, is_strict: bool) -> EvaluationSet:
+    """A CSV, TSV, JSONL or Parquet table of images with a label column, or else with captions.
+
+    The columns are known by their usual names: IMAGE_COLUMNS, LABEL_COLUMNS, CAPTION_COLUMNS. Raises DataError when
+    there is none of them, and as `open_table` does.
+    """
+    columns = read_columns(file)
+    image, label, caption = (
+        next((name for name in names if name in columns), None)
+        for names in (IMAGE_COLUMNS, LABEL_COLUMNS, CAPTION_COLUMNS)
+    )
+    if image is None or (label is None and caption is None):
+        lacks = "image" if image is None else "label"
+        known = IMAGE_COLUMNS if image is None else (*LABEL_COLUMNS, *CAPTION_COLUMNS)
+        raise DataError(
+            f"{file}: no {lacks} column; expected one of {', '.join(known)}; the table has {', '.join(columns)}"
+        )
+    if label is None:
+        assert caption is not None  # one of the two is there, see above
+        return _captioned(open_table(file, image_column=image, text_column=caption, require_text=False), file)
+    source = open_table(file, image_column=image, text_column=(), label_column=label, require_text=False)
+    classes, labels = source.classes or (), source.labels or []
+    names = file.parent / CLASS_FILE
+    if names.is_file() and all(name.isdigit() for name in classes):
+        numbers = [int(name) for name in classes]
+        classes, labels = read_lines(names), [numbers[label] for label in labels]
+        if max(numbers) >= len(classes):
+            raise DataError(
+                f"{file}: label {max(numbers)} is out of range, {names} has {len(classes)} names (from 0 on)"
+            )
+    return _labelled(source, file, file.parent, classes, labels, [], is_strict=is_strict)
+
+
+def _labelled(
+    source: FileSource,
+    path: Path,
+    names_from: Path,
+    classes: tuple[str, ...],
+    labels: list[int],
+    problems: list[Finding],
+    *,
+    is_strict: bool,
+) -> EvaluationSet:
+    # looks for what makes a zero-shot number meaningless
+    if len(classes) < 2:
+        raise DataError(f"{path}: only one class, {str(*classes)!r}; classification needs two or more")
+    twice = [name for name, count in Counter(name.casefold().strip() for name in classes).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{path}: {len(twice)} class name(s) stand for several classes, such as {twice[0]!r}; no text can tell "
+            f"them apart. Rename the folders or labels, or give other names in {names_from / CLASS_FILE}"
+        )
+    templates = names_from / TEMPLATE_FILE
+    found = EvaluationSet(
+        name=path.stem if path.is_file() else path.resolve().name,
+        path=path,
+        layout="classification",
+        source=source,
+        classes=classes,
+        templates=tuple(line for line in read_lines(templates) if line) if templates.is_file() else (),
+        labels=np.array(labels, dtype=np.int64),
+        problems=(*source.problems, *problems),
+    )
+    if is_strict:
+        refuse_errors(found)
+    return found
+
+
+def _captioned(source: Source, path: Path) -> EvaluationSet:
+    texts = tuple(source.texts(index) for index in range(len(source)))
+    bare = [index for index, captions in enumerate(texts) if not captions]
+    problems = [*source.problems]
+    problems += [
+        Finding("empty_caption", "error", source.keys[index], source.where(index), "no caption") for index in bare
+    ]
+    fields: dict[str, Any] = {"source": source, "texts": texts, "problems": tuple(problems)}
+    return EvaluationSet(name=path.stem, path=path, layout="retrieval", **fields)
+
+
+def _empty_folders(folder: Path) -> list[Finding]:
+    endings = tuple(f".{extension}" for extension in IMAGE_EXTENSIONS)
+    found = []
+    for place in sorted(folder.iterdir()):
+        if not place.is_dir() or place.name[0] == ".":
+            continue
+        if not any(file.name.lower().endswith(endings) and file.name[0] != "." for file in place.rglob("*")):
+            detail = "a class folder without images; add some or delete the folder"
+            found.append(Finding("empty_class", "error", "", f"{place.name}/", detail))
+    return found

@@ -1,0 +1,161 @@
+"""Probes of one model on one pair of data sets: several numbers of shots from features encoded once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eyesmith.config import closest
+from eyesmith.errors import ConfigError
+from eyesmith.eval.heads.data import choose_splits, feature_store, read_labelled, zero_shot_head
+from eyesmith.eval.heads.probe import HeadName, Labelled, ProbeResult, align, probe, shared_samples
+from eyesmith.eval.heads.rows import probe_rows, write_probe_predictions
+from eyesmith.eval.results import append_rows
+from eyesmith.files import cache_folder
+from eyesmith.models.clip import Clip
+from eyesmith.models.encoder import Encoder
+
+FEW_SHOTS = (1, 2, 4, 8, 16)
+_HEADS: dict[str, HeadName] = {"linear": "linear", "few-shot": "linear", "gaussian": "gaussian"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbePlan:
+    """What `eyesmith probe` was asked for. test None: another split of `train`. shots (): all training images, or
+    FEW_SHOTS for the head "few-shot"; num_seeds: draws of each number of shots; the rest as `probe` takes it."""
+
+    train: str
+    test: str | None = None
+    train_split: str | None = None
+    test_split: str | None = None
+    head: Literal["linear", "few-shot", "gaussian"] = "linear"
+    shots: tuple[int, ...] = ()
+    num_seeds: int = 3
+    c: float | None = None
+    shrinkage: float | None = None
+    alpha: float | None = None
+    zero_shot: bool = True
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        if self.head not in _HEADS:
+            raise ConfigError(f"head: unknown {self.head!r}{closest(self.head, _HEADS)}")
+        if self.num_seeds < 1:
+            raise ConfigError(f"seeds: expected at least 1, got {self.num_seeds}")
+        if any(shots < 1 for shots in self.shots) or len(set(self.shots)) != len(self.shots):
+            raise ConfigError(f"shots: expected different numbers from 1 on, got {self.shots}")
+        wrong = [n for n in ("shrinkage", "alpha") if getattr(self, n) is not None] if self.head != "gaussian" else []
+        if self.head == "gaussian" and self.c is not None:
+            wrong = ["c"]
+        if wrong:
+            raise ConfigError(f"{wrong[0]}: has no meaning for the head {self.head!r}; leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeLine:
+    """One result, for a table or JSON."""
+
+    result: ProbeResult
+    num_classes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything but the logits."""
+        fits = [
+            {
+                "seed": fit.seed,
+                "settings": {name: _finite(value) for name, value in fit.settings.items()},
+                "validation": fit.validation,
+            }
+            for fit in self.result.fits
+        ]
+        spans = {
+            name: dict(zip(("value", "low", "high"), span, strict=True)) for name, span in self.result.metrics.items()
+        }
+        facts = {"head": self.result.head, "shots": self.result.shots or None, "n": self.result.n}
+        return {**facts, "chance": 1 / self.num_classes, "metrics": spans, "fits": fits}
+
+    def cells(self) -> tuple[str, ...]:
+        """head, shots, top-1, its interval, mean per-class recall, settings, validation accuracy, n, chance."""
+        value, low, high = self.result.metrics["top1"]
+        first = self.result.fits[0]
+        chosen = ", ".join(f"{name} {value:g}" for name, value in first.settings.items())
+        more = f" (seed {first.seed} of {len(self.result.fits)})" if len(self.result.fits) > 1 else ""
+        return (
+            self.result.head,
+            str(self.result.shots or "all"),
+            f"{value:.1%}",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            f"{self.result.metrics['mean_per_class_recall'][0]:.1%}",
+            chosen + more,
+            "" if first.validation is None else f"{first.validation:.1%}",
+            f"{self.result.n:,}",
+            f"{1 / self.num_classes:.1%}",
+        )
+
+
+def run_probes(
+    model: Clip | Encoder,
+    plan: ProbePlan,
+    *,
+    model_name: str,
+    cache: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    note: Callable[[str], None] = lambda message: None,
+) -> list[ProbeLine]:
+    """Encode both data sets (or take their features from the cache folder), then fit and measure each head.
+
+    out: a folder that gets results.jsonl and predictions/, one file a head and number of shots. note: is told about
+    left out images, pictures that are in both sets, and the like.
+    """
+    first, second = choose_splits(plan.train, plan.test, plan.train_split, plan.test_split)
+    home = Path(cache) if cache is not None else cache_folder() / "eval"  # where `eyesmith eval` keeps them too
+    store = feature_store(model, home / "images", batch_size=plan.batch_size)
+    train = read_labelled(store, first[0], split=first[1], note=note)
+    test = read_labelled(store, second[0], split=second[1], note=note)
+    align(test, train)  # refuse what cannot be measured before anything is fitted
+    _warn_of_shared(train, test, note)
+    classifier = None
+    if plan.head == "gaussian" and plan.zero_shot:
+        if isinstance(model, Clip):
+            classifier = zero_shot_head(model, train, first[0])
+        else:
+            note("the model has no text tower: the Gaussian head is not mixed with zero-shot")
+            if plan.alpha is not None:
+                raise ConfigError("alpha: weighs the Gaussian head beside zero-shot, and this model has no text tower")
+    found = []
+    for shots in plan.shots or (FEW_SHOTS if plan.head == "few-shot" else (0,)):
+        result = probe(
+            train,
+            test,
+            head=_HEADS[plan.head],
+            shots=shots,
+            seeds=range(plan.num_seeds if shots else 1),
+            zero_shot=classifier,
+            c=plan.c,
+            shrinkage=plan.shrinkage,
+            alpha=plan.alpha,
+        )
+        found.append(ProbeLine(result=result, num_classes=len(train.names)))
+        if out is not None:
+            write_probe_predictions(out, result, train, test)
+    if out is not None:
+        rows = [
+            row
+            for one in found
+            for row in probe_rows(one.result, train, model_name=model_name, split=second[1] or "all")
+        ]
+        append_rows(Path(out) / "results.jsonl", rows)
+    return found
+
+
+def _warn_of_shared(train: Labelled, test: Labelled, note: Callable[[str], None]) -> None:
+    if both := shared_samples(train, test):
+        note(
+            f"{len(both)} of {len(test.keys)} test images have the features of a training image (first: "
+            f"{both[0][1]} and {both[0][0]}): most likely the same picture, and then the result is too good"
+        )
+
+
+def _finite(value: float) -> float | str:
+    return "inf" if value == float("inf") else value
