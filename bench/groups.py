@@ -11,9 +11,8 @@ def _rows_of(module: str) -> Callable[[], list[Row]]:
     return lambda: import_module(f"bench.{module}").rows()
 
 
-GROUPS: dict[str, Callable[[], list[Row]]] = {
-    name: _rows_of(name) for name in ("tokenizer", "models", "gpu", "loss", "loader", "step")
-} | {"eval": _rows_of("evaluation")}
+_MODULES = {name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step")} | {"eval": "evaluation"}
+GROUPS: dict[str, Callable[[], list[Row]]] = {name: _rows_of(module) for name, module in _MODULES.items()}
 
 
 def run(name: str) -> list[Row]:
