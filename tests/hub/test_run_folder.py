@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.eval.heads import link_of
 from eyesmith.hub import run_folder
 from eyesmith.hub.fingerprint import TEXTS, fixed_images
 from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save_model
@@ -219,3 +220,24 @@ def test_a_hugging_face_text_tower_needs_nothing_but_the_run_folder(
     save_model(tmp_path / "again", loaded)
     shutil.rmtree(tmp_path / "run")
     assert torch.equal(load_model(tmp_path / "again").encode_text(["a cat", "photo of a dog"]), expected)
+
+
+def test_the_bias_of_the_sigmoid_loss_comes_back_and_makes_probabilities(tiny: Clip, tmp_path: Path) -> None:
+    save_model(tmp_path / "run", tiny, logit_bias=torch.tensor(-3.0))
+    clip = load_model(tmp_path / "run")
+    assert isinstance(clip, Clip)
+    link = link_of(clip)
+    assert (link.kind, link.bias) == ("sigmoid", -3.0)
+    assert link_of(tiny).kind == "softmax"
+    names = ["cat", "dog"]
+    cosines = clip.encode_image(fixed_images()) @ clip.class_weights(names).mT
+    expected = (clip.logit_scale.exp() * cosines - 3).sigmoid()
+    torch.testing.assert_close(clip.classify(fixed_images(), names), expected)
+    save_model(tmp_path / "again", clip)
+    again = load_model(tmp_path / "again")
+    assert isinstance(again, Clip)
+    assert again.logit_bias is not None
+    assert tiny.logit_bias is None
+    assert verify(tmp_path / "run").ok
+    save_model(tmp_path / "run", tiny)
+    assert load_model(tmp_path / "run").logit_bias is None

@@ -3,16 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from eyesmith.config import from_dict, to_dict
+from eyesmith.config import to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.recipes import RECIPES, quickstart, quickstart_vit, recipe
-from eyesmith.train import TrainConfig
+from eyesmith.train import run_from_dict, run_to_dict
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_recipe_is_complete_and_survives_json(name: str) -> None:
     config = recipe(name)
-    assert from_dict(TrainConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert run_from_dict(json.loads(json.dumps(run_to_dict(config)))) == config
 
 
 def test_the_baseline_differs_in_the_image_encoder_alone() -> None:

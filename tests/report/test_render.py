@@ -157,7 +157,7 @@ def test_an_interrupted_run_says_so() -> None:
 
 def test_findings_of_the_health_rules_are_listed(report: ReportData) -> None:
     assert "looked wrong" not in render(report)
-    ours = replace(report.ours, health=((1200, f"the loss has stayed <script>"), (3000, "again")))
+    ours = replace(report.ours, health=((1200, "the loss has stayed <script>"), (3000, "again")))
     page = render(replace(report, ours=ours))
     assert "spoke 2 times" in page
     assert "Step 1,200: the loss has stayed &lt;script&gt;" in page

@@ -13,8 +13,11 @@ import torch
 import eyesmith
 from eyesmith.config import to_dict
 from eyesmith.data import open_source
+from eyesmith.data.evaluation import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ZeroShot, encode_source
+from eyesmith.eval.suites import evaluate_suite
+from eyesmith.eval.tasks import TASKS
 from eyesmith.images import evaluation_pixels
 from eyesmith.models.clip import Clip
 from eyesmith.runs import checks as module
@@ -203,3 +206,37 @@ def test_two_processes_measure_what_one_measures(tmp_path: Path, config: TrainCo
     for a, b in zip(one, two, strict=True):
         for name in ("loss", "grad_norm", "image_grad_norm", "text_grad_norm", "image_norm", "image_rank", "text_rank"):
             assert a[name] == pytest.approx(b[name], rel=1e-2), name
+
+
+def test_tasks_of_a_suite_are_measured_with_the_objects_of_the_verb(config: TrainConfig, tmp_path: Path) -> None:
+    sets = tmp_path / "sets"
+    make_miniatures(sets, ["vtab/pets", "retrieval/flickr_1k_test_image_text_retrieval"])
+    wanted = EvalConfig(suites=("vtab/pets",), suite_data=str(sets), suite_limit=6, every_steps=5)
+    lines: list[dict[str, Any]] = []
+    checks = checks_of(replace(config, eval=wanted), tmp_path, lines)
+    assert checks
+    clip = config.model.build().train()
+    state = TrainState(model=clip, optimizer=torch.optim.SGD(clip.parameters(), lr=0.1), average={})
+    checks(state, facts(4))
+    checks(state, facts(5))
+    (result,) = evaluate_suite(clip, [TASKS["vtab/pets"]], sets, out=None, limit=6)
+    assert result.main_metric is not None
+    assert [line["eval"] for line in lines] == [{"vtab/pets/mean_per_class_recall": round(result.main_metric, 5)}]
+    assert clip.training
+    with pytest.raises(DataError, match="lacks 2 sets of retrieval: MSCOCO, WinoGAViL"):
+        checks_of(replace(config, eval=replace(wanted, suites=("retrieval",))), tmp_path, lines)
+    with pytest.raises(ConfigError, match="suite_data"):
+        EvalConfig(suites=("retrieval",))
+
+
+def test_the_best_weights_of_the_sigmoid_loss_keep_its_bias(config: TrainConfig, tmp_path: Path) -> None:
+    checks = checks_of(config, tmp_path, [], Fixed(0.5))
+    clip = config.model.build()
+    state = TrainState(model=clip, optimizer=torch.optim.SGD(clip.parameters(), lr=0.1), average={})
+    state.extra["logit_bias"] = torch.nn.Parameter(torch.tensor(-7.5))
+    checks(state, facts(1, is_last=True))
+    best = eyesmith.load(tmp_path / "best")
+    assert isinstance(best, Clip)
+    assert best.logit_bias is not None
+    assert best.logit_bias.item() == -7.5
+    assert clip.logit_bias is None

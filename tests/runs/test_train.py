@@ -160,15 +160,15 @@ def test_a_damaged_state_is_named(tmp_path: Path, config: TrainConfig, monkeypat
 def test_a_loss_that_is_not_finite_stops_before_the_update(
     tmp_path: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eyesmith.train import loop
+    from eyesmith.train import contrastive
 
-    healthy, seen = loop.contrast, []
+    healthy, seen = contrastive.contrast, []
 
     def sick(*arguments: Any) -> torch.Tensor:
         seen.append(1)
         return healthy(*arguments) * (math.nan if len(seen) == 6 else 1.0)
 
-    monkeypatch.setattr(loop, "contrast", sick)
+    monkeypatch.setattr(contrastive, "contrast", sick)
     with pytest.raises(TrainingError, match=r"step 6: loss nan.*Samples: .*resume"):
         start(config, tmp_path / "run")
     assert _steps(tmp_path / "run") == [1, 2, 3, 4, 5]

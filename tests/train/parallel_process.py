@@ -18,7 +18,18 @@ from eyesmith.losses import LossConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
-from eyesmith.train import Batch, DataConfig, OptimConfig, ParallelConfig, TrainConfig, World, joined, new_state, train
+from eyesmith.train import (
+    Batch,
+    Contrastive,
+    DataConfig,
+    OptimConfig,
+    ParallelConfig,
+    TrainConfig,
+    World,
+    joined,
+    new_state,
+    train,
+)
 from eyesmith.train.checkpoint import consolidate
 
 STEPS, ROWS, SIZE = 5, 8, (32, 32)
@@ -92,7 +103,8 @@ def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tu
     """Whole weights and averages after all steps, and the losses; saved half way and at the end below `folder`."""
     torch.manual_seed(0)
     clip = config.model.build()
-    state = new_state(clip, config, world)
+    objective = Contrastive(clip, config)
+    state = new_state(objective, config, world)
     losses: list[float] = []
 
     def note(state: Any, facts: Any) -> None:
@@ -100,7 +112,7 @@ def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tu
         if folder is not None and facts.step in (3, STEPS):
             state.save(folder, in_background=facts.step == 3)
 
-    train(state, clip, RandomBatches(world), config, bank=None, hooks=[note])
+    train(state, objective, RandomBatches(world), config, hooks=[note])
     state.finish_saving()
     state.take_average()
     whole = state.whole_model()

@@ -10,7 +10,8 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.train.accumulate import Features, backward
-from eyesmith.train.config import ParallelConfig
+from eyesmith.train.config import DataConfig, ParallelConfig, TrainConfig
+from eyesmith.train.contrastive import Contrastive
 from eyesmith.train.draws import StepDraws
 from eyesmith.train.parallel import Parallel
 from eyesmith.train.processes import World
@@ -38,7 +39,8 @@ def _gradients(
     """Loss, gradients, image features of every pass. keep_graphs: the oracle, one backward pass of all parts."""
     pixels = torch.randn(ROWS, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(clip.logit_scale.dtype)
     texts = [f"a {word} thing number {i}" for i, word in enumerate(("red", "green", "blue") * 4)]
-    parallel = Parallel(clip, None, ParallelConfig(), World())
+    config = TrainConfig(model=clip.config, data=DataConfig(path="none"))
+    parallel = Parallel(Contrastive(clip, config), ParallelConfig(), World())
     seen: list[Tensor] = []
 
     def part(rows: Tensor) -> Callable[[], Features]:

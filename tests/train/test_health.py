@@ -89,6 +89,19 @@ def test_a_healthy_log_says_nothing() -> None:
     assert told(lines(9000, course), replace(SHAPE, device="cuda")) == []
 
 
+def test_a_masked_run_has_neither_a_temperature_nor_a_level_of_guessing() -> None:
+    """Its loss is a negative cosine: it may rise a little, and is told of when it rises by a quarter."""
+    shape = replace(SHAPE, init_scale=0.0, trained={"image": 1000})
+
+    def log(last: float) -> list[dict[str, Any]]:
+        bare = {"scale": None, "text_grad_norm": None, "chance_loss": 0.0}
+        found = lines(2000, lambda step: {**bare, "loss": -0.7 if step <= 1000 else last})
+        return [{name: value for name, value in line.items() if name != "loss_frac"} for line in found]
+
+    assert told(log(-0.6), shape) == []
+    assert told(log(-0.4), shape) == [("diverging", 1260)]
+
+
 def test_every_rule_is_tested() -> None:
     assert set(SICK) | {"check_cost", "overfit"} == set(RULES)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.train import ParallelConfig, World, new_state
+from eyesmith.train import Contrastive, ParallelConfig, World, new_state
 from eyesmith.train.parallel import choose_strategy
 
 
@@ -63,7 +63,7 @@ def test_a_state_in_parts_is_read_by_one_process(folder: Path, place: str) -> No
     assert (folder / place / "state" / "last.pt").is_file() == (place == "one")
     torch.manual_seed(1)
     clip = ways.BASE.model.build()
-    state = new_state(clip, ways.config_of("fsdp"))
+    state = new_state(Contrastive(clip, ways.config_of("fsdp")), ways.config_of("fsdp"))
     state.load(folder / place)
     assert state.step == ways.STEPS
     assert len(state.optimizer.state) == len(state.trained())
@@ -81,7 +81,8 @@ def test_a_damaged_state_in_parts_is_named(folder: Path, tmp_path: Path) -> None
     shutil.copytree(folder / "2", tmp_path / "run")
     part = next((tmp_path / "run").glob("state/*/*.distcp"))
     part.write_bytes(part.read_bytes()[:100])
-    state = new_state(ways.BASE.model.build(), ways.config_of("fsdp"))
+    config = ways.config_of("fsdp")
+    state = new_state(Contrastive(config.model.build(), config), config)
     with pytest.raises(CheckpointError, match="step-00000005: cannot be read"):
         state.load(tmp_path / "run")
 
@@ -106,7 +107,8 @@ def test_recomputing_blocks_changes_no_gradient() -> None:
     for recompute in (False, True):
         torch.manual_seed(0)
         clip = ways.BASE.model.build().train()
-        state = new_state(clip, ways.replace(ways.BASE, parallel=ParallelConfig(checkpoint_blocks=recompute)))
+        config = ways.replace(ways.BASE, parallel=ParallelConfig(checkpoint_blocks=recompute))
+        state = new_state(Contrastive(clip, config), config)
         torch.manual_seed(1)
         clip.image_features(torch.zeros(2, 3, *ways.SIZE, dtype=torch.uint8)).square().sum().backward()
         found.append([value.grad for value in state.trained().values() if value.grad is not None])

@@ -9,6 +9,7 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.train import Contrastive, DataConfig, TrainConfig
 from eyesmith.train.state import TrainState
 from eyesmith.train.utilisation import PEAK_BF16, StepCost, measured_flops, peak_flops, peak_memory_mib
 from eyesmith.train.watch import Pace, Watch, effective_rank, gradient_norm
@@ -23,6 +24,10 @@ def model(**fields: object) -> Clip:
         preprocess=PreprocessConfig(image_size=(32, 32)),
         **fields,  # pyright: ignore[reportArgumentType]
     ).build()
+
+
+def objective_of(clip: Clip) -> Contrastive:
+    return Contrastive(clip, TrainConfig(model=clip.config, data=DataConfig(path="none")))
 
 
 def slow_rank(features: torch.Tensor) -> float:
@@ -55,7 +60,7 @@ def test_a_watched_step_is_measured_and_computes_the_same() -> None:
     for is_watched in (False, True):
         clip = model().train()
         state = TrainState(model=clip, optimizer=torch.optim.SGD(clip.parameters(), lr=0.1), average={}, step=3)
-        watch = Watch(clip, state, every_steps=4, last_step=100, clip_norm=0.5)
+        watch = Watch(objective_of(clip), state, every_steps=4, last_step=100, clip_norm=0.5)
         for _ in range(2):  # step 4 is due, step 5 is not
             with watch if is_watched else torch.enable_grad():
                 image, text, scale = clip(pixels, ids)

@@ -3,10 +3,21 @@
 from pathlib import Path
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Images, Model, ModelName, broken_as_json, encode, load_model, read_lines
+from eyesmith.cli.images import (
+    BatchSize,
+    Images,
+    Model,
+    ModelName,
+    broken_as_json,
+    encode,
+    load_clip_or_classifier,
+    own_classes,
+    read_lines,
+)
 from eyesmith.cli.output import AsJson, print_json, print_table
 from eyesmith.errors import ConfigError
 from eyesmith.eval.own_images import class_probabilities, open_images
+from eyesmith.models.classifier import Classifier
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -29,7 +40,8 @@ def classify(
 ) -> int:
     """Which of some names fits each image, with the probabilities at the model's own temperature.
 
-    Images that cannot be read are named and skipped.
+    A classifier (a run that trained by classes) chooses among its own classes and needs no names. Images that cannot
+    be read are named and skipped.
 
     Args:
         names: The names to choose from.
@@ -37,15 +49,23 @@ def classify(
         prompts: Templates with {} for the name, instead of the model's own.
         top: How many names to show for an image.
     """
-    if bool(names) == (names_file is not None):
-        raise ConfigError("expected the names to choose from: --names cat dog ..., or --names-file FILE (not both)")
+    if names and names_file is not None:
+        raise ConfigError("expected --names or --names-file, not both")
     if top < 1:
         raise ConfigError(f"top: expected at least 1, got {top}")
-    choices = list(names) if names_file is None else read_lines(names_file)
     source = open_images(images)
-    clip = load_model(model, name)
-    index = encode(clip, source, batch_size=batch_size)
-    probabilities = class_probabilities(clip, index, choices, prompts or None)
+    found = load_clip_or_classifier(model, name)
+    if isinstance(found, Classifier):
+        if names or names_file is not None or prompts:
+            raise ConfigError(f"{model}: is a classifier with classes of its own; leave out names and prompts")
+        choices = list(found.classes)
+        index, probabilities = own_classes(found, source, batch_size=batch_size)
+    else:
+        if not names and names_file is None:
+            raise ConfigError("expected the names to choose from: --names cat dog ..., or --names-file FILE")
+        choices = list(names) if names_file is None else read_lines(names_file)
+        index = encode(found, source, batch_size=batch_size)
+        probabilities = class_probabilities(found, index, choices, prompts or None)
     if as_json:
         found = [
             {"image": key, "probabilities": dict(zip(choices, row, strict=True))}

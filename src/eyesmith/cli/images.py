@@ -7,12 +7,15 @@ from typing import Annotated, Any, cast
 
 import tyro
 from rich.console import Console
+from torch import Tensor
 from tyro.conf import Positional
 
 from eyesmith.cli.output import say
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
+from eyesmith.eval.classified import class_logits
 from eyesmith.eval.own_images import ImageIndex, encode_images
+from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 
 Model = Annotated[
@@ -28,6 +31,14 @@ ModelName = Annotated[
 BatchSize = Annotated[int, tyro.conf.arg(metavar="N", help="Images that go through the model at once.")]
 
 _SHOWN = 5
+
+
+def load_clip_or_classifier(source: str, name: str | None) -> "Clip | Classifier":
+    """The model at `source`, with texts or with classes of its own."""
+    from eyesmith.hub.load import load, load_clip
+
+    model = load(source, name=name)
+    return model if isinstance(model, Classifier | Clip) else load_clip(source, name=name)  # which says what is wrong
 
 
 def load_model(source: str, name: str | None) -> Clip:
@@ -46,6 +57,19 @@ def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images")
         index = encode_images(clip, watched, batch_size=batch_size)
     report_broken(index)
     return index
+
+
+def own_classes(classifier: Classifier, source: Source, *, batch_size: int) -> tuple[ImageIndex, Tensor]:
+    """Logits of `source` as its index, and probabilities [N, K] of the classifier's own classes; else as `encode`."""
+    from eyesmith.runs.progress import progress
+
+    with progress(Console(stderr=True, highlight=False), "images", len(source), unit="image") as advance:
+        watched = cast(Source, _Watched(source, advance))
+        found = class_logits(classifier, watched, batch_size=batch_size, max_broken_frac=1.0)
+    keys = tuple(source.keys[index] for index in found.indices)
+    index = ImageIndex(features=found.logits, keys=keys, broken=found.broken)
+    report_broken(index)
+    return index, found.logits.softmax(1)
 
 
 def report_broken(index: ImageIndex) -> None:

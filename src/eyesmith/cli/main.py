@@ -14,6 +14,7 @@ VERBS = {
     "models": Verb("eyesmith.cli.models", "the table of models: parameters, multiply-adds, sizes"),
     "train": Verb("eyesmith.cli.train", "train a recipe; its folder is a model"),
     "resume": Verb("eyesmith.cli.resume", "go on with a run that was stopped"),
+    "alternate": Verb("eyesmith.cli.alternate", "CLIP, masked images, CLIP again: EVA-02's alternation"),
     "replay": Verb("eyesmith.cli.replay", "run a step again that was not finite, and see where it went wrong"),
     "average": Verb("eyesmith.cli.average", "one model out of several of its kind: weights averaged"),
     "eval": Verb("eyesmith.cli.eval", "zero-shot classification and retrieval on a data set"),

@@ -52,6 +52,9 @@ def show_run(work: Callable[[Console], "RunSummary"]) -> None:
     rows = [row for row in summary.rows if not row.model.endswith(BEFORE)]
     if rows:
         console().print(splits_table(rows, [row for row in summary.rows if row.model.endswith(BEFORE)]))
-    print(
-        f"{summary.folder}: trained {summary.train_s:.0f} s; now `eyesmith classify {summary.folder} IMAGE --names ...`"
-    )
+    now = f"eyesmith classify {summary.folder} IMAGE --names ..."
+    if not (summary.folder / "text").is_dir():  # an image encoder by itself, or with classes
+        now = f"eyesmith classify {summary.folder} IMAGE"
+    if not (summary.folder / "text").is_dir() and not any(row.task == "classification" for row in rows):
+        now = f"eyesmith train RECIPE initial.weights={summary.folder} initial.part=image"
+    print(f"{summary.folder}: trained {summary.train_s:.0f} s; now `{now}`")

@@ -2,10 +2,10 @@
 
 from eyesmith.cli.output import print_json, print_table
 from eyesmith.recipes.plan import Cluster, Plan, plan
-from eyesmith.train.config import TrainConfig
+from eyesmith.train.config import RunConfig
 
 
-def show_plan(config: TrainConfig, cluster: Cluster, *, as_json: bool) -> int:
+def show_plan(config: RunConfig, cluster: Cluster, *, as_json: bool) -> int:
     """Print the plan of `config` on `cluster`; returns the exit status."""
     made = plan(config, cluster)
     if as_json:
@@ -46,8 +46,9 @@ def _parameters(made: Plan) -> None:
 def _steps(made: Plan) -> None:
     parts = f" in {made.accumulate} parts" if made.accumulate > 1 else ""
     print(
-        f"\n{made.steps:,} steps of {made.batch_size:,} pairs ({made.gpu_batch:,} a GPU{parts}): {made.samples_seen:,} "
-        f"pairs, {made.epochs:g} x {made.samples_per_epoch:,}"
+        f"\n{made.steps:,} steps of {made.batch_size:,} {made.unit}s ({made.gpu_batch:,} a GPU{parts}): "
+        f"{made.samples_seen:,} "
+        f"{made.unit}s, {made.epochs:g} x {made.samples_per_epoch:,}"
     )
     print_table(("step", "rate"), [(f"{rate.step:,}", f"{rate.lr:.3g}") for rate in made.rates], right=("step", "rate"))
 
@@ -62,12 +63,13 @@ def _cost(made: Plan) -> None:
     print(f"fits into {room}" if made.fits else f"does not fit into {room}: raise accumulate, plan.gpus, or take fsdp")
     text = "" if made.text_flops is None else f" + text {made.text_flops / 1e9:.1f}"
     print(
-        f"\n{made.total_flops:.3g} FLOP (a pair: image {made.image_flops / 1e9:.1f}{text} GFLOP, forward and backward)"
+        f"\n{made.total_flops:.3g} FLOP (one {made.unit}: image {made.image_flops / 1e9:.1f}{text} GFLOP, "
+        "forward and backward)"
     )
     gpus = f"{cluster.gpus} GPU{'s' if cluster.gpus > 1 else ''}"
     print(
         f"{_number(made.gpu_hours)} GPU-hours at {cluster.mfu:.3g} of {cluster.peak_tflops:g} TFLOP/s: "
-        f"{_number(made.hours)} hours on {gpus}, {made.samples_per_s:,.0f} pairs/s"
+        f"{_number(made.hours)} hours on {gpus}, {made.samples_per_s:,.0f} {made.unit}s/s"
     )
 
 

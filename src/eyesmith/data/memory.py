@@ -47,12 +47,14 @@ def decode_all(
     max_skipped_frac: float = 0.01,
     num_workers: int = 2,
     on_progress: Callable[[int, int], None] | None = None,
+    require_text: bool = True,
 ) -> DecodedSet:
     """Decode every image of `source` to size_px x size_px, with the exact pixels of evaluation at that size.
 
     resize: "squash" bends the whole picture to the square, "shortest" covers it and cuts the middle. A sample that
-    cannot be decoded or has no caption is skipped; DataError when more than max_skipped_frac of all (but at least one,
-    unless it is 0) are, or when none is left. on_progress: called with the samples done and their number.
+    cannot be decoded or, unless `require_text` is false, has no caption is skipped; DataError when more than
+    max_skipped_frac of all (but at least one, unless it is 0) are, or when none is left. on_progress: called with the
+    samples done and their number.
     """
     if size_px < 1 or num_workers < 1:
         raise ConfigError(f"size_px and num_workers: expected 1 or more, got {size_px} and {num_workers}")
@@ -67,8 +69,8 @@ def decode_all(
 
     def read(index: int) -> tuple[tuple[str, ...], Tensor] | Finding:
         key, where = source.keys[index], source.where(index)
-        captions = source.texts(index)
-        if not captions:
+        captions = source.texts(index) if require_text else ()
+        if require_text and not captions:
             return Finding("empty_caption", "error", key, where, "no caption that is not blank")
         content = source.image_bytes(index)
         try:

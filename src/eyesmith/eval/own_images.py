@@ -17,6 +17,7 @@ from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError, EyesmithError
 from eyesmith.eval.features import encode_source
+from eyesmith.eval.heads.score import link_of
 from eyesmith.eval.metrics import similarity, top_candidates
 from eyesmith.eval.pixel_batches import BrokenImage
 from eyesmith.eval.text_features import TextFeatures
@@ -64,7 +65,7 @@ def encode_images(clip: Clip, source: Source, *, batch_size: int = 64) -> ImageI
 def class_probabilities(
     clip: Clip, index: ImageIndex, names: Sequence[str], prompts: Sequence[str] | None = None
 ) -> Tensor:
-    """[N, K] fp32: softmax over `names` at the model's own temperature; prompts: the model's own when None.
+    """[N, K] fp32 by the model's own link (`link_of`); prompts: the model's own when None.
 
     Raises DataError for an empty list of names, an empty name, and a name that comes twice.
     """
@@ -76,8 +77,7 @@ def class_probabilities(
         if name in names[:place]:
             raise DataError(f"class name {name!r} is given twice")
     weights = TextFeatures(clip).class_weights(names, prompts or clip.prompts)  # [K, D]
-    scale = clip.logit_scale.detach().float().exp().cpu()
-    return (scale * similarity(index.features, weights)).softmax(1)
+    return link_of(clip).probabilities(similarity(index.features, weights))
 
 
 def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[Hit]:

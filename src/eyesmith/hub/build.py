@@ -32,6 +32,8 @@ def build(
     else:  # other people's towers compute buffers when they are made, or read them from files
         with torch.random.fork_rng(devices=[]):
             model = config.build()
+    if isinstance(model, Clip) and "logit_bias" in tensors:  # of a model of the sigmoid loss
+        model.logit_bias = torch.empty_like(tensors["logit_bias"], device=model.logit_scale.device)
     load_tensors(model, tensors, where=where, dtype=dtype)
     assert not any(value.is_meta for value in chain(model.parameters(), model.buffers()))
     return model.eval()

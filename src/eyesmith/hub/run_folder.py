@@ -8,7 +8,8 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ ENCODERS: dict[str, type[ViTaminConfig] | type[Eva02Config] | type[TimmConfig]] 
 
 
 def save_model(
-    folder: str | os.PathLike[str], model: Clip | Encoder, *, config: Mapping[str, Any] | None = None
+    folder: str | os.PathLike[str],
+    model: Clip | Encoder,
+    *,
+    config: Mapping[str, Any] | None = None,
+    logit_bias: Tensor | None = None,
 ) -> None:
     """Write a model to a run folder; each file appears whole or not at all, model.safetensors last.
 
     config: what else config.json shall hold (the training config under "train" ...); "eyesmith_version" and "model"
-    are added, or must agree when they are there. An older model in the folder is replaced.
+    are added, or must agree when they are there. An older model in the folder is replaced. logit_bias: [] of the
+    sigmoid loss, which training keeps beside the model; the loaded model has it.
     """
     root = Path(folder)
     described = describe(model)
@@ -58,6 +64,11 @@ def save_model(
     if isinstance(model, Clip):
         _save_text_assets(root / TEXT_FOLDER, model)
     write_json(root / CONFIG_FILE, content)
+    with _biased(model, logit_bias):
+        _save_tensors(root, model, described)
+
+
+def _save_tensors(root: Path, model: Clip | Encoder, described: dict[str, Any]) -> None:
     tensors = own_memory(model.state_dict())
     for stale in root.glob(f".{MODEL_FILE}.*.part"):  # of a save that was killed: as large as the model
         stale.unlink(missing_ok=True)
@@ -66,6 +77,19 @@ def save_model(
         part.chmod((root / CONFIG_FILE).stat().st_mode)  # safetensors makes files that only their owner can read
         hashes = {MODEL_FILE: sha256_file(part), **file_hashes(root)}
         write_json(root / FINGERPRINT_FILE, {**fingerprint(model), "files": hashes, "model": model_hash(described)})
+
+
+@contextmanager
+def _biased(model: Clip | Encoder, logit_bias: Tensor | None) -> Iterator[None]:
+    """Inside, the model has the bias, if one is given."""
+    if logit_bias is None or not isinstance(model, Clip):
+        yield
+        return
+    before, model.logit_bias = model.logit_bias, logit_bias.detach().reshape(()).clone()
+    try:
+        yield
+    finally:
+        model.logit_bias = before
 
 
 def describe(model: Clip | Encoder) -> dict[str, Any]:

@@ -53,6 +53,16 @@ class ClassifierConfig:
         return Classifier(self)
 
 
+def classifier_config(
+    name: str, image: ViTaminConfig | Eva02Config | TimmConfig, classes: tuple[str, ...]
+) -> ClassifierConfig:
+    """The config of a classifier on this encoder, with the pixels that the encoder expects."""
+    preprocess = PreprocessConfig(image_size=image.image_size)
+    if isinstance(image, TimmConfig):
+        preprocess = replace(preprocess, mean=image.mean, std=image.std)
+    return ClassifierConfig(name=name, image=image, classes=classes, preprocess=preprocess)
+
+
 class Classifier(Encoder):
     """`image`, an encoder, then `head`, a linear layer. K classes.
 
@@ -113,9 +123,7 @@ class Classifier(Encoder):
     def blocks(self) -> list[nn.Module]:
         return self.image.blocks()
 
-    def probabilities(
-        self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64
-    ) -> Tensor:
+    def probabilities(self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64) -> Tensor:
         """Probabilities [B, K] of the classes, fp32, in evaluation mode and without gradient.
 
         images: PIL images, paths or bytes of image files, prepared as this model expects; or a tensor [B, 3, H, W] of

@@ -58,7 +58,12 @@ class ClipConfig:
 
 
 class Clip(nn.Module):
-    """An image tower, a text tower and a learned temperature. D is the common width of the two features."""
+    """An image tower, a text tower and a learned temperature. D is the common width of the two features.
+
+    `logit_bias` [] is there in a trained model of the sigmoid loss alone, whose pairs each have a probability.
+    """
+
+    logit_bias: Tensor | None
 
     def __init__(self, config: ClipConfig) -> None:
         """Raises ConfigError when the towers' widths differ, or preprocessing does not fit the image tower."""
@@ -80,6 +85,7 @@ class Clip(nn.Module):
                     f"{getattr(self.image, name)}"
                 )
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.init_scale)))  # log, so that it stays positive
+        self.register_buffer("logit_bias", None)
         if config.lock_text:
             self.text.requires_grad_(False)
             self.text.eval()
@@ -175,10 +181,13 @@ class Clip(nn.Module):
         names: Sequence[str],
         prompts: Sequence[str] | None = None,
     ) -> Tensor:
-        """Probabilities [B, K] of the class names, by this model's temperature. images: as encode_image takes them."""
+        """Probabilities [B, K] of the class names, by this model's temperature. images: as encode_image takes them.
+
+        They share 1 (softmax), but for a model with a `logit_bias`, where each is by itself (sigmoid).
+        """
         weights = self.class_weights(names, prompts)
         logits = self.logit_scale.detach().exp() * self.encode_image(images) @ weights.mT
-        return logits.softmax(dim=-1)
+        return logits.softmax(dim=-1) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
 
     def _in_batches(self, features: Callable[[int], Tensor], count: int, batch_size: int) -> Tensor:
         if batch_size < 1:

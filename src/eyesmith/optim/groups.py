@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.models.clip import Clip
+from eyesmith.models.encoder import Encoder
 
-OTHER = "temperature"  # the part that is in neither tower
+TEMPERATURE, HEAD = "temperature", "head"  # the part that is in no tower, with a text tower and without one
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRow:
     """One line of the table of what trains: some parameters of equal rate and decay.
 
-    part: image, text or temperature; layer: depth of the block they are in, 0 before the first, None where all layers
-    are alike; lr_scale: factor on the rate, 0 for frozen ones; num_parameters: scalars in them.
+    part: image, text or temperature (head in a model without text); layer: depth of the block they are in, 0 before the
+    first, None where all layers are alike; lr_scale: factor on the rate, 0 for frozen ones; num_parameters: scalars in
+    them.
     """
 
     part: str
@@ -53,7 +54,7 @@ def matching(names: Mapping[str, Any], pattern: str, field: str) -> list[str]:
 
 
 def parameter_groups(
-    clip: Clip,
+    model: nn.Module,
     *,
     weight_decay: float,
     no_decay: Sequence[str] = (),
@@ -71,20 +72,24 @@ def parameter_groups(
 
     lr_scale of a parameter in block k of the L of its tower is the tower's scale times layer_decay ** (L + 1 - k),
     k = 1 .. L; what comes before the first block (class token, position and token tables) has k = 0, what comes after
-    the last (norm, projection) k = L + 1; what stands between two blocks goes with the former. The temperature, and
-    `extra` parameters by name, have lr_scale 1 and no decay, in a group of their own.
+    the last (norm, projection) k = L + 1; what stands between two blocks goes with the former. What is in no tower (the
+    temperature, a head or mask token of a model without text), and `extra` parameters by name, have lr_scale 1 and are
+    decayed by the same rule, in groups of their own.
+
+    model: its image encoder is called `image`, its text tower, where it has one, `text`.
     Source: BEiT's layer-wise decay as EVA-02 uses it. Raises ConfigError for a pattern that fits nothing.
     """
     undecayed = {
-        name for pattern in no_decay for name in matching(dict(clip.named_parameters()), pattern, "optim.no_decay")
+        name for pattern in no_decay for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
     }
-    towers = {
-        "image": (clip.image.blocks(), image_lr_scale, layer_decay),
-        "text": (text_blocks(clip.text), text_lr_scale, text_layer_decay),
-    }
-    layers = {part: layer_numbers(getattr(clip, part), blocks) for part, (blocks, _, _) in towers.items()}
+    image, text = _towers(model)
+    towers: dict[str, tuple[list[nn.Module], float, float]] = {"image": (image.blocks(), image_lr_scale, layer_decay)}
+    if text is not None:
+        towers["text"] = (text_blocks(text), text_lr_scale, text_layer_decay)
+    other = HEAD if text is None else TEMPERATURE
+    layers = {part: layer_numbers(getattr(model, part), blocks) for part, (blocks, _, _) in towers.items()}
     groups: dict[tuple[str, int | None, bool], dict[str, Any]] = {}
-    for name, parameter in (*clip.named_parameters(), *(extra or {}).items()):
+    for name, parameter in (*model.named_parameters(), *(extra or {}).items()):
         if not parameter.requires_grad:
             continue
         part, _, inner = name.partition(".")
@@ -95,7 +100,7 @@ def parameter_groups(
                 layer = layers[part][inner]
                 lr_scale *= decay ** (len(blocks) + 1 - layer)
         else:
-            part = OTHER
+            part = other
         is_decayed = parameter.ndim >= 2 and name not in undecayed
         group = groups.setdefault(
             (part, layer, is_decayed),
@@ -111,7 +116,7 @@ def parameter_groups(
     return list(groups.values())
 
 
-def trained_table(clip: Clip, groups: Sequence[Mapping[str, Any]]) -> list[TrainedRow]:
+def trained_table(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list[TrainedRow]:
     """What trains and what does not, a row for each group of equal rate and decay, frozen parameters last."""
     rows = [
         TrainedRow(
@@ -125,11 +130,11 @@ def trained_table(clip: Clip, groups: Sequence[Mapping[str, Any]]) -> list[Train
         )
         for group in groups
     ]
-    for part in ("image", "text", OTHER):
+    for part in ("image", "text", TEMPERATURE if hasattr(model, "text") else HEAD):
         frozen = [
             parameter
-            for name, parameter in clip.named_parameters()
-            if not parameter.requires_grad and _part(name) == part
+            for name, parameter in model.named_parameters()
+            if not parameter.requires_grad and _is_of(name, part)
         ]
         if frozen:
             rows.append(
@@ -169,6 +174,12 @@ def text_blocks(text: nn.Module) -> list[nn.Module]:
     return list(getattr(transformer, "resblocks", ()))
 
 
-def _part(name: str) -> str:
-    part = name.partition(".")[0]
-    return part if part in ("image", "text") else OTHER
+def _towers(model: nn.Module) -> tuple[Encoder, nn.Module | None]:
+    image, text = model.image, getattr(model, "text", None)
+    assert isinstance(image, Encoder)
+    return image, text
+
+
+def _is_of(name: str, part: str) -> bool:
+    first = name.partition(".")[0]
+    return first == part if part in ("image", "text") else first not in ("image", "text")

@@ -6,6 +6,8 @@ from functools import partial
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
+from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
+from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
 from eyesmith.recipes.laptop import debug, pairs, quickstart, quickstart_vit
 from eyesmith.recipes.vitamin import (
@@ -18,9 +20,9 @@ from eyesmith.recipes.vitamin import (
     vitamin_long,
     vitamin_short,
 )
-from eyesmith.train.config import TrainConfig
+from eyesmith.train.config import RunConfig
 
-Recipe = Callable[[], TrainConfig]
+Recipe = Callable[[], RunConfig]
 
 FAMILIES: dict[str, dict[str, Recipe]] = {
     "on a laptop": {
@@ -28,8 +30,11 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "pairs": pairs,
         "quickstart": quickstart,
         "quickstart-vit": quickstart_vit,
+        "quickstart-trv": quickstart_trv,
+        "mim-nano": mim_nano,
     },
     "from trained weights, on pairs of your own": {"finetune": finetune},
+    "a classifier for class folders of your own, from any encoder": {"classify": classify},
     "ViTamin by the short schedule, 128 M to 1.28 B pairs": {
         f"vitamin-{size.lower()}-{length}": partial(vitamin_short, size, length)
         for size in ("S", "B", "L")
@@ -48,6 +53,17 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
     },
     "trained ViTamins at larger images": {name.lower(): partial(larger_images, name) for name in FINE_TUNES},
     "on 12.8 M pairs of DataComp's medium track": {"datacomp-medium": datacomp_medium},
+    "EVA-02 from masked images (table 22), and with SimMIM's target": {
+        **{f"eva02-mim-{name}": partial(masked, name) for name in MASKED},
+        **{f"eva02-simmim-{name}": partial(simmim, name) for name in MASKED},
+    },
+    "EVA-02-CLIP (table 26), and with the released betas and epsilon": {
+        **{f"eva02-clip-{name}": partial(clip, name) for name in CLIP},
+        **{f"eva02-clip-{name}-released": partial(clip, name, as_released=True) for name in CLIP},
+    },
+    "EVA-02 fine-tuned on ImageNet-21K and -1K (tables 23 to 25), and as released": {
+        f"eva02-{name}": partial(fine_tuned, name) for name in COLUMNS
+    },
     "other backbones by the short schedule": {
         f"{name.lower()}-{length}": partial(baseline, name, length) for name in BASELINES for length in LENGTHS
     },
@@ -57,7 +73,7 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
 RECIPES: dict[str, Recipe] = {name: make for family in FAMILIES.values() for name, make in family.items()}
 
 
-def recipe(name: str) -> TrainConfig:
+def recipe(name: str) -> RunConfig:
     """The config of a named recipe. Raises ConfigError for an unknown name."""
     if name not in RECIPES:
         raise ConfigError(f"no recipe is called {name!r}{closest(name, RECIPES)}")
@@ -71,16 +87,23 @@ __all__ = [
     "RECIPES",
     "baseline",
     "baseline_model",
+    "classify",
+    "clip",
     "datacomp_medium",
     "debug",
+    "fine_tuned",
     "finetune",
     "larger_images",
     "locked_text",
+    "masked",
+    "mim_nano",
     "pairs",
     "quickstart",
+    "quickstart_trv",
     "quickstart_vit",
     "recipe",
     "short",
+    "simmim",
     "vitamin_long",
     "vitamin_short",
 ]

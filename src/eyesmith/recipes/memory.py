@@ -1,14 +1,19 @@
 """Memory of one GPU in a run, by part: an upper bound of the worst moment, in torch's eager mode."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from torch import nn
 
 from eyesmith.losses.tiles import TILE_ROWS
-from eyesmith.models.clip import Clip
+from eyesmith.models.clip import ClipConfig
+from eyesmith.models.encoder import Encoder
 from eyesmith.optim.groups import text_blocks
 from eyesmith.recipes.activations import Activations, activations
-from eyesmith.train.config import TrainConfig
+from eyesmith.train.classify_config import ClassifyConfig
+from eyesmith.train.config import RunConfig, TrainConfig
+from eyesmith.train.masked_config import MaskedConfig
 
 _FP32, _BF16 = 4, 2  # bytes
 _CONTEXT_BYTES = 1 << 30  # of the driver, libraries' workspaces and the allocator's rounding
@@ -22,16 +27,18 @@ class MemoryPart:
     num_bytes: int
 
 
-def memory_parts(clip: Clip, config: TrainConfig, *, gpus: int, strategy: str) -> tuple[MemoryPart, ...]:
+def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: str) -> tuple[MemoryPart, ...]:
     """What one of `gpus` GPUs holds at the end of a forward pass, and what its backward pass adds.
 
-    clip: on the meta device. strategy: none, ddp or fsdp. Gradients count in full although the first appear when
+    model: on the meta device. strategy: none, ddp or fsdp. Gradients count in full although the first appear when
     activations are already released, so the sum is a bound. Texts count at full length; real captions are shorter.
     """
-    parameters = list(clip.parameters())
+    image_tower, text_tower = cast(Encoder, model.image), cast(nn.Module | None, getattr(model, "text", None))
+    is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text
+    parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    locked = sum(parameter.numel() for parameter in clip.text.parameters()) if config.model.lock_text else 0
+    locked = sum(p.numel() for p in text_tower.parameters()) if text_tower is not None and is_locked else 0
     is_bf16 = config.precision != "fp32"
     rows = -(-config.batch_size // (gpus * config.accumulate))
 
@@ -39,11 +46,13 @@ def memory_parts(clip: Clip, config: TrainConfig, *, gpus: int, strategy: str) -
     # a locked text tower is encoded into a bank before the run, and stays where it is
     weights = _FP32 * ((total - locked) // shards + locked)
     if strategy == "fsdp":
-        weights += 2 * _FP32 * max(sum(p.numel() for p in block.parameters()) for block in _blocks(clip))
-    image = _image_activations(clip, is_bf16)
-    text = None if config.model.lock_text else _text_activations(clip, is_bf16)
+        weights += (
+            2 * _FP32 * max(sum(p.numel() for p in block.parameters()) for block in _blocks(image_tower, text_tower))
+        )
+    image = _image_activations(image_tower, is_bf16)
+    text = None if text_tower is None or is_locked else _text_activations(text_tower, is_bf16)
     checkpoint = config.parallel.checkpoint_blocks
-    pixels = 3 * config.model.image.image_size[0] * config.model.image.image_size[1]
+    pixels = 3 * config.image_size[0] * config.image_size[1]
     parts = {
         "weights": weights,
         "gradients": _FP32 * trained // shards,
@@ -59,11 +68,18 @@ def memory_parts(clip: Clip, config: TrainConfig, *, gpus: int, strategy: str) -
     return tuple(MemoryPart(part=name, num_bytes=size) for name, size in parts.items() if size)
 
 
-def loss_bytes(config: TrainConfig, gpus: int) -> int:
+def loss_bytes(config: RunConfig, gpus: int) -> int:
     """Features of this GPU's rows and their gradients, what is exchanged, and logits: a tile of them, or all.
 
-    The dense form keeps four B x B matrices and, between GPUs, everyone's features.
+    The dense form keeps four B x B matrices and, between GPUs, everyone's features. Masked images:
+    predictions of hidden patches, targets of all, and gradients. Classes: logits, their logarithms and gradients.
     """
+    if isinstance(config, MaskedConfig):
+        return _masked_bytes(config, gpus)
+    if isinstance(config, ClassifyConfig):
+        rows = -(-config.batch_size // (gpus * config.accumulate))
+        return 4 * _FP32 * rows * config.num_classes
+    assert isinstance(config, TrainConfig)
     rows, width = config.batch_size // gpus, config.model.image.embed_dim
     features = 4 * _FP32 * rows * width
     form = config.loss.form
@@ -77,14 +93,21 @@ def loss_bytes(config: TrainConfig, gpus: int) -> int:
     return features + tile + exchanged
 
 
-def _image_activations(clip: Clip, is_bf16: bool) -> Activations:
-    image = clip.image
+def _masked_bytes(config: MaskedConfig, gpus: int) -> int:
+    rows, grid = -(-config.batch_size // (gpus * config.accumulate)), config.model.grid
+    dim = 3 * config.model.patch_px**2 if config.target.kind == "pixels" else config.target.dim or config.model.width
+    hidden = config.mask.counts(grid)[0]
+    return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
+
+
+def _image_activations(image: Encoder, is_bf16: bool) -> Activations:
     return activations(image, image.blocks(), ((3, *image.image_size), torch.uint8), bf16=is_bf16)
 
 
-def _text_activations(clip: Clip, is_bf16: bool) -> Activations:
-    return activations(clip.text, text_blocks(clip.text), ((clip.text.context_len,), torch.int64), bf16=is_bf16)
+def _text_activations(text: nn.Module, is_bf16: bool) -> Activations:
+    length = cast(int, text.context_len)
+    return activations(text, text_blocks(text), ((length,), torch.int64), bf16=is_bf16)
 
 
-def _blocks(clip: Clip) -> list[torch.nn.Module]:
-    return [*clip.image.blocks(), *text_blocks(clip.text)]
+def _blocks(image: Encoder, text: nn.Module | None) -> list[nn.Module]:
+    return [*image.blocks(), *(text_blocks(text) if text is not None else ())]

@@ -6,19 +6,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from eyesmith.data import open_source
+from eyesmith.data.labelled import LabelledSets, open_labelled
 from eyesmith.errors import ConfigError
-from eyesmith.models.clip import Clip
+from eyesmith.models.classifier import classifier_config
+from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
+from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
 from eyesmith.recipes.memory import MemoryPart, memory_parts
-from eyesmith.train.config import TrainConfig
+from eyesmith.train.classify_config import ClassifyConfig
+from eyesmith.train.config import RunConfig, TrainConfig
+from eyesmith.train.masked_config import MaskedConfig
 
 NUM_RATES = 10
 _PASSES = 3  # forward, and a backward pass of twice its operations
 PARTS = ("image", "text", "temperature")
+ENCODER_PARTS = ("image", "head")  # of a run without texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +71,15 @@ class Rate:
 class Plan:
     """A run's facts. Operations (FLOP) count a multiply-add as 2, and the three passes of a training step.
 
+    unit: what it calls a sample, "pair" or, without texts, "image".
+
     image_flops, text_flops: for one pair, a text at full length; a frozen tower counts its forward pass alone. Texts of
     a locked tower are encoded once each, so text_flops stands for all epochs. memory: bytes of one GPU at the worst
     moment, by part.
     """
 
     model: str
+    unit: str
     parts: tuple[PlannedPart, ...]
     groups: tuple[TrainedRow, ...]
     samples_per_epoch: int
@@ -110,7 +120,7 @@ class Plan:
         return {**asdict(self), "memory_bytes": self.memory_bytes, "fits": self.fits, "hours": self.hours}
 
 
-def plan(config: TrainConfig, cluster: Cluster | None = None) -> Plan:
+def plan(config: RunConfig, cluster: Cluster | None = None) -> Plan:
     """The plan of a run on `cluster`. Nothing is trained, and no weights are read but a Hugging Face text encoder's.
 
     Where the GPUs cannot share the batch evenly, the plan is that of the nearest batch that they can, and says so.
@@ -120,7 +130,7 @@ def plan(config: TrainConfig, cluster: Cluster | None = None) -> Plan:
     cluster = cluster or Cluster()
     clip = shell(config)
     rows = trained_table(clip, _groups(clip, config))
-    parts = tuple(_part(name, clip, rows) for name in PARTS)
+    parts = tuple(_part(name, rows) for name in (PARTS if hasattr(clip, "text") else ENCODER_PARTS))
     trained = {part.part: part.trained > 0 for part in parts}
 
     per_epoch, notes = _samples_per_epoch(config)
@@ -133,13 +143,17 @@ def plan(config: TrainConfig, cluster: Cluster | None = None) -> Plan:
     steps = max(1, round(config.epochs * (per_epoch // config.batch_size)))
     samples = steps * config.batch_size
 
-    image_flops = 2.0 * encoder_cost(config.model.image).tower.macs * (_PASSES if trained["image"] else 1)
+    image_flops = 2.0 * encoder_cost(config.encoder).tower.macs * (_PASSES if trained["image"] else 1)
     text_flops = None
-    if isinstance(config.model.text, ClipTextConfig):
-        text_flops = 2.0 * text_cost(config.model.text).macs * (_PASSES if trained["text"] else 1)
-    else:
+    text = config.model.text if isinstance(config.model, ClipConfig) else None
+    is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text
+    if isinstance(text, ClipTextConfig):
+        text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
+    elif text is not None:
         notes.append("operations of the Hugging Face text encoder are not counted")
-    num_texts = min(samples, per_epoch) if config.model.lock_text else samples
+    if isinstance(config, MaskedConfig) and config.target.kind == "teacher":
+        notes.append("the teacher's forward pass and its memory are not counted: its weights are not read")
+    num_texts = min(samples, per_epoch) if is_locked else samples
     total = samples * image_flops + num_texts * (text_flops or 0.0)
     gpu_seconds = total / (cluster.mfu * cluster.peak_tflops * 1e12)
 
@@ -150,10 +164,11 @@ def plan(config: TrainConfig, cluster: Cluster | None = None) -> Plan:
         notes.append("recomputed blocks add a forward pass, which takes time beside these operations: a third more")
     if config.parallel.compile_blocks:
         notes.append("memory is that of eager blocks; compiled ones keep less")
-    if config.model.lock_text:
+    if is_locked:
         notes.append("each distinct text is encoded once; counted as one text a pair of an epoch, without repeats")
     return Plan(
-        model=config.model.name,
+        model=config.model_name,
+        unit="pair" if text is not None else "image",
         parts=parts,
         groups=tuple(rows),
         samples_per_epoch=per_epoch,
@@ -176,8 +191,23 @@ def plan(config: TrainConfig, cluster: Cluster | None = None) -> Plan:
     )
 
 
-def shell(config: TrainConfig) -> Clip:
+def shell(config: RunConfig) -> nn.Module:
     """The model of a run on the meta device, with what does not train frozen: names and shapes, no numbers."""
+    if isinstance(config, MaskedConfig):
+        pixels = 3 * config.model.patch_px**2
+        dim = pixels if config.target.kind == "pixels" else config.target.dim or config.model.width
+        with torch.device("meta"):
+            clip: nn.Module = MaskedEva02(config.model, dim)
+        freeze(clip, config.optim.freeze)
+        return clip
+    if isinstance(config, ClassifyConfig):
+        count = config.num_classes or len(_labelled(config).classes)
+        names = tuple(map(str, range(count)))
+        with torch.device("meta"):
+            clip = classifier_config(config.name, config.model, names).build()
+        freeze(clip, config.optim.freeze)
+        return clip
+    assert isinstance(config, TrainConfig)
     if isinstance(config.model.text, HuggingFaceTextConfig):  # made from files
         with torch.random.fork_rng(devices=[]):
             clip = config.model.build().to("meta")
@@ -188,7 +218,7 @@ def shell(config: TrainConfig) -> Clip:
     return clip
 
 
-def _groups(clip: Clip, config: TrainConfig) -> list[dict[str, Any]]:
+def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
     optim = config.optim
     return parameter_groups(
         clip,
@@ -199,12 +229,12 @@ def _groups(clip: Clip, config: TrainConfig) -> list[dict[str, Any]]:
         layer_decay=optim.layer_decay,
         text_layer_decay=optim.text_layer_decay,
         extra={"logit_bias": torch.nn.Parameter(torch.empty((), device="meta"))}
-        if config.loss.kind == "sigmoid"
+        if isinstance(config, TrainConfig) and config.loss.kind == "sigmoid"
         else {},
     )
 
 
-def _part(name: str, clip: Clip, rows: Sequence[TrainedRow]) -> PlannedPart:
+def _part(name: str, rows: Sequence[TrainedRow]) -> PlannedPart:
     own = [row for row in rows if row.part == name]
     return PlannedPart(
         part=name,
@@ -214,7 +244,7 @@ def _part(name: str, clip: Clip, rows: Sequence[TrainedRow]) -> PlannedPart:
     )
 
 
-def _samples_per_epoch(config: TrainConfig) -> tuple[int, list[str]]:
+def _samples_per_epoch(config: RunConfig) -> tuple[int, list[str]]:
     if config.data.epoch_samples:
         return config.data.epoch_samples, []
     if not Path(config.data.path).exists() and "{" not in config.data.path and "*" not in config.data.path:
@@ -222,13 +252,26 @@ def _samples_per_epoch(config: TrainConfig) -> tuple[int, list[str]]:
             f"data.path: {config.data.path} is not there, so the length of the run is not known; set it, or "
             "data.epoch_samples to the number of pairs"
         )
+    if isinstance(config, ClassifyConfig):
+        train = _labelled(config).train
+        return len(train), [f"{train.name} has {len(train):,} images to train on, broken ones not yet looked for"]
     source = open_source(
         config.data.path,
         split=config.data.split,
         image_column=config.data.image_column,
         text_column=config.data.text_column,
+        require_text=config.reads_texts,
     )
-    return len(source), [f"{source.name} has {len(source):,} usable pairs, broken images not yet looked for"]
+    return len(source), [f"{source.name} has {len(source):,} usable samples, broken images not yet looked for"]
+
+
+def _labelled(config: ClassifyConfig) -> LabelledSets:
+    if not Path(config.data.path).exists():
+        raise ConfigError(
+            f"data.path: {config.data.path} is not there, so neither the classes nor the length of the run are known; "
+            "set it, or num_classes and data.epoch_samples"
+        )
+    return open_labelled(config.data.path, split=config.data.split, val_frac=config.val_frac)
 
 
 def _rate_steps(steps: int) -> list[int]:
@@ -237,13 +280,13 @@ def _rate_steps(steps: int) -> list[int]:
     return [round(index * (steps - 1) / max(count - 1, 1)) for index in range(count)]
 
 
-def _strategy(config: TrainConfig, cluster: Cluster) -> Literal["none", "ddp", "fsdp"]:
+def _strategy(config: RunConfig, cluster: Cluster) -> Literal["none", "ddp", "fsdp"]:
     if cluster.gpus == 1:
         return "none"
     return "fsdp" if config.parallel.strategy == "fsdp" else "ddp"
 
 
-def shared_batch(config: TrainConfig, gpus: int) -> TrainConfig:
+def shared_batch(config: RunConfig, gpus: int) -> RunConfig:
     """`config` with the nearest global batch that `gpus` can share evenly, and cut into `accumulate` parts each."""
     if config.batch_size % gpus == 0:
         return config

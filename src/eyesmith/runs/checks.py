@@ -24,6 +24,7 @@ from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import BrokenImage, ImageFeatures, TextFeatures, choose_splits, split_tasks
 from eyesmith.eval.retrieval import Retrieval
+from eyesmith.eval.suites import SuiteEvaluator
 from eyesmith.eval.zero_shot import ZeroShot
 from eyesmith.files import write_json
 from eyesmith.hub import save_model
@@ -60,7 +61,7 @@ class Checks:
     """A hook that measures every n-th step and the last, writes a line `{"step", "time_s", "check_s", "eval"}`, and
     keeps the best weights in RUN/best.
 
-    Use it in every process of a run. evaluators: beside those of the config; they run in the first process.
+    Use it in every process of a run. evaluators: beside those of eval.suites; all run in the first process.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Checks:
         at the first check.
         """
         self._config, self._folder, self._description = config, folder, description
-        self._write, self._evaluators, self._world = write, tuple(evaluators), world or World()
+        self._write, self._world = write, world or World()
         self._room_bytes = KEEP_BYTES
         settings = config.eval
         self._every = settings.every_steps or max(1, round(settings.every_epochs * steps_per_epoch))
@@ -92,6 +93,8 @@ class Checks:
                 for split in choose_splits(path)
             ),
         ]
+        suites = (SuiteEvaluator(name, settings.suite_data, limit=settings.suite_limit) for name in settings.suites)
+        self._evaluators = (*suites, *evaluators)
         self._texts: TextFeatures | None = None
 
     def __bool__(self) -> bool:
@@ -119,7 +122,7 @@ class Checks:
             clip = cast(Clip, state.whole_model()).to(next(state.model.parameters()).device)
             found = self._measure(clip)
             if self._world.is_first:
-                self._keep_best(clip, facts.step, found)
+                self._keep_best(clip, facts.step, found, state.extra.get("logit_bias"))
         if self._world.is_first:
             line = {
                 "step": facts.step,
@@ -148,7 +151,7 @@ class Checks:
         own = lambda: {name: value for one in self._evaluators for name, value in one.run(clip)}  # noqa: E731
         return found | (self._world.once(own) if self._evaluators else {})
 
-    def _keep_best(self, clip: Clip, step: int, found: dict[str, float]) -> None:
+    def _keep_best(self, clip: Clip, step: int, found: dict[str, float], bias: Tensor | None) -> None:
         wanted = self._config.eval.keep_best
         if wanted == "none" or not found:
             return
@@ -157,7 +160,7 @@ class Checks:
             raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
         if is_better(self._folder, name, found[name]):
             facts = {"step": step, "name": name, "value": found[name]}
-            save_best(self._folder, clip, facts, description=self._description)
+            save_best(self._folder, clip, facts, description=self._description, logit_bias=bias)
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
@@ -175,9 +178,11 @@ def is_better(folder: Path, name: str, value: float) -> bool:
     return best is None or best["name"] != name or value > best["value"]
 
 
-def save_best(folder: Path, clip: Clip, facts: dict[str, Any], *, description: dict[str, Any]) -> None:
+def save_best(
+    folder: Path, clip: Clip, facts: dict[str, Any], *, description: dict[str, Any], logit_bias: Tensor | None = None
+) -> None:
     """Put `clip` into `folder`/best, a folder that `eyesmith.load` opens; see `replace_best`."""
-    replace_best(folder, lambda new: save_model(new, clip, config=description), facts)
+    replace_best(folder, lambda new: save_model(new, clip, config=description, logit_bias=logit_bias), facts)
 
 
 def replace_best(folder: Path, save: Callable[[Path], None], facts: dict[str, Any]) -> None:

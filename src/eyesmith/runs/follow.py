@@ -7,24 +7,25 @@ from typing import Any
 
 from rich.console import Console
 
-from eyesmith.models.clip import Clip
-from eyesmith.runs.checks import Checks, Evaluator
+from eyesmith.models.clip import ClipConfig
+from eyesmith.runs.checks import Evaluator
+from eyesmith.runs.kind import Kind
 from eyesmith.runs.trackers import Trackers
-from eyesmith.train.config import TrainConfig
+from eyesmith.train.config import RunConfig
 from eyesmith.train.health import Health, RunShape, as_line
 from eyesmith.train.log import Log, LogSteps, read_lines
 from eyesmith.train.loop import Hook
+from eyesmith.train.objective import Objective
 from eyesmith.train.precision import choose_precision
-from eyesmith.train.processes import World
 from eyesmith.train.state import TrainState
 from eyesmith.train.watch import Pace, Watch
 
 
 @contextmanager
 def followed(
-    config: TrainConfig,
+    config: RunConfig,
     folder: Path,
-    clip: Clip,
+    kind: Kind,
     state: TrainState,
     *,
     steps: int,
@@ -38,63 +39,51 @@ def followed(
     So a state on disk never lacks lines of its own step in the log. Every process of a run enters this; the first one
     writes. steps: of the whole run. description: for config.json of the best weights.
     """
-    world = state.world
-    watch = Watch(clip, state, every_steps=config.log_every_steps, last_step=steps, clip_norm=config.optim.clip_norm)
+    world, objective = state.world, kind.objective
+    watch = Watch(
+        objective, state, every_steps=config.log_every_steps, last_step=steps, clip_norm=config.optim.clip_norm
+    )
     with watch:
         if not world.is_first:
-            checks = _checks(config, folder, steps_per_epoch, description, lambda _: None, evaluators, world)
+            checks = kind.checks(
+                steps_per_epoch=steps_per_epoch, description=description, write=lambda _: None, evaluators=evaluators
+            )
             yield [lambda state, facts: watch.forget(), *([checks] if checks else [])]
             return
-        health = _Health(Health(config.health, run_shape(config, clip, steps)), console, read_lines(folder))
+        health = _Health(Health(config.health, run_shape(config, objective, steps)), console, read_lines(folder))
         trackers = Trackers.open(
             config.track.trackers, folder, project=config.track.project, config=description, note=console.print
         )
         try:
             log = Log(folder, [health, trackers])
-            precision = choose_precision(config.precision, clip.logit_scale.device)
+            precision = choose_precision(config.precision, objective.device)
             pace = Pace(state, world_size=world.size, precision=precision)
-            checks = _checks(config, folder, steps_per_epoch, description, log.write, evaluators, world)
+            checks = kind.checks(
+                steps_per_epoch=steps_per_epoch, description=description, write=log.write, evaluators=evaluators
+            )
             yield [LogSteps(log, watch, pace, config.log_every_steps), *([checks] if checks else [])]
         finally:
             trackers.close()
 
 
-def run_shape(config: TrainConfig, clip: Clip, steps: int) -> RunShape:
+def run_shape(config: RunConfig, objective: Objective, steps: int) -> RunShape:
     """What health's rules know of a run of so many steps."""
-    trained = {
-        name: sum(value.numel() for value in getattr(clip, name).parameters() if value.requires_grad)
-        for name in ("image", "text")
-    }
+    model = objective.model
+    towers = {name: getattr(model, name) for name in ("image", "text") if hasattr(model, name)}
+    clip = config.model if isinstance(config.model, ClipConfig) else None
     return RunShape(
         steps=steps,
         warmup_steps=config.optim.warmup_steps or round(config.optim.warmup_frac * steps),
         batch_size=config.batch_size,
-        embed_dim=clip.image.embed_dim,
-        init_scale=config.model.init_scale,
+        embed_dim=config.encoder.embed_dim,
+        init_scale=clip.init_scale if clip else 0.0,
         log_every_steps=config.log_every_steps,
-        trained=trained,
-        locked=("text",) if config.model.lock_text else (),
-        device=clip.logit_scale.device.type,
-    )
-
-
-def _checks(
-    config: TrainConfig,
-    folder: Path,
-    steps_per_epoch: int,
-    description: dict[str, Any],
-    write: Any,
-    evaluators: Sequence[Evaluator],
-    world: World,
-) -> Checks:
-    return Checks(
-        config,
-        folder,
-        steps_per_epoch=steps_per_epoch,
-        description=description,
-        write=write,
-        evaluators=evaluators,
-        world=world,
+        trained={
+            name: sum(value.numel() for value in tower.parameters() if value.requires_grad)
+            for name, tower in towers.items()
+        },
+        locked=("text",) if clip and clip.lock_text else (),
+        device=objective.device.type,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from eyesmith.runs.machine import choose_device
 from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.runs.train import open_training_source
-from eyesmith.train import Batches, TextBank, TrainConfig, new_state, train
+from eyesmith.train import Batches, Contrastive, TextBank, TrainConfig, new_state, train
 
 WARM_UP_STEPS = 3
 TIMED_STEPS = 15
@@ -30,22 +30,22 @@ class _Trial:
     """A run that is stepped and thrown away; its schedule does not matter."""
 
     def __init__(self, config: TrainConfig) -> None:
-        self._clip = config.model.build().to(choose_device())
+        clip = config.model.build().to(choose_device())
         self._batches = Batches(open_training_source(config.data), config, image_size=config.model.image.image_size)
-        self._bank = TextBank(self._clip, self._batches.captions()) if config.model.lock_text else None
+        bank = TextBank(clip, self._batches.captions()) if config.model.lock_text else None
         self.steps_per_epoch = self._batches.plan.steps_per_epoch
         self._config = replace(config, epochs=(WARM_UP_STEPS + TIMED_STEPS + 1) / self.steps_per_epoch)
-        self._state = new_state(self._clip, self._config)
+        self._objective = Contrastive(clip, self._config, bank=bank)
+        self._state = new_state(self._objective, self._config)
 
     def step_s(self) -> float:
         """Seconds of one more step."""
         start, until = time.perf_counter(), self._state.step + 1
         train(
             self._state,
-            self._clip,
+            self._objective,
             self._batches,
             self._config,
-            bank=self._bank,
             should_stop=lambda: self._state.step == until,
         )
         return time.perf_counter() - start

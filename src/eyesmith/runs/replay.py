@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from eyesmith import __version__
-from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.train.config import ParallelConfig, TrainConfig
+from eyesmith.train.config import ParallelConfig, RunConfig
+from eyesmith.train.kinds import run_from_dict, run_to_dict
 from eyesmith.train.loop import train
 from eyesmith.train.precision import choose_precision
 from eyesmith.train.replay import NonFiniteError, Replay, Trace, read_replay, traced
@@ -35,7 +35,7 @@ class Replayed:
     sentences: tuple[str, ...]
 
 
-def save_replay(folder: Path, state: TrainState, config: TrainConfig, error: NonFiniteError) -> Path:
+def save_replay(folder: Path, state: TrainState, config: RunConfig, error: NonFiniteError) -> Path:
     """Keep the step of `error` in `folder`/replay/step-N; returns the replay file. Every process must call it."""
     target = folder / REPLAY_FOLDER / f"step-{error.step}"
     state.save(target)
@@ -48,7 +48,7 @@ def save_replay(folder: Path, state: TrainState, config: TrainConfig, error: Non
         loss=str(error.loss),
         grad_norm=str(error.grad_norm),
         keys=error.keys,
-        train=to_dict(config),
+        train=run_to_dict(config),
     )
     if state.world.is_first:
         replay.write(target)
@@ -66,7 +66,7 @@ def replay(path: str | os.PathLike[str], *, console: Console | None = None) -> R
 
     folder, kept = read_replay(Path(path))
     try:
-        config = from_dict(TrainConfig, kept.train)
+        config = run_from_dict(kept.train)
     except ConfigError as wrong:
         raise CheckpointError(f"{folder}: of eyesmith {kept.eyesmith_version}, not readable here ({wrong})") from None
     config = replace(config, precision=kept.precision, parallel=ParallelConfig())  # pyright: ignore[reportArgumentType]
@@ -75,15 +75,13 @@ def replay(path: str | os.PathLike[str], *, console: Console | None = None) -> R
     if work.state.step + 1 != kept.step:
         raise CheckpointError(f"{folder}: is about step {kept.step}, its state stands before {work.state.step + 1}")
     error: NonFiniteError | None = None
-    with traced(work.clip) as trace:
+    with traced(work.objective.model) as trace:
         try:
             train(
                 work.state,
-                work.clip,
+                work.objective,
                 work.batches,
                 config,
-                bank=work.bank,
-                teacher=work.teacher,
                 should_stop=lambda: work.state.step >= kept.step,
             )
         except NonFiniteError as again:

@@ -7,23 +7,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from eyesmith import __version__
-from eyesmith.config import from_dict, to_dict
 from eyesmith.data import Source, open_source
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval import ResultRow, append_rows, choose_splits, read_rows
+from eyesmith.eval import ResultRow, append_rows, read_rows
 from eyesmith.files import write_json
-from eyesmith.hub import is_run_folder, save_model
-from eyesmith.hub.load import load_clip
-from eyesmith.models.clip import Clip
+from eyesmith.hub import is_run_folder
 from eyesmith.runs.checks import Evaluator
 from eyesmith.runs.follow import followed
-from eyesmith.runs.initial import BEFORE, load_initial, measured, measures_before
+from eyesmith.runs.initial import BEFORE
+from eyesmith.runs.kind import Place, kind_of
 from eyesmith.runs.machine import machine_facts
 from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.runs.progress import progress
@@ -33,23 +32,25 @@ from eyesmith.train import (
     BatchReader,
     DataConfig,
     Hook,
+    RunConfig,
     StepFacts,
     StopSignal,
     StreamBatches,
-    TextBank,
-    TrainConfig,
     TrainState,
     append_line,
     new_state,
+    run_from_dict,
+    run_to_dict,
     total_steps,
     train,
     truncate_after,
 )
 from eyesmith.train.checkpoint import newest
-from eyesmith.train.objective import Teacher
+from eyesmith.train.class_batches import ClassBatches
+from eyesmith.train.classify_config import ClassifyConfig
+from eyesmith.train.objective import Objective
 from eyesmith.train.processes import World, joined
 from eyesmith.train.replay import NonFiniteError
-from eyesmith.train.text_bank import PassingTexts, Texts
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.jsonl"
@@ -69,7 +70,7 @@ class RunSummary:
 
 
 def start(
-    config: TrainConfig,
+    config: RunConfig,
     folder: str | os.PathLike[str],
     *,
     console: Console | None = None,
@@ -110,9 +111,7 @@ def resume(
         return work.finish()
 
 
-def start_or_resume(
-    config: TrainConfig, folder: str | os.PathLike[str], *, console: Console | None = None
-) -> RunSummary:
+def start_or_resume(config: RunConfig, folder: str | os.PathLike[str], *, console: Console | None = None) -> RunSummary:
     """`start`, or `resume` when the folder holds a run of the same config. Raises ConfigError for another run's."""
     root = Path(folder)
     if not (root / CONFIG_FILE).is_file():
@@ -122,13 +121,13 @@ def start_or_resume(
     return resume(root, console=console)
 
 
-def read_run_config(folder: Path) -> TrainConfig:
+def read_run_config(folder: Path) -> RunConfig:
     """The training config of a run folder, finished or not."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
     try:
-        return from_dict(TrainConfig, json.loads(path.read_text(encoding="utf-8"))["train"])
+        return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
 
@@ -148,22 +147,30 @@ def is_finished(folder: Path) -> bool:
     return is_run_folder(folder)
 
 
-def open_work(config: TrainConfig, folder: Path, console: Console) -> "_Work":
+def open_work(config: RunConfig, folder: Path, console: Console) -> "_Work":
     """Everything that a run of `config` trains with in one process, built and not begun; nothing is written."""
     return _Work(config, folder, console, World())
 
 
-def open_training_source(data: DataConfig) -> Source:
-    """The pairs that a run trains on."""
-    return open_source(data.path, split=data.split, image_column=data.image_column, text_column=data.text_column)
+def open_training_source(data: DataConfig, *, require_text: bool = True) -> Source:
+    """The samples that a run trains on."""
+    return open_source(
+        data.path,
+        split=data.split,
+        image_column=data.image_column,
+        text_column=data.text_column,
+        require_text=require_text,
+    )
 
 
-def open_batches(config: TrainConfig, world: World | None = None) -> BatchReader:
+def open_batches(config: RunConfig, world: World | None = None) -> BatchReader:
     """The batches of a run: streamed from shards where it has a `transform`, else by index."""
+    if isinstance(config, ClassifyConfig):
+        return ClassBatches(config, world=world)
     if config.transform is not None:
         return StreamBatches(config, world=world)
-    source = open_training_source(config.data)
-    return Batches(source, config, image_size=config.model.image.image_size, world=world)
+    source = open_training_source(config.data, require_text=config.reads_texts)
+    return Batches(source, config, image_size=config.image_size, world=world)
 
 
 class _Work:
@@ -171,7 +178,7 @@ class _Work:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         folder: Path,
         console: Console,
         world: World,
@@ -182,48 +189,33 @@ class _Work:
         keep_freed_memory()
         self.batches = open_batches(config, world)
         self.fingerprint = self.batches.fingerprint()
-        torch.manual_seed(config.seed)
-        self.clip = config.model.build()
-        load_initial(self.clip, config.initial)
-        self.clip.to(world.device())
         self._tell_left_out()
-        if wanted := (*config.eval.splits, *config.eval.curve_splits):
-            choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
-        with world.first_on_each_machine():  # the others find the features on disk
-            self.bank = self._encoded_texts() if config.model.lock_text else None
-        self.state = new_state(self.clip, config, world)
-        self.teacher = self._teacher()
+        torch.manual_seed(config.seed)
+        self.kind = kind_of(config)(config, self.batches, Place(folder=folder, world=world, console=self.console))
+        self.state = new_state(self.objective, config, world)
         self.last_step = total_steps(config, self.batches)
 
-    def _teacher(self) -> Teacher | None:
-        """The model to distil from, on this process's device; None where the run has none."""
-        source = self.config.loss.distill.teacher
-        if not source:
-            return None
-        with self.world.first_on_each_machine():  # one fetches from the hub, the others find it
-            clip = load_clip(source)
-        return Teacher(clip.to(self.world.device()), image_size=self.config.model.image.image_size)
-
-    def _encoded_texts(self) -> Texts:
-        if self.config.data.epoch_samples:  # too many to count, so too many to keep
-            return PassingTexts(self.clip, self.config.precision)
-        return TextBank(self.clip, self.batches.captions())
+    @property
+    def objective(self) -> Objective:
+        """What the run learns."""
+        return self.kind.objective
 
     def description(self) -> dict[str, Any]:
-        train_part = to_dict(self.config)
-        return {"eyesmith_version": __version__, "model": train_part["model"], "train": train_part}
+        model, train_part = self.kind.description(), run_to_dict(self.config)
+        return {"eyesmith_version": __version__, "model": model, "train": train_part}
 
     def facts(self) -> dict[str, Any]:
-        count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
+        model = self.objective.model
+        towers = {name: getattr(model, name) for name in ("image", "text") if hasattr(model, name)}
+        counts = {name: sum(p.numel() for p in tower.parameters()) for name, tower in towers.items()}
         return {
             "machine": machine_facts(),
             "parameters": {
-                "image": count(self.clip.image),
-                "text": count(self.clip.text),
+                **counts,
                 "trained": sum(value.numel() for value in self.state.trained().values()),
             },
             "data": {"samples": self.batches.plan.num_samples, "fingerprint": self.fingerprint},
-            "texts_encoded": self.bank.num_encoded if self.bank else None,
+            **self.kind.facts(),
         }
 
     def _tell_left_out(self) -> None:
@@ -253,10 +245,9 @@ class _Work:
 
     def measure_before(self) -> None:
         """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
-        if measures_before(self.config):
-            clip = cast(Clip, self.state.whole_model())
-            rows = lambda: measured(clip, self.config, before=True, note=self.console.print)  # noqa: E731
-            self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, rows()))
+        model = self.state.whole_model()
+        rows = lambda: self.kind.measured_before(model, self.console.print)  # noqa: E731
+        self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, found) if (found := rows()) else None)
 
     def finish(self) -> RunSummary:
         try:
@@ -268,7 +259,7 @@ class _Work:
         began = time.monotonic()
         with (
             StopSignal() as stop,
-            progress(self.console, f"train {self.config.model.name}", self.last_step, start=self.state.step) as advance,
+            progress(self.console, f"train {self.config.model_name}", self.last_step, start=self.state.step) as advance,
         ):
 
             def show(state: TrainState, facts: StepFacts) -> None:
@@ -280,11 +271,9 @@ class _Work:
                     hooks.append(show)
                 is_done = train(
                     self.state,
-                    self.clip,
+                    self.objective,
                     self.batches,
                     self.config,
-                    bank=self.bank,
-                    teacher=self.teacher,
                     hooks=hooks,
                     should_stop=stop,
                 )
@@ -296,12 +285,12 @@ class _Work:
             )
         self.state.finish_saving()
         self.state.take_average()
-        whole = cast(Clip, self.state.whole_model()).cpu().eval()
+        whole = self.state.whole_model().cpu().eval()
         return self.world.once(lambda: self._leave_model(whole, began))
 
-    def _leave_model(self, clip: Clip, began: float) -> RunSummary:
+    def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
         before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
-        rows = [*measured(clip, self.config, note=self.console.print), *before]
+        rows = [*self.kind.measured(model, self.console.print), *before]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         append_rows(self.folder / RESULTS_FILE, rows)
         append_line(
@@ -314,7 +303,7 @@ class _Work:
                 "skipped": len(self.batches.problems) + len(self.batches.skipped),
             },
         )
-        save_model(self.folder, clip, config=self.description())
+        self.kind.save(self.folder, model, config=self.description())
         return RunSummary(folder=self.folder, train_s=self.state.elapsed_s, rows=rows)
 
     def _save(self, state: TrainState, facts: StepFacts) -> None:
@@ -328,7 +317,7 @@ class _Work:
             with followed(
                 self.config,
                 self.folder,
-                self.clip,
+                self.kind,
                 self.state,
                 steps=self.last_step,
                 steps_per_epoch=self.batches.plan.steps_per_epoch,

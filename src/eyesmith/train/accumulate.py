@@ -82,6 +82,21 @@ def backward(
     return loss.detach(), _detached(leaves)
 
 
+def add_up(model: Model, parts: Sequence[Callable[[], Tensor]]) -> Tensor:
+    """Add the gradient of the parts' sum to the weights, one part after the other; returns the sum [].
+
+    parts: losses [] that need no other part's features, each already divided by what the whole batch is divided by.
+    Between processes gradients are averaged: a share of the global loss must be multiplied by their number before.
+    """
+    total = torch.zeros(())
+    for i, part in enumerate(parts):
+        with model.sync(i == len(parts) - 1):
+            loss = part()
+            loss.backward()
+        total = loss.detach() if i == 0 else total + loss.detach()
+    return total
+
+
 def _grad(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 

@@ -1,5 +1,6 @@
 """Batches of image-text pairs, each a pure function of the seed and the step."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,19 +13,20 @@ from eyesmith.data.memory import decode_all, decoded_bytes
 from eyesmith.data.order import BatchPlan
 from eyesmith.data.sample import Finding, Source
 from eyesmith.errors import DataError, ImageError
-from eyesmith.images.augment import augment_batch
+from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
-from eyesmith.train.config import DataConfig, TrainConfig
+from eyesmith.train.config import DataConfig, RunConfig
 from eyesmith.train.draws import step_seed
 from eyesmith.train.processes import World
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pairs of one step that this process computes. Row i of every field is one sample.
+    """Samples of one step that this process computes. Row i of every field is one of them.
 
-    pixels: [b, 3, H, W] uint8; texts: one caption each; labels: [b] int64 class of each, or None; keys: for messages;
-    rows: [b] int64 place of each in the batch of all processes.
+    pixels: [b, 3, H, W] uint8; texts: one caption each, none where the run reads no texts; labels: [b] int64 class of
+    each, or None; keys: for messages; rows: [b] int64 place of each in the batch of all processes; indices: [b] int64
+    place of each in the data set, None where they stream by.
     """
 
     pixels: Tensor
@@ -32,6 +34,7 @@ class Batch:
     labels: Tensor | None
     keys: tuple[str, ...]
     rows: Tensor
+    indices: Tensor | None = None
 
 
 class Plan(Protocol):
@@ -94,14 +97,15 @@ class Batches:
     """
 
     def __init__(
-        self, source: Source, config: TrainConfig, *, image_size: tuple[int, int], world: World | None = None
+        self, source: Source, config: RunConfig, *, image_size: tuple[int, int], world: World | None = None
     ) -> None:
         """Raises ConfigError when the processes of `world` cannot share a batch evenly."""
         self.source = source
         self._own = (world or World()).share(config.batch_size)
         self.skipped: list[Finding] = []
         self._augment, self._seed, self._image_size = config.augment, config.seed, image_size
-        self._reader = _reader(source, config.data, self.skipped)
+        self._reads_texts = config.reads_texts
+        self._reader = _reader(source, config, self.skipped)
         self._labels = None if source.labels is None else torch.tensor(source.labels)
         self.plan = BatchPlan(len(self._reader.indices), config.batch_size, seed=config.seed)
 
@@ -124,8 +128,10 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """The batch of a global step, counted from 0."""
         everyone = self.plan.batch(step)
-        words = np.random.default_rng([self._seed, step])
-        texts = [self._caption(self._reader.indices[row], words) for row in everyone[: self._own.stop]]
+        texts: list[str] = []
+        if self._reads_texts:
+            words = np.random.default_rng([self._seed, step])
+            texts = [self._caption(self._reader.indices[row], words) for row in everyone[: self._own.stop]]
         read, pixels = self._reader.read(everyone[self._own])
         rows = torch.from_numpy(read) + self._own.start
         indices = [self._reader.indices[everyone[row]] for row in rows]
@@ -134,29 +140,46 @@ class Batches:
             pixels=augment_batch(
                 pixels, self._augment, self._image_size, views, rows=rows, num_rows=self.plan.batch_size
             ),
-            texts=[texts[row] for row in rows],
+            texts=[texts[row] for row in rows] if self._reads_texts else [],
             labels=None if self._labels is None else self._labels[indices],
             keys=tuple(self.source.keys[index] for index in indices),
             rows=rows,
+            indices=torch.tensor(indices),
         )
+
+    def fixed_views(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All usable samples in the order of the data set, unaugmented: indices int64 [b] and pixels uint8.
+
+        They are what `batch` gives where `augment` does nothing.
+        """
+        still, places = AugmentConfig(), np.arange(len(self._reader.indices))
+        for start in range(0, len(places), batch_size):
+            some = places[start : start + batch_size]
+            read, pixels = self._reader.read(some)
+            indices = [self._reader.indices[some[row]] for row in read]
+            yield torch.tensor(indices), augment_batch(pixels, still, self._image_size, torch.Generator())
 
     def _caption(self, index: int, words: np.random.Generator) -> str:
         texts = self.source.texts(index)
         return texts[int(words.integers(len(texts)))]
 
 
-def _reader(source: Source, config: DataConfig, skipped: list[Finding]) -> "_Kept | _Decoding":
-    if decoded_bytes(len(source), config.decode_px) <= config.memory_mib * 2**20:
-        return _Kept(source, config, skipped)
-    return _Decoding(source, config, skipped)
+def _reader(source: Source, config: RunConfig, skipped: list[Finding]) -> "_Kept | _Decoding":
+    data = config.data
+    is_small = decoded_bytes(len(source), data.decode_px) <= data.memory_mib * 2**20
+    return (_Kept if is_small else _Decoding)(source, data, skipped, reads_texts=config.reads_texts)
 
 
 class _Kept:
     """Decoded once: the usable samples are known before the first step."""
 
-    def __init__(self, source: Source, config: DataConfig, skipped: list[Finding]) -> None:
+    def __init__(self, source: Source, config: DataConfig, skipped: list[Finding], *, reads_texts: bool) -> None:
         decoded = decode_all(
-            source, config.decode_px, max_skipped_frac=config.max_skipped_frac, num_workers=config.num_workers
+            source,
+            config.decode_px,
+            max_skipped_frac=config.max_skipped_frac,
+            num_workers=config.num_workers,
+            require_text=reads_texts,
         )
         skipped += decoded.skipped
         self.indices = decoded.indices
@@ -170,8 +193,8 @@ class _Kept:
 class _Decoding:
     """Decoded at each use: a broken sample shows, and makes its batch one shorter, when it is read."""
 
-    def __init__(self, source: Source, config: DataConfig, skipped: list[Finding]) -> None:
-        self.indices = tuple(index for index in range(len(source)) if source.texts(index))
+    def __init__(self, source: Source, config: DataConfig, skipped: list[Finding], *, reads_texts: bool) -> None:
+        self.indices = tuple(index for index in range(len(source)) if not reads_texts or source.texts(index))
         self._source, self._config, self._skipped = source, config, skipped
         self._seen = 0
         self._size = PreprocessConfig(image_size=(config.decode_px, config.decode_px), resize="squash")

@@ -1,13 +1,16 @@
 """What a run is: one value that, with the data, determines every weight it ends with."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from eyesmith.errors import ConfigError
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
 from eyesmith.train.health import HealthConfig
 from eyesmith.train.initial import InitialConfig
@@ -51,9 +54,11 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, and a rate that is a function of the step."""
+    """An optimiser, and a rate that is a function of the step."""
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "lamb", "sgd", "lion"] = "adamw"
+    """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
+    momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates."""
     peak_lr: float = 1e-3
     """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -68,6 +73,11 @@ class OptimConfig:
     """Share of all steps in which the rate rises linearly."""
     warmup_steps: int = 0
     """The same as a number of steps; 0 leaves it to warmup_frac."""
+    warmup_start: Literal["first", "zero"] = "first"
+    """Where it begins: `first`, the first of n steps has 1/n of the peak (open_clip); `zero`, it has 0, and the n-th
+    the peak (BEiT, EVA-02)."""
+    min_lr: float = 0.0
+    """Where the cosine ends."""
     cooldown_frac: float = 0.2
     """Share of all steps, at the end, in which constant_cooldown falls."""
     cooldown_power: float = 1.0
@@ -86,6 +96,8 @@ class OptimConfig:
     """Gradient norm above which gradients are scaled down; 0 never does."""
     ema_decay: float = 0.0
     """Decay a step of the average of the weights that the run ends with; 0 ends with the weights themselves."""
+    ema_warmup: bool = True
+    """Let the average move faster at first, so that a short run's start is forgotten; False: one decay throughout."""
 
     def __post_init__(self) -> None:
         if self.peak_lr <= 0 or self.eps <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
@@ -94,6 +106,13 @@ class OptimConfig:
             )
         if not all(0 <= beta < 1 for beta in (*self.betas, self.ema_decay)):
             raise ConfigError(f"optim: betas and ema_decay must lie in 0..1, got {self.betas} and {self.ema_decay}")
+        if self.name == "sgd" and not self.betas[0]:
+            raise ConfigError(f"optim.betas: sgd's momentum is the first of them, expected above 0, got {self.betas}")
+        if not 0 <= self.min_lr <= self.peak_lr:
+            raise ConfigError(f"optim.min_lr: expected 0 to peak_lr {self.peak_lr}, got {self.min_lr}")
+        for name, known in (("name", ("adamw", "lamb", "sgd", "lion")), ("warmup_start", ("first", "zero"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"optim.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
         if not 0 <= self.warmup_frac < 1 or self.warmup_steps < 0:
             raise ConfigError(
                 "optim: expected warmup_frac in 0..1 and warmup_steps of 0 or more, "
@@ -119,13 +138,22 @@ class OptimConfig:
         """The rate before the towers' and layers' factors, at a 0-based step of a run of `total_steps`."""
         warmup_steps = self.warmup_steps or round(self.warmup_frac * total_steps)
         cooldown_steps = round(self.cooldown_frac * total_steps) if self.schedule == "constant_cooldown" else 0
+        from_zero = self.warmup_start == "zero"
         if self.schedule == "cosine":
-            return warmup_cosine(step, peak=self.peak_lr, warmup_steps=warmup_steps, total_steps=total_steps)
+            return warmup_cosine(
+                step,
+                peak=self.peak_lr,
+                warmup_steps=warmup_steps,
+                total_steps=total_steps,
+                floor=self.min_lr,
+                from_zero=from_zero,
+            )
         return warmup_constant(
             step,
             peak=self.peak_lr,
             warmup_steps=warmup_steps,
             total_steps=total_steps,
+            from_zero=from_zero,
             cooldown_steps=cooldown_steps,
             cooldown_power=self.cooldown_power,
         )
@@ -158,6 +186,12 @@ class EvalConfig:
     """Further data sets to measure while training, each on all its splits but train: what a fine-tuned model keeps."""
     curve_tasks: tuple[Literal["zero_shot", "zero_shot_all", "retrieval", "retrieval_label"], ...] = ("zero_shot",)
     """What is measured while training, where the data allow it."""
+    suites: tuple[str, ...] = ()
+    """Suites (`retrieval`) or tasks (`vtab/pets,cifar10`) of `eyesmith eval` that are measured while training."""
+    suite_data: str = ""
+    """The folder that holds their sets."""
+    suite_limit: int = 0
+    """Only the first so many images of each of these sets; 0 for all."""
     every_epochs: float = 10.0
     """Epochs between two such measurements."""
     every_steps: int = 0
@@ -167,6 +201,10 @@ class EvalConfig:
     none: keep the last weights only."""
 
     def __post_init__(self) -> None:
+        if self.suites and not self.suite_data:
+            raise ConfigError(f"eval.suite_data: expected the folder that holds the sets of {', '.join(self.suites)}")
+        if self.suite_limit < 0:
+            raise ConfigError(f"eval.suite_limit: expected 0 or more, got {self.suite_limit}")
         if self.every_epochs <= 0 or self.every_steps < 0:
             raise ConfigError(
                 "eval: expected a positive every_epochs and every_steps of 0 or more, "
@@ -185,26 +223,25 @@ class TrackConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A complete contrastive run."""
+class RunConfig:
+    """What every run has, whatever it learns; each objective adds its own fields, and narrows `model`."""
 
-    model: ClipConfig
+    model: ClipConfig | ViTaminConfig | Eva02Config | TimmConfig
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     transform: TrainTransformConfig | None = None
     """open_clip's views, cut while an image is decoded, in place of `augment`, which works on decoded squares. The
-    pairs are then streamed from tar shards (docs/data-at-scale.md)."""
+    samples are then streamed from tar shards (docs/data-at-scale.md)."""
     initial: InitialConfig = field(default_factory=InitialConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
     batch_size: int = 128
-    """Pairs a step, over all processes."""
+    """Samples a step, over all processes."""
     accumulate: int = 1
-    """Parts that each process cuts its share of a batch into, one after the other through the towers, so that
+    """Parts that each process cuts its share of a batch into, one after the other through the model, so that
     activations of one part are alive at a time. The loss, and its exact gradient, are those of the whole batch."""
     epochs: float = 80.0
     """Passes over the data; the last samples of each that fill no batch wait for the next."""
@@ -214,18 +251,39 @@ class TrainConfig:
     log_every_steps: int = 10
     save_every_steps: int = 100
 
+    @property
+    def encoder(self) -> Any:
+        """The config of the image encoder."""
+        return self.model.image if isinstance(self.model, ClipConfig) else self.model
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the views, pixels."""
+        return self.encoder.image_size
+
+    @property
+    def model_name(self) -> str:
+        """What the run's model is called in tables and results."""
+        return self.model.name if isinstance(self.model, ClipConfig) else type(self.model).__name__
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a sample without a caption is of no use."""
+        return True
+
     def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size: expected 1 or more, got {self.batch_size}")
         if (self.data.more_paths or self.data.weights) and self.transform is None:
             raise ConfigError("data.more_paths and data.weights: several sources are streamed; set `transform` too")
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ConfigError(f"accumulate: expected a divisor of batch_size {self.batch_size}, got {self.accumulate}")
         if self.transform is not None:
-            if tuple(self.transform.image_size) != tuple(self.model.image.image_size):
+            if tuple(self.transform.image_size) != tuple(self.image_size):
+                where = "model.image.image_size" if isinstance(self.model, ClipConfig) else "model.image_size"
                 raise ConfigError(
-                    f"transform.image_size: {self.transform.image_size} differs from model.image.image_size "
-                    f"{self.model.image.image_size}; set both"
+                    f"transform.image_size: {self.transform.image_size} differs from {where} {self.image_size}; "
+                    "set both"
                 )
             if self.augment != AugmentConfig():
                 raise ConfigError("augment: is not used where `transform` is set; leave one of them out")
@@ -235,3 +293,22 @@ class TrainConfig:
             raise ConfigError("log_every_steps and save_every_steps: expected 1 or more")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A complete contrastive run."""
+
+    model: ClipConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+    patch_drop_prob: float = 0.0
+    """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794); TrV only."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
+        if not 0 <= self.patch_drop_prob < 1:
+            raise ConfigError(f"patch_drop_prob: expected 0 <= p < 1, got {self.patch_drop_prob}")
+        if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config):
+            raise ConfigError("patch_drop_prob: patches are dropped by a TrV (models.eva02) only; set it to 0")
+        super().__post_init__()

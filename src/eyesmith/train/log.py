@@ -80,7 +80,7 @@ class LogSteps:
             "chance_loss": round(chance, 5),
             "loss_frac": round(facts.loss / chance, 4) if chance else None,
             "lr": facts.lr,
-            "scale": round(facts.scale, 4),
+            "scale": None if facts.scale is None else round(facts.scale, 4),
             "grad_norm": round(facts.grad_norm, 5),
             "image_grad_norm": _significant(seen.image_grad_norm),
             "text_grad_norm": _significant(seen.text_grad_norm),

@@ -1,82 +1,98 @@
-"""The loss of a run as its config says it, from the features of this process's rows."""
+"""What a run learns: the one thing in which training with text, from masked images and by classes differ.
 
-from collections.abc import Sequence
-from typing import NamedTuple
+The loop, the optimiser and its schedule, processes, saved states, the log and resuming are the same for all; see
+`contrastive.Contrastive` and `masked.Masked`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Set
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from eyesmith.errors import ConfigError
-from eyesmith.losses.config import LossConfig
-from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
-from eyesmith.losses.mask import Same, same_from
-from eyesmith.losses.sigmoid import sigmoid_loss
-from eyesmith.losses.softmax import softmax_loss
-from eyesmith.models.clip import Clip
-from eyesmith.train.accumulate import Features
+from eyesmith.train.batches import Batch
+
+if TYPE_CHECKING:
+    from eyesmith.train.parallel import Parallel
 
 
-def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:
-    """Codes of the rows that are no negatives of each other: of one class, or with equal captions; None: all are."""
-    return same_from(texts, labels) if config.mask == "same" else None
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def contrast(
-    config: LossConfig, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None, same: Same | None
-) -> Tensor:
-    """The contrastive loss of the global batch, [], equal in every process.
+class StepLoss(NamedTuple):
+    """What a backward pass found, equal in all processes.
 
-    image, text: [b, D] unit features of this process's rows. scale, bias: []; a bias for the sigmoid loss only.
+    loss: [] of the global batch. scale: [] 1/temperature, None where there is none. chance: the loss of guessing,
+    `health.chance_loss`; 0 where there is no such level.
     """
-    tile_rows = config.tile_rows or None
-    if config.kind == "softmax":
-        return softmax_loss(image, text, scale, same, form=config.form, tile_rows=tile_rows)
-    if bias is None:
-        raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
-    return sigmoid_loss(image, text, scale, bias, same, form=config.form, tile_rows=tile_rows)
+
+    loss: Tensor
+    scale: Tensor | None = None
+    chance: float = 0.0
 
 
-class Target(NamedTuple):
-    """A teacher's unit features [b, E] of a batch, and its scale []."""
+class Objective(ABC, Generic[Model]):
+    """A model in training, and the loss of a batch.
 
-    image: Tensor
-    text: Tensor
-    scale: Tensor
+    model: what trains, and what is saved in a run's state. Its image encoder is called `image`, a text tower `text`:
+    rates, decay, recomputation and the log go by these names. Whatever else it holds (a head, a mask token, the
+    temperature) has the names that it likes.
 
+    Everything that `backward` draws must be a function of the seed, the step and the row in the global batch, so that a
+    resumed run goes on as if it had not stopped and several processes compute what one would.
+    """
 
-class Teacher:
-    """A frozen model to learn from; it sees the same views and captions as the student."""
+    model: Model
 
-    def __init__(self, clip: Clip, *, image_size: tuple[int, int], part_rows: int = 256) -> None:
-        """image_size: of the student. Raises ConfigError when the teacher takes another."""
-        if tuple(clip.image.image_size) != tuple(image_size):
-            raise ConfigError(
-                f"loss.distill.teacher: takes images of {clip.image.image_size}, the student of {tuple(image_size)}; "
-                "choose a teacher of the same size"
-            )
-        self._clip = clip.requires_grad_(False).eval()
-        self._part_rows = part_rows
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """A new module around the model whose forward uses every parameter that trains; `Parallel` wraps and calls it.
 
-    @torch.no_grad()
-    def __call__(self, pixels: Tensor, texts: Sequence[str]) -> Target:
-        """pixels: [b, 3, H, W] uint8."""
-        device = self._clip.logit_scale.device
-        image = torch.cat([self._clip.image_features(part.to(device)) for part in pixels.split(self._part_rows)])
-        text = self._clip.encode_text(texts, batch_size=self._part_rows)
-        return Target(image, text, self._clip.logit_scale.exp())
+        Nothing of the wrapper is saved.
+        """
 
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The residual units of all towers, for recomputation and sharding."""
 
-def distill(config: LossConfig, found: Features, target: Target) -> Tensor:
-    """The weighted sum [] of the config's distillation terms."""
-    settings = config.distill
-    pairs = (found.image, found.text)
-    total = torch.zeros((), device=found.image.device)
-    if settings.feature:
-        total = total + settings.feature * feature_distillation(*pairs, target.image, target.text)
-    if settings.affinity:
-        total = total + settings.affinity * affinity_distillation(*pairs, target.image, target.text)
-    if settings.logit:
-        total = total + settings.logit * logit_distillation(
-            *pairs, found.scale, *target, temperature=settings.temperature, tile_rows=config.tile_rows or None
-        )
-    return total
+    @abstractmethod
+    def backward(self, parallel: "Parallel", batch: Batch, step: int) -> StepLoss:
+        """Add the gradient of the global batch's loss to the weights; after it all processes hold equal gradients.
+
+        parallel: calls `module()`; use it under `parallel.sync`, as `accumulate.backward` and `accumulate.add_up` do.
+        batch: this process's rows of step `step`, counted from 0.
+        """
+
+    @abstractmethod
+    def rebuild(self) -> Model:
+        """A new model of the same kind on the CPU, whose weights will be replaced."""
+
+    def extra(self) -> dict[str, nn.Parameter]:
+        """Parameters that train and are no part of the model, by name."""
+        return {}
+
+    def locked(self) -> Set[nn.Parameter]:
+        """Parameters that never train and that every process keeps whole."""
+        return frozenset()
+
+    def after_update(self) -> None:
+        """Called after each update of the weights, without gradient: bounds on values."""
+        return
+
+    def watched(self) -> dict[str, nn.Module]:
+        """Modules whose outputs [n, D] tell how features fare, by the name of the tower they speak for."""
+        return {}
+
+    def flops(self, text_len: int | None) -> float | None:
+        """Floating-point operations of a step for one sample, forward and backward; None where they are not known.
+
+        text_len: tokens of the last text seen, None without texts.
+        """
+        del text_len
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device

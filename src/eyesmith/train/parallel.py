@@ -1,6 +1,6 @@
-"""One model over several processes: DDP or FSDP2 around both towers, recomputation and compilation of their blocks.
+"""One model over several processes: DDP or FSDP2 around it, recomputation and compilation of its blocks.
 
-What is here is torch's own: its wrappers see one module, `Towers`, whose forward gives all that a loss needs.
+What is here is torch's own: its wrappers see one module, the objective's, whose forward gives all that a loss needs.
 """
 
 import warnings
@@ -17,57 +17,36 @@ from torch.utils.checkpoint import checkpoint
 
 from eyesmith.errors import ConfigError
 from eyesmith.models.acceleration import compile_blocks
-from eyesmith.models.clip import Clip
-from eyesmith.optim.groups import text_blocks
+from eyesmith.models.encoder import Encoder
 from eyesmith.train.config import ParallelConfig
+from eyesmith.train.objective import Objective
 from eyesmith.train.processes import World
 
 Strategy = Literal["none", "ddp", "fsdp"]
 
 
-class Towers(nn.Module):
-    """Both towers and what scales their products, as one forward.
-
-    `bias` is the sigmoid loss's, None for others.
-    """
-
-    def __init__(self, clip: Clip, bias: nn.Parameter | None) -> None:
-        super().__init__()
-        self.clip = clip
-        self.bias = bias
-
-    def forward(self, pixels: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """pixels: [b, 3, H, W]; ids: [b, L], None where text features are known already.
-
-        Returns unit features [b, D] of both, the scale [] and the bias []; None for what is not there.
-        """
-        text = None if ids is None else self.clip.text_features(ids)
-        image = self.clip.image_features(pixels)
-        # a view, as DDP wants outputs that are no parameters
-        return image, text, self.clip.logit_scale.exp(), None if self.bias is None else self.bias.view(())
-
-
 class Parallel:
-    """A model ready to train in this process: call it as `Towers`, then let gradients meet.
+    """A model ready to train in this process: call it as the objective's module, then let gradients meet.
 
     After a backward pass under `sync(True)` every process holds the mean of all processes' gradients (FSDP: its part
     of them).
     """
 
-    def __init__(self, clip: Clip, bias: nn.Parameter | None, config: ParallelConfig, world: World) -> None:
-        """Wraps `clip` in place. All processes must hold equal weights."""
+    def __init__(self, objective: Objective, config: ParallelConfig, world: World) -> None:
+        """Wraps the objective's model in place. All processes must hold equal weights."""
         self.world = world
         self.strategy = choose_strategy(config.strategy, world)
-        self.clip = clip
-        self.bias = bias
-        blocks = [*clip.image.blocks(), *text_blocks(clip.text)]
+        self.objective = objective
+        blocks = objective.blocks()
         if config.checkpoint_blocks:
             for block in blocks:
                 block.forward = _Recomputed(block.forward)
         if config.compile_blocks:
-            compile_blocks(clip.image)
-        self._towers = Towers(clip, bias)
-        self._module: nn.Module = self._towers
+            image = objective.model.image
+            assert isinstance(image, Encoder)
+            compile_blocks(image)
+        self._inner = objective.module()
+        self._module: nn.Module = self._inner
         self._replicated: list[nn.Parameter] = []
         if self.strategy == "ddp":
             self._replicate()
@@ -77,13 +56,13 @@ class Parallel:
     def _replicate(self) -> None:
         # while DDP looks for unused parameters its buckets keep their first order, so that the sums of a resumed run
         # are made in the order of one never stopped; one that is unused spares the warning that there is none
-        self._towers.unused = nn.Parameter(torch.zeros_like(self.clip.logit_scale))
+        self._inner.unused = nn.Parameter(torch.zeros((), device=self.objective.device))
         # depthwise weights [C, 1, 3, 3] have strides that may be read in two ways; the copy costs nothing
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 renames broadcast_buffers
             self._module = DistributedDataParallel(
-                self._towers, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+                self._inner, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
             )
 
     def _shard(self, blocks: Iterable[nn.Module]) -> None:
@@ -92,20 +71,20 @@ class Parallel:
 
         # our blocks may return views (a convolution on [B, H, W, C] maps), and nothing changes them in place
         warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(\w+\) returned a view tensor", UserWarning)
-        device = self.clip.logit_scale.device.type
+        device = self.objective.device.type
         mesh = init_device_mesh(device, (self.world.size,))
-        locked = set(self.clip.text.parameters()) if self.clip.config.lock_text else set()
+        locked = set(self.objective.locked())
         # FSDP shards no scalars: each process keeps the temperature, and their gradients are averaged by `sync`
-        scalars = {parameter for parameter in self._towers.parameters() if parameter.ndim == 0}
-        self._replicated = [parameter for parameter in self._towers.parameters() if parameter in scalars]
+        scalars = {parameter for parameter in self._inner.parameters() if parameter.ndim == 0}
+        self._replicated = [parameter for parameter in self._inner.parameters() if parameter in scalars]
         for block in blocks:
             if not locked.issuperset(block.parameters()):
                 fully_shard(block, mesh=mesh)
-        fully_shard(self._towers, mesh=mesh, ignored_params=locked | scalars)
+        fully_shard(self._inner, mesh=mesh, ignored_params=locked | scalars)
 
-    def __call__(self, pixels: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        """As `Towers.forward`."""
-        return self._module(pixels, ids)
+    def __call__(self, *given: Any) -> Any:
+        """As the objective's module."""
+        return self._module(*given)
 
     @contextmanager
     def sync(self, is_on: bool) -> Iterator[None]:
@@ -140,13 +119,14 @@ class Parallel:
                 grad.mul_(factor)
         return norm
 
-    def whole(self) -> Clip:
+    def whole(self) -> nn.Module:
         """The model with whole weights: itself, or under FSDP a copy on the CPU; every process must call it."""
+        model = self.objective.model
         if self.strategy != "fsdp":
-            return self.clip
+            return model
         with torch.random.fork_rng(devices=[]):
-            copy = self.clip.config.build()
-        tensors = {name: whole_tensor(value.detach()) for name, value in self.clip.state_dict().items()}
+            copy = self.objective.rebuild()
+        tensors = {name: whole_tensor(value.detach()) for name, value in model.state_dict().items()}
         copy.load_state_dict(tensors)
         return copy.eval()
 

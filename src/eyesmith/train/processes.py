@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from eyesmith.errors import ConfigError
 
@@ -49,6 +50,13 @@ class World:
         found = torch.tensor(float(flag), device=self.device())
         dist.all_reduce(found, dist.ReduceOp.MAX)
         return bool(found)
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of all processes' values; every process must call it at the same point."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
 
     def wait(self) -> None:
         """Go on when all processes are here."""

@@ -145,7 +145,11 @@ def diverging(course: Course) -> Said | None:
     """The loss has risen for good."""
     loss = median(course.learned, "loss") if course.has_learned() else None
     low, at = course.lowest
-    if loss is None or loss < 1.3 * low or loss < low + 0.25 * course.learned[-1]["chance_loss"]:
+    if loss is None:
+        return None
+    # a cosine's loss is negative and has no level of guessing; it lies between -1 and 1
+    level = course.learned[-1]["chance_loss"] if low >= 0 else 1.0
+    if loss < low + max(0.3 * abs(low), 0.25 * level):
         return None
     return (
         f"the loss has risen from {low:.2f} (around step {at:,}) to {loss:.2f}",
@@ -187,7 +191,7 @@ def scale_bound(course: Course) -> Said | None:
     lines = course.learned
     if not course.has_learned() or lines[-1]["step"] > course.shape.steps / 2:
         return None
-    if any(line["scale"] < 0.995 * MAX_SCALE for line in lines):
+    if any(line.get("scale", 0.0) < 0.995 * MAX_SCALE for line in lines):
         return None
     return (
         f"the temperature has been at its bound (scale {MAX_SCALE:.0f}) for {course.span()}, early in the run",

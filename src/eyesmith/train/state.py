@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError
+from eyesmith.optim.build import fresh_moments
 from eyesmith.train import checkpoint
 from eyesmith.train.checkpoint import STATE_FILE
 from eyesmith.train.config import OptimConfig
@@ -52,9 +53,11 @@ class TrainState:
         return {name: value for name, value in named if value.requires_grad}
 
     def update_average(self, config: OptimConfig) -> None:
-        """Move the averaged weights towards the present ones; faster at first, so that the start is forgotten."""
+        """Move the averaged weights towards the present ones, after each step."""
         if self.average:
-            decay = min(config.ema_decay, (self.step + 1) / (self.step + 10))
+            decay = config.ema_decay
+            if config.ema_warmup:
+                decay = min(decay, (self.step + 1) / (self.step + 10))
             trained = self.trained()
             with torch.no_grad():
                 for name, value in self.average.items():
@@ -134,14 +137,10 @@ class TrainState:
         return content
 
     def _prepare_optimizer(self) -> None:
-        """Give AdamW the tensors that it makes at its first step, so that there is something to read into."""
+        """Give the optimiser the tensors that it makes at its first step, so that there is something to read into."""
         for parameter in self.trained().values():
             if not self.optimizer.state.get(parameter):
-                self.optimizer.state[parameter] = {
-                    "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                }
+                self.optimizer.state[parameter] = fresh_moments(self.optimizer, parameter)
 
     def _check_fits(self, path: Path, stored: Mapping[str, tuple[int, ...]]) -> None:
         sizes = {name.removeprefix("model/"): size for name, size in stored.items() if name.startswith("model/")}

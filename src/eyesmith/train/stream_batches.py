@@ -8,7 +8,7 @@ from eyesmith.data.sample import Finding
 from eyesmith.data.stream import ShardSource, ShardStream
 from eyesmith.errors import ConfigError
 from eyesmith.train.batches import Batch
-from eyesmith.train.config import DataConfig, TrainConfig
+from eyesmith.train.config import DataConfig, RunConfig
 from eyesmith.train.processes import World
 
 
@@ -28,7 +28,7 @@ class StreamBatches:
     in `stream.broken`; above the config's share of them DataError stops the run.
     """
 
-    def __init__(self, config: TrainConfig, *, world: World | None = None) -> None:
+    def __init__(self, config: RunConfig, *, world: World | None = None) -> None:
         """Raises ConfigError without a transform, or for processes that cannot share a batch evenly."""
         if config.transform is None:
             raise ConfigError("transform: streaming from shards cuts views while it decodes; set transform's fields")
@@ -44,6 +44,7 @@ class StreamBatches:
             num_workers=data.num_workers,
             max_skipped_frac=data.max_skipped_frac,
             counts="stated" if data.epoch_samples else "index",
+            require_text=config.reads_texts,
         )
         samples = data.epoch_samples or self.stream.plan.steps_per_epoch * config.batch_size
         self.plan = StreamedPlan(max(1, samples // config.batch_size), self.stream.plan.num_samples)

@@ -7,11 +7,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from eyesmith.models.clip import Clip
+from eyesmith.train.objective import Objective
 from eyesmith.train.parallel import is_part
 from eyesmith.train.precision import Precision
 from eyesmith.train.state import TrainState
-from eyesmith.train.utilisation import StepCost, device_flops, peak_memory_mib
+from eyesmith.train.utilisation import device_flops, peak_memory_mib
 
 TOWERS = ("image", "text")
 MAX_RANK_ROWS = 1024  # features whose effective rank is taken: more cost more and say little more
@@ -43,10 +43,11 @@ class Watch:
     over all of them.
     """
 
-    def __init__(self, clip: Clip, state: TrainState, *, every_steps: int, last_step: int, clip_norm: float) -> None:
-        self._clip, self._state = clip, state
+    def __init__(
+        self, objective: Objective, state: TrainState, *, every_steps: int, last_step: int, clip_norm: float
+    ) -> None:
+        self._objective, self._state = objective, state
         self._every_steps, self._last_step, self._clip_norm = every_steps, last_step, clip_norm
-        self._cost = StepCost(clip)
         self._features: dict[str, list[Tensor]] = {name: [] for name in TOWERS}
         self._text_len: int | None = None
         self._seen_step = -1
@@ -54,8 +55,7 @@ class Watch:
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
-        for name in TOWERS:
-            tower: nn.Module = getattr(self._clip, name)
+        for name, tower in self._objective.watched().items():
             self._handles.append(tower.register_forward_hook(self._see_features(name)))
         self._handles.append(self._state.optimizer.register_step_pre_hook(self._see_gradients))
         return self
@@ -68,7 +68,7 @@ class Watch:
     def is_due(self) -> bool:
         """Whether the step that runs now is measured."""
         step = self._state.step + 1
-        return self._clip.training and (step % self._every_steps == 0 or step == self._last_step)
+        return self._objective.model.training and (step % self._every_steps == 0 or step == self._last_step)
 
     def forget(self) -> None:
         """Drop what was seen, where nobody takes it."""
@@ -95,8 +95,8 @@ class Watch:
             text_rank=ranks["text"],
             image_grad_norm=grads.get("image"),
             text_grad_norm=grads.get("text"),
-            flops=self._cost.flops(self._text_len),
-            peak_mib=peak_memory_mib(self._clip.logit_scale.device),
+            flops=self._objective.flops(self._text_len),
+            peak_mib=peak_memory_mib(self._objective.device),
         )
 
     def _see_features(self, name: str) -> Any:
@@ -121,7 +121,8 @@ class Watch:
             for parts in self._features.values():
                 if parts and self._state.world.size > 1:
                     parts[:] = [_of_all(torch.cat(parts), self._state.world.size)]
-            self._grad_norms = {name: gradient_norm(getattr(self._clip, name)) for name in TOWERS}
+            towers = {name: getattr(self._objective.model, name, None) for name in TOWERS}
+            self._grad_norms = {name: gradient_norm(tower) for name, tower in towers.items() if tower is not None}
 
 
 def _of_all(own: Tensor, world_size: int) -> Tensor:

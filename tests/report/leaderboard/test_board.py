@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,9 @@ from eyesmith.errors import ConfigError
 from eyesmith.eval.files import ModelResults, TaskRecord, read_open_clip_csv
 from eyesmith.eval.tasks import SUITES, TASKS
 from eyesmith.report.leaderboard import SuiteBoard, make_board
+from eyesmith.report.leaderboard.board import Cell, Entry
 from eyesmith.report.leaderboard.differences import choose_pair, differences
+from eyesmith.report.leaderboard.robustness import robust_entries
 
 SAMPLE = Path(__file__).parents[2] / "eval" / "files" / "openclip_results_sample.csv"
 
@@ -139,3 +142,23 @@ def test_differences_are_sorted_and_say_whether_intervals_part() -> None:
         choose_pair(board, ("ones", "two"))
     with pytest.raises(ConfigError, match="averages only"):
         choose_pair(board, ("one", "ViTamin-L 224"))
+
+
+def test_effective_robustness_is_what_the_printed_line_does_not_foretell() -> None:
+    def entry(label: str, role: Any, accuracy: float, shifted: float) -> Entry:
+        averages = {"imagenet": Cell(value=accuracy), "shift": Cell(value=shifted)}
+        return Entry(label=label, role=role, facts={}, averages=averages)
+
+    def logistic(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    printed = [entry(f"p{x}", "published", logistic(x), logistic(2 * x - 1)) for x in (0.1, 0.2, 0.5, 0.9, 1.3)]
+    ours = entry("ours", "ours", logistic(0.4), 0.6)
+    suite = SUITES["datacomp"]
+    line, found = robust_entries(SuiteBoard(suite=suite, entries=(*printed, ours)))
+    assert line is not None
+    assert (line.slope, line.intercept) == pytest.approx((2, -1))
+    assert [one.label for one in found] == ["ours"]
+    assert found[0].expected == pytest.approx(logistic(-0.2))
+    assert robust_entries(SuiteBoard(suite=suite, entries=(*printed[:4], ours))) == (None, [])
+    assert robust_entries(SuiteBoard(suite=suite, entries=tuple(printed))) == (None, [])

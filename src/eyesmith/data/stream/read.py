@@ -65,8 +65,16 @@ class _BrokenError(Exception):
 class Reader:
     """Reads samples of shards. Which caption and crop it draws for one depends on (seed, epoch, key) alone."""
 
-    def __init__(self, transform: TrainTransformConfig | PreprocessConfig, *, mode: Mode, seed: int) -> None:
+    def __init__(
+        self,
+        transform: TrainTransformConfig | PreprocessConfig,
+        *,
+        mode: Mode,
+        seed: int,
+        require_text: bool = True,
+    ) -> None:
         self.transform = transform
+        self.require_text = require_text
         self.mode: Mode = mode
         self.seed = seed
         self._open: OrderedDict[str, int] = OrderedDict()
@@ -135,7 +143,7 @@ class Reader:
         image, _, _, cls = chunk.places[sample].tolist()
         if image[1] < 0:
             raise _BrokenError("missing_sample", "the shard holds fewer samples than its stated count")
-        captions = self.captions(chunk, sample)
+        captions = self.captions(chunk, sample) if self.require_text else ("",)
         if not captions:
             raise _BrokenError("empty_caption", "no caption that is not blank")
         label = None

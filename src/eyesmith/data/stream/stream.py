@@ -69,6 +69,7 @@ class ShardStream:
         window: int = DEFAULT_WINDOW,
         counts: Literal["index", "stated"] = "index",
         max_skipped_frac: float = 0.01,
+        require_text: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
         cache_gib: float = 50.0,
         on_progress: Callable[[int, int], None] | None = None,
@@ -79,7 +80,8 @@ class ShardStream:
         decoding processes; 0 decodes in the caller. prefetch_batches: decoded ahead. lanes: parts of the batch that
         read shards of their own; set it to the number of machines where shards are remote. window: samples shuffled
         together. counts: "index" reads every shard's headers once (and keeps what it found), "stated" trusts the
-        numbers beside the shards, see `stated_counts`. cache_dir, cache_gib: of remote shards, eyesmith's cache by
+        numbers beside the shards, see `stated_counts`. require_text: false passes captions over, texts are then "".
+        cache_dir, cache_gib: of remote shards, eyesmith's cache by
         default. on_progress: called with the shards counted and their number.
 
         Raises ConfigError for numbers that make no sense; DataError when a source is not there, holds less than a
@@ -103,7 +105,7 @@ class ShardStream:
         self._sizes = _cut(sizes, [len(group) for group in groups])
         self._plan_settings: dict[str, Any] = {"seed": seed, "lanes": lanes, "window": window, "weights": self._weights}
         self.plan = StreamPlan(self._sizes, batch_size, **self._plan_settings)
-        self._reader = Reader(transform, mode=mode, seed=seed)
+        self._reader = Reader(transform, mode=mode, seed=seed, require_text=require_text)
         self._num_workers, self._prefetch = num_workers, prefetch_batches
         self._next_step = 0
         self._feed = self._new_feed()

@@ -1,0 +1,200 @@
+"""The alternation of EVA-02's figure 3: CLIP, masked images with that CLIP as the teacher, CLIP from what came out.
+
+Each stage is a run folder like any other below one folder; the same command goes on where it was stopped.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from eyesmith.config import to_dict
+from eyesmith.data.sources import split_names
+from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
+from eyesmith.eval.results import ResultRow, append_rows
+from eyesmith.files import write_json
+from eyesmith.models.registry import config as model
+from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.text.hugging_face import locate
+from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
+from eyesmith.report.alternation import StageRow, write_alternation
+from eyesmith.runs.initial import BEFORE
+from eyesmith.runs.train import RESULTS_FILE, RunSummary, start_or_resume
+from eyesmith.train import MaskedConfig, TrainConfig
+from eyesmith.train.initial import InitialConfig
+
+CONFIG_FILE = "alternate.json"
+REPORT_FILE = "alternate.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlternateConfig:
+    """What is alternated, and for how long."""
+
+    data: Path
+    """Pairs: a made data set, shards, a table or a folder; see docs/data.md."""
+    out: Path = Path("runs/alternate")
+    """Folder of the stages: teacher/, masked/, clip/, and scratch/ where it is asked for."""
+    teacher: str = ""
+    """A trained CLIP to begin with, as eyesmith.load takes it; empty: train one first, TrV-Nano from random weights."""
+    split: str = ""
+    """The split to train on; empty: `train` where there is one."""
+    rounds: int = 1
+    """Times that masked images and CLIP follow each other; the CLIP of one round is the teacher of the next."""
+    seed: int = 0
+    """Of all stages."""
+    clip_epochs: float = 0.0
+    """Passes over the pairs of each CLIP; 0 takes the recipe's."""
+    masked_epochs: float = 0.0
+    """Passes over the images of each masked-image run; 0 takes the recipe's."""
+    batch_size: int = 0
+    """Of all stages; 0 takes the recipes'."""
+    scratch: bool = True
+    """Also train the last CLIP from random weights, to see what the masked images gave."""
+    masked: MaskedConfig = field(default_factory=mim_nano)
+    """The masked-image stage; its data, teacher, seed and epochs come from the fields above."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or min(self.clip_epochs, self.masked_epochs) < 0 or self.batch_size < 0:
+            raise ConfigError(
+                "alternate: expected rounds of 1 or more, clip_epochs, masked_epochs and batch_size of 0 or more, got "
+                f"{self.rounds}, {self.clip_epochs}, {self.masked_epochs} and {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One finished stage. source: what its image tower started from, in words."""
+
+    name: str
+    source: str
+    run: RunSummary
+
+    def rows(self) -> list[ResultRow]:
+        """Its results at the end."""
+        return [row for row in self.run.rows if not row.model.endswith(BEFORE)]
+
+    def reported(self) -> StageRow:
+        """What the report shows of it."""
+        return StageRow(name=self.name, source=self.source, train_s=self.run.train_s, rows=self.rows())
+
+
+def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
+    """Run all stages, or those that are not finished yet, and write the report; returns them in order.
+
+    Raises ConfigError when `out` holds an alternation with other settings, Interrupted on Ctrl-C.
+    """
+    _claim(config)
+    began = time.monotonic()
+    stages: list[Stage] = []
+    teacher = config.teacher
+    if not teacher:
+        stages.append(_clip(config, "teacher", "random weights", console))
+        teacher = str(stages[-1].run.folder)
+    for number in range(1, config.rounds + 1):
+        ending = f"-{number}" if config.rounds > 1 else ""
+        stages.append(_masked(config, f"masked{ending}", teacher, console))
+        source = str(stages[-1].run.folder)
+        stages.append(_clip(config, f"clip{ending}", source, console, start=source))
+        teacher = str(stages[-1].run.folder)
+    if config.scratch:
+        stages.append(_scratch(config, stages, console))
+    page = write_alternation(config.out / REPORT_FILE, [one.reported() for one in stages])
+    write_results(config.out / RESULTS_FILE, stages)
+    console.print(f"{len(stages)} stages, {time.monotonic() - began:.0f} s in all; report: {page}", markup=False)
+    return stages
+
+
+def write_results(path: Path, stages: Sequence[Stage]) -> None:
+    """Write the results of all stages into one file, each under MODEL STAGE."""
+    path.unlink(missing_ok=True)
+    append_rows(path, [replace(row, model=f"{row.model} {one.name}") for one in stages for row in one.rows()])
+
+
+def _claim(config: AlternateConfig) -> None:
+    """Note what this folder is for. Raises ConfigError where it is for something else."""
+    path = config.out / CONFIG_FILE
+    wanted = json.loads(json.dumps(to_dict(replace(config, out=Path(".")))))
+    if path.is_file():
+        if json.loads(path.read_text(encoding="utf-8")) != wanted:
+            raise ConfigError(f"{config.out}: holds an alternation with other settings; choose another folder")
+        return
+    if config.out.exists() and any(config.out.iterdir()):
+        raise ConfigError(f"{config.out}: is not empty; choose another folder")
+    write_json(path, wanted)
+
+
+def _clip(config: AlternateConfig, name: str, source: str, console: Console, *, start: str = "") -> Stage:
+    run = clip_config(config, start=start, note=console)
+    console.print(f"{name}: {run.model.name} from {source}, {run.epochs:g} epochs", markup=False)
+    return Stage(name=name, source=source, run=start_or_resume(run, config.out / name, console=console))
+
+
+def _scratch(config: AlternateConfig, stages: Sequence[Stage], console: Console) -> Stage:
+    """The same CLIP from random weights: the teacher itself where it was trained here, for it is the same run."""
+    if stages[0].name == "teacher":
+        return replace(stages[0], name="scratch")
+    return _clip(config, "scratch", "random weights", console)
+
+
+def _masked(config: AlternateConfig, name: str, teacher: str, console: Console) -> Stage:
+    run = masked_config(config, teacher)
+    console.print(f"{name}: {run.name} from random weights, teacher {teacher}, {run.epochs:g} epochs", markup=False)
+    summary = start_or_resume(run, config.out / name, console=console)
+    return Stage(name=name, source=f"random weights, teacher {teacher}", run=summary)
+
+
+def clip_config(config: AlternateConfig, *, start: str, note: Console) -> TrainConfig:
+    """The CLIP stage: the quick start's run with TrV-Nano, its image tower from the run `start` if one is named.
+
+    Where the frozen text encoder cannot be had, a small text tower is trained too, and that is said.
+    """
+    run = quickstart_trv()
+    text = run.model.text
+    try:
+        assert isinstance(text, HuggingFaceTextConfig)
+        locate(text.source)
+    except (MissingDependencyError, CheckpointError) as error:
+        note.print(f"the frozen text encoder cannot be had: {error}; training a small one", markup=False)
+        own = model("TrV-Nano")
+        run = replace(run, model=replace(run.model, image=own.image, text=own.text, lock_text=False))
+    splits = _splits(config)
+    return replace(
+        run,
+        data=replace(run.data, path=str(config.data), split=_train_split(config)),
+        eval=replace(run.eval, splits=splits, curve_splits=splits[:1]),
+        initial=InitialConfig(weights=start, part="image") if start else InitialConfig(),
+        epochs=config.clip_epochs or run.epochs,
+        batch_size=config.batch_size or run.batch_size,
+        seed=config.seed,
+    )
+
+
+def masked_config(config: AlternateConfig, teacher: str) -> MaskedConfig:
+    """The masked-image stage of `config` with this teacher."""
+    run, splits = config.masked, _splits(config)
+    return replace(
+        run,
+        data=replace(run.data, path=str(config.data), split=_train_split(config)),
+        eval=replace(run.eval, splits=splits, curve_splits=splits[:1]),
+        target=replace(run.target, teacher=teacher),
+        epochs=config.masked_epochs or run.epochs,
+        batch_size=config.batch_size or run.batch_size,
+        seed=config.seed,
+    )
+
+
+def _train_split(config: AlternateConfig) -> str | None:
+    names = split_names(config.data)
+    if config.split:
+        return config.split
+    return "train" if "train" in names else None
+
+
+def _splits(config: AlternateConfig) -> tuple[str, ...]:
+    """Every split that is not trained on."""
+    own = _train_split(config)
+    return tuple(name for name in split_names(config.data) if own is not None and name != own)

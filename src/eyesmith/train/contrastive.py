@@ -1,0 +1,202 @@
+"""Training with text: both towers' features, the contrastive loss of all pairs, and what a teacher adds."""
+
+import math
+from collections.abc import Sequence, Set
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from eyesmith.errors import ConfigError
+from eyesmith.losses.config import LossConfig
+from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
+from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.sigmoid import sigmoid_loss
+from eyesmith.losses.softmax import softmax_loss
+from eyesmith.models.clip import Clip
+from eyesmith.models.eva02.model import Eva02
+from eyesmith.optim.groups import text_blocks
+from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.batches import Batch
+from eyesmith.train.config import TrainConfig
+from eyesmith.train.draws import StepDraws, step_seed
+from eyesmith.train.health import chance_loss
+from eyesmith.train.masks import kept_patches
+from eyesmith.train.objective import Objective, StepLoss
+from eyesmith.train.parallel import Parallel
+from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.text_bank import Texts
+from eyesmith.train.utilisation import StepCost
+
+MAX_LOG_SCALE = math.log(100)  # the temperature's bound of CLIP and of both reference repositories
+
+
+class Towers(nn.Module):
+    """Both towers and what scales their products, as one forward.
+
+    `bias` is the sigmoid loss's, None for others.
+    """
+
+    def __init__(self, clip: Clip, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.clip = clip
+        self.bias = bias
+
+    def forward(
+        self, pixels: Tensor, ids: Tensor | None, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """pixels: [b, 3, H, W]; ids: [b, L], None where text features are known already.
+
+        kept: int64 [b, K] patches that the image tower sees, None for all. Returns unit features [b, D] of both, the
+        scale [] and the bias []; None for what is not there.
+        """
+        text = None if ids is None else self.clip.text_features(ids)
+        image = self.clip.image_features(pixels) if kept is None else self._of_kept(pixels, kept)
+        # a view, as DDP wants outputs that are no parameters
+        return image, text, self.clip.logit_scale.exp(), None if self.bias is None else self.bias.view(())
+
+    def _of_kept(self, pixels: Tensor, kept: Tensor) -> Tensor:
+        image = self.clip.image
+        assert isinstance(image, Eva02)
+        features = image.pool(image.encode(image.patches(pixels), kept=kept))
+        return nn.functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+class Contrastive(Objective[Clip]):
+    """Pairs of images and texts: each image's feature near its own text's, far from the others'."""
+
+    def __init__(
+        self, clip: Clip, config: TrainConfig, *, bank: Texts | None = None, teacher: "Teacher | None" = None
+    ) -> None:
+        """bank: features of all captions, for a locked text tower. teacher: a model to distil from."""
+        self.model, self.config, self.bank, self.teacher = clip, config, bank, teacher
+        self._bias: nn.Parameter | None = None
+        if config.loss.kind == "sigmoid":
+            self._bias = nn.Parameter(torch.tensor(config.loss.init_bias, device=clip.logit_scale.device))
+
+    def module(self) -> Towers:
+        return Towers(self.model, self._bias)
+
+    def blocks(self) -> list[nn.Module]:
+        return [*self.model.image.blocks(), *text_blocks(self.model.text)]
+
+    def extra(self) -> dict[str, nn.Parameter]:
+        return {} if self._bias is None else {"logit_bias": self._bias}
+
+    def locked(self) -> Set[nn.Parameter]:
+        return set(self.model.text.parameters()) if self.model.config.lock_text else set()
+
+    def rebuild(self) -> Clip:
+        return self.model.config.build()
+
+    def after_update(self) -> None:
+        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+
+    def watched(self) -> dict[str, nn.Module]:
+        return {"image": self.model.image, "text": self.model.text}
+
+    def flops(self, text_len: int | None) -> float | None:
+        return StepCost(self.model).flops(text_len)
+
+    def backward(self, parallel: Parallel, batch: Batch, step: int) -> StepLoss:
+        clip, config, device = self.model, self.config, self.model.logit_scale.device
+        precision = choose_precision(config.precision, device)
+        pixels = batch.pixels.to(device)
+        same = same_of(config.loss, batch.texts, batch.labels)
+        same = None if same is None else same.to(device)
+        known = None if self.bank is None else self.bank(batch.texts).to(device)  # [b, D]
+        target = None if self.teacher is None else self.teacher(pixels, batch.texts)
+        kept = None
+        if config.patch_drop_prob:
+            assert isinstance(clip.image, Eva02)
+            kept = kept_patches(
+                batch.rows, clip.image.config.grid, config.patch_drop_prob, seed=config.seed, step=step
+            ).to(device)
+
+        def features_of(rows: Tensor) -> Features:
+            texts = [batch.texts[row] for row in rows]
+            part = pixels if len(rows) == len(pixels) else pixels[rows.to(device)]
+            ids = None if self.bank is not None else clip.text.tokenize(texts).to(device)
+            draws.give(batch.rows[rows])
+            with autocast(precision, device):
+                some = () if kept is None else (kept[rows.to(device)],)
+                image, text, scale, bias = parallel(part, ids, *some)
+            text = known[rows.to(device)] if known is not None else text
+            assert text is not None
+            return Features(image, text, scale, bias)
+
+        def loss_of(found: Features) -> Tensor:
+            loss = contrast(config.loss, found.image, found.text, found.scale, found.bias, same)
+            return loss if target is None else loss + distill(config.loss, found, target)
+
+        parts = [partial(features_of, rows) for rows in torch.arange(len(pixels)).tensor_split(config.accumulate)]
+        with StepDraws(clip, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+            loss, features = backward(parallel, parts, loss_of)
+        return StepLoss(loss, features.scale, chance_loss(config.loss, batch.texts, batch.labels, config.batch_size))
+
+
+def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:
+    """Codes of the rows that are no negatives of each other: of one class, or with equal captions; None: all are."""
+    return same_from(texts, labels) if config.mask == "same" else None
+
+
+def contrast(
+    config: LossConfig, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None, same: Same | None
+) -> Tensor:
+    """The contrastive loss of the global batch, [], equal in every process.
+
+    image, text: [b, D] unit features of this process's rows. scale, bias: []; a bias for the sigmoid loss only.
+    """
+    tile_rows = config.tile_rows or None
+    if config.kind == "softmax":
+        return softmax_loss(image, text, scale, same, form=config.form, tile_rows=tile_rows)
+    if bias is None:
+        raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
+    return sigmoid_loss(image, text, scale, bias, same, form=config.form, tile_rows=tile_rows)
+
+
+class Target(NamedTuple):
+    """A teacher's unit features [b, E] of a batch, and its scale []."""
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+
+
+class Teacher:
+    """A frozen model to learn from; it sees the same views and captions as the student."""
+
+    def __init__(self, clip: Clip, *, image_size: tuple[int, int], part_rows: int = 256) -> None:
+        """image_size: of the student. Raises ConfigError when the teacher takes another."""
+        if tuple(clip.image.image_size) != tuple(image_size):
+            raise ConfigError(
+                f"loss.distill.teacher: takes images of {clip.image.image_size}, the student of {tuple(image_size)}; "
+                "choose a teacher of the same size"
+            )
+        self._clip = clip.requires_grad_(False).eval()
+        self._part_rows = part_rows
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, texts: Sequence[str]) -> Target:
+        """pixels: [b, 3, H, W] uint8."""
+        device = self._clip.logit_scale.device
+        image = torch.cat([self._clip.image_features(part.to(device)) for part in pixels.split(self._part_rows)])
+        text = self._clip.encode_text(texts, batch_size=self._part_rows)
+        return Target(image, text, self._clip.logit_scale.exp())
+
+
+def distill(config: LossConfig, found: Features, target: Target) -> Tensor:
+    """The weighted sum [] of the config's distillation terms."""
+    settings = config.distill
+    pairs = (found.image, found.text)
+    total = torch.zeros((), device=found.image.device)
+    if settings.feature:
+        total = total + settings.feature * feature_distillation(*pairs, target.image, target.text)
+    if settings.affinity:
+        total = total + settings.affinity * affinity_distillation(*pairs, target.image, target.text)
+    if settings.logit:
+        total = total + settings.logit * logit_distillation(
+            *pairs, found.scale, *target, temperature=settings.temperature, tile_rows=config.tile_rows or None
+        )
+    return total

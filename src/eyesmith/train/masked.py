@@ -1,0 +1,109 @@
+"""Training from masked images: the loss of the hidden patches of a batch."""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
+from eyesmith.losses.masked import masked_cosine, masked_l1, patch_pixels
+from eyesmith.models.cost import encoder_cost
+from eyesmith.models.eva02.masked import MaskedEva02
+from eyesmith.train.accumulate import add_up
+from eyesmith.train.batches import Batch
+from eyesmith.train.draws import StepDraws, step_seed
+from eyesmith.train.masked_config import MaskedConfig
+from eyesmith.train.masks import masks_for
+from eyesmith.train.objective import Objective, StepLoss
+from eyesmith.train.parallel import Parallel
+from eyesmith.train.precision import autocast, choose_precision
+
+_PASSES = 2 * 3  # a multiply-add counts two; the backward pass is twice the forward
+
+
+class Targets(Protocol):
+    """What the patches of images shall be predicted as."""
+
+    dim: int
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]; indices: int64 [b], places in the data set."""
+        ...
+
+
+class PixelTargets:
+    """The normalised pixels of each patch."""
+
+    def __init__(self, patch_px: int) -> None:
+        self._patch_px = patch_px
+        self.dim = 3 * patch_px**2
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        del indices
+        return patch_pixels(normalize(pixels, OPENAI_MEAN, OPENAI_STD), self._patch_px)
+
+
+class _Hidden(nn.Module):
+    """The student, to be wrapped."""
+
+    def __init__(self, student: MaskedEva02) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        return self.student(pixels, mask)
+
+
+class Masked(Objective[MaskedEva02]):
+    """Images alone: hidden patches are told from the others, a mean over all hidden patches of the global batch."""
+
+    def __init__(self, student: MaskedEva02, config: MaskedConfig, targets: Targets) -> None:
+        self.model, self.config, self.targets = student, config, targets
+        self._flops: float | None = None
+
+    def module(self) -> nn.Module:
+        return _Hidden(self.model)
+
+    def blocks(self) -> list[nn.Module]:
+        return self.model.image.blocks()
+
+    def rebuild(self) -> MaskedEva02:
+        return MaskedEva02(self.model.config, self.model.target_dim, patch_grad_scale=self.model.patch_grad_scale)
+
+    def watched(self) -> dict[str, nn.Module]:
+        return {"image": self.model.predict}
+
+    def flops(self, text_len: int | None) -> float | None:
+        if self._flops is None:
+            self._flops = float(_PASSES * encoder_cost(self.model.config).tower.macs)
+        return self._flops
+
+    def token_losses(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """The loss of each hidden patch, [M] fp32; both [M, dim]."""
+        return masked_l1(predicted, target) if self.config.target.kind == "pixels" else masked_cosine(predicted, target)
+
+    def backward(self, parallel: Parallel, batch: Batch, step: int) -> StepLoss:
+        config, device = self.config, self.device
+        precision = choose_precision(config.precision, device)
+        pixels = batch.pixels.to(device)
+        grid = self.model.image.config.grid
+        mask = masks_for(batch.rows, grid, config.mask, seed=config.seed, step=step).to(device)  # [b, N]
+        world = parallel.world
+        count = world.total(mask.sum()).float()
+
+        def share(rows: Tensor) -> Tensor:
+            draws.give(batch.rows[rows])
+            own = rows.to(device)
+            part, hidden = pixels[own], mask[own]
+            indices = None if batch.indices is None else batch.indices[rows]
+            with autocast(precision, device):
+                target = self.targets(part, indices)[hidden]
+                predicted = parallel(part, hidden)
+            # processes average their gradients, and the mean is over all their patches
+            return self.token_losses(predicted, target).sum() * (world.size / count)
+
+        parts = [partial(share, rows) for rows in torch.arange(len(pixels)).tensor_split(config.accumulate)]
+        with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+            loss = add_up(parallel, parts)
+        return StepLoss(world.total(loss) / world.size)

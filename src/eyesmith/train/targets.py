@@ -1,0 +1,117 @@
+"""A teacher's projected patch tokens as targets: computed for every view, or once and kept on disk."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eyesmith.errors import ConfigError, DataError
+from eyesmith.files import atomic_path, cache_folder
+from eyesmith.models.encoder import Encoder
+from eyesmith.train.masked_config import TargetConfig
+from eyesmith.train.precision import Precision, autocast
+
+_PART_ROWS = 256
+
+
+class TeacherTargets:
+    """Every patch as the teacher's pooling norm and projection see it: head(norm(token)), not brought to length 1."""
+
+    def __init__(self, teacher: Encoder, config: TargetConfig, *, grid: tuple[int, int]) -> None:
+        """teacher: becomes frozen, and takes images of another size where config.match says so. grid: the student's.
+
+        Raises ConfigError when config.dim is not the width of its features, or its size cannot change.
+        """
+        self._teacher = teacher.requires_grad_(False).eval()
+        self._grid = grid
+        wanted = (grid[0] * teacher.stride, grid[1] * teacher.stride)
+        if config.match == "image" and wanted != tuple(teacher.image_size):
+            teacher.set_image_size(*wanted)
+        self.dim = teacher.embed_dim
+        if config.dim and config.dim != self.dim:
+            raise ConfigError(f"target.dim: the teacher's tokens are {self.dim} wide, expected {config.dim}")
+
+    def to(self, device: torch.device) -> "TeacherTargets":
+        """Move the teacher."""
+        self._teacher.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, indices: Tensor | None = None) -> Tensor:
+        """[b, N, dim] fp32; pixels: uint8 [b, 3, H, W] at the student's size, resampled where the teacher's differs."""
+        del indices
+        return torch.cat([self._of(part) for part in pixels.split(_PART_ROWS)]).float()
+
+    def hash(self) -> str:
+        """Of the teacher's weights and of how it is asked."""
+        digest = hashlib.sha256(json.dumps([self._teacher.image_size, self._grid]).encode())
+        for name, value in sorted(self._teacher.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _of(self, pixels: Tensor) -> Tensor:
+        size = self._teacher.image_size
+        if tuple(pixels.shape[2:]) != tuple(size):
+            resized = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
+            pixels = resized.round_().clamp_(0, 255).to(torch.uint8)
+        cells = self._teacher.dense(pixels)  # [b, C, h, w]
+        if tuple(cells.shape[2:]) != self._grid:
+            shrinks = cells.shape[2] > self._grid[0] or cells.shape[3] > self._grid[1]
+            cells = F.interpolate(cells.float(), self._grid, mode="bilinear", antialias=shrinks).to(cells.dtype)
+        return self._teacher.project(cells.flatten(2).mT)  # [b, N, D]
+
+
+class KeptTargets:
+    """Targets computed once, half precision, in a file that is mapped into memory and read as it is needed."""
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
+        self.dim = dim
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        """[b, N, dim] fp32 on the device of pixels. Raises DataError without indices."""
+        if indices is None:
+            raise DataError("target.cache: samples that stream by have no place in the data set; set it to false")
+        return torch.from_numpy(self._values[indices.numpy()]).to(pixels.device, torch.float32)
+
+
+def keep_targets(
+    targets: TeacherTargets,
+    views: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    *,
+    num_samples: int,
+    data_fingerprint: str,
+    config: TargetConfig,
+    precision: Precision,
+    device: torch.device,
+) -> KeptTargets:
+    """The targets of all samples of a data set, out of the cache folder, where they are put if they are not there.
+
+    views: gives places in the data set and their pixels, each sample once; num_samples: of the data set. The file is
+    known by the teacher's weights, the data, the views' size and the precision, and appears whole or not at all.
+    """
+    facts: list[object] = [targets.hash(), data_fingerprint, precision, asdict(config)["match"]]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    path = cache_folder() / "targets" / f"{name}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as part:
+            file: np.ndarray | None = None
+            for indices, pixels in views():
+                with autocast(precision, device):
+                    found = targets(pixels.to(device)).half().cpu().numpy()
+                if file is None:
+                    shape = (num_samples, *found.shape[1:])
+                    file = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                file[indices.numpy()] = found
+            assert file is not None
+            file.flush()
+            del file
+    return KeptTargets(path, targets.dim)
