@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.gpu import forget
+from bench.gpu_inference import forget
 from bench.pairs import Row
 from bench.step import Name, Ours, Pairs, Theirs, config, our_weights, pairs, peer_model, peer_title, ready
 from eyesmith.losses.softmax import softmax_loss

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from bench import __main__ as program
-from bench import gpu
-from bench.gpu import CASES, Case, Plan, inference_rows, interleaved, pictures, rows, unit
+from bench import gpu_inference
+from bench.gpu import rows
+from bench.gpu_inference import CASES, Case, Plan, inference_rows, interleaved, pictures, unit
 from torch import nn
 
 from eyesmith.errors import EyesmithError
@@ -37,7 +38,7 @@ def _forget(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.slow
 @needs_timm
 def test_the_whole_path_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(gpu, "peak_flops", lambda _: 1e12)
+    monkeypatch.setattr(gpu_inference, "peak_flops", lambda _: 1e12)
     speed, share = inference_rows([TINY], PLAN)
     assert (speed.row, speed.unit) == ("tiny", "images/s")
     assert (share.row, share.unit) == ("tiny_mfu", "of peak")
@@ -56,7 +57,7 @@ def test_the_whole_path_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @needs_timm
 @pytest.mark.parametrize("what", ["weights", "compiled"])
 def test_another_result_is_not_called_equal(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: Any = gpu.from_timm if what == "weights" else gpu.prepare_for_inference
+    kept: Any = gpu_inference.from_timm if what == "weights" else gpu_inference.prepare_for_inference
 
     def wrong_weights(*args: Any) -> Any:
         state = kept(*args)
@@ -67,9 +68,9 @@ def test_another_result_is_not_called_equal(what: str, monkeypatch: pytest.Monke
         return lambda pixels: run(pixels.roll(1, dims=0))  # each image gets its neighbour's feature
 
     if what == "weights":
-        monkeypatch.setattr(gpu, "from_timm", wrong_weights)
+        monkeypatch.setattr(gpu_inference, "from_timm", wrong_weights)
     else:
-        monkeypatch.setattr(gpu, "prepare_for_inference", wrong_run)
+        monkeypatch.setattr(gpu_inference, "prepare_for_inference", wrong_run)
     monkeypatch.setattr(torch, "compile", lambda module, **_: module)
     (row,) = inference_rows([replace(TINY, scope="none")], PLAN)
     assert not row.equal
