@@ -41,6 +41,7 @@ CASES = (
     StepCase(row="gpu_vitamin_b_train", name="vitamin_b", batch=768),
     StepCase(row="gpu_vitamin_s_train", name="vitamin_s", batch=1536),
     StepCase(row="gpu_vit_l14_train", name="vit_l14", batch=512),
+    StepCase(row="gpu_eva02_l14_train", name="eva02_l14", batch=384),
     StepCase(row="gpu_vit_b16_train", name="vit_b16", batch=1024),
     StepCase(row="gpu_vit_b32_train", name="vit_b32", batch=2048),
 )

@@ -23,6 +23,7 @@ from bench.pairs import Row, speed
 from eyesmith.images import PreprocessConfig
 from eyesmith.images.pixels import normalize
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.eva02.weights import from_clip as eva02_from_clip
 from eyesmith.models.registry import config as named
 from eyesmith.models.registry import override
 from eyesmith.models.text.config import ClipTextConfig
@@ -32,7 +33,7 @@ from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.weights import from_open_clip
 from eyesmith.train import Batch, DataConfig, OptimConfig, ParallelConfig, TrainConfig, new_state, train
 
-Name = Literal["vitamin_s", "vitamin_b", "vitamin_l", "vit_b32", "vit_b16", "vit_l14"]
+Name = Literal["vitamin_s", "vitamin_b", "vitamin_l", "vit_b32", "vit_b16", "vit_l14", "eva02_l14"]
 BATCH = 16
 ACCUMULATE, PART = 8, 8  # parts of a step, pairs in each
 LR, DECAY, BETAS, EPS = 1e-5, 0.2, (0.9, 0.98), 1e-6
@@ -44,6 +45,7 @@ PEERS: dict[Name, str] = {
     "vit_b32": "ViT-B-32",
     "vit_b16": "ViT-B-16",
     "vit_l14": "ViT-L-14",
+    "eva02_l14": "EVA02-L-14",
 }
 TIMM = {
     "vit_b32": "vit_base_patch32_clip_224",
@@ -218,6 +220,8 @@ def peer_model(name: Name) -> Any:
 def our_weights(name: Name, peer: Any) -> dict[str, Tensor]:
     """open_clip's weights under our names."""
     state = {key: value.clone() for key, value in peer.state_dict().items()}
+    if name == "eva02_l14":
+        return eva02_from_clip(state, config(name))
     if name not in TIMM:
         return from_open_clip(state, config(name))
     from timm.models.vision_transformer import checkpoint_filter_fn
