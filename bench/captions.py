@@ -43,6 +43,11 @@ def captions(count: int, seed: int, *, web: bool = False) -> list[str]:
     return made
 
 
+def vocabulary_words() -> list[str]:
+    """The words that captions are drawn from, the most frequent first."""
+    return list(_words()[0])
+
+
 @cache
 def prompts_and_names() -> tuple[list[str], list[str]]:
     """OpenAI's 80 prompts with `{}` for the name, and the 1000 ImageNet class names."""

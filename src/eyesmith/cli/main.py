@@ -27,6 +27,7 @@ VERBS = {
     "export": Verb("eyesmith.cli.export", "the model as ONNX or torch.export, checked"),
     "verify": Verb("eyesmith.cli.verify", "prove that a run folder holds the model that was trained"),
     "data": Verb("eyesmith.cli.data", "make data sets, find what is wrong with one"),
+    "curate": Verb("eyesmith.cli.curate", "filter, balance and clean a pool of pairs; write its shards"),
     "report": Verb("eyesmith.cli.report", "a leaderboard page out of result files, beside the papers' numbers"),
     "bench": Verb("eyesmith.cli.bench", "our speed beside our peers'"),
 }
