@@ -4,22 +4,26 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Model, ModelName, load_model
-from eyesmith.cli.output import AsJson, console, print_json, say
+from eyesmith.cli.images import BatchSize, Model, ModelName, load_clip_or_classifier, load_model
+from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.precision import Precision
 from eyesmith.train.processes import joined
 
 if TYPE_CHECKING:
+    import torch
+
+    from eyesmith.eval.classifier_suite import LogitTower
     from eyesmith.eval.suites import TaskResult
     from eyesmith.eval.tasks import Suite
+    from eyesmith.models.clip import Clip
 
 TASKS = {
     "all": ("zero_shot", "zero_shot_all", "retrieval", "retrieval_label"),
@@ -58,6 +62,10 @@ def evaluate(
     batch_size: BatchSize = 64,
     num_workers: int = 4,
     precision: Precision = "fp32",
+    language: str = "en",
+    templates: Path | None = None,
+    compare_templates: tuple[Path, ...] = (),
+    formats: Annotated[tuple[Literal["clip_benchmark", "open_clip"], ...], tyro.conf.arg(name="format")] = (),
     limit: int | None = None,
     cache: Path | None = None,
     keep_features: bool = True,
@@ -71,13 +79,17 @@ def evaluate(
             (RUN/results.jsonl for a run folder, else results.jsonl here).
         num_workers: Threads that decode pictures.
         precision: fp32; bf16; or reference, the mixture that DataComp's evaluation computes in on a GPU.
+        language: Of ImageNet's class names and sentences: en, ar, cn, it or jp.
+        templates: A file of sentences with {c} for the class name, one a line, instead of each set's own.
+        compare_templates: Such files to compare with the sentences of one set, paired, on its images.
+        formats: Files of other evaluators to write beside a suite's results: clip_benchmark, open_clip.
         limit: Only the first so many images of each set, to try a command out.
         cache: Where features of images and classifiers are kept for the next evaluation of the same weights.
         keep_features: Keep them at all.
     """
     from eyesmith.eval.captions import caption_test_kind
     from eyesmith.eval.own_set import evaluate_own, is_made_data
-    from eyesmith.eval.suites import chosen_suite, evaluate_suite
+    from eyesmith.eval.suites import Wording, chosen_suite, evaluate_suite, read_templates
     from eyesmith.files import cache_folder
 
     if what in TASKS and (data is not None or not Path(what).exists()):
@@ -88,24 +100,41 @@ def evaluate(
     if is_path and caption_test_kind(what):
         return _captions(model, what, out, name, as_json=as_json)
     suite = None if is_path else chosen_suite(what, data)
-    settings = {
+    if compare_templates:
+        keep = (cache or cache_folder() / "eval") if keep_features else None
+        return _prompts(model, what, suite, data, compare_templates, name, limit, keep, as_json=as_json)
+    if formats and suite is None:
+        raise ConfigError("--format: other evaluators know tasks by name; it goes with a suite or tasks and --data")
+    settings: dict[str, Any] = {
         "batch_size": batch_size,
         "num_workers": num_workers,
         "precision": precision,
+        "wording": Wording(language=language, templates=read_templates(templates) if templates else ()),
         "limit": limit,
         "cache": (cache or cache_folder() / "eval") if keep_features else None,
     }
     home = Path(model) if Path(model).is_dir() else Path()
     if suite is None:
-        clip = load_model(model, name)
+        clip = _measurable(model, name)
         target = out or home / "results.jsonl"
         result = evaluate_own(clip, what, target, note=say, progress=_bar, **settings)
         return _show_own(result, target, as_json=as_json)
     target = out or home / "eval"
     with joined() as world:
-        clip = load_model(model, name).to(world.device())
-        results = evaluate_suite(clip, suite, str(data), out=target, note=say, progress=_bar, world=world, **settings)
+        clip = _measurable(model, name, world.device())
+        settings |= {"formats": formats, "note": say, "progress": _bar, "world": world}
+        results = evaluate_suite(clip, suite, str(data), out=target, **settings)
         return _show_suite(suite, results, target, as_json=as_json) if world.is_first else 0
+
+
+def _measurable(model: str, name: str | None, device: "torch.device | None" = None) -> "Clip | LogitTower":
+    """An image-text model, or a classifier in its place."""
+    from eyesmith.eval.classifier_suite import LogitTower
+    from eyesmith.models.classifier import Classifier
+
+    found = load_clip_or_classifier(model, name)
+    found = found if device is None else found.to(device)
+    return LogitTower(found) if isinstance(found, Classifier) else found
 
 
 def _made(
@@ -120,17 +149,22 @@ def _made(
     as_json: bool,
 ) -> int:
     """Zero-shot and retrieval on the splits of a made data set."""
+    from eyesmith.eval.classified import split_rows
     from eyesmith.eval.results import append_rows
     from eyesmith.eval.suite import evaluate as evaluate_splits
+    from eyesmith.models.classifier import Classifier
     from eyesmith.report.terminal import splits_table
 
     if data is None:
         raise ConfigError(
             f"{task}: expected --data DIR, the data set to measure on; or give a folder instead of {task}"
         )
-    clip = load_model(model, name)
-    rows = evaluate_splits(clip, data, splits or None, batch_size=batch_size, note=say)
-    rows = [row for row in rows if row.task in TASKS[task]]
+    found = load_clip_or_classifier(model, name)
+    if isinstance(found, Classifier):
+        rows = split_rows(found, data, splits, batch_size=batch_size, note=say)
+    else:
+        rows = evaluate_splits(found, data, splits or None, batch_size=batch_size, note=say)
+        rows = [row for row in rows if row.task in TASKS[task]]
     if not rows:
         raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
     target = out or (Path(model) if Path(model).is_dir() else Path()) / "results.jsonl"
@@ -157,6 +191,36 @@ def _captions(model: str, what: str, out: Path | None, name: str | None, *, as_j
     else:
         console().print(splits_table(rows))
     say(f"{len(rows)} result lines added to {target}")
+    return 0
+
+
+def _prompts(
+    model: str,
+    what: str,
+    suite: "Suite | None",
+    data: str | None,
+    files: tuple[Path, ...],
+    name: str | None,
+    limit: int | None,
+    cache: Path | None,
+    *,
+    as_json: bool,
+) -> int:
+    """Sets of sentences on the images of one set."""
+    from eyesmith.eval.prompt_files import compare_prompt_files
+    from eyesmith.report.comparison import prompt_sets_table
+
+    if suite is not None and len(suite.tasks) != 1:
+        raise ConfigError(f"{what}: sentences are compared on one set; name one task, or a folder")
+    task = suite.tasks[0] if suite else None
+    place = Path(str(data)) / task.folder if task else Path(what)
+    found = compare_prompt_files(load_model(model, name), place, files, task=task, limit=limit, cache=cache)
+    if as_json:
+        print_json([dataclasses.asdict(one) for one in found])
+    else:
+        columns, rows = prompt_sets_table(found)
+        print_table(columns, rows, right=columns[1:])
+        say("choose sentences on other images than those of the number you report")
     return 0
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from eyesmith.config import to_dict
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
+from eyesmith.eval.fast_tower import with_fast_tower
 from eyesmith.eval.features import (
     ImageFeatures,
     check_broken,
@@ -72,6 +73,7 @@ class FeatureStore:
         self._max_broken_frac = max_broken_frac
         self._world = world or World()
         self._tower_hash = ""
+        self._fast: Clip | None = None
         self._last: tuple[str, ImageFeatures] | None = None
         self.num_encoded = 0
 
@@ -148,8 +150,10 @@ class FeatureStore:
         todo = range(part.rows.start + part.done, part.rows.stop)
         if advance is not None and part.done:
             advance(part.done)
+        if self._fast is None:  # under autocast, casts of weights are part of the format
+            self._fast = with_fast_tower(self._clip) if self._precision.half is None else self._clip
         for batch, features in encoded_batches(
-            self._clip,
+            self._fast,
             source,
             todo,
             batch_size=self._batch_size,

@@ -8,9 +8,10 @@ from eyesmith.data.evaluation.opening import open_evaluation_set
 from eyesmith.data.shards import DATASET_FILE
 from eyesmith.data.sources import split_names
 from eyesmith.errors import EyesmithError
+from eyesmith.eval.classifier_suite import LogitTower
 from eyesmith.eval.precision import Precision
 from eyesmith.eval.results import append_rows
-from eyesmith.eval.suites import Progress, TaskResult, evaluate_suite
+from eyesmith.eval.suites import Progress, TaskResult, Wording, evaluate_suite
 from eyesmith.eval.tasks import Task
 from eyesmith.models.clip import Clip
 
@@ -32,13 +33,14 @@ def is_made_data(path: str | os.PathLike[str]) -> bool:
 
 
 def evaluate_own(
-    clip: Clip,
+    clip: Clip | LogitTower,
     path: str | os.PathLike[str],
     target: Path,
     *,
     batch_size: int = 64,
     num_workers: int = 4,
     precision: Precision = "fp32",
+    wording: Wording | None = None,
     limit: int | None = None,
     cache: Path | None = None,
     note: Callable[[str], None] | None = None,
@@ -56,6 +58,7 @@ def evaluate_own(
         key=place.stem if place.is_file() else place.name,
         name=place.name,
         size=None,
+        num_classes=len(found.classes) or None,
         metric=_MAIN.get(found.layout),
         layout=found.layout,
         folder=place.name,
@@ -71,6 +74,7 @@ def evaluate_own(
         batch_size=batch_size,
         num_workers=num_workers,
         precision=precision,
+        wording=wording,
         limit=limit,
         cache=cache,
         note=note,

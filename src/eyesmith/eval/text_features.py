@@ -1,7 +1,6 @@
-"""Text features of one model: each distinct string encoded once, in batches of equal length, kept on disk if wanted."""
+"""Text features of one model: each distinct string, and each beginning of one, encoded once; kept on disk if wanted."""
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from torch import Tensor
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features import sum_over_processes
 from eyesmith.eval.precision import TowerPrecision
+from eyesmith.eval.shared_prefixes import shared_features, text_batches
 from eyesmith.files import atomic_path
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.text.cache import TextCache, tower_hash
 from eyesmith.models.text.model import ClipText
 from eyesmith.train.processes import World
-
-_USUAL_TOKENS = 16  # of a prompt; a batch holds that many times batch_size
 
 
 class TextFeatures:
@@ -112,17 +110,15 @@ class TextFeatures:
         tower, world = self._clip.text, self._world
         if not isinstance(tower, ClipText):
             return _in_shares(texts, lambda own: self._clip.encode_text(own, batch_size=self._batch_size), world)
-        # what the tower does for padding is thrown away: batches of equal length in tokens have none
         ids = tower.tokenize(texts)  # [T, L]
         ends = ids.argmax(1) + 1  # [T]
-        order = ends.argsort(stable=True)
-        batches = _token_batches(order, ends, most=_USUAL_TOKENS * self._batch_size)
         rows = torch.zeros(len(texts), tower.out_dim)
         device = self._clip.logit_scale.device
         with evaluating(tower), torch.inference_mode():
-            for chosen in itertools.islice(batches, world.rank, None, world.size):
-                part = ids[chosen, : int(ends[chosen[-1]])]
-                rows[chosen] = self._clip.text_features(part.to(device)).float().cpu()
+            for chosen in text_batches(ids, ends)[world.rank :: world.size]:
+                own = ends[chosen]
+                part = ids[chosen, : int(own.max())].to(device)
+                rows[chosen] = F.normalize(shared_features(tower, part, own).float(), dim=-1).cpu()
         return sum_over_processes(rows, world)
 
     def _on_disk(self) -> TextCache | None:
@@ -157,18 +153,6 @@ def _in_shares(texts: Sequence[str], encode: Callable[[Sequence[str]], Tensor], 
     held = rows[world.rank * share : (world.rank + 1) * share]
     held.copy_(own[: len(held)])
     return sum_over_processes(rows, world)
-
-
-def _token_batches(order: Tensor, ends: Tensor, *, most: int) -> Iterator[Tensor]:
-    """Rows in `order` (by length) in batches of at most `most` tokens, padding included."""
-    lengths = ends[order].tolist()
-    start = 0
-    while start < len(lengths):
-        stop = start + 1
-        while stop < len(lengths) and (stop + 1 - start) * lengths[stop] <= most:
-            stop += 1
-        yield order[start:stop]
-        start = stop
 
 
 def _read(path: Path | None, num_rows: int) -> Tensor | None:

@@ -1,5 +1,8 @@
 """The comparison of two models as a table and a few sentences."""
 
+from collections.abc import Sequence
+
+from eyesmith.eval.heads import PromptSetResult
 from eyesmith.eval.statistics import ModelComparison
 
 COLUMNS = ("task", "metric", "A", "B", "B - A", "95 %", "p", "adjusted p", "n", "")
@@ -44,6 +47,21 @@ def comparison_lines(found: ModelComparison) -> list[str]:
     if found.without:
         lines.append(f"Without a main metric: {', '.join(found.without)}.")
     return lines
+
+
+def prompt_sets_table(found: Sequence[PromptSetResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Columns and one row a set of sentences, each against the first; as `comparison_table`."""
+    rows = []
+    for one in found:
+        value, gap = one.accuracy, one.against_first
+        cells = (one.name, f"{100 * value.value:.1f}", f"{100 * value.low:.1f} to {100 * value.high:.1f}")
+        if gap is None or one.p_holm is None:
+            rows.append((*cells, "", "", "", ""))
+            continue
+        span = f"{100 * gap.difference.low:+.2f} to {100 * gap.difference.high:+.2f}"
+        adjusted = p_text(one.p_holm) + ("*" if one.p_holm < 0.05 else " ")
+        rows.append((*cells, f"{100 * gap.difference.value:+.2f}", span, p_text(gap.p), adjusted))
+    return ("sentences", "top-1", "95 %", "against first", "95 % of it", "p", "adjusted p"), rows
 
 
 def p_text(p: float) -> str:

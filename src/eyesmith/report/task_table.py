@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eyesmith.eval.suites import TaskResult
+from eyesmith.eval.suites.calibrated import TEMPERATURE
 from eyesmith.report.words import count, interval_text, percent
 
 
@@ -34,7 +35,9 @@ def tasks_table(
             table.add_row(Text(result.dataset), Text("no main metric"))
         for metric in shown:
             row = rows.get(metric)
-            cells = [result.dataset, metric, percent(result.metrics.get(metric)), interval_text(row)]
+            value = result.metrics.get(metric, row.value if row else None)
+            shown_value = f"{value:.2f}" if metric == TEMPERATURE and value is not None else percent(value)
+            cells = [result.dataset, metric, shown_value, interval_text(row)]
             cells += [percent(row.chance), count(row.n)] if row else ["–", "–"]
             table.add_row(*map(Text, cells))
     for number, (title, value) in enumerate(averages.items()):

@@ -5,17 +5,23 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation.names import class_names, templates_for
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import read_rows
 from eyesmith.eval.feature_store import FeatureStore
-from eyesmith.eval.suites import evaluate_suite, summary_of
+from eyesmith.eval.heads.imagenet_variants import subset_classes
+from eyesmith.eval.suites import Wording, evaluate_suite, summary_of
+from eyesmith.eval.suites.calibrated import calibration_values
 from eyesmith.eval.suites.choice import chosen_suite
 from eyesmith.eval.tasks import SUITES, TASKS
 from eyesmith.models import create
@@ -250,3 +256,114 @@ def test_the_whole_suite_runs_on_miniatures(clip: Clip, tmp_path: Path) -> None:
     for name in ("eva02", "imagenet-variants", "video"):
         results = evaluate_suite(clip, SUITES[name], tmp_path / "sets", out=tmp_path, cache=tmp_path / "kept")
         assert len(summary_of(SUITES[name], results).averages) == len(SUITES[name].aggregates)
+
+
+KILLED = """
+import sys, time, torch
+from eyesmith.eval.suites import evaluate_suite
+from eyesmith.eval.tasks import TASKS
+from eyesmith.models import create
+from eyesmith.models.clip import Clip
+torch.manual_seed(0)
+clip = create("ViTamin-Nano").eval()
+encode, batches = Clip.encode_image, []
+def slow(self, images, *, batch_size=64):
+    batches.append(len(images))
+    time.sleep(60 if len(batches) > 3 else 0)
+    return encode(self, images, batch_size=batch_size)
+Clip.encode_image = slow
+tasks = [TASKS[key] for key in sys.argv[3:]]
+evaluate_suite(clip, tasks, sys.argv[1], out=sys.argv[2], cache=sys.argv[2] + "/kept", batch_size=8)
+"""
+
+
+def test_a_killed_run_goes_on(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
+    keys = ("cifar10", "vtab/pets")
+    expected = evaluate_suite(clip, tasks(*keys), miniatures, out=None, batch_size=8)
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(miniatures), str(tmp_path), *keys])
+    try:
+        for _ in range(1200):
+            if (tmp_path / "eval_results.jsonl").is_file() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        time.sleep(0.5)
+    finally:
+        process.kill()  # SIGKILL
+        process.wait()
+    done = [json.loads(line)["key"] for line in (tmp_path / "eval_results.jsonl").read_text().splitlines()]
+    assert done == ["cifar10"]
+    told: list[str] = []
+    results = evaluate_suite(
+        clip, tasks(*keys), miniatures, out=tmp_path, cache=tmp_path / "kept", batch_size=8, note=told.append
+    )
+    assert [one.metrics for one in results] == [one.metrics for one in expected]
+    assert any("1 of 2 tasks were measured before" in line for line in told)
+    assert [file.name for file in tmp_path.rglob("*.part*")] == []
+
+
+def test_results_of_other_data_are_measured_again_and_it_is_said(clip: Clip, tmp_path: Path) -> None:
+    sets, told = tmp_path / "sets", list[str]()
+    make_miniatures(sets, ["cifar10", "vtab/pets"])
+    first = evaluate_suite(clip, tasks("cifar10", "vtab/pets"), sets, out=tmp_path)
+    names = sets / TASKS["cifar10"].folder / "classnames.txt"
+    names.write_text("\n".join(reversed(names.read_text().split())))
+    again = evaluate_suite(clip, tasks("cifar10", "vtab/pets"), sets, out=tmp_path, note=told.append)
+    assert any(line.startswith("CIFAR-10: measured before on other data") for line in told)
+    assert any("1 of 2 tasks were measured before" in line for line in told)
+    assert first[1].metrics == again[1].metrics
+    assert first[0].facts is not None
+    assert again[0].facts is not None
+    assert first[0].facts["words"] != again[0].facts["words"]
+
+
+def test_own_sentences_and_other_languages(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
+    wording = Wording(language="cn")
+    found = open_evaluation_set(miniatures / TASKS["cifar10"].folder)
+    whole = replace(found, classes=class_names("imagenet1k"))
+    changed = wording.applied(TASKS["imagenet1k"], whole)
+    assert changed.classes == class_names("imagenet1k", language="cn")
+    assert changed.templates == templates_for("imagenet1k", language="cn")
+    part = wording.applied(TASKS["imagenet-r"], replace(found, classes=tuple("abcdefgh" * 25)))
+    assert part.classes == tuple(changed.classes[index] for index in subset_classes("imagenet-r"))
+    with pytest.raises(DataError, match="has 10 classes, the language's list 1000"):
+        wording.applied(TASKS["imagenet1k"], found)
+    (result,) = evaluate_suite(clip, tasks("cifar10"), miniatures, out=None, wording=wording)
+    assert "no class names in language 'cn'" in result.problem
+    own = Wording(templates=("a {c}", "the {}"))
+    (result,) = evaluate_suite(clip, tasks("cifar10"), miniatures, out=tmp_path, wording=own)
+    assert result.is_measured
+    with pytest.raises(ConfigError, match="wording"):
+        evaluate_suite(clip, tasks("cifar10"), miniatures, out=tmp_path)
+    with pytest.raises(ConfigError, match="has no place"):
+        Wording(templates=("a photo",))
+
+
+def test_other_evaluators_files_and_the_models_facts(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
+    keys, told = ("cifar10", "retrieval/flickr_1k_test_image_text_retrieval"), list[str]()
+    formats: tuple[Any, ...] = ("clip_benchmark", "open_clip")
+    results = evaluate_suite(clip, tasks(*keys), miniatures, out=tmp_path, formats=formats, note=told.append)
+    runs = [json.loads(file.read_text()) for file in sorted((tmp_path / "clip_benchmark").iterdir())]
+    assert [run["dataset"] for run in runs] == [f"wds/{key}" for key in keys]
+    assert [run["task"] for run in runs] == ["zeroshot_classification", "zeroshot_retrieval"]
+    assert runs[0]["metrics"]["acc1"] == results[0].metrics["acc1"]
+    assert any(line.startswith("no openclip_results.csv") and "36 of 38" in line for line in told)
+    info = json.loads((tmp_path / "info.json").read_text())
+    assert info["model"] == "ViTamin-Nano"
+    assert info["image_px"] == clip.preprocess.image_size[0]
+    assert info["image_params_m"] == sum(one.numel() for one in clip.image.parameters()) / 1e6
+    (tmp_path / "info.json").write_text(json.dumps(info | {"samples_b": 1.5}))
+    evaluate_suite(clip, tasks(*keys), miniatures, out=tmp_path)
+    assert json.loads((tmp_path / "info.json").read_text())["samples_b"] == 1.5
+
+
+def test_calibration_is_reported_where_there_are_enough_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.eye(4)
+    targets = torch.randint(4, (400,), generator=generator)
+    sharp = torch.nn.functional.normalize(weights[targets] + 0.6 * torch.randn(400, 4, generator=generator), dim=1)
+    found = calibration_values(sharp, weights, targets, scale=100.0)
+    assert found["ece"][0] > 0.05  # far too sure of itself
+    assert found["temperature"][0] > 2
+    assert found["ece_fitted"][0] < found["ece"][0]
+    assert [count for _, count in found.values()] == [400, 200, 200]
+    assert calibration_values(sharp[:10], weights, targets[:10], scale=100.0) == {}

@@ -49,8 +49,8 @@ class Link:
 def link_of(clip: Clip, *, kind: LinkKind | None = None, bias: float | None = None) -> Link:
     """The link of a model: its learned scale, and sigmoid where it has a bias, else softmax.
 
-    kind, bias: for a model trained with the sigmoid loss whose file does not hold the bias (a run keeps it in its
-    training state). Raises ConfigError for a sigmoid without a bias: its probabilities would all be far too high.
+    kind, bias: for a model trained with the sigmoid loss whose file does not hold the bias. Raises
+    ConfigError for a sigmoid without a bias: its probabilities would all be far too high.
     """
     learned = getattr(clip, "logit_bias", None)
     if bias is None and isinstance(learned, Tensor):

@@ -2,24 +2,27 @@
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
 from eyesmith.data.evaluation.opening import open_evaluation_set
 from eyesmith.errors import ConfigError, EyesmithError
+from eyesmith.eval.classifier_suite import LogitTower
 from eyesmith.eval.feature_store import FeatureStore, Stored, module_hash
 from eyesmith.eval.precision import Precision, tower_precision
 from eyesmith.eval.results import ResultRow, append_rows, read_rows
+from eyesmith.eval.suites.formats import Format, write_formats, write_model_info
 from eyesmith.eval.suites.measure import Measured, measure
 from eyesmith.eval.suites.part import first_of
 from eyesmith.eval.suites.records import append_record, known_records
 from eyesmith.eval.suites.result import TaskResult, write_arrays
+from eyesmith.eval.suites.wording import Wording, words_of
 from eyesmith.eval.tasks import TASKS, Suite, Task
 from eyesmith.eval.text_features import TextFeatures
 from eyesmith.models.clip import Clip
@@ -35,7 +38,7 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 def evaluate_suite(
-    clip: Clip,
+    clip: Clip | LogitTower,
     suite_or_tasks: Suite | Sequence[Task],
     root: str | os.PathLike[str],
     *,
@@ -46,6 +49,8 @@ def evaluate_suite(
     batch_size: int = 64,
     num_workers: int = 4,
     precision: Precision = "fp32",
+    wording: Wording | None = None,
+    formats: Sequence[Format] = (),
     limit: int | None = None,
     again: bool = False,
     note: Callable[[str], None] | None = None,
@@ -55,8 +60,10 @@ def evaluate_suite(
     """Measure `clip` on every task whose folder lies below `root`; one result a task, in the order of the tasks.
 
     out: a folder for `eval_results.jsonl` (the reference's format, a line as each task ends), `results.jsonl` (our
-    lines, with 95 % intervals) and `predictions/`; None: nothing is written. Tasks that are there already are not
-    measured again, so a stopped run goes on; lines of another model, precision or limit raise ConfigError. cache: a
+    lines, with 95 % intervals), `info.json` (the model) and `predictions/`; None: nothing is written. Tasks that are
+    there already are not measured again, so a stopped run goes on, unless their data are others now, which is said;
+    lines of another model, precision, wording or limit raise ConfigError. formats: files of other evaluators to write
+    beside. wording: other class names or sentences. cache: a
     folder for image features and classifiers, which serve every later run of the same weights; None: nothing is kept.
     stored: the number format of features on disk. precision: see `tower_precision`. limit: only the first so many
     images (instances) of each set, to try things out. again: measure also what is in `out` already. note: told, a
@@ -75,6 +82,7 @@ def evaluate_suite(
         batch_size=batch_size,
         num_workers=num_workers,
         precision=precision,
+        wording=wording or Wording(),
         limit=limit,
         again=again,
         note=note or (lambda _: None),
@@ -83,13 +91,18 @@ def evaluate_suite(
     )
     tasks = suite_or_tasks.tasks if isinstance(suite_or_tasks, Suite) else tuple(suite_or_tasks)
     main = suite_or_tasks.main_metric if isinstance(suite_or_tasks, Suite) else lambda task: task.metric
-    return run.all(tasks, main)
+    results = run.all(tasks, main)
+    if out is not None and run.world.is_first and any(one.is_measured for one in results):
+        write_model_info(Path(out), run.clip, name=run.model_name, precision=precision)
+        write_formats(Path(out), formats, results, note=run.note)
+    run.world.wait()
+    return results
 
 
 class _Run:
     def __init__(
         self,
-        clip: Clip,
+        clip: Clip | LogitTower,
         root: Path,
         out: Path | None,
         *,
@@ -99,6 +112,7 @@ class _Run:
         batch_size: int,
         num_workers: int,
         precision: Precision,
+        wording: Wording,
         limit: int | None,
         again: bool,
         note: Callable[[str], None],
@@ -107,9 +121,11 @@ class _Run:
     ) -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"limit: expected at least 1, got {limit}")
-        self.clip, self.root, self.out, self.world = clip, root, out, world
+        self.clip = cast(Clip, clip)  # a LogitTower offers what is asked of it here
+        self.root, self.out, self.world = root, out, world
         self.model_name, self.limit = model_name, limit
         self.precision: Precision = precision
+        self._wording = wording
         self._again = again
         self._other_sizes: list[str] = []
         self.note = note if world.is_first else (lambda _: None)
@@ -123,28 +139,31 @@ class _Run:
             "model": model_name,
             "weights": module_hash(clip),
             "precision": precision,
+            "wording": wording.name,
             "limit": limit,
         }
 
     def all(self, tasks: Sequence[Task], main: Callable[[Task], str | None]) -> list[TaskResult]:
         records = self.world.once(self._known)
         results: dict[str, TaskResult] = {}
+        kept: list[str] = []
         for task in sorted(tasks, key=lambda one: one.folder):  # tasks of one folder follow each other
-            if task.key in records:
+            if task.key in records and not self.world.once(lambda task=task: self._has_changed(task, records)):
                 results[task.key] = _kept(task, main(task), *records[task.key])
+                kept.append(task.key)
                 continue
             results[task.key] = self._one(task, main(task))
             problem = results[task.key].problem
             if problem and not results[task.key].is_missing:
                 self.note(f"{task.name}: not measured: {problem}")
-        kept = [task.key for task in tasks if task.key in records]
         if kept and self.out is not None:
             self.note(f"{len(kept)} of {len(tasks)} tasks were measured before and are taken from {self.out / RECORDS}")
         if self._other_sizes:
-            more = len(self._other_sizes) - _SHOWN
+            others = list(dict.fromkeys(self._other_sizes))
+            more = len(others) - _SHOWN
             self.note(
                 f"not comparable with published numbers, these sets are not the test sets: "
-                f"{', '.join(self._other_sizes[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"
+                f"{', '.join(others[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"
             )
         return [results[task.key] for task in tasks]
 
@@ -159,6 +178,20 @@ class _Run:
             key: (record, tuple(row for (task, _), row in latest.items() if task == key))
             for key, record in records.items()
         }
+
+    def _has_changed(self, task: Task, records: Mapping[str, tuple[dict[str, Any], Any]]) -> bool:
+        """Whether a task was measured on other data than lie there now; false where none do."""
+        place, run = self.root / task.folder, records[task.key][0]["run"]
+        if not place.exists():
+            return False
+        try:
+            found = self._opened(task, place)
+        except (EyesmithError, OSError):
+            return True  # measuring it says what is wrong
+        is_same = run.get("data") == found.source.fingerprint() and run.get("words") in (None, words_of(found))
+        if not is_same:
+            self.note(f"{task.name}: measured before on other data than {place} holds now; measured again")
+        return not is_same
 
     def _one(self, task: Task, main: str | None) -> TaskResult:
         place = self.root / task.folder
@@ -194,6 +227,7 @@ class _Run:
             self._other_sizes.append(f"{task.name} ({len(found.classes)} classes, not {task.num_classes})")
         if found.classes and not found.templates and task.key not in TASKS:  # a user's own: the model's sentences
             found = replace(found, templates=tuple(self.clip.prompts))
+        found = self._wording.applied(task, found)
         return found if self.limit is None else first_of(found, self.limit)
 
     def _measured(self, task: Task, found: EvaluationSet) -> tuple[Measured, dict[str, Any]]:
@@ -201,7 +235,10 @@ class _Run:
         for_text = tower_precision(self.precision, "text", task.layout, device)
         for_image = tower_precision(self.precision, "image", task.layout, device)
         store = self._stores.setdefault(for_image.name, self._store(task))
-        texts = self._texts.setdefault(for_text.name, self._text_features(task))
+        if isinstance(self.clip, LogitTower):
+            texts: TextFeatures = cast(TextFeatures, self.clip.columns(task, found))
+        else:
+            texts = self._texts.setdefault(for_text.name, self._text_features(task))
         count = len(found.source)
         with self.progress(task.name, count) if self.progress else nullcontext() as advance:
             images = store(found.source, advance=advance)
@@ -210,10 +247,12 @@ class _Run:
             self.note(
                 f"{task.name}: left out {len(images.broken)} unreadable images; first: {first.key}: {first.reason}"
             )
-        measured = measure(task, found, images, texts, similarity_precision=for_image)
+        scale = float(self.clip.logit_scale.detach().float().exp()) if isinstance(self.clip, Clip) else None
+        measured = measure(task, found, images, texts, similarity_precision=for_image, scale=scale)
         facts = self.facts | {
             "images": len(images.indices),
             "data": found.source.fingerprint(),
+            "words": words_of(found),
             "image_tower": for_image.name,
             "text_tower": for_text.name,
             "ties": "lowest index",
@@ -261,6 +300,20 @@ class _Run:
                     chance=chance,
                 )
             )
+        rows += [
+            ResultRow(
+                model=self.model_name,
+                task=task.key,
+                split=SPLIT,
+                metric=name,
+                value=value,
+                low=None,
+                high=None,
+                n=n,
+                chance=None,
+            )
+            for name, (value, n) in measured.more.items()
+        ]
         return tuple(rows)
 
 

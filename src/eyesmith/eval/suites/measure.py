@@ -18,6 +18,7 @@ from eyesmith.eval.ranking import Ranking, rank_classes
 from eyesmith.eval.statistics.bootstrap import Metric, bootstrap_interval, f1_macro, group_mean, mean, worst_group
 from eyesmith.eval.suites.association import association_metrics, cue_prompt, jaccard_scores
 from eyesmith.eval.suites.attributes import OBJECTIVES, attribute_metrics
+from eyesmith.eval.suites.calibrated import calibration_values
 from eyesmith.eval.suites.groups import grouped, worst_by_column
 from eyesmith.eval.tasks import Task
 from eyesmith.eval.text_features import TextFeatures
@@ -31,11 +32,12 @@ _REPLICATES = 1000  # of an interval by resampling
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """metrics: by the reference's names, None where undefined. spans: intervals of those metrics that are worth a line
-    of their own. arrays: what a prediction file keeps."""
+    of their own. arrays: what a prediction file keeps. more: value and count of what is no metric of the reference."""
 
     metrics: dict[str, float | None]
     spans: dict[str, Span] = field(default_factory=dict)
     arrays: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    more: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
 def measure(
@@ -45,8 +47,12 @@ def measure(
     texts: TextFeatures,
     *,
     similarity_precision: TowerPrecision,
+    scale: float | None = None,
 ) -> Measured:
-    """The metrics of a task on its set. images: features of `found.source`; similarity_precision: of WinoGAViL."""
+    """The metrics of a task on its set. images: features of `found.source`; similarity_precision: of WinoGAViL.
+
+    scale: the model's 1/temperature, for its calibration; None: not wanted.
+    """
     if task.layout == "retrieval":
         return _retrieval(found, images, texts)
     if task.layout == "winogavil":
@@ -55,15 +61,18 @@ def measure(
         return _attributes(task, found, images, texts)
     if task.layout == "multilabel":
         return _multilabel(task, found, images, texts)
-    return _classification(task, found, images, texts)
+    return _classification(task, found, images, texts, scale)
 
 
-def _classification(task: Task, found: EvaluationSet, images: ImageFeatures, texts: TextFeatures) -> Measured:
+def _classification(
+    task: Task, found: EvaluationSet, images: ImageFeatures, texts: TextFeatures, scale: float | None
+) -> Measured:
     if found.labels is None:
         raise DataError(f"{found.name}: has no labels, {task.name} needs them")
     rows = torch.tensor(images.indices)
     targets = torch.from_numpy(found.labels)[rows]
-    ranking = rank_classes(images.features, texts.class_weights(found.classes, found.templates), targets)
+    weights = texts.class_weights(found.classes, found.templates)
+    ranking = rank_classes(images.features, weights, targets)
     predicted = ranking.top[:, 0].long()
     hits, top5 = ranking.hits(1), ranking.hits(5)
     metrics: dict[str, float | None] = {
@@ -82,7 +91,8 @@ def _classification(task: Task, found: EvaluationSet, images: ImageFeatures, tex
         metrics |= _with_metadata(task, ranking, targets, columns)
         spans |= _metadata_span(task, ranking, targets, columns)
     arrays = {**_arrays(images, targets, ranking), **_groups(task, found, rows)}
-    return Measured(metrics=metrics, spans=spans, arrays=arrays)
+    more = {} if scale is None else calibration_values(images.features, weights, targets, scale=scale)
+    return Measured(metrics=metrics, spans=spans, arrays=arrays, more=more)
 
 
 def _with_metadata(

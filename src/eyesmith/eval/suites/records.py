@@ -7,14 +7,14 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.files.lines import append_line, read_objects
 from eyesmith.eval.suites.result import TaskResult
 
-_MUST_AGREE = ("weights", "precision", "limit")  # of two runs that share a file
+_MUST_AGREE = ("weights", "precision", "wording", "limit")  # of two runs that share a file
 
 
 def known_records(path: Path, facts: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The records of earlier runs by task key; the last one of a key counts.
 
     A half line at the end (a killed run) is left out. Raises ConfigError when the file holds results of another
-    model, precision or limit, DataError when a line is no record.
+    model, precision, wording or limit, DataError when a line is no record.
     """
     if not path.is_file():
         return {}

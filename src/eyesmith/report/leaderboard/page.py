@@ -7,6 +7,7 @@ from importlib import resources
 
 from eyesmith.report.leaderboard.board import Board, Entry, SuiteBoard
 from eyesmith.report.leaderboard.differences import Difference, choose_pair, differences
+from eyesmith.report.leaderboard.robustness import robustness_part
 from eyesmith.report.leaderboard.scatter import Point, scatter
 from eyesmith.report.leaderboard.tables import missing_notes, others_table, suite_table, task_table
 from eyesmith.report.leaderboard.worst import WorstClass
@@ -101,6 +102,7 @@ def _suite_section(board: SuiteBoard, compare: Sequence[str]) -> Markup:
         suite_table(board),
         missing_notes(board),
         _plots(board),
+        robustness_part(board),
         _differences(board, compare),
     ]
     tasks = task_table(board)

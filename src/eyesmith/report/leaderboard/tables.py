@@ -25,12 +25,12 @@ def suite_table(board: SuiteBoard) -> Markup:
         for one in board.suite.aggregates
         if not one.is_extra and any(one.name in entry.averages for entry in board.entries)
     ]
-    heads = [_head("Model", is_number=False)]
-    heads += [_head(one.title, lower_is_better=one.lower_is_better) for one in averages]
-    heads += [_head("Tasks")] + [_head(FACT_TITLES[name], is_number=name != "data") for name in facts]
+    heads = [head("Model", is_number=False)]
+    heads += [head(one.title, lower_is_better=one.lower_is_better) for one in averages]
+    heads += [head("Tasks")] + [head(FACT_TITLES[name], is_number=name != "data") for name in facts]
     best = {one.name: _best(board.entries, one) for one in averages}
     rows = [_suite_row(board, entry, averages, facts, best) for entry in board.entries]
-    return _table(heads, rows, label=board.suite.title)
+    return plain_table(heads, rows, label=board.suite.title)
 
 
 def _suite_row(
@@ -44,14 +44,14 @@ def _suite_row(
     number = len(entry.tasks)
     total = sum(task.metric is not None for task in board.suite.tasks)  # the others enter no average
     shown = f"{number} of {total}" if number or entry.role == "ours" else None
-    cells.append(_number(number if shown else None, shown))
+    cells.append(number_cell(number if shown else None, shown))
     for name in facts:
         value = entry.facts.get(name)
         if isinstance(value, str):
             cells.append(element("td", value, class_="word", data_value=value))
         else:
             shown = None if value is None else f"{value:,.1f}" if name in ("params_m", "gmacs") else f"{value:.4g}"
-            cells.append(_number(value, shown))
+            cells.append(number_cell(value, shown))
     return element("tr", cells, class_="ours" if entry.role == "ours" else None)
 
 
@@ -78,7 +78,7 @@ def task_table(board: SuiteBoard) -> Markup | None:
     models = [entry for entry in board.measured if entry.tasks]
     if not models:
         return None
-    heads = [_head("Task", is_number=False), *(_head(entry.label) for entry in models), _head("Chance")]
+    heads = [head("Task", is_number=False), *(head(entry.label) for entry in models), head("Chance")]
     rows = []
     for task in board.suite.tasks:
         cells = [entry.tasks.get(task.key) for entry in models]
@@ -89,15 +89,15 @@ def task_table(board: SuiteBoard) -> Markup | None:
         small = element("small", metric_title(metric), title=task.key)
         row = [element("th", task.name, small, scope="row", data_value=task.name)]
         row += [_score(cell, is_best=len(models) > 1 and cell is not None and cell.value == top) for cell in cells]
-        row.append(_number(task.chance, None if task.chance is None else f"{100 * task.chance:.1f}"))
+        row.append(number_cell(task.chance, None if task.chance is None else f"{100 * task.chance:.1f}"))
         rows.append(element("tr", row))
-    return _table(heads, rows, label=f"{board.suite.title}: every task")
+    return plain_table(heads, rows, label=f"{board.suite.title}: every task")
 
 
 def others_table(others: Sequence[tuple[str, TaskRecord]]) -> Markup:
     """Sets that belong to no suite: one line a model, set and metric."""
-    heads = [_head(title, is_number=False) for title in ("Set", "Model", "Metric")]
-    heads += [_head(title) for title in ("Value", "Chance", "Samples")]
+    heads = [head(title, is_number=False) for title in ("Set", "Model", "Metric")]
+    heads += [head(title) for title in ("Value", "Chance", "Samples")]
     rows = []
     for model, record in others:
         for metric, value in record.metrics.items():
@@ -113,11 +113,11 @@ def others_table(others: Sequence[tuple[str, TaskRecord]]) -> Markup:
                     element("td", model, data_value=model),
                     element("td", metric_title(metric), data_value=metric),
                     _score(cell),
-                    _number(chance, None if chance is None else f"{100 * chance:.1f}"),
-                    _number(record.n, None if record.n is None else count(record.n)),
+                    number_cell(chance, None if chance is None else f"{100 * chance:.1f}"),
+                    number_cell(record.n, None if record.n is None else count(record.n)),
                 )
             )
-    return _table(heads, rows, label="Other sets")
+    return plain_table(heads, rows, label="Other sets")
 
 
 def missing_notes(board: SuiteBoard) -> Markup | None:
@@ -134,7 +134,8 @@ def missing_notes(board: SuiteBoard) -> Markup | None:
     return element("details", summary, element("ul", items))
 
 
-def _table(heads: Sequence[Markup], rows: Sequence[Markup], *, label: str) -> Markup:
+def plain_table(heads: Sequence[Markup], rows: Sequence[Markup], *, label: str) -> Markup:
+    """A sortable table that scrolls sideways where it must. label: what it shows, for those who hear the page."""
     table = element(
         "table", element("thead", element("tr", heads)), element("tbody", rows), class_="sortable", aria_label=label
     )
@@ -142,7 +143,8 @@ def _table(heads: Sequence[Markup], rows: Sequence[Markup], *, label: str) -> Ma
     return element("div", scroll, class_="board")
 
 
-def _head(title: str, *, is_number: bool = True, lower_is_better: bool = False) -> Markup:
+def head(title: str, *, is_number: bool = True, lower_is_better: bool = False) -> Markup:
+    """A column's head, a button that sorts; numbers start with the highest unless lower is better."""
     first = "descending" if is_number and not lower_is_better else "ascending"
     return element(
         "th",
@@ -165,7 +167,8 @@ def _score(cell: Cell | None, *, is_best: bool = False) -> Markup:
     return element("td", join(parts), class_="n best" if is_best else "n", data_value=f"{cell.value:.6f}")
 
 
-def _number(value: float | None, shown: str | None) -> Markup:
+def number_cell(value: float | None, shown: str | None) -> Markup:
+    """A cell that sorts by `value` and shows `shown`; a dash where either is None."""
     if value is None or shown is None:
         return element("td", "–", class_="n")
     return element("td", shown, class_="n", data_value=f"{value:.6g}")

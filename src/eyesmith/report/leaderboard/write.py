@@ -58,9 +58,16 @@ def _with_costs(model: ModelResults) -> ModelResults:
     Of a run folder from its config and log, of another model from its name, if that is one of ours. Facts of the
     result files themselves stand before them.
     """
+    from eyesmith.hub.run_folder import CONFIG_FILE
+
     folder = Path(model.source).parent
+    if not (folder / CONFIG_FILE).is_file() and (folder.parent / CONFIG_FILE).is_file():
+        folder = folder.parent  # RUN/eval
     config = None if {"gmacs", "image_gmacs"} & set(model.facts) else _config(folder, model.model)
     facts: dict[str, float | str] = {}
+    seen = read_log(folder).samples if (folder / CONFIG_FILE).is_file() else None
+    if seen:
+        facts["samples_b"] = seen / 1e9
     if config is not None:
         from eyesmith.models.cost import model_cost
 
@@ -69,9 +76,6 @@ def _with_costs(model: ModelResults) -> ModelResults:
         for tower, found in (("image", cost.image and cost.image.tower), ("text", cost.text)):
             if found is not None:
                 facts |= {f"{tower}_params_m": found.params / 1e6, f"{tower}_gmacs": found.macs_paper / 1e9}
-        seen = read_log(folder).samples
-        if seen:
-            facts["samples_b"] = seen / 1e9
     return replace(model, facts=facts | dict(model.facts)) if facts else model
 
 
