@@ -31,7 +31,8 @@ from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
 from eyesmith.models.timm import TimmConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.weights import from_open_clip
-from eyesmith.train import Batch, DataConfig, OptimConfig, ParallelConfig, TrainConfig, new_state, train
+from eyesmith.runs.memory import keep_freed_memory
+from eyesmith.train import Batch, Contrastive, DataConfig, OptimConfig, ParallelConfig, TrainConfig, new_state, train
 
 Name = Literal["vitamin_s", "vitamin_b", "vitamin_l", "vit_b32", "vit_b16", "vit_l14", "eva02_l14"]
 BATCH = 16
@@ -103,7 +104,8 @@ class Ours:
             parallel=ParallelConfig(compile_blocks=compile_blocks),
         )
         self.clip = clip
-        self._state = new_state(clip, self._config)
+        self._objective = Contrastive(clip, self._config)
+        self._state = new_state(self._objective, self._config)
         self._pairs: Pairs | None = None
         self.plan, self.skipped = self, []
         self.steps_per_epoch = 1
@@ -128,10 +130,9 @@ class Ours:
         found: list[float] = []
         train(
             self._state,
-            self.clip,
+            self._objective,
             self,
             self._config,
-            bank=None,
             hooks=[lambda _, facts: found.append(facts.loss)],
             should_stop=lambda: self._state.step == stop_after,
         )
@@ -246,28 +247,77 @@ def ready(given: Pairs) -> tuple[Tensor, Tensor]:
 
 
 def _step(name: Name) -> Row:
+    """Each side in a process of its own, as its program runs: ours keeps freed memory (runs/memory.py), in turns."""
+    with _Side("ours", name) as ours, _Side("theirs", name) as theirs:
+
+        def inputs(seed: int) -> int:
+            for side in (ours, theirs):
+                side.tell(seed)  # it makes its inputs, outside the timed part
+            return seed
+
+        return speed(
+            f"{name}_step",
+            inputs,
+            lambda _: ours.tell("step"),
+            lambda _: theirs.tell("step"),
+            equal=_equal,
+            count=BATCH,
+            unit="pairs/s",
+            peer=peer_title(),
+            note=f"{PEERS[name]}, batch {BATCH}, captions of 5 to 25 words, fp32, AdamW, {torch.get_num_threads()} "
+            f"threads, a process a side; losses of every step equal within {BOUND} relative",
+            num_pairs=7,
+            num_warmups=2,
+        )
+
+
+class _Side:
+    """A side's process: told a seed it makes the inputs, told "step" it makes a step and answers with the loss."""
+
+    def __init__(self, who: str, name: Name) -> None:
+        command = [sys.executable, "-m", "bench.step", who, name, "serve"]
+        place = Path(__file__).parents[1]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd=place
+        )
+
+    def tell(self, what: int | str) -> float:
+        """The answer of the process. Raises RuntimeError when it has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(what, file=self._process.stdin, flush=True)
+        for line in self._process.stdout:
+            if line.startswith("answer "):
+                return float(line.split()[1])
+        raise RuntimeError(f"the process of this side ended with status {self._process.wait()}")
+
+    def __enter__(self) -> "_Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _serve(who: str, name: Name) -> None:
+    step: Callable[[Any], float]
     peer = peer_model(name)
-    ours = Ours(config(name), our_weights(name, peer), batch_size=BATCH)
-    theirs = Theirs(peer)
-
-    def inputs(seed: int) -> tuple[Pairs, Tensor, Tensor]:
-        given = pairs(seed, BATCH)
-        return given, *ready(given)
-
-    return speed(
-        f"{name}_step",
-        inputs,
-        lambda given: ours(given[0]),
-        lambda given: theirs(given[1], given[2]),
-        equal=_equal,
-        count=BATCH,
-        unit="pairs/s",
-        peer=peer_title(),
-        note=f"{PEERS[name]}, batch {BATCH}, captions of 5 to 25 words, fp32, AdamW, {torch.get_num_threads()} "
-        f"threads; losses of every step equal within {BOUND} relative",
-        num_pairs=7,
-        num_warmups=2,
-    )
+    if who == "ours":
+        keep_freed_memory()
+        step = Ours(config(name), our_weights(name, peer), batch_size=BATCH)
+        del peer
+    else:
+        theirs = Theirs(peer)
+        step = lambda given: theirs(*given)  # noqa: E731
+    given: Any = None
+    for line in sys.stdin:
+        answer = 0.0
+        if line.strip() == "step":
+            answer = step(given)
+        else:
+            made = pairs(int(line), BATCH)
+            given = made if who == "ours" else ready(made)
+        print(f"answer {answer!r}", flush=True)
 
 
 def _memory(name: Name) -> Row:
@@ -334,4 +384,7 @@ def _status_mib(field: str) -> float:
 
 if __name__ == "__main__":
     arguments: Any = sys.argv[1:]
-    print(json.dumps(_peak(arguments[0], arguments[1])))
+    if arguments[2:] == ["serve"]:
+        _serve(arguments[0], arguments[1])
+    else:
+        print(json.dumps(_peak(arguments[0], arguments[1])))

@@ -16,6 +16,7 @@ from eyesmith.models import create
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "src").glob("**/*.md"))]
+HEAVY = {"published-models.md", "bring-it-elsewhere.md"}  # they make and convert models of published size
 BLOCK = re.compile(
     r"^(?P<skip><!-- not run: [^\n]+ -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -42,7 +43,11 @@ def place(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page.name in HEAVY else page for page in PAGES],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_every_block_runs(page: Path, place: Path) -> None:
     names: dict[str, object] = {"__name__": "page"}  # the Python blocks of a page are one program
     for found in BLOCK.finditer(page.read_text("utf-8")):

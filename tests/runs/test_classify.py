@@ -149,6 +149,7 @@ def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: 
     assert [line["loss"] for line in _steps(whole)] == [line["loss"] for line in _steps(killed)]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(config: ClassifyConfig, tmp_path: Path) -> None:
     config = replace(config, eval=EvalConfig())
     start(config, tmp_path / "one")
