@@ -33,7 +33,7 @@ def detector(name: str, model: str) -> Detector:
 @cache
 def _fasttext(model: str) -> Detector:
     try:
-        import fasttext
+        import fasttext  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingDependencyError(
             "language detection needs fastText: pip install 'eyesmith[language]', or give language.column"

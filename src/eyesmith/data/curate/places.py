@@ -57,8 +57,8 @@ def _counted(results: Iterator[Any], what: str, total: int, report: Progress) ->
 @contextmanager
 def _ray(workers: int) -> Iterator[None]:
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MissingDependencyError(
             f"executor=ray needs Ray Data ({error.name} is missing): pip install 'eyesmith[ray]'"
@@ -75,7 +75,7 @@ def _ray(workers: int) -> Iterator[None]:
 
 
 def _ray_map(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    import ray.data
+    import ray.data  # pyright: ignore[reportMissingImports]
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = [{"number": number, "item": pickle.dumps(item)} for number, item in enumerate(items)]
