@@ -1,17 +1,15 @@
 """The stages of an alternation side by side, as a table for the terminal and as a page."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from rich.table import Table
 
 from eyesmith.eval.results import ResultRow
 from eyesmith.files import write_atomic
-from eyesmith.report.markup import Markup, element
-from eyesmith.report.render import POLICY
+from eyesmith.report.document import document
+from eyesmith.report.markup import element
 from eyesmith.report.words import duration, interval_text, percent, split_title
 
 SHOWN = (("zero_shot", "top1"), ("masked", "cosine"), ("masked", "explained"))
@@ -60,41 +58,28 @@ def render_alternation(stages: Sequence[StageRow]) -> str:
         )
         for stage, row in zip(stages, cells, strict=True)
     ]
-    document = element(
-        "html",
+    return document(
+        "Alternation",
         element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-            element("title", "Alternation · eyesmith report"),
-            element("style", Markup(_style_sheet())),
+            "header",
+            element("p", "eyesmith report", class_="eyebrow"),
+            element("h1", "CLIP, masked images, CLIP"),
+            element("p", _lead(stages), class_="lead"),
         ),
         element(
-            "body",
+            "main",
             element(
-                "header",
-                element("p", "eyesmith report", class_="eyebrow"),
-                element("h1", "CLIP, masked images, CLIP"),
-                element("p", _lead(stages), class_="lead"),
-            ),
-            element(
-                "main",
+                "section",
+                element("h2", "Stages"),
+                element("div", element("table", element("thead", header), element("tbody", body)), class_="scroll"),
                 element(
-                    "section",
-                    element("h2", "Stages"),
-                    element("div", element("table", element("thead", header), element("tbody", body)), class_="scroll"),
-                    element(
-                        "p",
-                        "CLIP stages: zero-shot top-1 with its 95 % interval. Masked stages: mean cosine with the "
-                        "teacher's patch features where every second patch is hidden.",
-                    ),
+                    "p",
+                    "CLIP stages: zero-shot top-1 with its 95 % interval. Masked stages: mean cosine with the "
+                    "teacher's patch features where every second patch is hidden.",
                 ),
             ),
         ),
-        lang="en",
     )
-    return f"<!doctype html>\n{document}\n"
 
 
 def _columns(splits: Sequence[str]) -> list[str]:
@@ -120,8 +105,3 @@ def _shown(stage: StageRow, split: str) -> str:
 def _lead(stages: Sequence[StageRow]) -> str:
     total = sum({stage.source + str(stage.train_s): stage.train_s for stage in stages}.values())
     return f"{len(stages)} stages, {duration(total)} of training in all."
-
-
-def _style_sheet() -> str:
-    sheet = resources.files("eyesmith.report").joinpath("page.css").read_text(encoding="utf-8")
-    return re.sub(r"\s+", " ", sheet)

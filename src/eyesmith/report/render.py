@@ -1,17 +1,14 @@
 """The page: report data in, one self-contained HTML document out. Pure: no file, clock, model or network."""
 
 import re
-from importlib import resources
 
 from eyesmith.report.content import ReportData
+from eyesmith.report.document import document
 from eyesmith.report.facts import making_section, sources_section, use_section
 from eyesmith.report.markup import Child, Markup, element, join
 from eyesmith.report.measured import curves_section, main_score, results_section, styles_section
 from eyesmith.report.pictures import confusions_section, gallery_section, search_section
 from eyesmith.report.words import SPACE, count, duration, interval_text, percent, split_title
-
-# what the page may load: nothing but what it carries itself
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def render(data: ReportData) -> str:
@@ -30,38 +27,20 @@ def render(data: ReportData) -> str:
     present = [(anchor, title, section) for anchor, title, section in named if section is not None]
     links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, title, _ in present]
     name = _title(data)
-    document = element(
-        "html",
+    return document(
+        name,
+        element("a", "Skip to the results", href="#main", class_="skip"),
         element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-            element("meta", name="color-scheme", content="light dark"),
-            element("title", f"{name} · eyesmith report"),
-            element("style", Markup(_style_sheet())),
+            "header",
+            element("p", "eyesmith report", class_="eyebrow"),
+            element("h1", name),
+            element("p", _lead(data), class_="lead"),
+            _notices(data),
+            element("nav", element("ul", links), aria_label="Parts of this page"),
         ),
-        element(
-            "body",
-            element("a", "Skip to the results", href="#main", class_="skip"),
-            element(
-                "header",
-                element("p", "eyesmith report", class_="eyebrow"),
-                element("h1", name),
-                element("p", _lead(data), class_="lead"),
-                _notices(data),
-                element("nav", element("ul", links), aria_label="Parts of this page"),
-            ),
-            element("main", [section for _, _, section in present], id="main"),
-            _footer(data),
-        ),
-        lang="en",
+        element("main", [section for _, _, section in present], id="main"),
+        _footer(data),
     )
-    return f"<!doctype html>\n{document}\n"
-
-
-def _style_sheet() -> str:
-    return resources.files("eyesmith.report").joinpath("page.css").read_text(encoding="utf-8")
 
 
 def _title(data: ReportData) -> str:

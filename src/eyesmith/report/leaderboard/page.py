@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
+from eyesmith.report.document import document
 from eyesmith.report.leaderboard.board import Board, Entry, SuiteBoard
 from eyesmith.report.leaderboard.differences import Difference, choose_pair, differences
 from eyesmith.report.leaderboard.robustness import robustness_part
@@ -43,35 +44,22 @@ def render_leaderboard(
     # nothing but what the page carries itself, and of scripts only this very one
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, title, _ in sections]
-    style = resources.files("eyesmith.report").joinpath("page.css").read_text(encoding="utf-8")
-    document = element(
-        "html",
+    return document(
+        "Leaderboard",
+        element("a", "Skip to the tables", href="#main", class_="skip"),
         element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("meta", http_equiv="Content-Security-Policy", content=policy),
-            element("meta", name="color-scheme", content="light dark"),
-            element("title", "Leaderboard · eyesmith report"),
-            element("style", Markup(style + _resource("leaderboard.css"))),
+            "header",
+            element("p", "eyesmith report", class_="eyebrow"),
+            element("h1", "Leaderboard"),
+            element("p", _lead(board), class_="lead"),
+            element("nav", element("ul", links), aria_label="Parts of this page"),
         ),
-        element(
-            "body",
-            element("a", "Skip to the tables", href="#main", class_="skip"),
-            element(
-                "header",
-                element("p", "eyesmith report", class_="eyebrow"),
-                element("h1", "Leaderboard"),
-                element("p", _lead(board), class_="lead"),
-                element("nav", element("ul", links), aria_label="Parts of this page"),
-            ),
-            element("main", [section for _, _, section in sections], id="main"),
-            element("footer", "Every number comes from the result files and printed tables named under Sources."),
-            element("script", Markup(script)),
-        ),
-        lang="en",
+        element("main", [section for _, _, section in sections], id="main"),
+        element("footer", "Every number comes from the result files and printed tables named under Sources."),
+        element("script", Markup(script)),
+        policy=policy,
+        style=_resource("leaderboard.css"),
     )
-    return f"<!doctype html>\n{document}\n"
 
 
 def _resource(name: str) -> str:
