@@ -7,7 +7,6 @@ four workers, batches of 64, its classifier builder and metrics, autocast off.
 import contextlib
 import io
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bench.captions import prompts_and_names
+from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
 from bench.pictures import jpegs
 from eyesmith.eval.pair_ranks import pair_ranks
@@ -161,14 +161,7 @@ def retrieval_memory() -> Row:
     """The high-water mark of ranking 25,000 texts and 5,000 images both ways, above their features."""
     peaks, metrics = {}, {}
     for who in ("ours", "theirs"):
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.evaluation", who],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
-        peaks[who], metrics[who] = json.loads(done.stdout.splitlines()[-1])
+        peaks[who], metrics[who] = of_fresh_process("bench.evaluation", who)
     ratio = peaks["theirs"] / peaks["ours"]
     return Row(
         row="retrieval_memory",
@@ -260,9 +253,9 @@ def _peak(who: str) -> tuple[float, dict[str, float]]:
         action = partial(_our_recalls, images, texts, owner)
     else:
         action = _their_recalls(images, texts)
-    before = _reset_peak()
+    before = reset_peak_mib()
     found = action()
-    return _status_mib("VmHWM") - before, found
+    return status_mib("VmHWM") - before, found
 
 
 def _our_recalls(images: Tensor, texts: Tensor, owner: Tensor) -> dict[str, float]:
@@ -295,16 +288,6 @@ def _their_recalls(images: Tensor, texts: Tensor) -> Callable[[], dict[str, floa
             )
 
     return run
-
-
-def _reset_peak() -> float:
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew; Linux
-    return _status_mib("VmRSS")
-
-
-def _status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
 from eyesmith.losses import sigmoid_loss, softmax_loss
 from eyesmith.models.timm.torchvision import ensure_torchvision
@@ -110,9 +110,7 @@ def _memory(kind: Kind) -> Row:
         peaks, results = {}, {}
         for who in ("ours", "theirs"):
             path = Path(folder) / f"{who}.pt"
-            command = [sys.executable, "-m", "bench.loss", who, kind, str(path)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-            peaks[who] = json.loads(done.stdout)
+            peaks[who] = of_fresh_process("bench.loss", who, kind, str(path))
             results[who] = torch.load(path, weights_only=True)
     theirs = peaks["theirs"] * COPIES**2
     ratio = theirs / peaks["ours"]
@@ -138,17 +136,11 @@ def _peak_mib(who: str, kind: Kind, path: Path) -> float:
     value_and_grads(loss, kind, image[:64], text[:64])  # threads and libraries come up
     if who == "ours":
         image, text = image.repeat(COPIES, 1), text.repeat(COPIES, 1)
-    Path("/proc/self/clear_refs").write_text("5")  # the mark starts again from what is held now
-    before = _status_mib("VmRSS")
+    before = reset_peak_mib()
     found = value_and_grads(loss, kind, image, text)
-    peak = _status_mib("VmHWM") - before
+    peak = status_mib("VmHWM") - before
     torch.save([value[:NUM_PAIRS].clone() if value.ndim else value for value in found], path)
     return peak
-
-
-def _status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
 
 def _peer(kind: Kind) -> str:

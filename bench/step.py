@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bench.captions import captions
+from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
 from eyesmith.images import PreprocessConfig
 from eyesmith.images.pixels import normalize
@@ -324,9 +325,7 @@ def _memory(name: Name) -> Row:
     """The high-water mark of a second step in parts, above what a process holds before it makes the model."""
     peaks, losses = {}, {}
     for who in ("ours", "theirs"):
-        command = [sys.executable, "-m", "bench.step", who, name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-        peaks[who], losses[who] = json.loads(done.stdout.splitlines()[-1])
+        peaks[who], losses[who] = of_fresh_process("bench.step", who, name)
     ratio = peaks["theirs"] / peaks["ours"]
     return Row(
         row="accumulation_memory",
@@ -348,7 +347,7 @@ def _peak(who: str, name: Name) -> tuple[float, list[float]]:
     ensure_torchvision()
     import open_clip  # noqa: F401  counted before the model is made
 
-    empty_mib = _status_mib("VmRSS")
+    empty_mib = status_mib("VmRSS")
     count = PART * ACCUMULATE
     peer = peer_model(name)
     weights = our_weights(name, peer)  # both sides pay for the libraries
@@ -362,10 +361,10 @@ def _peak(who: str, name: Name) -> tuple[float, list[float]]:
         step = lambda given: theirs(*ready(given))  # noqa: E731
     del weights
     losses = [step(pairs(0, count))]
-    Path("/proc/self/clear_refs").write_text("5")
+    reset_peak_mib()
     given = pairs(1, count)
     losses.append(step(given))
-    return _status_mib("VmHWM") - empty_mib, losses
+    return status_mib("VmHWM") - empty_mib, losses
 
 
 def _equal(ours: float, theirs: float) -> bool:
@@ -375,11 +374,6 @@ def _equal(ours: float, theirs: float) -> bool:
 def peer_title() -> str:
     """What is measured beside ours."""
     return f"open_clip {version('open_clip_torch')}, its own loop"
-
-
-def _status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
 
 if __name__ == "__main__":
