@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ZeroShot, encode_source
 from eyesmith.eval.suites import evaluate_suite
 from eyesmith.eval.tasks import TASKS
+from eyesmith.hub import save_model
 from eyesmith.images import evaluation_pixels
 from eyesmith.models.clip import Clip
 from eyesmith.runs import checks as module
-from eyesmith.runs.checks import Checks, read_best, save_best
+from eyesmith.runs.checks import Checks, read_best, replace_best
 from eyesmith.train import OptimConfig, ParallelConfig, StepFacts, TrainConfig, TrainState
 from eyesmith.train.config import EvalConfig
 
@@ -123,11 +125,12 @@ def test_the_best_weights_are_kept_as_a_model(tmp_path: Path, config: TrainConfi
 
 def test_a_damaged_note_of_the_best_is_made_anew(tmp_path: Path, config: TrainConfig, state: TrainState) -> None:
     assert isinstance(state.model, Clip)
-    save_best(tmp_path, state.model, {"step": 1, "name": "a", "value": 0.1}, description={})
+    save = partial(save_model, model=state.model, config={})
+    replace_best(tmp_path, save, {"step": 1, "name": "a", "value": 0.1})
     (tmp_path / "best" / "best.json").write_text("{")
     assert read_best(tmp_path) is None
     (tmp_path / ".best.new").mkdir()  # of a run that was killed
-    save_best(tmp_path, state.model, {"step": 2, "name": "a", "value": 0.2}, description={})
+    replace_best(tmp_path, save, {"step": 2, "name": "a", "value": 0.2})
     assert json.loads((tmp_path / "best" / "best.json").read_text())["step"] == 2
 
 

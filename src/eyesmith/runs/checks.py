@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.data.sample import Source
@@ -117,20 +117,17 @@ class Checks:
     def __call__(self, state: TrainState, facts: StepFacts) -> None:
         if facts.step % self._every and not facts.is_last:
             return
-        start = time.perf_counter()
-        with state.averaged():
-            clip = cast(Clip, state.whole_model()).to(next(state.model.parameters()).device)
-            found = self._measure(clip)
-            if self._world.is_first:
-                self._keep_best(clip, facts.step, found, state.extra.get("logit_bias"))
-        if self._world.is_first:
-            line = {
-                "step": facts.step,
-                "time_s": round(state.elapsed_s, 2),
-                "check_s": round(time.perf_counter() - start, 2),
-                "eval": {name: round(value, 5) for name, value in found.items()},
-            }
-            self._write(line)
+        device = next(state.model.parameters()).device
+        description, bias = self._description, state.extra.get("logit_bias")
+        check(
+            state,
+            facts,
+            measure=lambda model: self._measure(cast(Clip, model).to(device)),
+            keep=self._config.eval.keep_best,
+            folder=self._folder,
+            save=lambda new, model: save_model(new, cast(Clip, model), config=description, logit_bias=bias),
+            write=self._write,
+        )
 
     def _measure(self, clip: Clip) -> dict[str, float]:
         if self._texts is None or not self._texts.is_current(clip):
@@ -151,16 +148,85 @@ class Checks:
         own = lambda: {name: value for one in self._evaluators for name, value in one.run(clip)}  # noqa: E731
         return found | (self._world.once(own) if self._evaluators else {})
 
-    def _keep_best(self, clip: Clip, step: int, found: dict[str, float], bias: Tensor | None) -> None:
-        wanted = self._config.eval.keep_best
-        if wanted == "none" or not found:
+
+class CurveRun(Protocol):
+    """A run that is measured on splits of its own data: by the first process, while the others wait."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def keep_best(self) -> str:
+        """The value whose best weights are kept, `first` or `none`; see EvalConfig."""
+        ...
+
+    def measured_on_curve(self, model: Any) -> dict[str, float]:
+        """Value by SPLIT/METRIC; `model` is whole and in the state's average."""
+        ...
+
+    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None: ...
+
+
+class CurveChecks:
+    """A hook that measures a `CurveRun` every n-th step and the last, and keeps its best weights in RUN/best."""
+
+    def __init__(
+        self, run: CurveRun, every: int, description: dict[str, Any], write: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._run, self._every, self._description, self._write = run, every, description, write
+
+    def __call__(self, state: TrainState, facts: StepFacts) -> None:
+        if facts.step % self._every and not facts.is_last:
             return
-        name = next(iter(found)) if wanted == "first" else wanted
-        if name not in found:
-            raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
-        if is_better(self._folder, name, found[name]):
-            facts = {"step": step, "name": name, "value": found[name]}
-            save_best(self._folder, clip, facts, description=self._description, logit_bias=bias)
+        run, description = self._run, self._description
+        check(
+            state,
+            facts,
+            measure=lambda model: state.world.once(lambda: run.measured_on_curve(model)),
+            keep=run.keep_best,
+            folder=run.folder,
+            save=lambda new, model: run.save(new, model, config=description),
+            write=self._write,
+        )
+
+
+def check(
+    state: TrainState,
+    facts: StepFacts,
+    *,
+    measure: Callable[[nn.Module], dict[str, float]],
+    keep: str,
+    folder: Path,
+    save: Callable[[Path, nn.Module], None],
+    write: Callable[[dict[str, Any]], None],
+) -> None:
+    """Measure the averaged weights, replace `folder`/best where they are better, and write a line of the log.
+
+    measure: called in every process; the rest is done by the first. keep: as `EvalConfig.keep_best`; ConfigError when
+    it is not among what was measured.
+    """
+    start = time.perf_counter()
+    with state.averaged():
+        model = state.whole_model()
+        found = measure(model)
+        if not state.world.is_first:
+            return
+        if keep != "none" and found:
+            name = next(iter(found)) if keep == "first" else keep
+            if name not in found:
+                raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
+            if is_better(folder, name, found[name]):
+                replace_best(
+                    folder, lambda new: save(new, model), {"step": facts.step, "name": name, "value": found[name]}
+                )
+    write(
+        {
+            "step": facts.step,
+            "time_s": round(state.elapsed_s, 2),
+            "check_s": round(time.perf_counter() - start, 2),
+            "eval": {name: round(value, 5) for name, value in found.items()},
+        }
+    )
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:
@@ -176,13 +242,6 @@ def is_better(folder: Path, name: str, value: float) -> bool:
     """Whether a value beats that of the best weights of a run; so does any where they were chosen by another one."""
     best = read_best(folder)
     return best is None or best["name"] != name or value > best["value"]
-
-
-def save_best(
-    folder: Path, clip: Clip, facts: dict[str, Any], *, description: dict[str, Any], logit_bias: Tensor | None = None
-) -> None:
-    """Put `clip` into `folder`/best, a folder that `eyesmith.load` opens; see `replace_best`."""
-    replace_best(folder, lambda new: save_model(new, clip, config=description, logit_bias=logit_bias), facts)
 
 
 def replace_best(folder: Path, save: Callable[[Path], None], facts: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """A run that trains, or fine-tunes, an encoder to tell classes; it leaves a classifier."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.runs.checks import Evaluator, is_better, replace_best
+from eyesmith.runs.checks import CurveChecks, Evaluator
 from eyesmith.runs.initial import load_image
 from eyesmith.runs.kind import Kind, Note, Place
 from eyesmith.train.batches import BatchReader
@@ -34,8 +33,6 @@ from eyesmith.train.class_batches import ClassBatches
 from eyesmith.train.classify import Classify
 from eyesmith.train.classify_config import ALL_SPLITS, ClassifyConfig
 from eyesmith.train.initial import InitialConfig
-from eyesmith.train.loop import StepFacts
-from eyesmith.train.state import TrainState
 
 EncoderConfig = ViTaminConfig | Eva02Config | TimmConfig
 
@@ -178,13 +175,13 @@ class ClassifyRun(Kind):
         description: dict[str, Any],
         write: Callable[[dict[str, Any]], None],
         evaluators: Sequence[Evaluator],
-    ) -> "_Checks | None":
+    ) -> CurveChecks | None:
         if evaluators:
             raise ConfigError("evaluators: they measure image-text models, and this run trains a classifier")
         if not self._splits(self._config.eval.curve_splits):
             return None
         every = self._config.eval.every_steps or max(1, round(self._config.eval.every_epochs * steps_per_epoch))
-        return _Checks(self, every, description, write)
+        return CurveChecks(self, every, description, write)
 
     def _say(self, text: str) -> None:
         if self._place.world.is_first:
@@ -237,42 +234,3 @@ def fresh_norm(image: Encoder) -> str:
     nn.init.ones_(norm.weight)
     nn.init.zeros_(norm.bias)
     return "image.norm"
-
-
-class _Checks:
-    """A hook that measures every n-th step and the last, and keeps the best classifier in RUN/best."""
-
-    def __init__(
-        self, run: ClassifyRun, every: int, description: dict[str, Any], write: Callable[[dict[str, Any]], None]
-    ) -> None:
-        self._run, self._every, self._description, self._write = run, every, description, write
-
-    def __call__(self, state: TrainState, facts: StepFacts) -> None:
-        if facts.step % self._every and not facts.is_last:
-            return
-        start = time.perf_counter()
-        with state.averaged():
-            model = cast(Classifier, state.whole_model())
-            found = state.world.once(lambda: self._run.measured_on_curve(model))
-            if state.world.is_first:
-                self._keep_best(model, facts.step, found)
-        if state.world.is_first:
-            self._write(
-                {
-                    "step": facts.step,
-                    "time_s": round(state.elapsed_s, 2),
-                    "check_s": round(time.perf_counter() - start, 2),
-                    "eval": {name: round(value, 5) for name, value in found.items()},
-                }
-            )
-
-    def _keep_best(self, model: Classifier, step: int, found: dict[str, float]) -> None:
-        keep = self._run.keep_best
-        if keep == "none" or not found:
-            return
-        name = next(iter(found)) if keep == "first" else keep
-        if name not in found:
-            raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
-        if is_better(self._run.folder, name, found[name]):
-            save = lambda new: self._run.save(new, model, config=self._description)  # noqa: E731
-            replace_best(self._run.folder, save, {"step": step, "name": name, "value": found[name]})

@@ -1,6 +1,5 @@
 """A run that trains from masked images; it leaves an image encoder."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eyesmith.config import closest
 from eyesmith.data import open_source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
@@ -21,16 +19,14 @@ from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.losses.masked import masked_cosine, masked_l1
 from eyesmith.models.clip import evaluating
 from eyesmith.models.eva02.masked import MaskedEva02
-from eyesmith.runs.checks import Evaluator, is_better, replace_best
+from eyesmith.runs.checks import CurveChecks, Evaluator
 from eyesmith.runs.initial import load_image
 from eyesmith.runs.kind import Kind, Note, Place
 from eyesmith.train.batches import Batches, BatchReader
-from eyesmith.train.loop import StepFacts
 from eyesmith.train.masked import Masked, PixelTargets, Targets
 from eyesmith.train.masked_config import MaskedConfig
 from eyesmith.train.masks import alternating_mask
 from eyesmith.train.precision import choose_precision
-from eyesmith.train.state import TrainState
 from eyesmith.train.targets import TeacherTargets, keep_targets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
@@ -85,13 +81,13 @@ class MaskedRun(Kind[Masked]):
         description: dict[str, Any],
         write: Callable[[dict[str, Any]], None],
         evaluators: Sequence[Evaluator],
-    ) -> "_Checks | None":
+    ) -> CurveChecks | None:
         if evaluators:
             raise ConfigError("evaluators: they measure image-text models, and a masked-image run has none")
         if not self._config.eval.curve_splits:
             return None
         every = self._config.eval.every_steps or max(1, round(self._config.eval.every_epochs * steps_per_epoch))
-        return _Checks(self, every, description, write)
+        return CurveChecks(self, every, description, write)
 
     def _rows(self, student: MaskedEva02, split: str) -> Iterator[ResultRow]:
         value, count = self.value_on(student, split)
@@ -108,10 +104,10 @@ class MaskedRun(Kind[Masked]):
             chance=None,
         )
 
-    def measured_on_curve(self, student: MaskedEva02) -> dict[str, float]:
+    def measured_on_curve(self, model: MaskedEva02) -> dict[str, float]:
         """Value by SPLIT/METRIC on the splits that are measured while training."""
         splits = self._config.eval.curve_splits
-        return {f"{row.split}/{row.metric}": row.value for split in splits for row in self._rows(student, split)}
+        return {f"{row.split}/{row.metric}": row.value for split in splits for row in self._rows(model, split)}
 
     def value_on(self, student: MaskedEva02, split: str) -> tuple[float, int]:
         """How near predictions come on a split, every even patch hidden, and its number of images.
@@ -202,43 +198,3 @@ class MaskedRun(Kind[Masked]):
                 precision=choose_precision(config.precision, device),
                 device=device,
             )
-
-
-class _Checks:
-    """A hook that measures every n-th step and the last, and keeps the best encoder in RUN/best."""
-
-    def __init__(
-        self, run: MaskedRun, every: int, description: dict[str, Any], write: Callable[[dict[str, Any]], None]
-    ) -> None:
-        self._run, self._every, self._description, self._write = run, every, description, write
-        self._folder, self._keep = run.folder, run.keep_best
-
-    def __call__(self, state: TrainState, facts: StepFacts) -> None:
-        if facts.step % self._every and not facts.is_last:
-            return
-        start = time.perf_counter()
-        with state.averaged():
-            student = cast(MaskedEva02, state.whole_model())
-            found = state.world.once(lambda: self._run.measured_on_curve(student))
-            if state.world.is_first:
-                self._keep_best(student, facts.step, found)
-        if state.world.is_first:
-            self._write(
-                {
-                    "step": facts.step,
-                    "time_s": round(state.elapsed_s, 2),
-                    "check_s": round(time.perf_counter() - start, 2),
-                    "eval": {name: round(value, 5) for name, value in found.items()},
-                }
-            )
-
-    def _keep_best(self, student: MaskedEva02, step: int, found: dict[str, float]) -> None:
-        keep = self._keep
-        if keep == "none":
-            return
-        name = next(iter(found)) if keep == "first" else keep
-        if name not in found:
-            raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
-        if is_better(self._folder, name, found[name]):
-            save = lambda new: self._run.save(new, student, config=self._description)  # noqa: E731
-            replace_best(self._folder, save, {"step": step, "name": name, "value": found[name]})
