@@ -39,6 +39,21 @@ def test_a_loaded_state_goes_on_as_the_saved_one(tmp_path: Path) -> None:
     assert torch.equal(one.average["weight"], other.average["weight"])
 
 
+def test_running_statistics_are_part_of_the_state(tmp_path: Path) -> None:
+    def new() -> TrainState:
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        return TrainState(model=model, optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), average={})
+
+    one, other = new(), new()
+    one.model(torch.randn(5, 3))
+    one.save(tmp_path)
+    other.load(tmp_path)
+    wanted = one.model.state_dict()
+    assert set(one.counted()) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert all(torch.equal(value, wanted[name]) for name, value in other.model.state_dict().items())
+    assert wanted["1.num_batches_tracked"] == 1
+
+
 def test_the_average_follows_the_weights_slowly_and_leaves_them_alone() -> None:
     state = _state()
     start = state.model.weight.detach().clone()

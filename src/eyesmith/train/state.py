@@ -52,6 +52,12 @@ class TrainState:
         named = (*self.model.named_parameters(), *self.extra.items())
         return {name: value for name, value in named if value.requires_grad}
 
+    def counted(self) -> dict[str, Tensor]:
+        """What forward passes of training change, by name: the running statistics of batch norms."""
+        names = {name for name, _ in self.model.named_parameters()}
+        held = self.model.state_dict().items()
+        return {name: value for name, value in held if name not in names and isinstance(value, Tensor)}
+
     def update_average(self, config: OptimConfig) -> None:
         """Move the averaged weights towards the present ones, after each step."""
         if self.average:
@@ -131,6 +137,7 @@ class TrainState:
         trained = self.trained()
         content = {f"model/{name}": value.detach() for name, value in trained.items()}
         content |= {f"average/{name}": value for name, value in self.average.items()}
+        content |= {f"buffer/{name}": value for name, value in self.counted().items()}
         for name, parameter in trained.items():
             moments: dict[str, Any] = self.optimizer.state.get(parameter, {})
             content |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}

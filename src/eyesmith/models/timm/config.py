@@ -32,6 +32,12 @@ class TimmConfig:
     """Blocks in each stage (one number for a ViT); () keeps the architecture's."""
     num_heads: int = 0
     """Attention heads of a ViT; 0 keeps the architecture's."""
+    stem_width: int = 0
+    """Channels of a CoAtNet's or MaxViT's stem; 0 keeps the architecture's."""
+    head_dim: int = 0
+    """Channels of each attention head of a CoAtNet or MaxViT; 0 keeps the architecture's, 32."""
+    pooled_dim: int = 0
+    """Channels of the hidden layer after the pooling of a CoAtNet or MaxViT; 0 keeps the architecture's."""
     patch_px: int = 0
     """Side of a ViT's patch, pixels; 0 keeps the architecture's."""
     mean: tuple[float, float, float] = OPENAI_MEAN
@@ -44,6 +50,10 @@ class TimmConfig:
             raise ConfigError(f"image_size: expected positive sides, got {self.image_size}")
         if self.embed_dim < 0:
             raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
+        if min(self.num_heads, self.stem_width, self.head_dim, self.pooled_dim, self.patch_px) < 0:
+            raise ConfigError(
+                f"num_heads, stem_width, head_dim, pooled_dim and patch_px: expected 0 or more, got {self}"
+            )
         if not 0 <= self.drop_path_prob < 1:
             raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN
+from eyesmith.models.depthwise import quicken_depthwise
 from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.timm.config import TimmConfig
@@ -44,6 +45,11 @@ class TimmEncoder(Encoder):
         self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else nn.Identity()
         self.is_mean_pooled = self._mean_pooled()
         self._last_blocks()  # refuses now what it could not take apart later
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """As every encoder's; channels last in memory where the backbone makes maps, whose convolutions want it."""
+        pixels = super().prepare(pixels)
+        return pixels if self.is_sequence else pixels.contiguous(memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = self.backbone.forward_features(self.prepare(pixels))
@@ -161,6 +167,7 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
             if hasattr(module, "fused_attn"):  # see models/cpu_ops.py: as plain products it trains many times faster
                 setattr(module, "fused_attn", False)  # noqa: B010  timm's modules are not typed
     _take_over_drop_path(backbone)
+    quicken_depthwise(backbone)
     return cast(nn.Module, backbone)
 
 
@@ -186,10 +193,16 @@ def _family_options(config: TimmConfig, family: str) -> dict[str, Any]:
         "vision_transformer": tokens,
         "eva": tokens,
         "convnext": {"widths": "dims", "depths": "depths"},
-        "maxxvit": {"widths": "embed_dim", "depths": "depths"},
+        "maxxvit": {
+            "widths": "embed_dim",
+            "depths": "depths",
+            "stem_width": "stem_width",
+            "head_dim": "transformer_dim_head",
+            "pooled_dim": "head_hidden_size",
+        },
     }.get(family, {})
     options: dict[str, Any] = {}
-    for field in ("widths", "depths", "num_heads", "patch_px"):
+    for field in ("widths", "depths", "num_heads", "patch_px", "stem_width", "head_dim", "pooled_dim"):
         value = getattr(config, field)
         if not value:
             continue

@@ -5,6 +5,7 @@ stages run on [B, H, W, C] maps, so that LayerNorm and 1x1 convolutions need no 
 and the two input products of the GeGLU are one matrix.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +19,8 @@ from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.models.position import resize_position_table
-from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
+from eyesmith.models.vitamin.ablations import MBConvBnSe, Mlp
+from eyesmith.models.vitamin.config import Ffn, ViTaminConfig
 
 EPS = 1e-6  # every LayerNorm of the image tower
 CACHED_BYTES = 16 * 2**20  # of the widest map of the convolution stages, on a CPU without gradient
@@ -91,15 +93,20 @@ class MBConv(nn.Module):
 
 
 class Transition(nn.Module):
-    """LayerNorm and a 3x3 stride-2 convolution, from stage 2 to the width of the transformer."""
+    """LayerNorm and a 3x3 stride-2 convolution, from stage 2 to the width of the transformer.
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    step: cells of stage 2 per token; 1 takes the stride away, 4 averages the result 2x2.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int, step: int = 2) -> None:
         super().__init__()
+        self.step = step
         self.norm = nn.LayerNorm(dim_in, eps=EPS)
-        self.conv = ChannelsLastConv(dim_in, dim_out, 3, stride=2, padding=1)
+        self.conv = ChannelsLastConv(dim_in, dim_out, 3, stride=min(step, 2), padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.norm(x))
+        x = self.conv(self.norm(x))
+        return F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) if self.step == 4 else x
 
 
 class Attention(nn.Module):
@@ -142,12 +149,12 @@ class GeGLU(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block. The released models norm twice before the GeGLU: here and inside it."""
 
-    def __init__(self, width: int, num_heads: int, drop_path_prob: float) -> None:
+    def __init__(self, width: int, num_heads: int, drop_path_prob: float, ffn: Ffn = "geglu") -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
         self.attention = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = GeGLU(width)
+        self.mlp = GeGLU(width) if ffn == "geglu" else Mlp(width, EPS)
         self.drop1, self.drop2 = DropPath(drop_path_prob), DropPath(drop_path_prob)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -167,23 +174,24 @@ class ViTamin(Encoder):
         c1, c2, width = config.widths
         self.image_size = config.image_size
         self.mean, self.std = OPENAI_MEAN, OPENAI_STD
-        self.stride = STRIDE
+        self.stride = config.stride
         self.embed_dim = config.embed_dim or width
-        self.taps = {"stage1": Tap(4, c1), "stage2": Tap(8, c2), "stage3": Tap(16, width)}
+        self.taps = {"stage1": Tap(4, c1), "stage2": Tap(8, c2), "stage3": Tap(config.stride, width)}
 
         self.stem = Stem(c1)
-        self.stage1 = nn.Sequential(*(MBConv(c1, c1, 1 if i else 2) for i in range(config.depths[0])))
-        self.stage2 = nn.Sequential(*(MBConv(c2 if i else c1, c2, 1 if i else 2) for i in range(config.depths[1])))
-        self.transition = Transition(c2, width)
+        block = MBConv if config.convolution == "ln" else MBConvBnSe
+        self.stage1 = nn.Sequential(*(block(c1, c1, 1 if i else 2) for i in range(config.depths[0])))
+        self.stage2 = nn.Sequential(*(block(c2 if i else c1, c2, 1 if i else 2) for i in range(config.depths[1])))
+        self.transition = Transition(c2, width, config.stride // 8)
         self.position = nn.Parameter(torch.zeros(1, self._num_tokens(), width)) if config.has_position else None
         rates = [config.drop_path_prob * i / max(config.depths[2] - 1, 1) for i in range(config.depths[2])]
-        self.stage3 = nn.ModuleList(Block(width, config.num_heads, rate) for rate in rates)
+        self.stage3 = nn.ModuleList(Block(width, config.num_heads, rate, config.ffn) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else nn.Identity()
         self._initialise()
 
     def _num_tokens(self) -> int:
-        return (self.image_size[0] // STRIDE) * (self.image_size[1] // STRIDE)
+        return math.prod(self.config.grid)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -196,6 +204,9 @@ class ViTamin(Encoder):
         for conv in (self.stem.conv1, self.stem.conv2):
             spread(conv.weight, conv.bias, 9 * conv.out_channels)
         for block in (*self.stage1, *self.stage2):
+            if isinstance(block, MBConvBnSe):
+                block.initialise()
+                continue
             assert isinstance(block, MBConv)
             spread(block.depthwise.weight, block.depthwise.bias, 9)
             for linear in (block.expand, block.reduce, block.shortcut):
@@ -211,7 +222,8 @@ class ViTamin(Encoder):
     def _convolve(self, pixels: Tensor) -> dict[str, Tensor]:
         """Maps [B, h, w, C] of the two convolution stages and the tokens' grid before the transformer."""
         pixels = self.prepare(pixels).contiguous(memory_format=torch.channels_last)
-        if not can_fuse(pixels, self.stem.conv1.weight):
+        is_of_batch = self.training and self.config.convolution == "bn_se"  # its norms see the batch as a whole
+        if is_of_batch or not can_fuse(pixels, self.stem.conv1.weight):
             return self._convolve_batch(pixels)
         # a few images at a time, so that the widest map stays in the cache and in memory that malloc keeps
         image_bytes = 4 * self.config.widths[0] * pixels[0, 0].numel() // 4 * pixels.element_size()
@@ -221,7 +233,8 @@ class ViTamin(Encoder):
     def _convolve_batch(self, pixels: Tensor) -> dict[str, Tensor]:
         stage1 = self.stage1(self.stem(pixels.permute(0, 2, 3, 1)))  # [B, H/4, W/4, C1]
         stage2 = self.stage2(stage1)  # [B, H/8, W/8, C2]
-        return {"stage1": stage1, "stage2": stage2, "grid": self.transition(stage2)}  # grid: [B, H/16, W/16, C]
+        # grid: [B, H/stride, W/stride, C]
+        return {"stage1": stage1, "stage2": stage2, "grid": self.transition(stage2)}
 
     def _transform(self, grid: Tensor, num_blocks: int) -> Tensor:
         x = grid.flatten(1, 2)  # [B, N, C]
@@ -258,8 +271,7 @@ class ViTamin(Encoder):
         self.check_size(height, width)
         config = replace(self.config, image_size=(height, width))
         if self.position is not None:
-            old, new = ((side[0] // STRIDE, side[1] // STRIDE) for side in (self.image_size, config.image_size))
-            table = resize_position_table(self.position.data, old, new)
+            table = resize_position_table(self.position.data, self.config.grid, config.grid)
             self.position = nn.Parameter(table, requires_grad=self.position.requires_grad)
         self.config, self.image_size = config, config.image_size
 

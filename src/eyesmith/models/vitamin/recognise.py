@@ -136,7 +136,7 @@ def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
 
 def num_tokens(config: ViTaminConfig) -> int:
     """Cells of the last stage at the config's image size."""
-    return (config.image_size[0] // STRIDE) * (config.image_size[1] // STRIDE)
+    return math.prod(config.grid)
 
 
 def _known_pairs() -> Iterator[tuple[str, ViTaminConfig, ClipTextConfig]]:

@@ -15,7 +15,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
+from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.models.vitamin.recognise import likely_models, num_tokens
 
 TRUNK = "visual.trunk."  # open_clip's prefix of timm's names
@@ -67,6 +67,7 @@ def from_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, T
     A head becomes the projection; its bias must be zero, as it is where timm loaded a CLIP model. With embed_dim 0 the
     head is left out. Raises CheckpointError as from_open_clip does.
     """
+    _check_parts(config)
     theirs = dict(state)
     bias = theirs.pop("head.bias", None)
     if not config.embed_dim:
@@ -88,6 +89,7 @@ def from_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, T
 
 def to_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, Tensor]:
     """timm's state dict out of our image encoder's. A projection becomes its classifier, with a bias of zeros."""
+    _check_parts(config)
     theirs = _trunk_to_theirs(state, config)
     if config.embed_dim:
         theirs["head.weight"] = state["head.weight"]
@@ -162,13 +164,18 @@ def _parts(config: ClipConfig) -> tuple[ViTaminConfig, ClipTextConfig]:
             f"{config.name}: open_clip's layout needs a ViTamin image tower and open_clip's text tower, got "
             f"{type(config.image).__name__} and {type(config.text).__name__}"
         )
+    _check_parts(config.image)
     if not config.image.embed_dim:
         raise ConfigError(f"{config.name}: image.embed_dim is 0; open_clip's layout has a projection")
     return config.image, config.text
 
 
-def _grid(config: ViTaminConfig) -> tuple[int, int]:
-    return config.image_size[0] // STRIDE, config.image_size[1] // STRIDE
+def _check_parts(config: ViTaminConfig) -> None:
+    if not config.has_released_parts:
+        raise ConfigError(
+            f"the layouts of open_clip and timm hold ViTamin's released parts only, this one has convolution="
+            f"{config.convolution!r}, ffn={config.ffn!r} and stride {config.stride}; keep it in eyesmith's own format"
+        )
 
 
 def _inner(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -190,7 +197,7 @@ def _fit_position(theirs: dict[str, Tensor], name: str, config: ViTaminConfig) -
         return
     side = math.isqrt(table.shape[1])
     if table.shape[1] != num_tokens(config) and side * side == table.shape[1]:
-        theirs[name] = resize_position_table(table, (side, side), _grid(config))
+        theirs[name] = resize_position_table(table, (side, side), config.grid)
 
 
 def _meta_state(config: ViTaminConfig | ClipTextConfig) -> dict[str, Tensor]:
