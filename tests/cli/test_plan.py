@@ -2,6 +2,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+
+from eyesmith.hub import save_model
+from eyesmith.models.cost import encoder_cost
+from eyesmith.models.registry import create_encoder, encoder_config
 
 
 def test_a_plan_is_printed_and_nothing_is_run(eyesmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +88,15 @@ def test_models_are_averaged(eyesmith, run_folder: Path, photos: Path, tmp_path:
     )
     assert status == 0
     assert "at 0.2" in out
+
+
+def test_the_teacher_of_masked_images_is_read_from_its_folder(eyesmith, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_model(tmp_path / "teacher", create_encoder("trv_nano_48"))
+    (tmp_path / "teacher" / "model.safetensors").write_bytes(b"")  # its config is enough
+    words = ("--plan", "--plan.gpus=1", "data.epoch_samples=640")
+    _, out, _ = eyesmith("train", "mim-nano", *words, f"target.teacher={tmp_path / 'teacher'}")
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("teacher  ")]
+    assert row[1:] == ["0", "0", f"{encoder_cost(encoder_config('trv_nano_48')).tower.params:,}"]
+    assert "teacher weights" in out
+    assert "its teacher" in out

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from eyesmith.data.labelled import held_out, open_labelled
+from eyesmith.data.evaluation.imagenet import published_classes
+from eyesmith.data.labelled import held_out, known_part, open_labelled
+from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError
 
 
@@ -97,3 +99,16 @@ def test_what_cannot_be_trained_on_is_refused(folder: Path, tmp_path: Path) -> N
     shutil.rmtree(folder)
     with pytest.raises(DataError, match="no labels"):
         open_labelled(tmp_path)
+
+
+def test_folders_of_wordnet_ids_are_a_published_classifier_s_classes(tmp_path: Path) -> None:
+    for name in ("n15075141", "n01440764", "n99999999"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    source = open_source(tmp_path, require_text=False)
+    notes: list[str] = []
+    part = known_part(source, published_classes(1000), notes)
+    assert part is not None
+    assert (part.labels, len(part)) == ([0, 999], 2)  # tench and toilet paper
+    assert "n99999999" in notes[0]
+    assert known_part(source, ("tench", "toilet paper"), []) is None

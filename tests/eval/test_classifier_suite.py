@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from eyesmith.data.evaluation.imagenet import published_classes
 from eyesmith.data.evaluation.miniature import make_miniatures
 from eyesmith.data.evaluation.opening import open_evaluation_set
 from eyesmith.errors import DataError
@@ -91,6 +92,7 @@ def test_known_orders_of_imagenet() -> None:
     assert not is_imagenet_order([f"n{k:08}" for k in reversed(range(1000))])
     assert not is_imagenet_order([f"class {k}" for k in range(1000)])
     assert not is_imagenet_order(NUMBERS[:10])
+    assert is_imagenet_order(published_classes(1000))
 
 
 def test_real_is_measured_by_the_engine_as_by_the_rule(tmp_path: Path) -> None:

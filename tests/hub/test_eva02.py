@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.hub.convert import convert
 from eyesmith.hub.load import load, load_clip, load_encoder
 from eyesmith.hub.run_folder import save_model
 from eyesmith.hub.stored import read_stored
 from eyesmith.images import PreprocessConfig
+from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.model import Eva02
 from eyesmith.models.eva02.weights import resize_state, to_clip, to_published
 from eyesmith.models.registry import create, encoder_config
 from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.runs.initial import load_image
 
 SMALL = Eva02Config(
     image_size=(56, 56), width=64, depth=2, num_heads=1, hidden_dim=40, embed_dim=9, norm="sub", is_packed=False
@@ -61,7 +64,13 @@ def test_a_fine_tuned_file_with_an_average(tmp_path: Path) -> None:
     features = model.pool(model.encode(model.patches(PIXELS)))
     assert isinstance(model.head, torch.nn.Linear)
     assert torch.allclose(model.head(loaded(PIXELS)), features, atol=1e-6)
-    assert read_stored(tmp_path / "ft.pt").left_out == ("a classifier of 9 classes",)
+    assert read_stored(tmp_path / "ft.pt").left_out == ()
+    classifier = load(tmp_path / "ft.pt")
+    assert isinstance(classifier, Classifier)
+    assert torch.equal(classifier(PIXELS), model(PIXELS))
+    assert (classifier.classes, classifier.config.name) == (tuple("012345678"), "EVA-02")
+    [best, *_] = classifier.classify(PIXELS, top=1)[0]
+    assert best[0] == str(int(model(PIXELS).argmax()))
     halved = load_encoder(tmp_path / "ft.pt", weights="ema")
     assert isinstance(halved, Eva02)
     assert torch.equal(halved.class_token, model.class_token * 0.5)
@@ -117,6 +126,50 @@ def test_a_run_folder_holds_one_and_opens_at_another_size(tmp_path: Path) -> Non
     pixels = torch.randn(1, 3, 48, 48)
     with torch.no_grad():
         torch.testing.assert_close(again.image_features(pixels), clip.eval().image_features(pixels))
+
+
+def test_a_fine_tuned_file_at_another_size_and_its_damage(tmp_path: Path) -> None:
+    model = encoder(SMALL)
+    state = to_published(model.state_dict(), SMALL, layout="reference")
+    torch.save(state, tmp_path / "ft.pt")
+    larger = load(tmp_path / "ft.pt", image_size=(84, 42))
+    assert isinstance(larger, Classifier)
+    assert larger.image_size == larger.preprocess.image_size == (84, 42)
+    assert larger(torch.zeros(1, 3, 84, 42)).shape == (1, 9)
+    torch.save({name: value for name, value in state.items() if name != "head.bias"}, tmp_path / "headless.pt")
+    with pytest.raises(CheckpointError, match=r"headless.pt: 'head.bias' is missing, a classifier of 9 classes"):
+        load(tmp_path / "headless.pt")
+
+
+def test_a_fine_tuned_file_becomes_a_run_folder_and_timm_s_file(tmp_path: Path) -> None:
+    config = encoder_config("eva02_tiny_patch14_336")
+    assert isinstance(config, Eva02Config)
+    config = replace(config, image_size=(56, 56), embed_dim=9)
+    model = encoder(config)
+    torch.save(to_published(model.state_dict(), config, layout="reference"), tmp_path / "ft.pt")
+    convert(tmp_path / "ft.pt", tmp_path / "run", to="eyesmith")
+    convert(tmp_path / "ft.pt", tmp_path / "timm.safetensors", to="timm", parity=False)
+    for name in ("ft.pt", "run", "timm.safetensors"):
+        loaded = load(tmp_path / name)
+        assert isinstance(loaded, Classifier), name
+        with torch.no_grad():
+            assert torch.equal(loaded(PIXELS), model(PIXELS)), name
+
+
+def test_the_image_tower_of_a_clip_starts_from_a_fine_tuned_file(tmp_path: Path) -> None:
+    config = encoder_config("eva02_tiny_patch14_224")
+    assert isinstance(config, Eva02Config)
+    config = replace(config, image_size=(28, 28), embed_dim=9)
+    torch.save(to_published(encoder(config).state_dict(), config, layout="reference"), tmp_path / "ft.pt")
+    stored = read_stored(tmp_path / "ft.pt", name="eva02_tiny_patch14_224")
+    assert isinstance(stored.config, ClassifierConfig)
+    assert (stored.config.image.image_size, stored.config.name) == ((224, 224), "eva02_tiny_patch14_224")
+    convert(tmp_path / "ft.pt", tmp_path / "own.safetensors", to="eyesmith", name=stored.config.name, parity=False)
+    again = load(tmp_path / "own.safetensors", name=stored.config.name)  # in our names, which say no size
+    assert isinstance(again, Classifier)
+    assert torch.equal(again.head.weight, stored.tensors["head.weight"])
+    model = replace(config, image_size=(56, 56), embed_dim=0, pooling="mean").build()
+    assert load_image(model, tmp_path / "ft.pt") == ()  # at its own grid, without the classes
 
 
 def test_a_name_decides_image_and_patch_size(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eyesmith.hub.convert import convert
-from eyesmith.hub.load import load_encoder
+from eyesmith.hub.load import load, load_encoder
+from eyesmith.models.classifier import Classifier
 from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.model import Eva02
 from eyesmith.models.eva02.weights import from_published, resize_patch_kernel
@@ -147,18 +148,48 @@ def test_a_patch_kernel_equals_timms_with_its_rule() -> None:
     torch.testing.assert_close(resize_patch_kernel(kernel, 16, rule="timm"), expected, rtol=0, atol=1e-4)
 
 
-def test_a_file_of_timm_is_loaded_and_written_back(tmp_path: Path) -> None:
-    """A classifier: its classes are left out; and the encoder in timm's folder, opened by timm."""
-    peer = theirs("eva02_tiny_patch14_224", num_classes=7)
+def test_a_classifier_of_timm_is_loaded_with_its_head_and_written_back(tmp_path: Path) -> None:
+    """Its logits are timm's; and in timm's folder it is opened by timm, classes and all."""
+    peer = theirs("eva02_tiny_patch14_224", num_classes=7, depth=2, img_size=112)
     save_file(peer.state_dict(), tmp_path / "model.safetensors")
-    encoder = load_encoder(tmp_path / "model.safetensors")
-    assert isinstance(encoder, Eva02)
-    assert (encoder.image_size, encoder.embed_dim, encoder.config.resize) == ((224, 224), 192, "timm")
-    pixels = torch.randn(1, 3, 224, 224)
+    classifier = load(tmp_path / "model.safetensors")
+    assert isinstance(classifier, Classifier)
+    assert isinstance(classifier.config.image, Eva02Config)
+    assert (classifier.image_size, classifier.config.image.resize) == ((112, 112), "timm")
+    pixels = torch.randn(2, 3, 112, 112)
     with torch.no_grad():
+        torch.testing.assert_close(classifier(pixels), peer(pixels), rtol=0, atol=2e-5)
         expected = peer.forward_head(peer.forward_features(pixels), pre_logits=True)
+        encoder = load_encoder(tmp_path / "model.safetensors")
         torch.testing.assert_close(encoder(pixels), expected, rtol=0, atol=2e-5)
+        classifier.double(), peer.double()
+        torch.testing.assert_close(classifier(pixels.double()), peer(pixels.double()), rtol=0, atol=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eva02_tiny_patch14_336", "eva02_small_patch14_336", "eva02_base_patch14_448"])
+def test_whole_classifiers_of_a_thousand_are_equal_and_go_back(name: str, tmp_path: Path) -> None:
+    """As the release and timm publish them: the head of ImageNet's classes, which have their names."""
+    peer = theirs(name, num_classes=1000)
+    save_file(peer.state_dict(), tmp_path / "model.safetensors")
+    classifier = load(tmp_path / "model.safetensors")
+    assert isinstance(classifier, Classifier)
+    assert (classifier.config.name, classifier.classes[0]) == (name, "tench")
+    pixels = torch.randn(1, 3, *classifier.image_size)
+    with torch.no_grad():
+        torch.testing.assert_close(classifier(pixels), peer(pixels), rtol=0, atol=1e-4)
     done = convert(tmp_path / "model.safetensors", tmp_path / "folder", to="hugging_face_timm")
     assert done.ok, done.lines()
-    assert done.left_out == ("a classifier of 7 classes",)
+    assert done.left_out == ()
+    assert {row.peer for row in done.rows} == {"timm"}
+
+
+def test_a_pre_trained_file_of_timm_is_an_encoder_and_written_back(tmp_path: Path) -> None:
+    peer = theirs("eva02_tiny_patch14_224", num_classes=0)
+    save_file(peer.state_dict(), tmp_path / "model.safetensors")
+    encoder = load(tmp_path / "model.safetensors")
+    assert isinstance(encoder, Eva02)
+    assert (encoder.image_size, encoder.embed_dim, encoder.config.resize) == ((224, 224), 192, "timm")
+    done = convert(tmp_path / "model.safetensors", tmp_path / "folder", to="hugging_face_timm")
+    assert done.ok, done.lines()
     assert {row.peer for row in done.rows} == {"timm"}

@@ -6,10 +6,11 @@ from PIL import Image
 
 from eyesmith.errors import ConfigError
 from eyesmith.losses import LossConfig
+from eyesmith.models.registry import encoder_config
 from eyesmith.recipes import recipe
 from eyesmith.recipes.memory import loss_bytes
 from eyesmith.recipes.plan import Cluster, Plan, plan
-from eyesmith.train import TrainConfig
+from eyesmith.train import MaskedConfig, TrainConfig
 
 A100 = 312.0
 
@@ -151,3 +152,54 @@ def test_a_plan_is_plain_json(short_s: Plan) -> None:
 def test_planning_changes_nothing_in_the_config(short_s: Plan) -> None:
     run: TrainConfig = recipe("vitamin-s-1280m")
     assert short_s.model == run.model.name
+
+
+def masked_run(**target: object) -> MaskedConfig:
+    config = recipe("eva02-mim-b")
+    assert isinstance(config, MaskedConfig)
+    return replace(config, target=replace(config.target, **target))  # pyright: ignore
+
+
+def test_a_masked_run_counts_its_teacher() -> None:
+    made = plan(masked_run(), Cluster(gpus=16))
+    # EVA-01-CLIP g/14: a patch embedding, a class token, positions, 40 blocks without a bias of k, a norm, a projection
+    block = 4 * 1408**2 + 3 * 1408 + 2 * 1408 * 6144 + 6144 + 1408 + 4 * 1408
+    count = 588 * 1408 + 1408 + 1408 + 257 * 1408 + 40 * block + 2 * 1408 + 1408 * 1024 + 1024
+    assert parts(made)["teacher"] == (0, count)
+    products = 4 * 1408**2 + 2 * 1408 * 6144
+    attention = 2 * 257 * 1408  # of a token with all others, scores and sums
+    macs = 256 * 588 * 1408 + 40 * 257 * (products + attention) + 256 * 1408 * 1024
+    assert made.teacher_flops == pytest.approx(2 * macs, rel=1e-3)
+    assert made.total_flops == pytest.approx(made.samples_seen * (made.image_flops + made.teacher_flops))
+    memory = {part.part: part.num_bytes for part in made.memory}
+    assert memory["teacher weights"] == 4 * count
+    # at least the input, the hidden layer and the output of a block, for the images of a GPU
+    assert memory["teacher activations"] > 128 * 257 * (2 * 4 * 1408 + 2 * 2 * 6144)
+    assert made.as_dict()["teacher_flops"] == made.teacher_flops
+
+
+def test_kept_targets_cost_one_pass_and_no_memory() -> None:
+    run = masked_run(cache=False)
+    plain = replace(run, transform=None)
+    kept = replace(plain, target=replace(run.target, cache=True))
+    made, streamed = plan(kept), plan(plain)
+    assert made.teacher_flops == streamed.teacher_flops
+    assert made.teacher_flops is not None
+    once = made.samples_per_epoch * made.teacher_flops
+    assert made.total_flops == pytest.approx(made.samples_seen * made.image_flops + once)
+    assert not {part.part for part in made.memory} & {"teacher weights", "teacher activations"}
+    assert any("once, before the training" in note for note in made.notes)
+
+
+def test_a_teacher_of_another_size_or_unknown() -> None:
+    given = encoder_config("vitamin_small_224")
+    at_grid = plan(masked_run(dim=0), teacher=given)
+    assert at_grid.teacher_flops == pytest.approx(
+        (256 / 196) * (plan(masked_run(dim=0, match="features"), teacher=given).teacher_flops or 0), rel=0.05
+    )
+    unknown = plan(masked_run(teacher="runs/mine"))
+    assert unknown.teacher_flops is None
+    assert any("runs/mine is not here, and its name is no known model's" in note for note in unknown.notes)
+    pixels = recipe("eva02-simmim-b")
+    assert plan(pixels).teacher_flops is None
+    assert not any("teacher" in note for note in plan(pixels).notes)

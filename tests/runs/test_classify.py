@@ -26,15 +26,19 @@ from eyesmith.images.mix import MixConfig
 from eyesmith.models.classifier import Classifier, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.weights import to_published
 from eyesmith.models.registry import create_encoder
 from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.runs.classify import classify_from
+from eyesmith.runs.replay import replay
 from eyesmith.runs.train import is_finished, resume, start
-from eyesmith.train import DataConfig, EvalConfig, OptimConfig, run_to_dict
+from eyesmith.train import DataConfig, EvalConfig, OptimConfig, ParallelConfig, run_to_dict
 from eyesmith.train.class_batches import ClassBatch, ClassBatches
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.health import HealthConfig
 from eyesmith.train.initial import InitialConfig
+from eyesmith.train.replay import NonFiniteError
 
 RUN = """
 import json, sys, torch
@@ -150,10 +154,14 @@ def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: 
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(config: ClassifyConfig, tmp_path: Path) -> None:
-    config = replace(config, eval=EvalConfig())
+@pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "adamw"), ("fsdp", "adamw"), ("fsdp", "lamb")])
+def test_two_processes_equal_one(config: ClassifyConfig, tmp_path: Path, strategy: str, optimizer: str) -> None:
+    """With a frozen part, an average of the weights and, for LAMB, lengths of tensors that processes share."""
+    optim = replace(config.optim, name=optimizer)  # pyright: ignore
+    config = replace(config, eval=EvalConfig(), optim=optim)
     start(config, tmp_path / "one")
-    processes = _spawn(config, tmp_path / "two", 2)
+    shared = replace(config, parallel=ParallelConfig(strategy=strategy), accumulate=2)  # pyright: ignore
+    processes = _spawn(shared, tmp_path / "two", 2)
     try:
         assert [process.wait(timeout=300) for process in processes] == [0, 0]
     finally:
@@ -230,6 +238,29 @@ def test_a_classifier_of_the_same_classes_keeps_its_head(config: ClassifyConfig,
         torch.testing.assert_close(ours[name], theirs[name], msg=name)
 
 
+def test_a_published_classifier_is_fine_tuned_on_other_classes(config: ClassifyConfig, tmp_path: Path) -> None:
+    """A file of the release: its encoder and norm are kept, larger positions resampled, its nine classes are not."""
+    torch.manual_seed(0)
+    published = replace(TRV, embed_dim=9).build()
+    nn.init.constant_(published.norm.weight, 3.0)
+    torch.save(
+        {"model": to_published(published.state_dict(), published.config, layout="reference")}, tmp_path / "ft.pt"
+    )
+    made = classify_from(replace(config, model=replace(TRV, image_size=(32, 32))), tmp_path / "ft.pt")
+    assert isinstance(made.model, Eva02Config)
+    assert (made.model.image_size, made.model.pooling, made.fresh_norm) == ((32, 32), "mean", False)
+    said = StringIO()
+    start(_unmoved(made), tmp_path / "run", console=Console(file=said, width=300))
+    assert "its head starts anew, its 9 classes are others" in said.getvalue()
+    assert "the norm before the head" not in said.getvalue()
+    found = load(tmp_path / "run")
+    assert isinstance(found, Classifier)
+    assert found.embed_dim == 6
+    state = found.image.state_dict()
+    torch.testing.assert_close(state["norm.weight"], published.norm.weight)
+    assert state["position"].shape == (1, 17, 16)
+
+
 def test_other_families_train_whole_from_image_text_models_and_names(
     config: ClassifyConfig, tmp_path: Path, tiny_model: ClipConfig
 ) -> None:
@@ -249,6 +280,32 @@ def test_other_families_train_whole_from_image_text_models_and_names(
     assert random.model.image_size == create_encoder("trv_nano_48").image_size
     with pytest.raises(CheckpointError, match="no such"):
         classify_from(config, "runs/nowhere")
+
+
+def test_a_step_that_is_not_finite_is_explained_with_its_image(
+    config: ClassifyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Eva02.pool
+    row = torch.tensor([2])
+    monkeypatch.setattr(Eva02, "pool", lambda self, tokens: pool(self, tokens).index_fill(0, row, float("nan")))
+    with pytest.raises(NonFiniteError, match=r"step 1: .*eyesmith replay") as found:
+        start(replace(config, eval=EvalConfig()), tmp_path / "run")
+    shown = replay(tmp_path / "run" / "replay" / "step-1")
+    assert shown.is_reproduced
+    assert shown.samples == (found.value.keys[2],)
+    assert (shown.trace.forward, shown.trace.weights) == ("image", None)
+    assert f"1 of 4 samples are hit, look at them: {found.value.keys[2]}" in shown.sentences
+    monkeypatch.undo()
+    assert not replay(tmp_path / "run" / "replay" / "step-1").is_reproduced
+
+
+def test_weights_that_a_step_broke_are_named(config: ClassifyConfig, tmp_path: Path) -> None:
+    optim = replace(config.optim, peak_lr=1e30, warmup_start="first", layer_decay=1.0)
+    with pytest.raises(NonFiniteError) as found:
+        start(replace(config, eval=EvalConfig(), optim=optim), tmp_path / "run")
+    shown = replay(tmp_path / "run" / "replay" / f"step-{found.value.step}")
+    assert shown.is_reproduced
+    assert "lower optim.peak_lr" in " ".join(shown.sentences)
 
 
 def test_wrong_splits_are_known_before_the_training(config: ClassifyConfig, tmp_path: Path) -> None:

@@ -13,21 +13,29 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import eyesmith
-from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.hub import verify
 from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.eva02.model import Eva02
 from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.runs import masked as masked_run
 from eyesmith.runs.initial import from_weights, load_image, load_initial
+from eyesmith.runs.replay import replay
 from eyesmith.runs.train import is_finished, read_run_config, resume, start
 from eyesmith.train import DataConfig, MaskedConfig, OptimConfig, TargetConfig, TrainConfig, run_to_dict
 from eyesmith.train.health import HealthConfig
 from eyesmith.train.initial import InitialConfig
+from eyesmith.train.masked import Masked, PixelTargets
+from eyesmith.train.replay import NonFiniteError
+from eyesmith.train.targets import TeacherTargets
 
 RUN = """
 import json, sys, torch
@@ -279,3 +287,82 @@ def test_what_is_missing_is_said(tmp_path: Path, masked: MaskedConfig) -> None:
 def test_a_larger_image_gives_the_teacher_the_same_grid(tmp_path: Path, masked: MaskedConfig) -> None:
     start(replace(masked, epochs=0.2, target=replace(masked.target, match="image")), tmp_path / "run")
     assert len(_losses(tmp_path / "run")) == 1
+
+
+def _sick_teacher(monkeypatch: pytest.MonkeyPatch, *, row: int | None) -> None:
+    """Teachers that are loaded give NaN: for one row of a batch, or, with None, for all."""
+    healthy = masked_run.load_encoder
+
+    def loaded(source: str) -> Encoder:
+        teacher = healthy(source)
+
+        def spoil(module: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            first = given[0].clone()
+            first[slice(None) if row is None else row] = float("nan")
+            return first, *given[1:]
+
+        teacher.blocks()[-1].register_forward_pre_hook(spoil)
+        return teacher
+
+    monkeypatch.setattr(masked_run, "load_encoder", loaded)
+
+
+def test_a_step_that_is_not_finite_is_explained(
+    tmp_path: Path, masked: MaskedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies in a sample, in the teacher, or in weights that a step before it broke."""
+    with monkeypatch.context() as patch:
+        _sick_teacher(patch, row=3)
+        with pytest.raises(NonFiniteError, match=r"step 1: .*eyesmith replay") as found:
+            start(masked, tmp_path / "one")
+        shown = replay(tmp_path / "one" / "replay" / "step-1")
+        assert shown.is_reproduced
+        assert shown.samples == (found.value.keys[3],)
+        assert shown.trace.forward is not None
+        assert shown.trace.forward.startswith("teacher.")
+        assert "1 of 4 samples are hit" in " ".join(shown.sentences)
+    with monkeypatch.context() as patch:
+        _sick_teacher(patch, row=None)
+        with pytest.raises(NonFiniteError):
+            start(replace(masked, accumulate=2), tmp_path / "all")
+        shown = replay(tmp_path / "all" / "replay" / "step-1")
+        assert len(shown.samples) == 4
+        assert "it lies in target.teacher, which does not train" in " ".join(shown.sentences)
+    optim = replace(masked.optim, peak_lr=1e30, warmup_start="first", clip_norm=0.0)
+    with pytest.raises(NonFiniteError) as found:
+        start(replace(masked, optim=optim), tmp_path / "long")
+    shown = replay(tmp_path / "long" / "replay" / f"step-{found.value.step}")
+    assert shown.is_reproduced
+    assert "lower optim.peak_lr" in " ".join(shown.sentences)
+    assert "target.teacher" not in " ".join(shown.sentences)
+
+
+def test_features_that_half_precision_cannot_hold_are_not_kept(
+    tmp_path: Path, masked: MaskedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
+    healthy = masked_run.load_encoder
+
+    def loaded(source: str) -> Encoder:
+        teacher = healthy(source)
+        with torch.no_grad():
+            next(value for name, value in teacher.named_parameters() if name == "head.weight").mul_(1e6)
+        return teacher
+
+    kept = replace(masked, augment=AugmentConfig(), target=replace(masked.target, cache=True))
+    monkeypatch.setattr(masked_run, "load_encoder", loaded)
+    with pytest.raises(DataError, match="half precision ends at 65504; set target.cache=false"):
+        start(kept, tmp_path / "run")
+    assert not list((tmp_path / "cache" / "targets").glob("*.npy"))
+
+
+def test_the_log_s_utilisation_counts_the_teacher(masked: MaskedConfig, config: TrainConfig) -> None:
+    student = MaskedEva02(TRV, 16)
+    teacher = config.model.image.build()
+    targets = TeacherTargets(teacher, replace(masked.target, match="features"), grid=(4, 4))
+    alone = Masked(student, replace(masked, target=TargetConfig(kind="pixels")), PixelTargets(8)).flops(None)
+    both = Masked(student, masked, targets).flops(None)
+    assert alone is not None
+    assert both is not None
+    # of four cells one projection of 32 x 16 is in the encoder's own cost
+    assert both - alone == 2 * (encoder_cost(config.model.image).tower.macs + 3 * 32 * 16)

@@ -56,6 +56,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "fsdp": {"strategy": "fsdp"},
     "fsdp, parts, recomputed": {"strategy": "fsdp", "accumulate": 2, "checkpoint_blocks": True},
     "fsdp, sigmoid": {"strategy": "fsdp", "loss": LossConfig(kind="sigmoid")},
+    "ddp, LAMB": {"optim": replace(BASE.optim, name="lamb")},
+    "fsdp, LAMB": {"strategy": "fsdp", "optim": replace(BASE.optim, name="lamb")},
 }
 
 

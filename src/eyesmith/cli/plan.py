@@ -2,12 +2,13 @@
 
 from eyesmith.cli.output import print_json, print_table
 from eyesmith.recipes.plan import Cluster, Plan, plan
+from eyesmith.runs.masked import teacher_config
 from eyesmith.train.config import RunConfig
 
 
 def show_plan(config: RunConfig, cluster: Cluster, *, as_json: bool) -> int:
     """Print the plan of `config` on `cluster`; returns the exit status."""
-    made = plan(config, cluster)
+    made = plan(config, cluster, teacher=teacher_config(config))
     if as_json:
         print_json(made.as_dict())
         return 0
@@ -62,9 +63,10 @@ def _cost(made: Plan) -> None:
     print_table(("part", "memory"), [*rows, ("all", total)], right=("memory",))
     print(f"fits into {room}" if made.fits else f"does not fit into {room}: raise accumulate, plan.gpus, or take fsdp")
     text = "" if made.text_flops is None else f" + text {made.text_flops / 1e9:.1f}"
+    teacher = "" if made.teacher_flops is None else f", its teacher {made.teacher_flops / 1e9:.1f} GFLOP forward"
     print(
         f"\n{made.total_flops:.3g} FLOP (one {made.unit}: image {made.image_flops / 1e9:.1f}{text} GFLOP, "
-        "forward and backward)"
+        f"forward and backward{teacher})"
     )
     gpus = f"{cluster.gpus} GPU{'s' if cluster.gpus > 1 else ''}"
     print(

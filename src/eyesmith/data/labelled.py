@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyesmith.data.evaluation.imagenet import is_wordnet_id, wordnet_ids
 from eyesmith.data.evaluation.own import open_own_table
 from eyesmith.data.sample import Finding, Sample, Source
 from eyesmith.data.sources import open_source, split_names
@@ -184,10 +185,14 @@ def _present(labels: Sequence[int], names: tuple[str, ...], where: str) -> tuple
 def known_part(source: Source, classes: Sequence[str], notes: list[str]) -> Source | None:
     """The images of `source` whose class is one of `classes`, labelled by them; None where there is none.
 
-    notes: gets a line about those that are left out.
+    Where `source` calls its classes by WordNet ids, and `classes` are a published classifier's, they are known by
+    those. notes: gets a line about those that are left out.
     """
     labels, names = _labels(source)
-    place_of = {name: place for place, name in enumerate(classes)}
+    known = classes
+    if all(map(is_wordnet_id, names)):
+        known = wordnet_ids(classes) or classes
+    place_of = {name: place for place, name in enumerate(known)}
     kept = [index for index, label in enumerate(labels) if names[label] in place_of]
     unknown = [names[label] for label in sorted(set(labels)) if names[label] not in place_of]
     if unknown:

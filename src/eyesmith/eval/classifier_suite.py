@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
-from eyesmith.data.evaluation.names import class_names
+from eyesmith.data.evaluation.imagenet import is_wordnet_id, published_classes
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.heads.imagenet_variants import NUM_CLASSES, subset_classes
 from eyesmith.eval.tasks import Task
@@ -98,9 +98,10 @@ def is_imagenet_order(classes: Sequence[str]) -> bool:
     """Whether these are ImageNet's 1000 classes in its usual order: ascending WordNet ids, numbers, or known names."""
     if len(classes) != NUM_CLASSES:
         return False
-    if all(re.fullmatch(r"n\d{8}", name) for name in classes):
+    if all(map(is_wordnet_id, classes)):
         return list(classes) == sorted(classes)
-    return list(classes) == [str(place) for place in range(NUM_CLASSES)] or tuple(classes) == class_names("imagenet1k")
+    numbers = tuple(map(str, range(NUM_CLASSES)))
+    return tuple(classes) in (numbers, published_classes(NUM_CLASSES))
 
 
 def objectnet_ids(folder: Path, names: Sequence[str]) -> list[list[int]]:

@@ -22,6 +22,7 @@ from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, save_model
 from eyesmith.hub.stored import Stored, read_stored
 from eyesmith.hub.weights import Which, own_memory, read_tensors
 from eyesmith.images import PreprocessConfig, evaluation_pixels
+from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02 import weights as eva02_weights
 from eyesmith.models.eva02.config import Eva02Config
@@ -116,8 +117,10 @@ def convert(
         if dtype not in (None, "float32"):
             raise ConfigError("dtype: a run folder holds fp32; give OUT a name that ends in .safetensors")
         model = build_stored(stored)
-        if not isinstance(model, Clip):
-            raise ConfigError("out: a run folder holds an image-text model; give OUT a name that ends in .safetensors")
+        if not isinstance(model, Clip | Classifier):
+            raise ConfigError(
+                "out: a run folder holds an image-text model or a classifier; give OUT a name that ends in .safetensors"
+            )
         save_model(target, model)
         written: Mapping[str, Tensor] = own_memory(model.state_dict())
         file = target / MODEL_FILE
@@ -130,7 +133,9 @@ def convert(
         _write(file, written)
     _check_written(file, written)
     rows, notes = _parity(stored, file, to, dtype=DTYPES.get(dtype or "")) if parity else ([], [])
-    label = stored.config.name if isinstance(stored.config, ClipConfig) else type(stored.config).__name__
+    label = (
+        stored.config.name if isinstance(stored.config, ClipConfig | ClassifierConfig) else type(stored.config).__name__
+    )
     return Converted(target, to, label, len(written), tuple(left_out), tuple(rows), tuple(notes))
 
 
@@ -161,8 +166,10 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
     if to == "eyesmith":
         return tensors
     if to in ("timm", "hugging_face_timm"):
-        if isinstance(config, ClipConfig):
+        if isinstance(config, ClipConfig | ClassifierConfig):
+            head = {key: value for key, value in tensors.items() if key.startswith("head.")}  # a classifier's alone
             tensors = {key.removeprefix("image."): value for key, value in tensors.items() if key.startswith("image.")}
+            tensors |= head
         tower = _tower(config)
         if isinstance(tower, Eva02Config):
             return eva02_weights.to_published(tensors, tower, layout="timm")
@@ -186,14 +193,18 @@ def _configs(stored: Stored, to: Layout) -> dict[str, Any]:
 
 
 def _tower(config: Any) -> ViTaminConfig | Eva02Config:
-    image = config.image if isinstance(config, ClipConfig) else config
+    image = config.image if isinstance(config, ClipConfig | ClassifierConfig) else config
+    if isinstance(config, ClassifierConfig):
+        if not isinstance(image, Eva02Config) or image.pooling == "normed_mean":
+            raise ConfigError("to: timm's names hold the classes of an EVA-02 with its norm after the mean alone")
+        return replace(image, embed_dim=len(config.classes))
     if not isinstance(image, ViTaminConfig | Eva02Config):
         raise ConfigError(f"to: timm's names are for a ViTamin or EVA-02, this image tower is a {type(image).__name__}")
     return image
 
 
 def _preprocess(config: Any) -> PreprocessConfig:
-    if isinstance(config, ClipConfig):
+    if isinstance(config, ClipConfig | ClassifierConfig):
         return config.preprocess
     return PreprocessConfig(image_size=config.image_size)
 

@@ -5,16 +5,17 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from eyesmith.errors import ConfigError
+from eyesmith.data.evaluation.imagenet import published_classes
+from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.hub.build import ModelConfig
-from eyesmith.models.classifier import ClassifierConfig
+from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.layouts import Found, find_tower
 from eyesmith.models.eva02.recognise import pair_config, same_shape, tower_config
 from eyesmith.models.eva02.weights import from_clip, from_published
 from eyesmith.models.registry import config as model_config
-from eyesmith.models.registry import encoder_config, list_models
+from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.text import weights as text_weights
 
 
@@ -26,6 +27,9 @@ def read_eva02(
     said: tuple[tuple[int, int], ...] = (),
 ) -> tuple[ModelConfig, dict[str, Tensor], tuple[str, ...]]:
     """Config and tensors in our names, and what was left out in words.
+
+    A fine-tuned file is a classifier: mean, norm, and a head of classes, named as `published_classes` names them.
+    With the name of an image-text model its encoder alone is taken.
 
     name: which model it must be; its image and patch size are taken, tables and the kernel resampled by the rule of the
     file's source. image_size: of the result, in pixels. said: sizes that a folder tells, to read a table by. Raises
@@ -43,7 +47,9 @@ def read_eva02(
         pair = replace(pair, image=image, preprocess=preprocess)
         return pair, from_clip(tensors, pair), ()
     config = tower_config(found, sizes=sizes)
-    left_out = _left_out(found, config)
+    count = config.embed_dim if config.pooling == "mean" else 0
+    has_classes = count > 1 and (name is None or name not in list_models())
+    left_out = _left_out(found, 0 if has_classes else count)
     if config.pooling == "mean":
         config = replace(config, embed_dim=0)
     known = None
@@ -51,7 +57,31 @@ def read_eva02(
         known = model_config(name).image if name in list_models() else encoder_config(name)
         _check_name(config, known, name)
     config = _at_size(config, known, image_size)
-    return config, from_published(found, config), left_out
+    ours = from_published(found, config)
+    if not has_classes:
+        return config, ours, left_out
+    classes = published_classes(count)
+    made = classifier_config(name or _known_name(config), config, classes)
+    return made, {"image." + key: value for key, value in ours.items()} | _head(found, config, count), left_out
+
+
+def _head(found: Found, config: Eva02Config, count: int) -> dict[str, Tensor]:
+    """The head of a fine-tuned file in a classifier's names. Raises CheckpointError for a damaged one."""
+    shapes = {"head.weight": (count, config.width), "head.bias": (count,)}
+    for key, shape in shapes.items():
+        there = found.tensors.get(key)
+        if there is None or tuple(there.shape) != shape:
+            what = "missing" if there is None else f"{list(there.shape)}"
+            raise CheckpointError(f"'{key}' is {what}, a classifier of {count} classes needs {list(shape)}")
+    return {key: found.tensors[key] for key in shapes}
+
+
+def _known_name(config: Eva02Config) -> str:
+    """timm's name of an encoder like this at this size, for tables; EVA-02 where there is none."""
+    known = ((name, encoder_config(name)) for name in list_encoders())
+    like = [name for name, one in known if isinstance(one, Eva02Config) and same_shape(one, config)]
+    at_size = [name for name in like if encoder_config(name).image_size == config.image_size]
+    return min(at_size or like, default="EVA-02")
 
 
 def _at_size(config: Eva02Config, known: object, image_size: tuple[int, int] | None) -> Eva02Config:
@@ -72,14 +102,14 @@ def _check_name(config: Eva02Config, known: object, name: str) -> None:
         )
 
 
-def _left_out(found: Found, config: Eva02Config) -> tuple[str, ...]:
+def _left_out(found: Found, num_classes: int) -> tuple[str, ...]:
     words = []
     if "mask_token" in found.extras:
         words.append("the mask token")
     if (head := found.extras.get("lm_head.weight")) is not None:
         words.append(f"the pre-training's head of {head.shape[0]} targets")
-    if config.pooling == "mean" and config.embed_dim:
-        words.append(f"a classifier of {config.embed_dim} classes")
+    if num_classes:
+        words.append(f"a classifier of {num_classes} classes")
     return tuple(words)
 
 

@@ -23,7 +23,7 @@ def load(
     dtype: torch.dtype = torch.float32,
 ) -> Clip | Encoder:
     """A model with its weights, in evaluation mode on the CPU: a Clip, a Classifier (of a run that trained by
-    classes), or an Encoder where there is no text tower.
+    classes, or of EVA-02's fine-tuned files), or an Encoder where there is no text tower.
 
     source: a run folder; a weight file in the names of OpenCLIP (both its layouts), timm or ours, safetensors or
     torch's, or a training checkpoint; a folder with such a file (and the config of open_clip or timm); or
@@ -31,7 +31,7 @@ def load(
     its cache does not hold. name: which model a bare file is of; where None, the one that its tensors fit. weights:
     "ema" takes the averaged weights of a training checkpoint. image_size: pixels, one number or height and width, when
     it shall not be the size of the stored position table (with a name: that model's size); the table is resampled.
-    dtype: of all parameters. A timm classifier gives the encoder without its classes.
+    dtype: of all parameters. A classifier with a ViTamin of timm gives the encoder without its classes.
     Raises CheckpointError when there is nothing to load or it is not what it should be, ConfigError for a `name`
     that is unknown or not the model of the run.
     """

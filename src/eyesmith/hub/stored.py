@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from eyesmith.config import closest
+from eyesmith.data.evaluation.imagenet import published_classes
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.hub.build import ModelConfig
 from eyesmith.hub.eva02 import read_eva02, with_image_size
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
 from eyesmith.hub.weights import Which, read_tensors
-from eyesmith.models.classifier import ClassifierConfig
+from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.layouts import is_eva02
@@ -137,7 +138,7 @@ def _read_open_clip(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> St
 def _read_eva02(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
     said = () if asked.folder.image_size is None else (asked.folder.image_size,)
     config, ours, left_out = read_eva02(tensors, name=asked.name, image_size=asked.image_size, said=said)
-    if isinstance(config, ClipConfig):
+    if isinstance(config, ClipConfig | ClassifierConfig):
         config = dataclasses.replace(config, preprocess=asked.folder.preprocess_like(config.preprocess))
     else:
         asked.folder.check_colours()
@@ -164,6 +165,11 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
         config = config or (model_config(asked.name) if asked.name is not None else _other_pair(tensors))
         where = f"{path} (as {config.name})"
         return Stored(config, tensors, where)
+    head = tensors.get("head.bias") if towers == {"image"} else None  # a classifier's
+    if head is not None and asked.name is not None and asked.name in ENCODERS:
+        classes = published_classes(len(head))
+        config = classifier_config(asked.name, encoder_config(asked.name), classes)
+        return Stored(config, tensors, f"{path} (as a classifier on {asked.name})")
     if towers == {"image"}:
         tensors = {key.removeprefix("image."): value for key, value in tensors.items()}
     if "stem.conv1.weight" in tensors and "norm.weight" in tensors:

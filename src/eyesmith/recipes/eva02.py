@@ -18,7 +18,7 @@ from eyesmith.train.masked_config import MaskedConfig, TargetConfig
 from eyesmith.train.masks import MaskConfig
 
 IN21K, MERGED38M = 14_200_000, 38_000_000  # images
-TEACHER = "hf:QuanSun/EVA-CLIP"
+TEACHER = "hf:timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k"  # the release's EVA01_CLIP_g_14_psz14_s11B
 TEACHER_DIM = 1024
 
 

@@ -15,9 +15,11 @@ from eyesmith.models.classifier import classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.eva02.masked import MaskedEva02
+from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
 from eyesmith.recipes.memory import MemoryPart, memory_parts
+from eyesmith.recipes.teacher import TeacherCost, named_teacher, teacher_cost
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.config import RunConfig, TrainConfig
 from eyesmith.train.masked_config import MaskedConfig
@@ -26,6 +28,7 @@ NUM_RATES = 10
 _PASSES = 3  # forward, and a backward pass of twice its operations
 PARTS = ("image", "text", "temperature")
 ENCODER_PARTS = ("image", "head")  # of a run without texts
+TEACHER_PART = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,9 @@ class Plan:
     unit: what it calls a sample, "pair" or, without texts, "image".
 
     image_flops, text_flops: for one pair, a text at full length; a frozen tower counts its forward pass alone. Texts of
-    a locked tower are encoded once each, so text_flops stands for all epochs. memory: bytes of one GPU at the worst
-    moment, by part.
+    a locked tower are encoded once each, so text_flops stands for all epochs. teacher_flops: of a masked-image run's
+    teacher, for one image; with kept targets for all epochs; None without one, or where it is not known. memory: bytes
+    of one GPU at the worst moment, by part.
     """
 
     model: str
@@ -92,6 +96,7 @@ class Plan:
     rates: tuple[Rate, ...]
     image_flops: float
     text_flops: float | None
+    teacher_flops: float | None
     total_flops: float
     strategy: str
     memory: tuple[MemoryPart, ...]
@@ -120,8 +125,10 @@ class Plan:
         return {**asdict(self), "memory_bytes": self.memory_bytes, "fits": self.fits, "hours": self.hours}
 
 
-def plan(config: RunConfig, cluster: Cluster | None = None) -> Plan:
+def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderConfig | None = None) -> Plan:
     """The plan of a run on `cluster`. Nothing is trained, and no weights are read but a Hugging Face text encoder's.
+
+    teacher: of a masked-image run, where its config is known; None: the model that its name tells of, if it does.
 
     Where the GPUs cannot share the batch evenly, the plan is that of the nearest batch that they can, and says so.
     Raises ConfigError where a pattern of the config fits no parameter, or where the data set's size is needed
@@ -151,10 +158,22 @@ def plan(config: RunConfig, cluster: Cluster | None = None) -> Plan:
         text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
     elif text is not None:
         notes.append("operations of the Hugging Face text encoder are not counted")
-    if isinstance(config, MaskedConfig) and config.target.kind == "teacher":
-        notes.append("the teacher's forward pass and its memory are not counted: its weights are not read")
+    taught = _teacher(config, teacher, cluster, notes)
+    teacher_memory: tuple[MemoryPart, ...] = ()
+    teacher_flops = None
+    num_taught = samples
+    if taught is not None:
+        assert isinstance(config, MaskedConfig)
+        parts = (*parts, PlannedPart(part=TEACHER_PART, trained=0, frozen=taught.params, decayed=0))
+        teacher_flops = taught.flops
+        if config.target.cache:
+            num_taught = min(samples, per_epoch)
+            notes.append("the teacher sees each image once, before the training, and is then off the GPU")
+        else:
+            sizes = {"teacher weights": taught.weight_bytes, "teacher activations": taught.activation_bytes}
+            teacher_memory = tuple(MemoryPart(part=name, num_bytes=size) for name, size in sizes.items())
     num_texts = min(samples, per_epoch) if is_locked else samples
-    total = samples * image_flops + num_texts * (text_flops or 0.0)
+    total = samples * image_flops + num_texts * (text_flops or 0.0) + num_taught * (teacher_flops or 0.0)
     gpu_seconds = total / (cluster.mfu * cluster.peak_tflops * 1e12)
 
     strategy = _strategy(config, cluster)
@@ -181,9 +200,10 @@ def plan(config: RunConfig, cluster: Cluster | None = None) -> Plan:
         rates=tuple(Rate(step=step, lr=config.optim.lr_at(step, steps)) for step in _rate_steps(steps)),
         image_flops=image_flops,
         text_flops=text_flops,
+        teacher_flops=teacher_flops,
         total_flops=total,
         strategy=strategy,
-        memory=memory_parts(clip, config, gpus=cluster.gpus, strategy=strategy),
+        memory=(*memory_parts(clip, config, gpus=cluster.gpus, strategy=strategy), *teacher_memory),
         cluster=cluster,
         gpu_hours=gpu_seconds / 3600,
         samples_per_s=samples / gpu_seconds * cluster.gpus,
@@ -216,6 +236,22 @@ def shell(config: RunConfig) -> nn.Module:
             clip = config.model.build()
     freeze(clip, config.optim.freeze)
     return clip
+
+
+def _teacher(
+    config: RunConfig, teacher: EncoderConfig | None, cluster: Cluster, notes: list[str]
+) -> TeacherCost | None:
+    """What the teacher of a run costs; None where there is none, or, said in `notes`, where it is not known."""
+    if not isinstance(config, MaskedConfig) or config.target.kind != "teacher":
+        return None
+    teacher = teacher or named_teacher(config.target)
+    if teacher is None:
+        notes.append(
+            f"the teacher's forward pass and its memory are not counted: {config.target.teacher or 'target.teacher'} "
+            "is not here, and its name is no known model's"
+        )
+        return None
+    return teacher_cost(teacher, config, rows=-(-config.batch_size // (cluster.gpus * config.accumulate)))
 
 
 def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:

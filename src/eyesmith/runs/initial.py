@@ -40,7 +40,7 @@ def from_weights(config: RunConfig, source: str | os.PathLike[str]) -> RunConfig
     stored = read_stored(source)
     where = os.fspath(source)
     if isinstance(config, MaskedConfig):
-        found = stored.config.image if isinstance(stored.config, ClipConfig) else stored.config
+        found = stored.config.image if isinstance(stored.config, ClipConfig | ClassifierConfig) else stored.config
         if not isinstance(found, Eva02Config):
             raise CheckpointError(f"{where}: masked-image training takes a TrV, this holds a {type(found).__name__}")
         encoder = replace(found, embed_dim=0, pooling=config.model.pooling, drop_path_prob=config.model.drop_path_prob)
@@ -139,7 +139,7 @@ def _load_text(clip: Clip, source: str) -> None:
 def _at_grid(source: str | os.PathLike[str], encoder: Encoder) -> Stored:
     """What is stored, at the image size where its grid is the encoder's."""
     stored = read_stored(source)
-    image = stored.config.image if isinstance(stored.config, ClipConfig) else stored.config
+    image = stored.config.image if isinstance(stored.config, ClipConfig | ClassifierConfig) else stored.config
     if isinstance(image, Eva02Config) and isinstance(encoder, Eva02):
         height, width = encoder.config.grid
         return read_stored(source, image_size=(height * image.patch_px, width * image.patch_px))

@@ -14,15 +14,19 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
 from eyesmith.files import atomic_path
 from eyesmith.hub import load_encoder, save_model
-from eyesmith.hub.run_folder import describe_encoder
+from eyesmith.hub.run_folder import describe_encoder, is_run_folder, read_model_config
+from eyesmith.hub.stored import read_stored
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.losses.masked import masked_cosine, masked_l1
-from eyesmith.models.clip import evaluating
+from eyesmith.models.classifier import ClassifierConfig
+from eyesmith.models.clip import ClipConfig, evaluating
 from eyesmith.models.eva02.masked import MaskedEva02
+from eyesmith.models.registry import EncoderConfig
 from eyesmith.runs.checks import CurveChecks, Evaluator
 from eyesmith.runs.initial import load_image
 from eyesmith.runs.kind import Kind, Note, Place
 from eyesmith.train.batches import Batches, BatchReader
+from eyesmith.train.config import RunConfig
 from eyesmith.train.masked import Masked, PixelTargets, Targets
 from eyesmith.train.masked_config import MaskedConfig
 from eyesmith.train.masks import alternating_mask
@@ -32,6 +36,18 @@ from eyesmith.train.targets import TeacherTargets, keep_targets
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
 TASK = "masked"
 _BATCH = 64
+
+
+def teacher_config(config: RunConfig) -> EncoderConfig | None:
+    """The image tower of a masked-image run's teacher where it lies on this machine; None elsewhere, and for others.
+
+    Of a run folder config.json alone is read, of a weight file its tensors. Raises as `eyesmith.load` does.
+    """
+    if not isinstance(config, MaskedConfig) or not config.target.teacher or not Path(config.target.teacher).exists():
+        return None
+    folder = Path(config.target.teacher)
+    found = read_model_config(folder) if is_run_folder(folder) else read_stored(folder).config
+    return found.image if isinstance(found, ClipConfig | ClassifierConfig) else found
 
 
 class MaskedRun(Kind[Masked]):
@@ -131,6 +147,8 @@ class MaskedRun(Kind[Masked]):
                     losses = masked_cosine(predicted, target)
                     found += torch.stack([losses.sum(), torch.tensor(float(len(losses)), device=device)]).double().cpu()
                 count += len(pixels)
+        if config.target.cache and isinstance(targets, TeacherTargets):
+            targets.to(torch.device("cpu"))
         ratio = (found[0] / found[1]).item()
         return (1 - ratio if config.target.kind == "pixels" else -ratio), count
 
@@ -189,7 +207,7 @@ class MaskedRun(Kind[Masked]):
         device = self._place.world.device()
         views = f"{batches.fingerprint()} {config.data.decode_px} {config.model.image_size}"
         with self._place.world.first_on_each_machine():  # one computes, the others find the file
-            return keep_targets(
+            kept = keep_targets(
                 self._targets,
                 lambda: batches.fixed_views(_BATCH),
                 num_samples=len(batches.source),
@@ -198,3 +216,5 @@ class MaskedRun(Kind[Masked]):
                 precision=choose_precision(config.precision, device),
                 device=device,
             )
+        self._targets.to(torch.device("cpu"))  # it comes back to measure
+        return kept

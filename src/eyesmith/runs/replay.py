@@ -1,6 +1,7 @@
 """A step that was not finite: kept with the state before it, and run again to see where it went wrong."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from eyesmith import __version__
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.train.config import ParallelConfig, RunConfig
-from eyesmith.train.kinds import run_from_dict, run_to_dict
+from eyesmith.train.kinds import KEY, run_from_dict, run_to_dict
 from eyesmith.train.loop import train
 from eyesmith.train.precision import choose_precision
 from eyesmith.train.replay import NonFiniteError, Replay, Trace, read_replay, traced
@@ -75,7 +76,8 @@ def replay(path: str | os.PathLike[str], *, console: Console | None = None) -> R
     if work.state.step + 1 != kept.step:
         raise CheckpointError(f"{folder}: is about step {kept.step}, its state stands before {work.state.step + 1}")
     error: NonFiniteError | None = None
-    with traced(work.objective.model) as trace:
+    objective = work.objective
+    with traced(objective.model, fixed=objective.fixed(), rows=objective.row_outputs()) as trace:
         try:
             train(
                 work.state,
@@ -96,12 +98,18 @@ def replay(path: str | os.PathLike[str], *, console: Console | None = None) -> R
         grad_norm=error.grad_norm if error else None,
         trace=trace,
         samples=samples,
-        sentences=tuple(_explain(kept, error, trace, samples, keys)),
+        sentences=tuple(_explain(kept, error, trace, samples, keys, fixed=[*objective.fixed()])),
     )
 
 
 def _explain(
-    kept: Replay, error: NonFiniteError | None, trace: Trace, samples: tuple[str, ...], keys: tuple[str, ...]
+    kept: Replay,
+    error: NonFiniteError | None,
+    trace: Trace,
+    samples: tuple[str, ...],
+    keys: tuple[str, ...],
+    *,
+    fixed: Sequence[str],
 ) -> list[str]:
     run = f"loss {kept.loss}, gradient norm {kept.grad_norm}"
     if error is None:
@@ -122,18 +130,20 @@ def _explain(
             "state with a lower optim.peak_lr"
         )
     elif trace.forward:
-        said += _explain_forward(trace, samples, len(keys))
+        said += _explain_forward(trace, samples, len(keys), fixed)
     elif trace.backward:
         said.append(f"all features are finite; the first gradient that is not is that of {trace.backward}")
         said.append("set optim.clip_norm=1 and a lower optim.peak_lr; with precision=bf16 try fp32 for this step")
     else:
-        said.append("every feature and every gradient is finite, and the loss is not: look at the loss's temperature")
+        at = "targets" if KEY in kept.train else "loss's temperature"
+        said.append(f"every feature and every gradient is finite, and the loss is not: look at the {at}")
     top = sorted(trace.largest.items(), key=lambda pair: -pair[1])[:3]
     said.append("the largest outputs: " + ", ".join(f"{name} {value:.3g}" for name, value in top))
     return said
 
 
-def _explain_forward(trace: Trace, samples: tuple[str, ...], batch: int) -> list[str]:
+def _explain_forward(trace: Trace, samples: tuple[str, ...], batch: int, fixed: Sequence[str]) -> list[str]:
+    assert trace.forward is not None
     if trace.forward_input is None:
         said = [f"the first output that is not finite is that of {trace.forward}, whose input is not finite either"]
     else:
@@ -141,7 +151,13 @@ def _explain_forward(trace: Trace, samples: tuple[str, ...], batch: int) -> list
             f"the first output that is not finite is that of {trace.forward}; what went in is finite, up to "
             f"{trace.forward_input:.3g}"
         ]
-    if len(samples) == batch or not samples:
+    is_all = len(samples) == batch or not samples
+    if is_all and trace.forward.partition(".")[0] in fixed:
+        said.append(
+            "all samples are hit, so it lies in target.teacher, which does not train: it is damaged, or needs "
+            "precision=fp32"
+        )
+    elif is_all:
         said.append("all samples are hit, so it lies in the weights: lower optim.peak_lr, or set optim.clip_norm=1")
     else:
         more = f" and {len(samples) - _NAMED_KEYS} more" if len(samples) > _NAMED_KEYS else ""

@@ -1,7 +1,7 @@
 """Training from masked images: the loss of the hidden patches of a batch."""
 
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
 from eyesmith.losses.masked import masked_cosine, masked_l1, patch_pixels
 from eyesmith.models.cost import encoder_cost
+from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.batches import Batch
@@ -18,6 +19,7 @@ from eyesmith.train.masks import masks_for
 from eyesmith.train.objective import Objective, StepLoss
 from eyesmith.train.parallel import Parallel
 from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.targets import TeacherTargets
 
 _PASSES = 2 * 3  # a multiply-add counts two; the backward pass is twice the forward
 
@@ -27,6 +29,11 @@ class Targets(Protocol):
 
     dim: int
 
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds that an image's targets take in each step; None where that is not known."""
+        ...
+
     def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
         """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]; indices: int64 [b], places in the data set."""
         ...
@@ -34,6 +41,8 @@ class Targets(Protocol):
 
 class PixelTargets:
     """The normalised pixels of each patch."""
+
+    macs = 0
 
     def __init__(self, patch_px: int) -> None:
         self._patch_px = patch_px
@@ -75,9 +84,19 @@ class Masked(Objective[MaskedEva02]):
         return {"image": self.model.predict}
 
     def flops(self, text_len: int | None) -> float | None:
-        if self._flops is None:
-            self._flops = float(_PASSES * encoder_cost(self.model.config).tower.macs)
+        if self.targets.macs is None:
+            return None
+        if self._flops is None:  # a teacher goes forward alone
+            self._flops = float(_PASSES * encoder_cost(self.model.config).tower.macs + 2 * self.targets.macs)
         return self._flops
+
+    def fixed(self) -> dict[str, nn.Module]:
+        return {"teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
+
+    def row_outputs(self) -> list[nn.Module]:
+        # neither is called as a whole, and the student's head sees hidden patches alone
+        encoders = [self.model.image, *(cast(Encoder, one) for one in self.fixed().values())]
+        return [encoder.blocks()[-1] for encoder in encoders]
 
     def token_losses(self, predicted: Tensor, target: Tensor) -> Tensor:
         """The loss of each hidden patch, [M] fp32; both [M, dim]."""

@@ -84,6 +84,14 @@ class Objective(ABC, Generic[Model]):
         """Modules whose outputs [n, D] tell how features fare, by the name of the tower they speak for."""
         return {}
 
+    def fixed(self) -> dict[str, nn.Module]:
+        """Models beside the one that trains, whose outputs the loss is made of, by name."""
+        return {}
+
+    def row_outputs(self) -> list[nn.Module]:
+        """Modules, of `model` and of `fixed`, whose outputs hold a sample a row: where a broken one shows."""
+        return [getattr(self.model, name) for name in ("image", "text") if hasattr(self.model, name)]
+
     def flops(self, text_len: int | None) -> float | None:
         """Floating-point operations of a step for one sample, forward and backward; None where they are not known.
 

@@ -1,7 +1,7 @@
 """A step that went wrong, so that it can be run again and looked into: its file, and what to look at while it runs."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -73,8 +73,8 @@ class Trace:
     """What was seen while a step ran.
 
     forward, backward: the first value that was not finite, None where all were; largest: of each module's output the
-    largest finite magnitude, by name in order of first use; broken_rows: rows of the image and text features that
-    were not finite.
+    largest finite magnitude, by name in order of first use; broken_rows: by module whose outputs hold a sample a row,
+    the rows that were not finite.
     """
 
     weights: str | None = None
@@ -88,14 +88,22 @@ class Trace:
 
 
 @contextmanager
-def traced(model: nn.Module) -> Iterator[Trace]:
+def traced(
+    model: nn.Module, *, fixed: Mapping[str, nn.Module] | None = None, rows: Sequence[nn.Module] | None = None
+) -> Iterator[Trace]:
     """Inside, every forward and backward pass of `model` is looked at; its values stay what they are.
 
-    Modules are named as in `model.named_modules()`; of nested ones the innermost is seen first.
+    Modules are named as in `model.named_modules()`; of nested ones the innermost is seen first. fixed: models beside it
+    by name, such as a teacher, whose forward passes are looked at too. rows: modules whose outputs hold a sample a row,
+    in the order of the batch; the image and the text tower where None.
     """
     trace = Trace()
     trace.weights = next((name for name, value in model.named_parameters() if not _is_finite(value)), None)
-    rows = dict.fromkeys(("image", "text"), 0)
+    others = dict(fixed or {})
+    modules = [(name, module) for name, module in model.named_modules() if name]
+    modules += [(f"{one}.{name}", module) for one, other in others.items() for name, module in other.named_modules()]
+    given_rows = [getattr(model, name, None) for name in ("image", "text")] if rows is None else rows
+    seen = {name: 0 for name, module in modules if any(module is one for one in given_rows)}
     handles = []
 
     def look(name: str) -> Any:
@@ -108,19 +116,18 @@ def traced(model: nn.Module) -> Iterator[Trace]:
                         inputs = _tensors(given)
                         whole = all(_is_finite(one) for one in inputs)
                         trace.forward_input = max((_largest(one) for one in inputs), default=0.0) if whole else None
-                    if name in rows and value.ndim == 2:
-                        bad = (~torch.isfinite(value).all(dim=1)).nonzero().flatten() + rows[name]
+                    if name in seen and value.ndim >= 2:
+                        bad = (~torch.isfinite(value).flatten(1).all(dim=1)).nonzero().flatten() + seen[name]
                         trace.broken_rows.setdefault(name, []).extend(bad.tolist())
-                if name in rows and value.ndim == 2:
-                    rows[name] += len(value)
+                if name in seen and value.ndim >= 2:
+                    seen[name] += len(value)
                 if value.requires_grad:
                     value.register_hook(lambda grad: _see_gradient(trace, f"the output of {name}", grad))
 
         return see
 
-    for name, module in model.named_modules():
-        if name:
-            handles.append(module.register_forward_hook(look(name)))
+    for name, module in modules:
+        handles.append(module.register_forward_hook(look(name)))
     for name, value in model.named_parameters():
         if value.requires_grad:
             handles.append(value.register_hook(lambda grad, name=name: _see_gradient(trace, name, grad)))

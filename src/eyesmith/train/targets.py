@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,26 @@ from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import atomic_path, cache_folder
+from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.registry import EncoderConfig
 from eyesmith.train.masked_config import TargetConfig
 from eyesmith.train.precision import Precision, autocast
 
-_PART_ROWS = 256
+PART_ROWS = 256  # images that a teacher sees at a time
+
+
+def encode_macs(config: EncoderConfig) -> tuple[int, int]:
+    """Multiply-adds of an encoder for one image, every patch projected, and its number of parameters."""
+    cost = encoder_cost(config)
+    with torch.device("meta"):  # the class token, or the mean, is projected in `cost` already
+        width = list(_shortest(config).build().taps.values())[-1].channels
+    return cost.tower.macs + (cost.tokens - 1) * width * config.embed_dim, cost.tower.params
+
+
+def _shortest(config: EncoderConfig) -> EncoderConfig:
+    return replace(config, depth=1) if isinstance(config, Eva02Config) else config
 
 
 class TeacherTargets:
@@ -37,6 +52,19 @@ class TeacherTargets:
         if config.dim and config.dim != self.dim:
             raise ConfigError(f"target.dim: the teacher's tokens are {self.dim} wide, expected {config.dim}")
 
+    @property
+    def teacher(self) -> Encoder:
+        """The frozen model."""
+        return self._teacher
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds of the teacher for one image; None for an encoder whose config is not known."""
+        config = getattr(self._teacher, "config", None)
+        if not isinstance(config, EncoderConfig):
+            return None
+        return encode_macs(replace(config, image_size=tuple(self._teacher.image_size)))[0]
+
     def to(self, device: torch.device) -> "TeacherTargets":
         """Move the teacher."""
         self._teacher.to(device)
@@ -46,7 +74,7 @@ class TeacherTargets:
     def __call__(self, pixels: Tensor, indices: Tensor | None = None) -> Tensor:
         """[b, N, dim] fp32; pixels: uint8 [b, 3, H, W] at the student's size, resampled where the teacher's differs."""
         del indices
-        return torch.cat([self._of(part) for part in pixels.split(_PART_ROWS)]).float()
+        return torch.cat([self._of(part) for part in pixels.split(PART_ROWS)]).float()
 
     def hash(self) -> str:
         """Of the teacher's weights and of how it is asked."""
@@ -70,6 +98,8 @@ class TeacherTargets:
 
 class KeptTargets:
     """Targets computed once, half precision, in a file that is mapped into memory and read as it is needed."""
+
+    macs = 0  # in training
 
     def __init__(self, path: Path, dim: int) -> None:
         self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
@@ -106,7 +136,7 @@ def keep_targets(
             file: np.ndarray | None = None
             for indices, pixels in views():
                 with autocast(precision, device):
-                    found = targets(pixels.to(device)).half().cpu().numpy()
+                    found = _halved(targets(pixels.to(device))).cpu().numpy()
                 if file is None:
                     shape = (num_samples, *found.shape[1:])
                     file = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
@@ -115,3 +145,16 @@ def keep_targets(
             file.flush()
             del file
     return KeptTargets(path, targets.dim)
+
+
+def _halved(features: Tensor) -> Tensor:
+    """In half precision. Raises DataError where a feature is not finite, or too large for it."""
+    half = features.half()
+    if not bool(torch.isfinite(half).all()):
+        if bool(torch.isfinite(features).all()):
+            raise DataError(
+                f"target.cache: a teacher's feature is {float(features.abs().max()):.3g}, half precision ends at "
+                "65504; set target.cache=false"
+            )
+        raise DataError("target.teacher: its features of some image are not finite; is it damaged, or of another task?")
+    return half

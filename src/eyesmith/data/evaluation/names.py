@@ -85,7 +85,7 @@ def _entry(kind: str, name: str, language: str) -> list[str]:
 
 @cache
 def _clip_benchmark(file: str) -> dict[str, Any]:
-    path = _package_file("clip_benchmark", f"datasets/{file}")
+    path = package_file("clip_benchmark", f"datasets/{file}")
     if path is None:
         raise MissingDependencyError(f"class names and templates of this set come with clip-benchmark: {_INSTALL}")
     return json.loads(path.read_text("utf-8"))
@@ -94,7 +94,7 @@ def _clip_benchmark(file: str) -> dict[str, Any]:
 @cache
 def _open_clip() -> dict[str, Any] | None:
     # the file imports nothing, so it is run by itself; importing open_clip would bring torchvision and timm
-    path = _package_file("open_clip", "zero_shot_metadata.py")
+    path = package_file("open_clip", "zero_shot_metadata.py")
     if path is None:
         return None
     content: dict[str, Any] = {}
@@ -102,7 +102,8 @@ def _open_clip() -> dict[str, Any] | None:
     return content
 
 
-def _package_file(package: str, file: str) -> Path | None:
+def package_file(package: str, file: str) -> Path | None:
+    """A file inside an installed package, which is not imported; None where package or file are not there."""
     found = importlib.util.find_spec(package)
     for folder in (found.submodule_search_locations if found is not None else None) or ():
         path = Path(folder) / file
