@@ -13,6 +13,7 @@ from PIL import Image
 from eyesmith.cli.main import VERBS, main
 from eyesmith.hub import save_model
 from eyesmith.models import create
+from eyesmith.models.own import register
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "src").glob("**/*.md"))]
@@ -32,12 +33,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder but for what the pages take for granted: a trained run and a few photos."""
+    """An empty folder but for what the pages take for granted: a trained run, a few photos, the examples."""
     shutil.copytree(run, tmp_path / "runs" / "quickstart")
     for name, colour in (("cat/1", "grey"), ("cat/2", "black"), ("dog/1", "brown")):
         path = tmp_path / "photos" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 50), colour).save(path)
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    for table in ("_BY_NAME", "_BY_HASH"):  # what a page registers ends with it
+        monkeypatch.setattr(register, table, {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
     return tmp_path

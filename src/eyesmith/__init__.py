@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eyesmith.hub.load import load, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
-    from eyesmith.models.encoder import Encoder, check_encoder
+    from eyesmith.models.encoder import Encoder, Tap, check_encoder
+    from eyesmith.models.own.register import register_encoder
     from eyesmith.models.registry import create, create_encoder, list_encoders, list_models, register
 
 __version__ = "0.1.0.dev0"
@@ -18,6 +19,7 @@ __all__ = [
     "Clip",
     "ClipConfig",
     "Encoder",
+    "Tap",
     "check_encoder",
     "create",
     "create_encoder",
@@ -26,12 +28,14 @@ __all__ = [
     "load",
     "load_encoder",
     "register",
+    "register_encoder",
 ]
 
 _HOMES = {
     "Clip": "eyesmith.models.clip",
     "ClipConfig": "eyesmith.models.clip",
     "Encoder": "eyesmith.models.encoder",
+    "Tap": "eyesmith.models.encoder",
     "check_encoder": "eyesmith.models.encoder",
     "create": "eyesmith.models.registry",
     "create_encoder": "eyesmith.models.registry",
@@ -40,6 +44,7 @@ _HOMES = {
     "load": "eyesmith.hub.load",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
+    "register_encoder": "eyesmith.models.own.register",
 }
 
 

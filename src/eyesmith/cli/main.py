@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from eyesmith import __version__
 from eyesmith.cli.dispatch import Verb, dispatch
 from eyesmith.cli.failures import explain
+from eyesmith.errors import ConfigError
 
 ABOUT = f"eyesmith {__version__}: design, train and measure the image encoders of vision-language models."
 
@@ -28,9 +29,27 @@ VERBS = {
     "verify": Verb("eyesmith.cli.verify", "prove that a run folder holds the model that was trained"),
     "data": Verb("eyesmith.cli.data", "make data sets, find what is wrong with one"),
     "curate": Verb("eyesmith.cli.curate", "filter, balance and clean a pool of pairs; write its shards"),
+    "lab": Verb("eyesmith.cli.lab", "compare image encoders over sizes, budgets, data and recipes"),
     "report": Verb("eyesmith.cli.report", "a leaderboard page out of result files, beside the papers' numbers"),
     "bench": Verb("eyesmith.cli.bench", "our speed beside our peers'"),
 }
+
+
+def register_encoders(words: list[str]) -> list[str]:
+    """Register the files of `--encoder FILE` before the verb, which may stand there several times; returns the rest.
+
+    A file is run, which only its user can ask for: it is how a run with an encoder of one's own is opened.
+    """
+    while words and words[0].partition("=")[0] == "--encoder":
+        _, given, file = words.pop(0).partition("=")
+        if not given:
+            if not words:
+                raise ConfigError("--encoder: expected a Python file that defines an encoder after it")
+            file = words.pop(0)
+        from eyesmith.models.own.register import register_encoder  # brings torch, which most wrong commands never need
+
+        register_encoder(file)
+    return words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"eyesmith {__version__}")
             status = 0
         else:
+            words = register_encoders(words)
             status = dispatch(VERBS, words, prog="eyesmith", about=ABOUT)
         sys.stdout.flush()
     except SystemExit as stop:  # the argument parser's: 0 after --help, 2 for a wrong argument

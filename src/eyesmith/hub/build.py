@@ -10,12 +10,12 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.encoder_config import EncoderConfig
 from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
 
-ModelConfig = ClipConfig | ClassifierConfig | ViTaminConfig | Eva02Config | TimmConfig
+ModelConfig = ClipConfig | ClassifierConfig | EncoderConfig
 
 
 def build(

@@ -74,9 +74,10 @@ def _of_encoder(encoder: Encoder) -> dict[str, Any]:
 
 
 def file_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """SHA-256 of the files below `folder/text`, by their path relative to `folder`, with / between the parts."""
+    """SHA-256 of the files below `folder/text` and `folder/encoder`, by their path relative to `folder`, with /."""
     root = Path(folder)
-    files = sorted(path for path in root.glob("text/**/*") if path.is_file() and not path.name.endswith(".part"))
+    found = (path for part in ("encoder", "text") for path in root.glob(f"{part}/**/*"))
+    files = sorted(path for path in found if path.is_file() and not path.name.endswith(".part"))
     return {path.relative_to(root).as_posix(): sha256_file(path) for path in files}
 
 

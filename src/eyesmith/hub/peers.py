@@ -9,6 +9,7 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.recognise import same_shape
+from eyesmith.models.own.config import OwnEncoderConfig
 from eyesmith.models.registry import ENCODERS
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TimmConfig
@@ -33,7 +34,9 @@ def timm_name(config: ViTaminConfig | Eva02Config, *, at_its_size: bool) -> str:
     found = [
         (name, known)
         for name, known in ENCODERS.items()
-        if name not in _OWN_ENCODERS and not isinstance(known, TimmConfig) and _same_trunk(known, config)
+        if name not in _OWN_ENCODERS
+        and not isinstance(known, TimmConfig | OwnEncoderConfig)
+        and _same_trunk(known, config)
     ]
     if not found:
         wide, deep = (config.width, config.depth) if isinstance(config, Eva02Config) else (config.widths, config.depths)
@@ -59,13 +62,13 @@ def _same_trunk(known: ViTaminConfig | Eva02Config, config: ViTaminConfig | Eva0
             return False
         return same_shape(replace(known, embed_dim=config.embed_dim), config)
     sizes = (config.widths, config.depths, config.num_heads, config.has_position)
-    return (known.widths, known.depths, known.num_heads, known.has_position) == sizes
+    return config.has_released_parts and (known.widths, known.depths, known.num_heads, known.has_position) == sizes
 
 
 def open_clip_config(config: ClipConfig, *, is_text_prefixed: bool = True) -> dict[str, Any]:
     """The content of an open_clip_config.json. is_text_prefixed: for weights with `text.` names."""
     image, text = config.image, config.text
-    if isinstance(image, TimmConfig) or not isinstance(text, ClipTextConfig):
+    if isinstance(image, TimmConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
         raise ConfigError(
             f"{config.name}: open_clip has no such towers; it takes a ViTamin or EVA-02 and open_clip's text tower"
         )

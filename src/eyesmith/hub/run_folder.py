@@ -1,7 +1,7 @@
 """The folder of a finished run: everything `load_model` needs, offline, without the packages the model came from.
 
-config.json (what was built and how), text/ (tokenizer files), fingerprint.json, and model.safetensors, which is
-written last: a folder without it holds a run that is not finished.
+config.json (what was built and how), text/ (tokenizer files), encoder/ (the file of a user's own encoder),
+fingerprint.json, and model.safetensors, which is written last: a folder without it holds a run that is not finished.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import save_file
@@ -27,19 +27,18 @@ from eyesmith.hub.weights import own_memory, read_tensors
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.encoder_config import EncoderConfig
+from eyesmith.models.own.config import OwnEncoderConfig
+from eyesmith.models.own.register import encoder_source
 from eyesmith.models.text.config import HuggingFaceTextConfig
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 TEXT_FOLDER = "text"
+ENCODER_FOLDER = "encoder"
 
 
-ENCODERS: dict[str, type[ViTaminConfig] | type[Eva02Config] | type[TimmConfig]] = {
-    kind.__name__: kind for kind in (ViTaminConfig, Eva02Config, TimmConfig)
-}
+ENCODERS: dict[str, type[EncoderConfig]] = {kind.__name__: kind for kind in get_args(EncoderConfig)}
 """Image encoders by the `kind` that config.json gives where a run has no text tower."""
 
 
@@ -63,6 +62,7 @@ def save_model(
         raise ConfigError("save_model: config['model'] is another model than the one to save; leave that key out")
     if isinstance(model, Clip):
         _save_text_assets(root / TEXT_FOLDER, model)
+    save_encoder_file(root, getattr(model, "config", None))
     write_json(root / CONFIG_FILE, content)
     with _biased(model, logit_bias):
         _save_tensors(root, model, described)
@@ -77,6 +77,29 @@ def _save_tensors(root: Path, model: Clip | Encoder, described: dict[str, Any]) 
         part.chmod((root / CONFIG_FILE).stat().st_mode)  # safetensors makes files that only their owner can read
         hashes = {MODEL_FILE: sha256_file(part), **file_hashes(root)}
         write_json(root / FINGERPRINT_FILE, {**fingerprint(model), "files": hashes, "model": model_hash(described)})
+
+
+def save_encoder_file(folder: str | os.PathLike[str], config: object) -> None:
+    """Keep the file that a user's own encoder comes from in its run folder. Nothing to do for other encoders.
+
+    config: of the model. What was registered is kept, whatever became of the file since; it is never run from here
+    unless asked for.
+    """
+    image = _image_config(config)
+    if isinstance(image, OwnEncoderConfig):
+        write_atomic(Path(folder) / ENCODER_FOLDER / image.file, encoder_source(image))
+
+
+def _image_config(config: object) -> object:
+    return config.image if isinstance(config, ClipConfig | ClassifierConfig) else config
+
+
+def _require_encoder_file(root: Path, config: ModelConfig) -> None:
+    """Raise ConfigError when the encoder is one of a user's own, and its file was not registered."""
+    image = _image_config(config)
+    if isinstance(image, OwnEncoderConfig):
+        kept = root / ENCODER_FOLDER / image.file
+        encoder_source(image, at=str(kept) if kept.is_file() else image.file)
 
 
 @contextmanager
@@ -104,7 +127,7 @@ def describe(model: Clip | Encoder) -> dict[str, Any]:
     return describe_encoder(dataclasses.replace(config, image_size=tuple(model.image_size)))
 
 
-def describe_encoder(config: ViTaminConfig | Eva02Config | TimmConfig) -> dict[str, Any]:
+def describe_encoder(config: EncoderConfig) -> dict[str, Any]:
     """The `model` part of config.json of a run that trains an image encoder alone."""
     return {"kind": type(config).__name__, **to_dict(config)}
 
@@ -125,6 +148,12 @@ def load_model(folder: str | os.PathLike[str]) -> Clip | Encoder:
 
 def read_run(folder: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The model's config and its tensors. Raises CheckpointError as load_model does."""
+    model = read_model_config(folder)
+    return model, read_tensors(Path(folder) / MODEL_FILE)
+
+
+def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """The model's config alone; no weights are read. Raises CheckpointError as load_model does."""
     root = Path(folder)
     config = read_config(root)
     try:
@@ -141,7 +170,7 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Ten
         raise CheckpointError(
             f"{root}: the folder {TEXT_FOLDER}/ with the tokenizer is missing; copy the whole run folder"
         )
-    return model, read_tensors(root / MODEL_FILE)
+    return model
 
 
 def build_run(
@@ -156,6 +185,7 @@ def build_run(
     A Hugging Face text tower is rebuilt from the folder, not from where it came. Raises as `hub.build.build` does.
     """
     root = Path(folder)
+    _require_encoder_file(root, model)
     if not isinstance(model, ClipConfig):
         return build(model, tensors, where=str(root / MODEL_FILE), dtype=dtype)
     assets = root / TEXT_FOLDER

@@ -17,6 +17,7 @@ from eyesmith.errors import CheckpointError, EyesmithError
 from eyesmith.files import sha256_file
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, FORMAT, file_hashes, fingerprint, model_hash
 from eyesmith.hub.run_folder import MODEL_FILE, load_model, read_config
+from eyesmith.models.own.register import UnregisteredEncoderError
 
 # largest difference of one element of a unit feature. fp32 kernels of different processors differ by about 1e-6, one
 # level of one resized pixel by about 1e-4; a wrong tensor by far more
@@ -52,6 +53,8 @@ def verify(folder: str | os.PathLike[str]) -> VerifyReport:
         bad.append("config.json: its 'model' part is not the one that was saved")
     try:
         now = fingerprint(load_model(root))
+    except UnregisteredEncoderError:  # which says nothing of the folder
+        raise
     except EyesmithError as error:
         bad.append(f"the model cannot be used: {error}")
         return VerifyReport(False, (*good, *bad))

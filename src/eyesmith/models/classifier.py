@@ -13,9 +13,9 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import evaluating
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.encoder_config import EncoderConfig
+from eyesmith.models.own.config import OwnEncoderConfig
 from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
 
 HEAD_STD = 0.02  # of a new head before it is scaled
 HEAD_SCALE = 0.001  # so that a run starts from equal probabilities
@@ -28,7 +28,7 @@ class ClassifierConfig:
 
     name: str
     """What the model is called in tables and results."""
-    image: ViTaminConfig | Eva02Config | TimmConfig
+    image: EncoderConfig
     """The image encoder, without a projection."""
     classes: tuple[str, ...]
     """Names by label."""
@@ -53,12 +53,10 @@ class ClassifierConfig:
         return Classifier(self)
 
 
-def classifier_config(
-    name: str, image: ViTaminConfig | Eva02Config | TimmConfig, classes: tuple[str, ...]
-) -> ClassifierConfig:
+def classifier_config(name: str, image: EncoderConfig, classes: tuple[str, ...]) -> ClassifierConfig:
     """The config of a classifier on this encoder, with the pixels that the encoder expects."""
     preprocess = PreprocessConfig(image_size=image.image_size)
-    if isinstance(image, TimmConfig):
+    if isinstance(image, TimmConfig | OwnEncoderConfig):
         preprocess = replace(preprocess, mean=image.mean, std=image.std)
     return ClassifierConfig(name=name, image=image, classes=classes, preprocess=preprocess)
 

@@ -15,10 +15,8 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.encoder_config import EncoderConfig
 from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
 
 _ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
 
@@ -29,7 +27,7 @@ class ClipConfig:
 
     name: str
     """What the model is called in tables and results."""
-    image: ViTaminConfig | Eva02Config | TimmConfig
+    image: EncoderConfig
     """The image encoder."""
     text: ClipTextConfig | HuggingFaceTextConfig
     """The text encoder."""

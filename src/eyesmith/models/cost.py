@@ -21,6 +21,7 @@ from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.own.config import OwnEncoderConfig
 from eyesmith.models.registry import EncoderConfig, config, encoder_config, list_encoders, list_models
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.timm.config import TimmConfig
@@ -90,6 +91,10 @@ def encoder_cost(config: EncoderConfig) -> EncoderCost:
     if isinstance(config, TimmConfig):
         tower = _on_meta(config.build)
         cost = _count(tower, pixels)
+    elif isinstance(config, OwnEncoderConfig):  # a user's code may read numbers, which tensors on meta have not
+        with torch.random.fork_rng(devices=[]):
+            tower = config.build().eval()
+        cost = _count(tower, torch.zeros(1, 3, *config.image_size))
     else:
         depth = config.depth if isinstance(config, Eva02Config) else config.depths[-1]
 

@@ -10,13 +10,14 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.encoder_config import EncoderConfig
 from eyesmith.models.eva02.config import EVA02, Eva02Config
+from eyesmith.models.own.register import own_config, own_encoders
 from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm.config import TIMM, TimmConfig
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+from eyesmith.models.timm.config import TIMM
+from eyesmith.models.vitamin.config import VITAMIN
 
-EncoderConfig = ViTaminConfig | Eva02Config | TimmConfig
-_Config = TypeVar("_Config", bound=ClipConfig | ViTaminConfig | Eva02Config | TimmConfig)
+_Config = TypeVar("_Config", bound=ClipConfig | EncoderConfig)
 
 
 def list_models() -> list[str]:
@@ -25,8 +26,8 @@ def list_models() -> list[str]:
 
 
 def list_encoders() -> list[str]:
-    """All names that `create_encoder` knows, sorted."""
-    return sorted(ENCODERS)
+    """All names that `create_encoder` knows, sorted; a registered file's are NAME:SIZE."""
+    return sorted([*ENCODERS, *_own_names()])
 
 
 def config(name: str) -> ClipConfig:
@@ -45,14 +46,19 @@ def config(name: str) -> ClipConfig:
 
 
 def encoder_config(name: str) -> EncoderConfig:
-    """The complete config of a named image encoder. Raises ConfigError for an unknown name, with close ones."""
+    """The complete config of a named image encoder. Raises ConfigError for an unknown name, with close ones.
+
+    NAME:SIZE is an encoder of a file that was registered (register_encoder), at 64 pixels and without projection.
+    """
     name = ALIASES.get(name, name)
     if name in CLIP:
         raise ConfigError(
             f"encoder: {name} is an image-text model; `create({name!r}).image` is its image tower, "
             f"`config({name!r}).image` the config of it"
         )
-    return ENCODERS[_known(name, ENCODERS, "encoder")]
+    if name in (own := _own_names()):
+        return own_config(*own[name])
+    return ENCODERS[_known(name, [*ENCODERS, *own], "encoder")]
 
 
 def create(name: str, **overrides: Any) -> Clip:
@@ -105,6 +111,11 @@ def register(name: str, config: ClipConfig) -> None:
     if name in CLIP or name in ENCODERS or name in ALIASES:
         raise ConfigError(f"model: {name!r} is taken; choose another name")
     CLIP[name] = replace(config, name=name)
+
+
+def _own_names() -> dict[str, tuple[str, str]]:
+    """Name and size of each encoder of a user's files, by NAME:SIZE."""
+    return {f"{name}:{size}": (name, size) for name, file in own_encoders().items() for size in file.sizes}
 
 
 def _known(name: str, table: Iterable[str], what: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from eyesmith.config import closest
+from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.classified import accuracy_rows
@@ -19,10 +20,11 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import Classifier, ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.encoder_config import EncoderConfig
 from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.own.config import OwnEncoderConfig
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
-from eyesmith.models.timm.config import TimmConfig
 from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
 from eyesmith.runs.checks import CurveChecks, Evaluator
@@ -33,8 +35,6 @@ from eyesmith.train.class_batches import ClassBatches
 from eyesmith.train.classify import Classify
 from eyesmith.train.classify_config import ALL_SPLITS, ClassifyConfig
 from eyesmith.train.initial import InitialConfig
-
-EncoderConfig = ViTaminConfig | Eva02Config | TimmConfig
 
 
 def classify_from(config: ClassifyConfig, source: str | os.PathLike[str]) -> ClassifyConfig:
@@ -87,16 +87,18 @@ def _for_classes(found: EncoderConfig, wanted: EncoderConfig) -> EncoderConfig:
     size = tuple(max(pair) for pair in zip(found.image_size, wanted.image_size, strict=True))
     if stride:
         size = tuple(-(-side // stride) * stride for side in size)
-    else:  # timm's networks may know one size only
+    else:  # timm's networks may know one size only, and a user's own
         size = found.image_size
-    changes: dict[str, Any] = {"embed_dim": 0, "drop_path_prob": wanted.drop_path_prob, "image_size": size}
+    changes: dict[str, Any] = {"embed_dim": 0, "image_size": size}
+    if not isinstance(found, OwnEncoderConfig):  # which has what regularises it among its sizes
+        changes["drop_path_prob"] = getattr(wanted, "drop_path_prob", 0.0)
     if isinstance(found, Eva02Config):
         changes["pooling"] = "mean"
     return replace(found, **changes)
 
 
 def _same_kind(one: EncoderConfig, other: EncoderConfig) -> bool:
-    names = ("width", "depth", "widths", "depths", "model_name")
+    names = ("width", "depth", "widths", "depths", "model_name", "sha256", "size")
     return all(getattr(one, name, None) == getattr(other, name, None) for name in names)
 
 
@@ -213,7 +215,7 @@ class ClassifyRun(Kind):
             stored = read_stored(source)
             load_image(classifier.image, source, note=self._say)
         if isinstance(stored.config, ClassifierConfig):
-            if stored.config.classes == classifier.classes:
+            if classifier.classes in (stored.config.classes, wordnet_ids(stored.config.classes)):
                 head = {name.removeprefix("head."): v for name, v in stored.tensors.items() if name[:5] == "head."}
                 load_tensors(classifier.head, head, where=stored.where)
                 self._say(f"{source}: its head is kept, the classes are the same")

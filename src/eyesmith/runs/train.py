@@ -19,6 +19,7 @@ from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow, append_rows, read_rows
 from eyesmith.files import write_json
 from eyesmith.hub import is_run_folder
+from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.runs.checks import Evaluator
 from eyesmith.runs.follow import followed
 from eyesmith.runs.initial import BEFORE
@@ -236,6 +237,7 @@ class _Work:
 
         def write() -> None:
             if after_step is None:
+                save_encoder_file(self.folder, self.config.model)
                 write_json(self.folder / CONFIG_FILE, self.description())
             else:
                 truncate_after(self.folder, after_step)

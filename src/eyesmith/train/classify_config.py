@@ -6,9 +6,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig
 from eyesmith.models.classifier import HEAD_SCALE
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.encoder_config import EncoderConfig
 from eyesmith.train.config import DataConfig, RunConfig
 
 ALL_SPLITS = "all"
@@ -21,7 +19,7 @@ class ClassifyConfig(RunConfig):
     eval.splits and eval.curve_splits: names of splits, or `all` for every labelled one but that which is trained on.
     """
 
-    model: ViTaminConfig | Eva02Config | TimmConfig
+    model: EncoderConfig
     name: str
     """What the classifier is called in tables and results."""
     num_classes: int = 0

@@ -8,9 +8,8 @@ from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.encoder_config import EncoderConfig
 from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
 from eyesmith.train.health import HealthConfig
 from eyesmith.train.initial import InitialConfig
@@ -226,7 +225,7 @@ class TrackConfig:
 class RunConfig:
     """What every run has, whatever it learns; each objective adds its own fields, and narrows `model`."""
 
-    model: ClipConfig | ViTaminConfig | Eva02Config | TimmConfig
+    model: ClipConfig | EncoderConfig
     data: DataConfig
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     transform: TrainTransformConfig | None = None
