@@ -27,6 +27,7 @@ ROOMS = [
     "eval",
     "report",
     "runs",
+    "lab",
     "cli",
 ]
 # what may be absent, or is slow to import, is imported where it is used

@@ -9,7 +9,7 @@ from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
-from eyesmith.recipes.laptop import debug, pairs, quickstart, quickstart_vit
+from eyesmith.recipes.laptop import debug, lab_joint, lab_ltt, pairs, quickstart, quickstart_vit
 from eyesmith.recipes.vitamin import (
     FINE_TUNES,
     LENGTHS,
@@ -31,6 +31,8 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "quickstart": quickstart,
         "quickstart-vit": quickstart_vit,
         "quickstart-trv": quickstart_trv,
+        "lab-ltt": lab_ltt,
+        "lab-joint": lab_joint,
         "mim-nano": mim_nano,
     },
     "from trained weights, on pairs of your own": {"finetune": finetune},

@@ -50,6 +50,26 @@ def quickstart_vit() -> TrainConfig:
     return replace(run, model=replace(run.model, name=pair.name, image=replace(pair.image, embed_dim=384)))
 
 
+def lab_ltt() -> TrainConfig:
+    """What the lab trains its encoders by: the quick start's protocol at 64 pixels, against a frozen MiniLM."""
+    run = quickstart()
+    side = (64, 64)
+    pair = replace(
+        run.model,
+        image=replace(run.model.image, image_size=side),
+        preprocess=replace(run.model.preprocess, image_size=side),
+    )
+    return replace(run, model=pair, data=replace(run.data, decode_px=96), eval=EvalConfig())
+
+
+def lab_joint() -> TrainConfig:
+    """The same with a small text tower from random weights that trains too."""
+    run = lab_ltt()
+    own = model("ViTamin-Nano")
+    image = replace(run.model.image, embed_dim=own.image.embed_dim)
+    return replace(run, model=replace(run.model, image=image, text=own.text, lock_text=False))
+
+
 def pairs() -> TrainConfig:
     """The quick start's model and settings on pairs of your own: set data.path, and eval.splits to measure."""
     run = quickstart()

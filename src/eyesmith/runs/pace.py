@@ -20,21 +20,21 @@ def epochs_at_equal_time(config: TrainConfig, reference: TrainConfig) -> float:
     both alike, where a time measured once and spent later would favour one of them.
     """
     keep_freed_memory()
-    ours, theirs = _Trial(config), _Trial(reference)
+    ours, theirs = Trial(config), Trial(reference)
     ratios = [theirs.step_s() / ours.step_s() for _ in range(WARM_UP_STEPS + TIMED_STEPS)][WARM_UP_STEPS:]
     steps = reference.epochs * theirs.steps_per_epoch * statistics.median(ratios)
     return round(max(steps / ours.steps_per_epoch, 1.0), 2)
 
 
-class _Trial:
-    """A run that is stepped and thrown away; its schedule does not matter."""
+class Trial:
+    """A run of up to `steps` steps that is stepped and thrown away; its schedule does not matter."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, steps: int = WARM_UP_STEPS + TIMED_STEPS) -> None:
         clip = config.model.build().to(choose_device())
         self._batches = Batches(open_training_source(config.data), config, image_size=config.model.image.image_size)
         bank = TextBank(clip, self._batches.captions()) if config.model.lock_text else None
         self.steps_per_epoch = self._batches.plan.steps_per_epoch
-        self._config = replace(config, epochs=(WARM_UP_STEPS + TIMED_STEPS + 1) / self.steps_per_epoch)
+        self._config = replace(config, epochs=(steps + 1) / self.steps_per_epoch)
         self._objective = Contrastive(clip, self._config, bank=bank)
         self._state = new_state(self._objective, self._config)
 

@@ -1,0 +1,60 @@
+"""What a budget buys: images seen, for a number of images, of operations, or of seconds on this machine."""
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from eyesmith.config import to_dict
+from eyesmith.files import write_json
+from eyesmith.lab.cells import SamplesOf, samples_as_stated
+from eyesmith.lab.plan import LabPlan
+from eyesmith.models.cost import encoder_cost, text_cost
+from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.runs.pace import Trial
+from eyesmith.train.config import TrainConfig
+
+RATES_FILE = "rates.json"  # seconds a step, measured once, so that a plan that goes on buys the same
+WARM_UP_STEPS, TIMED_STEPS = 2, 5
+PASSES = 3  # of a tower that is trained: one forward, two for the gradients of inputs and weights
+
+
+def samples_of(plan: LabPlan, folder: Path, *, threads: int) -> SamplesOf:
+    """The rule of the plan's unit. folder: of the plan, where measured rates are kept; threads: of a cell."""
+    if plan.budget_unit == "tflop":
+        return lambda config, budget: max(round(budget * 1e12 / train_flops(config)), 1)
+    if plan.budget_unit == "seconds":
+        rates = _Rates(folder / RATES_FILE, threads)
+        return lambda config, budget: max(round(budget / rates.step_s(config) * config.batch_size), 1)
+    return samples_as_stated
+
+
+def train_flops(config: TrainConfig) -> float:
+    """Operations of training on one pair, a multiply-add as 2; a text tower that is locked costs nothing a step."""
+    macs = encoder_cost(config.model.image).tower.macs
+    if not config.model.lock_text and isinstance(config.model.text, ClipTextConfig):
+        macs += text_cost(config.model.text).macs
+    return 2.0 * PASSES * macs
+
+
+class _Rates:
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def step_s(self, config: TrainConfig) -> float:
+        """Median seconds of a step with the cell's threads, from the file where it was measured before."""
+        key = json.dumps(to_dict(replace(config, seed=0, epochs=1).model), sort_keys=True)
+        if key not in self._known:
+            before = torch.get_num_threads()
+            torch.set_num_threads(self._threads)
+            try:
+                trial = Trial(config, steps=WARM_UP_STEPS + TIMED_STEPS)
+                times = [trial.step_s() for _ in range(WARM_UP_STEPS + TIMED_STEPS)][WARM_UP_STEPS:]
+            finally:
+                torch.set_num_threads(before)
+            self._known[key] = statistics.median(times)
+            write_json(self._path, self._known)
+        return self._known[key]

@@ -1,0 +1,120 @@
+"""Plans by name: `eyesmith lab run NAME`."""
+
+from collections.abc import Callable
+
+from eyesmith.lab.plan import Group, LabPlan
+
+FAMILIES = ("ViT/16", "ConvNeXt", "CoAtNet", "ViTamin")
+BUDGETS = (5_000.0, 15_000.0, 45_000.0)  # images seen; threefold steps, as the paper's are four- and 2.5-fold
+
+
+def laptop() -> LabPlan:
+    """The paper's benchmark as a proxy: four families at two sizes and three budgets, and their strides."""
+    return LabPlan(
+        name="laptop",
+        title="Four families of image encoders under one protocol",
+        groups=(
+            Group(name="families", question="grid", encoders=FAMILIES, sizes=("pico", "nano"), budgets=BUDGETS),
+            Group(
+                name="patches",
+                question="resolution",
+                encoders=("ViT/16", "ViT/32", "ViT/8"),
+                sizes=("pico",),
+                budgets=BUDGETS[2:],
+            ),
+        ),
+    )
+
+
+def smoke() -> LabPlan:
+    """The same in minutes: every answer is drawn, none is worth anything."""
+    return LabPlan(
+        name="smoke",
+        title="Four families, in minutes",
+        groups=(
+            Group(
+                name="families",
+                question="grid",
+                encoders=FAMILIES,
+                sizes=("pico", "nano"),
+                budgets=(640.0, 1280.0, 2560.0),
+                seeds=(0,),
+            ),
+            Group(
+                name="patches",
+                question="resolution",
+                encoders=("ViT/16", "ViT/32", "ViT/8"),
+                sizes=("pico",),
+                budgets=(2560.0,),
+                seeds=(0,),
+            ),
+        ),
+    )
+
+
+def ltt() -> LabPlan:
+    """Locked-Text Tuning against a text tower that trains too, for ViTamin and a plain ViT."""
+    return LabPlan(
+        name="ltt",
+        title="What a frozen text encoder gives",
+        groups=(
+            Group(
+                name="text",
+                question="ltt",
+                encoders=("ViTamin", "ViT/16"),
+                sizes=("pico",),
+                budgets=BUDGETS[2:],
+                recipes=("lab-joint", "lab-ltt"),
+            ),
+        ),
+    )
+
+
+def stride() -> LabPlan:
+    """Pixels per token, for ViT and for ViTamin."""
+    return LabPlan(
+        name="stride",
+        title="Pixels per token",
+        groups=(
+            Group(
+                name="vit",
+                question="resolution",
+                encoders=("ViT/16", "ViT/32", "ViT/8"),
+                sizes=("pico",),
+                budgets=BUDGETS[2:],
+            ),
+            Group(
+                name="vitamin",
+                question="resolution",
+                encoders=("ViTamin", "ViTamin:stride32", "ViTamin:stride8"),
+                sizes=("pico",),
+                budgets=BUDGETS[2:],
+            ),
+        ),
+    )
+
+
+def blocks() -> LabPlan:
+    """The paper's micro designs: MBConv-LN against BN and SE, GeGLU against an MLP, numbers of MBConv blocks."""
+    return LabPlan(
+        name="blocks",
+        title="ViTamin's blocks, one changed at a time",
+        groups=(
+            Group(
+                name="blocks",
+                question="block",
+                encoders=("ViTamin", "ViTamin:bn-se", "ViTamin:mlp", "ViTamin:depths-1-2", "ViTamin:depths-4-8"),
+                sizes=("pico",),
+                budgets=BUDGETS[2:],
+            ),
+        ),
+    )
+
+
+PLANS: dict[str, Callable[[], LabPlan]] = {
+    "laptop": laptop,
+    "smoke": smoke,
+    "ltt": ltt,
+    "stride": stride,
+    "blocks": blocks,
+}

@@ -1,0 +1,80 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eyesmith.errors import CheckpointError
+from eyesmith.eval.results import ResultRow
+from eyesmith.lab.cells import Cell
+from eyesmith.lab.folder import (
+    cell_folder,
+    held,
+    is_done,
+    read_failure,
+    read_request,
+    read_result,
+    write_failure,
+    write_request,
+    write_result,
+)
+from eyesmith.lab.plan import LabPlan, changed
+
+FACTS = {"parameters": 10, "gmacs": 0.5, "train_s": 1.5, "cpu_s": 2.5, "loss": 0.25}
+ROW = ResultRow(model="m", task="zero_shot", split="all", metric="top1", value=0.5, low=0.2, high=0.8, n=8, chance=0.25)
+
+
+def test_a_result_comes_back_as_part_of_the_plan(tmp_path: Path, cells: list[Cell]) -> None:
+    cell = cells[3]
+    folder = cell_folder(tmp_path, cell.id)
+    write_failure(folder, "earlier")
+    assert not is_done(folder)
+    write_result(folder, FACTS, [ROW])
+    found = read_result(folder, cell)
+    assert is_done(folder)
+    assert read_failure(folder) is None
+    assert (found.encoder, found.level, found.budget, found.samples, found.groups) == ("TrV", 1, 16.0, 16, ("grid",))
+    assert found.value("all") == 0.5
+    with pytest.raises(Exception, match="has no zero_shot/other/top1; it has zero_shot/all/top1"):
+        found.value("other")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", json.dumps({**FACTS, "rows": [{"model": "m"}]})])
+def test_a_broken_result_says_what_to_do(tmp_path: Path, cells: list[Cell], content: str) -> None:
+    folder = cell_folder(tmp_path, cells[0].id)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"result\.json: .* to run it again"):
+        read_result(folder, cells[0])
+
+
+def test_requests_say_whose_weights_are_kept(tmp_path: Path, plan: LabPlan, cells: list[Cell]) -> None:
+    keeps = {}
+    for keep in ("largest", "all", "none"):
+        for cell in (cells[0], cells[2]):
+            folder = tmp_path / keep / cell.id
+            folder.mkdir(parents=True)
+            write_request(folder, cell, changed(plan, keep=keep), [])
+            keeps[keep, cell.level] = read_request(folder)["keeps_weights"]
+    assert keeps == {
+        ("largest", 0): False,
+        ("largest", 1): True,
+        ("all", 0): True,
+        ("all", 1): True,
+        ("none", 0): False,
+        ("none", 1): False,
+    }
+
+
+def test_one_process_alone_holds_a_cell(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom eyesmith.lab.folder import held\n"
+        "with held(pathlib.Path(sys.argv[1])) as ours: print(ours)"
+    )
+    look = [sys.executable, "-c", code, str(tmp_path)]
+    with held(tmp_path) as ours:
+        assert ours
+        assert subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() == "False"
+    with held(tmp_path) as ours:
+        assert ours
