@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ShapeError
 from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.packing import GROUP_MACS, Packing, pack_texts
 from eyesmith.tokenizer import ClipTokenizer
 
 VOCABULARY_FILE = "clip_vocabulary.txt.gz"
@@ -42,14 +43,30 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = Linear(width, width)
 
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        num_texts, length, width = x.shape
-        packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [T, L, 3C]
+    def forward(
+        self, x: Tensor, *, plus: Tensor | None = None, packing: Packing | None = None, kept: Tensor | None = None
+    ) -> Tensor:
+        """x: [T, L, C], or packed rows [R, C] with their packing, of which `kept` come out (None: all). plus: as they.
+
+        Returns x's shape, or [K, C] of K kept rows.
+        """
+        packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # [T, L, 3C] or [R, 3C]
+        if packing is None:
+            return self.out_proj(self._mix(packed), plus=plus)
+        sizes = [count * length for count, length in packing.groups]
+        parts = [
+            self._mix(part.view(count, length, -1)).flatten(0, 1)
+            for part, (count, length) in zip(packed.split(sizes), packing.groups, strict=True)
+        ]
+        mixed = torch.cat(parts)  # [R, C]
+        return self.out_proj(mixed if kept is None else mixed[kept], plus=plus)
+
+    def _mix(self, packed: Tensor) -> Tensor:
+        num_texts, length, width = packed.shape[0], packed.shape[1], packed.shape[2] // 3
         q, k, v = packed.view(num_texts, length, 3, self.heads, width // self.heads).permute(
             2, 0, 3, 1, 4
         )  # 3 x [T, heads, L, C/heads]
-        mixed = attend_causal(q, k, v)
-        return self.out_proj(mixed.transpose(1, 2).reshape(num_texts, length, width), plus=plus)
+        return attend_causal(q, k, v).transpose(1, 2).reshape(num_texts, length, width)
 
 
 class Mlp(nn.Module):
@@ -74,11 +91,14 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, packing: Packing | None = None, kept: Tensor | None = None) -> Tensor:
+        """x: [T, L, C], or packed rows [R, C], of which `kept` come out; see Attention."""
+        y = self.ln_1(x)
+        x = x if kept is None else x[kept]
         if can_fuse(x, self.attn.out_proj.weight):  # sums in the products' epilogues
-            x = self.attn(self.ln_1(x), plus=x)
+            x = self.attn(y, plus=x, packing=packing, kept=kept)
             return self.mlp(self.ln_2(x), plus=x)
-        x = x + self.attn(self.ln_1(x))
+        x = x + self.attn(y, packing=packing, kept=kept)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -89,10 +109,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.resblocks:
-            x = block(x)
-        return x
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """x: [T, L, C] to the same; or packed rows [R, C] to the states of the end tokens, [T, C]."""
+        if packing is None:
+            for block in self.resblocks:
+                x = block(x)
+            return x
+        for block in self.resblocks[:-1]:
+            x = block(x, packing=packing)
+        return self.resblocks[-1](x, packing=packing, kept=packing.ends)
 
 
 class ClipText(nn.Module):
@@ -101,7 +126,8 @@ class ClipText(nn.Module):
     `out_dim` is the projected width, `context_len` the longest text in tokens. A text's vector is the last state at
     its end token, the first occurrence of the row's largest id. What follows that token cannot reach it (the attention
     is causal), so padding needs no mask, and a batch may be cut after its last end token without changing a value.
-    Departs from open_clip 3.3: that cut, and ln_final is computed for the end tokens only.
+    Departs from open_clip 3.3: that cut, or no padding at all (packing.py), and what only end tokens need is computed
+    for them alone: ln_final, packed also the last block but for its keys and values.
     """
 
     def __init__(self, config: ClipTextConfig) -> None:
@@ -156,14 +182,22 @@ class ClipText(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int64 [T, L], L <= context_len. Returns [T, out_dim], un-normalised.
 
-        On a CPU the batch is cut to its longest text first; elsewhere looking at the ids would wait for the device,
-        so pass ids of `tokenize`, which are cut already. Raises ShapeError for another rank or a longer text.
+        On a CPU texts go through without their padding; elsewhere looking at the ids would wait for the device, so
+        pass ids of `tokenize`, which are cut to the longest. Raises ShapeError for another rank or a longer text.
         """
         if ids.ndim != 2 or not 0 < ids.shape[1] <= self.context_len:
             raise ShapeError(f"ids: expected [T, L] with 1 <= L <= {self.context_len}, got {list(ids.shape)}")
         end = ids.argmax(dim=1)  # [T]
         if ids.device.type == "cpu" and ids.shape[0] and not torch.compiler.is_compiling():
-            ids = ids[:, : int(end.max()) + 1]
+            width = self.config.width
+            spare = GROUP_MACS // (3 * 12 * width * width)  # a block's products are 12 C^2 a token and way
+            packing = pack_texts((end + 1).tolist(), spare)
+            longest = packing.groups[0][1]
+            if len(packing.groups) > 1:
+                x = self.token_embedding(ids[packing.texts, packing.places])  # [R, C]
+                x = self.transformer(x + F.embedding(packing.places, self.positional_embedding), packing)  # [T, C]
+                return self.ln_final(x) @ self.text_projection  # [T, D]
+            ids = ids[:, :longest]
         x = self.token_embedding(ids) + self.positional_embedding[: ids.shape[1]]  # [T, L, C]
         x = self.transformer(x)
         x = x[torch.arange(x.shape[0], device=x.device), end]  # [T, C]
