@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from eyesmith.lab.page import write_page
-from eyesmith.lab.page_samples import choose_cells
+from eyesmith.lab.page.samples import choose_cells
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_findings_come_first(page) -> None:
 def test_every_cell_says_how_to_make_it_again(results, page) -> None:
     out = results.folder.parent.name
     for cell in results.cells:
-        assert f"eyesmith lab run synthetic --only {cell.id} --out {out}" in page
+        assert f"eyesmith lab run synthetic/plan.json --only {cell.id} --out {out}" in page
     assert str(results.folder.parent) not in page  # no home is told
 
 

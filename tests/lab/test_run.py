@@ -14,7 +14,7 @@ from eyesmith.hub import load
 from eyesmith.lab import measure, run, work
 from eyesmith.lab.folder import CELLS, read_failure
 from eyesmith.lab.place import Job, Place, PlaceConfig
-from eyesmith.lab.plan import LabPlan, changed
+from eyesmith.lab.plan import LabPlan, changed, read_plan
 from eyesmith.lab.run import Lab, results, run_lab
 
 
@@ -49,20 +49,22 @@ def place(monkeypatch: pytest.MonkeyPatch) -> InThisProcess:
 
 
 def test_a_plan_is_run_once_and_shares_its_cells(plan: LabPlan, tmp_path: Path, place: InThisProcess) -> None:
+    plan = changed(plan, budgets=(8.0,))
     lab = Lab(plan=plan, out=tmp_path)
     first = lab.cells()[0]
     some = run_lab(lab, only=[first.id])
     assert place.ran == [first.id]
     assert [cell.id for cell in some.cells] == [first.id]
-    assert len(some.missing) == 3
+    assert len(some.missing) == 1
     whole = run_lab(lab)
-    assert len(place.ran) == len(set(place.ran)) == 4
-    assert len(whole.cells) == 4
+    assert len(place.ran) == len(set(place.ran)) == 2
+    assert len(whole.cells) == 2
     assert whole.missing == whole.failed == ()
     other = Lab(plan=replace(changed(plan, encoders=("TrV",)), name="other"), out=tmp_path)
-    assert len(run_lab(other).cells) == 2
-    assert len(place.ran) == 4  # all of them had been run
+    assert len(run_lab(other).cells) == 1
+    assert len(place.ran) == 2  # all of them had been run
     assert results(lab).cells == whole.cells
+    assert read_plan(str(lab.folder / "plan.json")) == plan
 
 
 def test_an_unknown_cell_is_refused(plan: LabPlan, tmp_path: Path) -> None:
@@ -85,6 +87,14 @@ def test_failed_cells_are_reported_and_tried_again(
     monkeypatch.setattr(work, "evaluate", real)
     assert len(run_lab(small).cells) == 2
     assert read_failure(tmp_path / CELLS / place.ran[0]) is None
+
+
+def test_an_encoder_of_a_users_own_enters_the_grid(plan: LabPlan, tmp_path: Path, place: InThisProcess) -> None:
+    file = str(Path(__file__).parents[2] / "docs" / "examples" / "patch_mixer.py")
+    own = changed(plan, encoders=("patch_mixer",), budgets=(8.0,))
+    (cell,) = run_lab(Lab(plan=own, out=tmp_path, encoder_files=(file,))).cells
+    assert (cell.family, cell.size, cell.paper) == ("patch_mixer", "pico", "")
+    assert cell.rows
 
 
 def _status(main, folder: Path) -> int:

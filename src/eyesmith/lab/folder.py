@@ -17,6 +17,7 @@ from eyesmith.lab.result import CellResult, Failure
 from eyesmith.train.kinds import run_to_dict
 
 CELLS = "cells"
+PLAN_FILE = "plan.json"  # in OUT/PLAN: the plan as it was run, with all changes; `lab run` takes it
 RUN = "run"  # below a cell's folder: the run folder
 _REQUEST, _RESULT, _ERROR, _LOCK = "cell.json", "result.json", "error.txt", "lock"
 

@@ -94,6 +94,8 @@ class LabResults:
     """Cells of the plan that were not run yet, by id."""
     failed: tuple[Failure, ...] = ()
     measured: tuple[Measured, ...] = ()
+    encoder_files: tuple[str, ...] = ()
+    """Of encoders that are no part of this library."""
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     folder: Path

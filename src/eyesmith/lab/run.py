@@ -7,13 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eyesmith import __version__
 from eyesmith.config import to_dict
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.files import write_json
 from eyesmith.lab.budget import samples_of
 from eyesmith.lab.cells import Cell, cells_of, data_facts, data_of
-from eyesmith.lab.folder import cell_folder, is_done, read_failure, read_result, write_request
+from eyesmith.lab.folder import PLAN_FILE, cell_folder, is_done, read_failure, read_result, write_request
 from eyesmith.lab.grid import GridState, run_grid
 from eyesmith.lab.measure import measured
 from eyesmith.lab.place import PlaceConfig, open_place
@@ -24,8 +23,6 @@ from eyesmith.models.text.config import HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
 from eyesmith.runs.machine import machine_facts
 from eyesmith.runs.progress import progress
-
-PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,7 @@ def run_lab(lab: Lab, *, only: Sequence[str] = (), retry: bool = True, console: 
     cells = lab.cells()
     if unknown := set(only) - {cell.id for cell in cells}:
         raise ConfigError(f"only: {lab.plan.name} has no cell {sorted(unknown)[0]}; `--plan` lists them")
-    write_json(lab.folder / PLAN_FILE, {"eyesmith_version": __version__, **to_dict(lab.plan)})
+    write_json(lab.folder / PLAN_FILE, to_dict(lab.plan))
     todo = [cell for cell in cells if _is_wanted(lab, cell, only, retry)]
     for cell in todo:
         folder = cell_folder(lab.out, cell.id)
@@ -106,6 +103,7 @@ def results(
         missing=tuple(cell_id for cell_id in left if cell_id not in known),
         failed=tuple(failed),
         measured=_measured(lab, cells, console or Console(quiet=True)) if measures else (),
+        encoder_files=lab.encoder_files,
         machine=machine_facts(),
         versions={name: importlib.metadata.version(name) for name in ("eyesmith", "torch", "timm") if _has(name)},
         folder=lab.folder,

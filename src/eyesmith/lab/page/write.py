@@ -19,8 +19,10 @@ from eyesmith.lab.figures import (
     resolution_chart,
     size_chart,
 )
-from eyesmith.lab.page_samples import samples_section
-from eyesmith.lab.page_tables import cells_table, table, tables_of
+from eyesmith.lab.folder import PLAN_FILE
+from eyesmith.lab.page.samples import samples_section
+from eyesmith.lab.page.tables import cells_table, table, tables_of
+from eyesmith.lab.plans import PLANS
 from eyesmith.lab.result import LabResults
 from eyesmith.report.document import document
 from eyesmith.report.markup import Child, Markup, element
@@ -171,9 +173,13 @@ def _notice_box(notices: Sequence[str]) -> Markup | None:
 
 
 def _command(results: LabResults) -> str:
-    """How one cell is run again, with ID for its name."""
-    plan, out = shlex.quote(results.plan.name), shlex.quote(_shown(results.folder.parent))
-    return f"eyesmith lab run {plan} --only ID --out {out}"
+    """How one cell is run again, with ID for its name: by the plan's name, or by what is in its folder."""
+    named = PLANS.get(results.plan.name)
+    plan = results.plan.name
+    if named is None or named() != results.plan:
+        plan = f"{_shown(results.folder)}/{PLAN_FILE}"
+    own = "".join(f" --encoder {shlex.quote(file)}" for file in results.encoder_files)
+    return f"eyesmith lab run {shlex.quote(plan)} --only ID --out {shlex.quote(_shown(results.folder.parent))}{own}"
 
 
 def _shown(folder: Path) -> str:
