@@ -1,5 +1,6 @@
-from dataclasses import replace
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image, ImageDraw
@@ -47,7 +48,18 @@ def cells(plan: LabPlan) -> list[Cell]:
     return cells_of(plan, data_facts(data_of(plan)), samples_as_stated)
 
 
-@pytest.fixture
-def alone(cells: list[Cell]) -> Cell:
-    """One cell, short."""
-    return replace(cells[0])
+@pytest.fixture(scope="session")
+def synthetic() -> ModuleType:
+    """Results of a plan that was never run."""
+    spec = importlib.util.spec_from_file_location("lab_synthetic", Path(__file__).with_name("synthetic.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def results(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory):
+    """All of the synthetic plan's results."""
+    return synthetic.lab_results(tmp_path_factory.mktemp("lab"))

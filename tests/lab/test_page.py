@@ -2,24 +2,12 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from eyesmith.lab.page import write_page
 from eyesmith.lab.page.samples import choose_cells
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory):
-    spec = spec_from_file_location("lab_synthetic", Path(__file__).with_name("synthetic.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.lab_results(tmp_path_factory.mktemp("lab"))
 
 
 @pytest.fixture(scope="module")

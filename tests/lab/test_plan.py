@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from eyesmith.errors import ConfigError
-from eyesmith.lab.plan import Group, LabPlan, changed, read_plan
-from eyesmith.lab.plans import PLANS
+from eyesmith.lab.plan import Group, LabPlan, changed
+from eyesmith.lab.plans import PLANS, read_plan
 
 
 @pytest.mark.parametrize("name", PLANS)

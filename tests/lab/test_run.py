@@ -14,7 +14,8 @@ from eyesmith.hub import load
 from eyesmith.lab import measure, run, work
 from eyesmith.lab.folder import CELLS, read_failure
 from eyesmith.lab.place import Job, Place, PlaceConfig
-from eyesmith.lab.plan import LabPlan, changed, read_plan
+from eyesmith.lab.plan import LabPlan, changed
+from eyesmith.lab.plans import read_plan
 from eyesmith.lab.run import Lab, results, run_lab
 
 
@@ -75,17 +76,17 @@ def test_an_unknown_cell_is_refused(plan: LabPlan, tmp_path: Path) -> None:
 def test_failed_cells_are_reported_and_tried_again(
     plan: LabPlan, tmp_path: Path, place: InThisProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = Lab(plan=changed(plan, budgets=(8.0,)), out=tmp_path)
+    small = Lab(plan=changed(plan, budgets=(8.0,), encoders=("TrV",)), out=tmp_path)
     real = work.evaluate
     monkeypatch.setattr(work, "evaluate", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(work, "main", lambda folder, main=work.main: _status(main, folder))
     found = run_lab(small)
-    assert len(found.failed) == 2
+    assert len(found.failed) == 1
     assert "ZeroDivisionError" in found.failed[0].message
     assert run_lab(small, retry=False).failed == found.failed
-    assert len(place.ran) == 2
+    assert len(place.ran) == 1
     monkeypatch.setattr(work, "evaluate", real)
-    assert len(run_lab(small).cells) == 2
+    assert len(run_lab(small).cells) == 1
     assert read_failure(tmp_path / CELLS / place.ran[0]) is None
 
 
@@ -118,8 +119,8 @@ def test_cells_in_processes_of_their_own(plan: LabPlan, tmp_path: Path, monkeypa
 COMMAND = """
 import sys
 from pathlib import Path
-from eyesmith.lab.plan import read_plan
 from eyesmith.lab.place import PlaceConfig
+from eyesmith.lab.plans import read_plan
 from eyesmith.lab.run import Lab, run_lab
 run_lab(Lab(plan=read_plan(sys.argv[1]), out=Path(sys.argv[2]), place=PlaceConfig(workers=2)))
 """

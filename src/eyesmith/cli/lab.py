@@ -14,8 +14,7 @@ from eyesmith.cli.output import AsJson, print_json, print_table
 from eyesmith.cli.overrides import parse_config
 from eyesmith.errors import ConfigError
 from eyesmith.lab.place import PlaceConfig
-from eyesmith.lab.plan import read_plan
-from eyesmith.lab.plans import PLANS
+from eyesmith.lab.plans import PLANS, read_plan
 
 _HERE = "eyesmith.cli.lab"
 _VERBS = {

@@ -1,13 +1,9 @@
 """What the lab compares: groups of cells, each the product of encoders, sizes, budgets, seeds, data and recipes."""
 
-import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from eyesmith.config import closest, from_dict
 from eyesmith.errors import ConfigError
 
 Question = Literal["grid", "data", "size", "resolution", "hybrid", "block", "ltt", "quality"]
@@ -92,28 +88,6 @@ class LabPlan:
     def seeds(self) -> tuple[int, ...]:
         """All seeds, sorted."""
         return tuple(sorted({seed for group in self.groups for seed in group.seeds}))
-
-
-def read_plan(source: str) -> LabPlan:
-    """A plan by its name (lab.plans), or from a TOML or JSON file. Raises ConfigError for what is neither or wrong."""
-    from eyesmith.lab.plans import PLANS
-
-    if source in PLANS:
-        return PLANS[source]()
-    path = Path(source)
-    if path.suffix not in (".toml", ".json"):
-        raise ConfigError(
-            f"plan: there is none called {source!r}{closest(source, PLANS)}; or name a .toml or .json file"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    try:
-        return from_dict(LabPlan, {"name": path.stem, "title": path.stem, **content})
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
 
 
 def changed(plan: LabPlan, **changes: Any) -> LabPlan:

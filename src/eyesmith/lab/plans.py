@@ -1,7 +1,12 @@
-"""Plans by name: `eyesmith lab run NAME`."""
+"""Plans by name or from a file: `eyesmith lab run PLAN`."""
 
+import json
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
+from eyesmith.config import closest, from_dict
+from eyesmith.errors import ConfigError
 from eyesmith.lab.plan import Group, LabPlan
 
 FAMILIES = ("ViT/16", "ConvNeXt", "CoAtNet", "ViTamin")
@@ -118,3 +123,23 @@ PLANS: dict[str, Callable[[], LabPlan]] = {
     "stride": stride,
     "blocks": blocks,
 }
+
+
+def read_plan(source: str) -> LabPlan:
+    """A plan by its name, or from a TOML or JSON file. Raises ConfigError for what is neither or wrong."""
+    if source in PLANS:
+        return PLANS[source]()
+    path = Path(source)
+    if path.suffix not in (".toml", ".json"):
+        raise ConfigError(
+            f"plan: there is none called {source!r}{closest(source, PLANS)}; or name a .toml or .json file"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        return from_dict(LabPlan, {"name": path.stem, "title": path.stem, **content})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
