@@ -3,6 +3,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from eyesmith.models.own import register
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -20,3 +22,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders that a test registers from files end with it."""
+    for table in ("_BY_NAME", "_BY_HASH"):
+        monkeypatch.setattr(register, table, {})

@@ -13,7 +13,6 @@ from PIL import Image
 from eyesmith.cli.main import VERBS, main
 from eyesmith.hub import save_model
 from eyesmith.models import create
-from eyesmith.models.own import register
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "src").glob("**/*.md"))]
@@ -40,8 +39,6 @@ def place(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (60, 50), colour).save(path)
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
-    for table in ("_BY_NAME", "_BY_HASH"):  # what a page registers ends with it
-        monkeypatch.setattr(register, table, {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
     return tmp_path

@@ -8,16 +8,10 @@ import pytest
 from eyesmith.errors import ConfigError
 from eyesmith.lab.check import check_file, require_file
 from eyesmith.lab.encoders import contender
-from eyesmith.models.own import OwnEncoderConfig, register
+from eyesmith.models.own import OwnEncoderConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mixer.py"
 SMALL = re.sub("SIZES = .*", 'SIZES = {"pico": {"width": 16, "depth": 2}}', EXAMPLE.read_text("utf-8"))
-
-
-@pytest.fixture(autouse=True)
-def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in ("_BY_NAME", "_BY_HASH"):
-        monkeypatch.setattr(register, table, {})
 
 
 def changed(folder: Path, *changes: tuple[str, str]) -> Path:

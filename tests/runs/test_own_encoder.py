@@ -21,10 +21,8 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mix
 
 
 @pytest.fixture
-def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path) -> Path:
     """A registered copy of the example with a size for tests."""
-    for table in ("_BY_NAME", "_BY_HASH"):
-        monkeypatch.setattr(register, table, {})
     path = tmp_path / "mixer.py"
     path.write_text(EXAMPLE.read_text("utf-8") + '\nSIZES["tiny"] = {"width": 16, "depth": 2}\n', encoding="utf-8")
     eyesmith.register_encoder(path)

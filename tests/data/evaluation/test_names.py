@@ -74,7 +74,7 @@ def test_a_set_without_its_own_files_takes_the_lists_it_is_told(lists, tmp_path,
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(names, "_package_file", lambda package, file: None)
+    monkeypatch.setattr(names, "package_file", lambda package, file: None)
     names._clip_benchmark.cache_clear()
     with pytest.raises(MissingDependencyError, match="pip install clip-benchmark"):
         class_names("eurosat")

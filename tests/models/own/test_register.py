@@ -23,12 +23,6 @@ EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "patch_mix
 EXAMPLE_PICO_PARAMS = 3 * 256 * 232 + 232 + 2 * 232 + 8 * (4 * 232 + 10 * 232 + 232 * 233)  # patch, norm, 8 mixers
 
 
-@pytest.fixture(autouse=True)
-def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in ("_BY_NAME", "_BY_HASH"):
-        monkeypatch.setattr(register, table, {})
-
-
 def written(folder: Path, content: str, name: str = "mine.py") -> Path:
     path = folder / name
     path.write_text(content, encoding="utf-8")
