@@ -21,6 +21,13 @@ def test_the_laptop_plan_is_the_papers_grid() -> None:
     assert (len(grid.sizes), len(grid.budgets), len(grid.seeds)) == (2, 3, 2)
 
 
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "docs" / "examples").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_the_plans_of_the_docs_are_read(file: Path) -> None:
+    assert read_plan(str(file)).groups
+
+
 def test_a_plan_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(

@@ -79,7 +79,9 @@ def run(argv: list[str], prog: str) -> int:
     lab = _lab(name, options)
     if shows:
         return _show_plan(lab, as_json)
-    with on_interrupt(f"finished cells are kept; the same `{prog} {name}` command goes on"):
+    with on_interrupt(
+        f"finished cells are kept, running ones saved their state; the same `{prog} {name}` command goes on"
+    ):
         found = run_lab(lab, only=options.only, retry=options.retry, console=Console(stderr=True, highlight=False))
     return _show(found, as_json)
 
