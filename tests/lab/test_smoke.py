@@ -10,7 +10,7 @@ from eyesmith.data.scenes import make_scenes
 def test_the_smoke_plan_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """About 5 minutes on 2 cores: 26 cells in processes of their own, every contender measured, the page."""
+    """Under 10 minutes on 2 cores: 26 cells in processes of their own, every contender measured, the page."""
     monkeypatch.chdir(tmp_path)
     make_scenes(Path("scenes"))
     words = ["lab", "run", "smoke", "data=scenes", "recipes=lab-joint", "out=lab"]
