@@ -1,6 +1,5 @@
 """Bytes to a loaded picture: safe for whatever a crawl or a user hands over, and fast for JPEG."""
 
-import io
 import math
 import os
 import stat
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eyesmith.errors import ConfigError, ImageError
+from eyesmith.images.formats import open_header, refuse_unread
 
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
 
@@ -33,9 +33,12 @@ def open_image(
     Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
     conversion, which open_clip inherits, clips it to white instead. An EXIF orientation is not applied, because
     open_clip does not apply it.
-    Raises ImageError: no such file, a folder, empty, no picture, cut short or damaged, no pixels, too many pixels.
+    Only the formats of `eyesmith.images.formats` are read; no picture starts a program.
+    Raises ImageError: no such file, a folder, empty, no picture or one of another format, cut short or damaged, no
+    pixels, too many pixels.
     """
     if isinstance(source, Image.Image):
+        refuse_unread(source, str(where))
         _check_size(source.size, str(where), max_pixels)
         return _eight_bit(_load(source, str(where)))
     data = read_file(source)
@@ -122,14 +125,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{where}: refused before decoding, too many pixels: {error}") from None
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{where}: not an image of a known format ({len(data)} bytes)") from None
-    except Exception as error:  # a damaged header raises whatever its plugin stumbled over
-        raise ImageError(f"{where}: damaged image file: {error}") from error
+    image = open_header(data, where)
     _check_size(image.size, where, max_pixels)
     return image
 
