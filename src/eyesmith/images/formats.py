@@ -10,7 +10,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from eyesmith.errors import ImageError
 
 # What data sets and crawls hold. MPO, the JPEG of stereo cameras and phones, comes with JPEG. Left out although
-# harmless today: TGA, which has no signature, so that any damaged file may pass for one, and what no data set is kept in.
+# harmless today: TGA, which has no signature, so that any damaged file may pass for one; ICO, PSD and others, which no
+# data set is kept in.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
 _LOADED_AS = (*FORMATS, "MPO")
 
