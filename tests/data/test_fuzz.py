@@ -148,7 +148,7 @@ def pictures() -> list[bytes]:
     picture = Image.fromarray(noise)
     sixteen = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
     others = [picture.rotate(90), picture.rotate(180)]
-    several = {"save_all": True, "append_images": others}
+    several: dict[str, object] = {}
     saved = [
         *((picture.convert(mode), "PNG", {}) for mode in ("RGB", "RGBA", "L", "LA", "P", "1")),
         (sixteen, "PNG", {}),
@@ -176,10 +176,12 @@ def pictures() -> list[bytes]:
     ]
     found = [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n{} loop\n", b"P3 2 2 255 " + b"9 " * 12]
     for image, name, options in saved:
+        is_several = options is several
         stream = io.BytesIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            image.copy().save(stream, name, **options)  # Pillow keeps options of a saving at the image
+            more = {"save_all": True, "append_images": [one.copy() for one in others]} if is_several else {}
+            image.copy().save(stream, name, **options, **more)  # copies: Pillow keeps options at an image it saved
         found.append(stream.getvalue())
     return found
 
