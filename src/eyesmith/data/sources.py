@@ -85,7 +85,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from error
     if not isinstance(value, dict):
         raise DataError(f"{file}: expected an object, got {type(value).__name__}")

@@ -129,6 +129,6 @@ def _read_json(path: str) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read: {error}") from error
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error})") from error
     return value if isinstance(value, dict) else {}
