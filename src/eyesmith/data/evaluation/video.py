@@ -135,7 +135,7 @@ def _container(path: Path) -> Iterator["InputContainer"]:
     bounds = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     frames = {"max_pixels": str(MAX_PIXELS)}
     # by an open file and not by its name: FFmpeg takes "concat:a|b.mp4" and the like for an address
-    with path.open("rb") as stream, av.open(stream, container_options=bounds, options=frames) as container:
+    with path.open("rb") as stream, av.open(stream, "r", container_options=bounds, options=frames) as container:
         for video in container.streams.video:
             video.codec_context.options = frames
         yield container
