@@ -21,6 +21,7 @@ from eyesmith.images.decode import decode, image_size, open_image, to_rgb
 
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn")
 MAX_GROWTH_BYTES = 1 << 30
+TIME_LIMIT_S = 10  # of processor time: what else the machine does is of no account
 
 
 def read_tar(content: bytes, folder: Path) -> None:
@@ -75,6 +76,9 @@ def main(folder: Path) -> None:
         kind, length = struct.unpack(">cI", head)
         content = sys.stdin.buffer.read(length)
         wrong = None
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = int(used.ru_utime + used.ru_stime) + 1 + TIME_LIMIT_S
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))  # past it, SIGXCPU ends the process
         try:
             (read_tar if kind == b"t" else read_picture)(content, folder)
         except EyesmithError:

@@ -19,6 +19,7 @@ ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Im
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a picture that is no decompression bomb: 256 MB of RGB
 _SHORTEST_SCALED_PX = 64  # below, decoding in full costs nothing and n/8 of so few pixels is no clean scale
+_BLOCK_PIXELS = 1 << 18
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -151,13 +152,15 @@ def _load(image: Image.Image, where: str) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Greyscale of 16 bits as "L", 257 levels to one, rounded; every other image unchanged."""
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint32)
-    elif image.mode == "I" and image.format in ("PNG", "PPM"):  # their "I" is 0..65535, never 32 bits
-        levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
-    else:
+    # "I" of PNG and PPM is 0..65535, never 32 bits
+    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
         return image
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    levels = np.asarray(image)  # [H, W]
+    scaled = np.empty(levels.shape, np.uint8)
+    rows = max(1, _BLOCK_PIXELS // image.width)
+    for top in range(0, image.height, rows):  # in pieces: the largest picture would take a gigabyte on the way
+        scaled[top : top + rows] = (levels[top : top + rows].clip(0, 65535).astype(np.uint32) + 128) // 257
+    return Image.fromarray(scaled)
 
 
 def _dct_scale(shorter_px: int, at_least_px: int) -> int:
