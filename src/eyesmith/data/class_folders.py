@@ -95,8 +95,9 @@ def _walk(folder: Path) -> tuple[dict[str, int], set[str], list[str]]:
             stem, extension = os.path.splitext(name)
             extension = extension.lower()
             if extension.removeprefix(".") in IMAGE_EXTENSIONS:
-                images[(relative / name).as_posix()] = (Path(place) / name).stat().st_size
-            elif extension == ".txt":
+                file = Path(place) / name  # a link to nothing or to a device is named where it is read
+                images[(relative / name).as_posix()] = file.stat().st_size if file.is_file() else 0
+            elif extension == ".txt" and (Path(place) / name).is_file():
                 texts.add((relative / stem).as_posix())
             elif extension in TABLE_EXTENSIONS:
                 tables.append((relative / name).as_posix())

@@ -169,7 +169,7 @@ def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, i
 
 def _missing_shards(tars: list[Path], counted: Path) -> list[Finding]:
     content = counted.read_text("utf-8", "replace").strip()
-    if not content.isdigit():
+    if not content.isascii() or not content.isdigit() or len(content) > 9:
         return [Finding("missing_shard", "error", "", counted.name, f"expected one whole number, got {content[:40]!r}")]
     if int(content) == len(tars):
         return []
