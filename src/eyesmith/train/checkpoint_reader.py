@@ -1,9 +1,9 @@
 """Reads a state folder of torch.distributed.checkpoint without running what is in it.
 
-The format's list of tensors, `.metadata`, is a pickle, and torch reads it as one: a prepared file would run code. Here a
-pickle gives nothing but inert records of the format's own classes, from which the list is made anew and checked; any
-other class is refused. Values that are no tensors, which torch would unpickle too, are refused as well: no state of ours
-has any. Importing this file imports torch.distributed.checkpoint, which takes a second.
+The format's list of tensors, `.metadata`, is a pickle, and torch reads it as one: a prepared file would run code. Here
+a pickle gives nothing but inert records of the format's own classes, from which the list is made anew and checked; any
+other class is refused. Values that are no tensors, which torch would unpickle too, are refused as well: no state of
+ours has any. Importing this file imports torch.distributed.checkpoint, which takes a second.
 """
 
 import pickle
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader
-from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     Metadata,
