@@ -103,7 +103,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[ResultRow]:
 def _parse(line: bytes, where: str) -> ResultRow:
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}); remove or mend that line") from None
     if not isinstance(entry, dict):
         raise DataError(f"{where}: expected an object with {', '.join(FIELDS)}, got {type(entry).__name__}")

@@ -117,7 +117,7 @@ class _Local(Place):
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(slot % self._num_gpus)
         with (folder / OUTPUT_FILE).open("ab") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "eyesmith.lab.work", str(folder), "--end-with", str(os.getpid())],
+                [sys.executable, "-P", "-m", "eyesmith.lab.work", str(folder), "--end-with", str(os.getpid())],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -35,7 +35,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(line, dict):
             break
