@@ -31,30 +31,31 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mix
 SCRIPT = "<script>alert(1)</script>\x1b]0;owned\x07"
 Eyesmith = Callable[..., tuple[int, str, str]]
 
-# what each verb is given of the folder; {run} is finished, {open} is the same run before its end
+# what each verb is given of the folder; {run} is finished, {open} is the same run before its end. Verbs that open no
+# folder of others show their help
 COMMANDS: dict[str, list[str]] = {
-    "quickstart": ["quickstart --out {run}"],
-    "models": ["models --json"],
-    "train": ["train nano-emoji initial.weights={run} data.path={photos} --out {new}", "train {run}"],
+    "quickstart": ["quickstart --help"],
+    "models": ["models --help"],
+    "train": ["train finetune data.path={photos} batch_size=2 --from {run} --plan", "train {run}"],
     "resume": ["resume {run}", "resume {open}"],
-    "alternate": ["alternate --out {run}"],
+    "alternate": ["alternate --data {photos} --out {run}"],
     "replay": ["replay {open}/replay/step-2", "replay {open}/replay/step-2/replay.json"],
     "average": ["average {new} {run} {run}"],
     "eval": ["eval {run} {photos}", "eval {run} {photos} --out {new}"],
     "compare": ["compare {run} {run}"],
-    "probe": ["probe {run} {photos}"],
+    "probe": ["probe {run} --train {photos}"],
     "classify": ["classify {run} {photos} --names cat dog"],
     "embed": ["embed {run} {photos} --out {new}.npz"],
     "search": ["search {run} {photos} cat"],
-    "convert": ["convert {run} {new} --to open_clip", "convert {run} {new}.safetensors"],
-    "export": ["export {run} {new}"],
+    "convert": ["convert {run} {new}.safetensors --to eyesmith", "convert {run} {new} --to hugging_face"],
+    "export": ["export {run} {new} --to torch_export --part text"],
     "verify": ["verify {run}", "verify {open}"],
     "data": ["data check {run}", "data probe {run}"],
-    "curate": ["curate plan {run}", "curate marks {run} --out {new}"],
+    "curate": ["curate basic --pool {run} --out {new}", "curate marks {run} --out {new}.npz"],
     "lab": [
-        "lab report {plan} out={lab}",
-        "lab run {plan} out={lab} --plan",
-        "lab run {plan} out={lab} --only none",
+        "lab report {plan} out={lab} batch_size=2",
+        "lab run {plan} out={lab} batch_size=2 --plan",
+        "lab run {plan} out={lab} batch_size=2 --only none",
         "lab check {run}/config.json",
     ],
     "report": ["report {run} --out {new}.html"],
@@ -108,7 +109,8 @@ def _prepare(root: Path, config: TrainConfig, mark: Path) -> None:
         )
         line = {"model": SCRIPT, "task": "zero_shot", "split": SCRIPT, "metric": "top1", "value": 0.5, "n": 4}
         (folder / "results.jsonl").write_text(json.dumps({**line, "low": None, "high": None, "chance": None}) + "\n")
-        (folder / "log.jsonl").write_text(json.dumps({"event": "start", "steps": 1, "machine": {SCRIPT: SCRIPT}}) + "\n")
+        log = [{"event": "start", "steps": 1, "machine": {SCRIPT: SCRIPT}}, {"step": 1, "time_s": 1.0}]
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
         for file in ("conftest.py", "sitecustomize.py", "usercustomize.py", "torch.py", "numpy.py", "plan.py"):
             (folder / file).write_text(f"import os\nos.mkdir({str(mark)!r})\n")
         with (folder / "subset.pkl").open("wb") as stream:
@@ -197,6 +199,8 @@ def test_no_verb_runs_what_a_folder_brings(
     monkeypatch.chdir(root / "run")
     imported = set(sys.modules)
     for verb, commands in COMMANDS.items():
+        if verb == "lab" and kind != "own":  # it looks at cells and plans, which are the same
+            continue
         for number, command in enumerate(commands):
             places = {"run": root / "run", "open": root / "open", "photos": photos, "plan": plan}
             places |= {"lab": tmp_path / "lab", "new": tmp_path / f"new-{verb}-{number}"}

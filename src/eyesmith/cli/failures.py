@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from eyesmith.cli.plain import plain
 from eyesmith.errors import EyesmithError, InputError
+from eyesmith.plain import plain
 
 _USERS_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from eyesmith.cli.plain import plain
+from eyesmith.plain import plain
 
 if TYPE_CHECKING:
     from eyesmith.runs.train import RunSummary

@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.output import AsJson, print_json
-from eyesmith.cli.plain import plain
+from eyesmith.plain import plain
 
 ReplayPath = Annotated[
     Positional[Path], tyro.conf.arg(metavar="FILE", help="replay.json, or its folder RUN/replay/step-N.")
