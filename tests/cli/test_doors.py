@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +27,7 @@ from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.train import DataConfig, TrainConfig, run_to_dict
+from eyesmith.train.log import append_line
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mixer.py"
 SCRIPT = "<script>alert(1)</script>\x1b]0;owned\x07"
@@ -232,6 +234,22 @@ def test_a_prepared_state_is_named(tmp_path: Path, mark: Path, eyesmith: Eyesmit
     assert status == 2
     assert "cannot be read" in err
     assert not mark.exists()
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path, run_folder: Path, photos: Path, eyesmith: Eyesmith) -> None:
+    # a line of results in a file that a shell reads would run what the model is called
+    startup = tmp_path / "startup"
+    startup.write_text("mine\n")
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    (run / "results.jsonl").symlink_to(startup)
+    (run / "log.jsonl").symlink_to(startup)
+    status, _, err = eyesmith("eval", run, photos)
+    assert status == 1
+    assert "results.jsonl: is a link to another file" in err
+    with pytest.raises(OSError, match="is a link to another file"):
+        append_line(run, {"event": "resume"})
+    assert startup.read_text() == "mine\n"
 
 
 def test_nested_json_is_a_users_mistake(tmp_path: Path, eyesmith: Eyesmith) -> None:
