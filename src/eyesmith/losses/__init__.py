@@ -1,6 +1,6 @@
 from eyesmith.losses.config import DistillConfig, LossConfig
 from eyesmith.losses.contrastive import contrastive_loss
-from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
 

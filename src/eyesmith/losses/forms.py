@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.losses.mask import Same
+from eyesmith.losses.positives import Same
 from eyesmith.losses.ring import GatherRows, Ring
 
 Form = Literal["auto", "dense", "tiled", "ring"]
@@ -29,7 +29,7 @@ def choose_form(form: Form, num_rows: int, world_size: int, same: Same | Tensor 
     if has_matrix and (form != "dense" or world_size > 1):
         raise ConfigError(
             f"same: a [B, B] matrix goes with form='dense' in one process, not {form!r} on {world_size}; give codes: "
-            "losses.mask.Same(image_codes, text_codes)"
+            "losses.positives.Same(image_codes, text_codes)"
         )
     return form
 

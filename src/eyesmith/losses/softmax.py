@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eyesmith.losses.contrastive import contrastive_loss
 from eyesmith.losses.forms import Form, check_features, choose_form, comparable, gather_batch
-from eyesmith.losses.mask import Same
+from eyesmith.losses.positives import Same
 from eyesmith.losses.ring import Ring, world_size_of
 from eyesmith.losses.tiles import Tiles, accumulate, compute_dtype
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eyesmith.losses.mask import codes_agree
+from eyesmith.losses.positives import codes_agree
 
 TILE_ROWS = 2048
 """Rows of a tile where the caller names none: 32 MiB of logits, the fastest on two cores of 512, 1024, 2048, 4096."""

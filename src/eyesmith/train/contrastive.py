@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.losses.config import LossConfig
 from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
-from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
 from eyesmith.models.clip import Clip
