@@ -40,11 +40,8 @@ class LossConfig:
 
     kind: Literal["softmax", "sigmoid"] = "softmax"
     """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias."""
-    form: Literal["auto", "dense", "tiled", "ring"] = "auto"
-    """How it is computed; all are equal but for rounding. auto: ring between processes; in one, dense for small batches
-    and tiled (flat memory) for others."""
     tile_rows: int = 0
-    """Rows of a tile; 0 takes the measured default."""
+    """Rows of a tile of logits, which all texts of the batch cross; 0 takes the measured default."""
     init_bias: float = -10.0
     """Where the sigmoid loss's bias starts."""
     mask: Literal["same", "none"] = "same"
@@ -54,7 +51,6 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("kind", self.kind, ("softmax", "sigmoid")),
-            ("form", self.form, ("auto", "dense", "tiled", "ring")),
             ("mask", self.mask, ("same", "none")),
         ):
             if value not in known:

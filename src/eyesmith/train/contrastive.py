@@ -150,10 +150,10 @@ def contrast(
     """
     tile_rows = config.tile_rows or None
     if config.kind == "softmax":
-        return softmax_loss(image, text, scale, same, form=config.form, tile_rows=tile_rows)
+        return softmax_loss(image, text, scale, same, tile_rows=tile_rows)
     if bias is None:
         raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
-    return sigmoid_loss(image, text, scale, bias, same, form=config.form, tile_rows=tile_rows)
+    return sigmoid_loss(image, text, scale, bias, same, tile_rows=tile_rows)
 
 
 class Target(NamedTuple):
