@@ -1,4 +1,4 @@
-"""The logits of own images against all texts of the batch, one tile of rows alive at a time, and gradients by them."""
+"""The logits of own images against all texts of the batch, one tile of them alive at a time, and gradients by them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,26 @@ from eyesmith.losses.positives import Same, codes_agree
 
 WHOLE_BELOW = 1024
 """Rows below which one process computes all logits at once; measured on two cores, see docs/losses.md."""
-TILE_LOGITS = 2**23
-"""Logits of a tile where the caller names no rows: 32 MiB, the fastest on two cores of 8, 16, 32 and 64 MiB."""
-MIN_TILE_ROWS = 64
-"""Rows of a tile however many texts there are; its 512 bytes a text are less than a text's feature."""
+TILE_ROWS = 2048
+"""Rows of a tile where the caller names none: 32 MiB of logits, the fastest on two cores of 512, 1024, 2048, 4096."""
 
 
-def tile_rows_of(num_rows: int, num_texts: int, tile_rows: int | None = None) -> int:
-    """Rows of a tile: `tile_rows`, or without them what keeps it to TILE_LOGITS; at most all own rows."""
-    return max(1, min(num_rows, tile_rows or max(MIN_TILE_ROWS, TILE_LOGITS // max(1, num_texts))))
+def tile_shape(num_rows: int, num_texts: int, tile_rows: int | None = None) -> tuple[int, int]:
+    """Rows and columns of a tile: at most tile_rows, and so many texts that there are 2 tile_rows^2 logits.
+
+    A rank of few rows takes the more texts at a time, so the number of tiles follows from b x B alone.
+    """
+    limit = tile_rows or TILE_ROWS
+    height = min(num_rows, limit)
+    return height, min(num_texts, 2 * limit**2 // max(1, height))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """logits [R, B] of the images `rows` with all texts; `spare` is a second buffer of that shape. Both are reused."""
+    """logits [R, C] of images `rows` and texts `columns`; `spare` is a second buffer of that shape. Both are reused."""
 
     rows: slice
+    columns: slice
     logits: Tensor
     spare: Tensor
 
@@ -57,27 +61,28 @@ class AllPairs:
         return logits if self.bias is None else logits + self.bias
 
     def negatives(self) -> Iterator[Tile]:
-        """Tiles of logits, in the order of rows; -inf where a pair is no negative, as own pairs are not.
+        """Tiles of logits, row by row of tiles; -inf where a pair is no negative, as own pairs are not.
 
         The caller may overwrite both buffers of a tile; the next tile does.
         """
-        num_rows, num_texts = len(self.image), len(self.text)
-        height = tile_rows_of(num_rows, num_texts, self.tile_rows)
-        buffers = [
-            torch.empty(height, num_texts, dtype=compute_dtype(self.image), device=self.image.device) for _ in range(2)
-        ]
-        first = self.ranks.own.start
-        for start in range(0, num_rows, height):
-            rows = slice(start, min(start + height, num_rows))
-            logits, spare = (buffer[: rows.stop - start] for buffer in buffers)
-            _product(self.image[rows], self.text, out=logits).mul_(self.scale)
-            if self.bias is not None:
-                logits.add_(self.bias)
-            if self.codes:
-                own = [code[first + start : first + rows.stop] for code in self.codes]
-                logits.masked_fill_(codes_agree(own, self.codes), -torch.inf)
-            logits.diagonal(first + start).fill_(-torch.inf)
-            yield Tile(rows, logits, spare)
+        num_rows, num_texts, first = len(self.image), len(self.text), self.ranks.own.start
+        height, width = tile_shape(num_rows, num_texts, self.tile_rows)
+        dtype, device = compute_dtype(self.image), self.image.device
+        buffers = [torch.empty(height * width, dtype=dtype, device=device) for _ in range(2)]
+        for row in range(0, num_rows, height):
+            rows = slice(row, min(row + height, num_rows))
+            own = [code[first + rows.start : first + rows.stop] for code in self.codes]
+            for column in range(0, num_texts, width):
+                columns = slice(column, min(column + width, num_texts))
+                shape = rows.stop - row, columns.stop - column
+                logits, spare = (buffer[: shape[0] * shape[1]].view(shape) for buffer in buffers)
+                _product(self.image[rows], self.text[columns], out=logits).mul_(self.scale)
+                if self.bias is not None:
+                    logits.add_(self.bias)
+                if own:
+                    logits.masked_fill_(codes_agree(own, [code[columns] for code in self.codes]), -torch.inf)
+                logits.diagonal(first + row - column).fill_(-torch.inf)  # own pairs; empty in most tiles
+                yield Tile(rows, columns, logits, spare)
 
 
 class Gradients:
@@ -92,12 +97,12 @@ class Gradients:
         self._image = torch.zeros_like(pairs.image, dtype=dtype) if wants_image else None
         self._text = torch.zeros_like(pairs.text, dtype=dtype) if wanted[1] else None
 
-    def add(self, rows: slice, weights: Tensor) -> None:
-        """weights: [R, B] of a tile's pairs."""
+    def add(self, tile: Tile, weights: Tensor) -> None:
+        """weights: [R, C] of the tile's pairs."""
         if self._image is not None:
-            _accumulate(self._image[rows], weights, self._pairs.text)
+            _accumulate(self._image[tile.rows], weights, self._pairs.text[tile.columns])
         if self._text is not None:
-            _accumulate(self._text, weights.mT, self._pairs.image[rows])
+            _accumulate(self._text[tile.columns], weights.mT, self._pairs.image[tile.rows])
 
     def finish(self, own_weights: Tensor, factor: Tensor | float) -> list[Tensor | None]:
         """Gradients of (image, text, scale), None for what was not wanted; after all tiles, once.

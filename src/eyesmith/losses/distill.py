@@ -135,9 +135,9 @@ class _TiledDivergence(torch.autograd.Function):
         found = Gradients(student, wanted)
         for ours, theirs in zip(student.negatives(), target.negatives(), strict=True):
             by_row = _divergence(ours.logits, theirs.logits, rows[ours.rows, None], target_rows[ours.rows, None])
-            by_column = _divergence(ours.logits, theirs.logits, columns, target_columns)
+            by_column = _divergence(ours.logits, theirs.logits, columns[ours.columns], target_columns[ours.columns])
             losses.append((by_row[1] + by_column[1]).sum())
-            found.add(ours.rows, by_row[0].add_(by_column[0]))
+            found.add(ours, by_row[0].add_(by_column[0]))
         keep(ctx, found.finish(-own_weights, ranks.world_size / (2 * ranks.num_rows)))
         return ranks.total(torch.stack(losses).sum() / (2 * ranks.num_rows))
 

@@ -1,4 +1,4 @@
-"""Sigmoid loss, every pair a yes-or-no question: all logits at once for few rows, else by tiles of rows."""
+"""Sigmoid loss, every pair a yes-or-no question: all logits at once for few rows, else by tiles."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -91,9 +91,9 @@ class _TiledSigmoid(torch.autograd.Function):
         for tile in pairs.negatives():
             losses.append(_softplus(tile.logits, out=tile.spare).sum())
             if any(wanted):
-                weights = tile.logits.sigmoid_()  # [R, B]
+                weights = tile.logits.sigmoid_()  # [R, C]
                 weight_sums.append(weights.sum())
-                found.add(tile.rows, weights)
+                found.add(tile, weights)
         if any(wanted):
             own_weights, factor = (-own).sigmoid(), ranks.world_size / ranks.num_rows
             bias_grad = (torch.stack(weight_sums).sum() - own_weights.sum()) * factor

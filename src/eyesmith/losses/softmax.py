@@ -1,4 +1,4 @@
-"""Softmax contrastive loss: all logits at once for few rows, else own images against all texts by tiles of rows."""
+"""Softmax contrastive loss: all logits at once for few rows, else own images against all texts by tiles."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -43,10 +43,10 @@ def softmax_loss(
     the global batch; so each rank's own are `world size` times its part. No second derivative.
 
     Fewer than 1,024 rows of one process are computed with all logits at once; others, and any with tile_rows, by tiles
-    of tile_rows x B logits and a buffer of that size, each tile twice. Ranks gather the texts once, each takes its own
+    of 2 tile_rows^2 logits and a buffer of that size, each tile twice. Ranks gather the texts once, each takes its own
     images against them, and what belongs to a text's column is added up over ranks: four exchanges in forward (one more
-    with codes), two in backward, and no wait for the device. group: None is the default group; sizes: rows of each
-    rank, where they differ.
+    with codes) and two in backward, none of which waits for the device. group: None is the default group; sizes: rows
+    of each rank, where they differ.
     Half-precision features are multiplied in their own format on CUDA (summed in fp32), converted to fp32 elsewhere.
 
     Raises ShapeError for shapes that do not agree, ConfigError for tile_rows below 1 or with a matrix.
@@ -110,7 +110,8 @@ class _TiledSoftmax(torch.autograd.Function):
             found = Gradients(pairs, ctx.needs_input_grad)
             for tile in pairs.negatives():
                 torch.sub(tile.logits, row_norms[tile.rows, None], out=tile.spare).exp_()
-                found.add(tile.rows, tile.logits.sub_(column_norms).exp_().add_(tile.spare))  # both probabilities
+                weights = tile.logits.sub_(column_norms[tile.columns]).exp_().add_(tile.spare)  # [R, C] both softmaxes
+                found.add(tile, weights)
             own_weights = row_odds.sigmoid() + column_odds.sigmoid()  # [b] how far the own pair is from certain
             factor = grads[0] * (ranks.world_size / (2 * ranks.num_rows))
             return (*found.finish(own_weights, factor), None, None, None)
@@ -119,24 +120,29 @@ class _TiledSoftmax(torch.autograd.Function):
 def log_sums(pairs: AllPairs) -> tuple[Tensor, Tensor]:
     """Log of the sums over negatives of exp(logit), of the rows and of the columns of own samples, each [b].
 
-    -inf for a sum without terms. A column's sum is kept as (largest logit m, sum of exp(logit - m)), which neither
-    overflows nor loses digits to a large m, while tiles and ranks add to it.
+    -inf for a sum without terms. While tiles and ranks add to it, a sum is kept as (largest logit m, sum of
+    exp(logit - m)), which neither overflows nor loses digits to a large m.
     """
-    lowest = torch.finfo(compute_dtype(pairs.image)).min  # -inf less itself would be nan
-    rows = pairs.image.new_empty(len(pairs.image), dtype=compute_dtype(pairs.image))  # [b]
-    largest = pairs.text.new_full((len(pairs.text),), lowest, dtype=compute_dtype(pairs.image))  # [B]
-    total = torch.zeros_like(largest)
+    dtype = compute_dtype(pairs.image)
+    rows, columns = (torch.zeros(len(side), 2, dtype=dtype, device=side.device) for side in (pairs.image, pairs.text))
+    lowest = torch.finfo(dtype).min  # -inf less itself would be nan
+    for sums in (rows, columns):
+        sums[:, 0].fill_(lowest)
     for tile in pairs.negatives():
-        row_largest = tile.logits.amax(1).clamp_(min=lowest)
-        torch.sub(tile.logits, row_largest[:, None], out=tile.spare).exp_()
-        rows[tile.rows] = row_largest + tile.spare.sum(1).log()
-        tile_largest = tile.logits.amax(0).clamp_(min=lowest)
-        torch.sub(tile.logits, tile_largest, out=tile.spare).exp_()
-        before, largest = largest, torch.maximum(largest, tile_largest)
-        total = total * (before - largest).exp() + tile.spare.sum(0) * (tile_largest - largest).exp()
-    of_all = pairs.ranks.largest(largest)
-    total = pairs.ranks.total(total * (largest - of_all).exp())
-    return rows, (of_all + total.log())[pairs.ranks.own]
+        for sums, part, axis in ((rows, tile.rows, 1), (columns, tile.columns, 0)):
+            largest = tile.logits.amax(axis).clamp_(min=lowest)
+            torch.sub(tile.logits, largest.unsqueeze(axis), out=tile.spare).exp_()
+            sums[part] = _merged(sums[part], torch.stack([largest, tile.spare.sum(axis)], dim=1))
+    largest = pairs.ranks.largest(columns[:, 0])
+    total = pairs.ranks.total(columns[:, 1] * (columns[:, 0] - largest).exp())
+    return rows[:, 0] + rows[:, 1].log(), (largest + total.log())[pairs.ranks.own]
+
+
+def _merged(left: Tensor, right: Tensor) -> Tensor:
+    """Two [n, 2] sums of exponentials as one."""
+    largest = torch.maximum(left[:, 0], right[:, 0])
+    total = left[:, 1] * (left[:, 0] - largest).exp() + right[:, 1] * (right[:, 0] - largest).exp()
+    return torch.stack([largest, total], dim=1)
 
 
 def log1p_exp(value: Tensor) -> Tensor:
