@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.losses.config import LossConfig
 from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
-from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
 from eyesmith.models.clip import Clip
@@ -150,10 +150,10 @@ def contrast(
     """
     tile_rows = config.tile_rows or None
     if config.kind == "softmax":
-        return softmax_loss(image, text, scale, same, form=config.form, tile_rows=tile_rows)
+        return softmax_loss(image, text, scale, same, tile_rows=tile_rows)
     if bias is None:
         raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
-    return sigmoid_loss(image, text, scale, bias, same, form=config.form, tile_rows=tile_rows)
+    return sigmoid_loss(image, text, scale, bias, same, tile_rows=tile_rows)
 
 
 class Target(NamedTuple):

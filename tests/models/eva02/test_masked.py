@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.losses.masked import masked_cosine
+from eyesmith.losses.patch_regression import masked_cosine
 from eyesmith.models.eva02.config import EVA02, Eva02Config
 from eyesmith.models.eva02.masked import MaskedEva02
 

@@ -1,4 +1,4 @@
-"""Which pairs of a batch are no negatives of each other, told by two codes a row instead of a [B, B] matrix."""
+"""Which pairs of a batch are positives too, so no negatives of each other: two codes a row, not a [B, B] matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eyesmith.errors import ShapeError
-from eyesmith.losses.masked import masked_cosine, masked_l1, patch_pixels
+from eyesmith.losses.patch_regression import masked_cosine, masked_l1, patch_pixels
 
 
 def test_cosine_row_by_row() -> None:

@@ -1,4 +1,4 @@
-"""Losses of masked patches, one value each: towards a teacher's features, or towards the pixels."""
+"""How far predicted patches are from what was behind the mask, one value each: a teacher's features, or pixels."""
 
 import torch.nn.functional as F
 from torch import Tensor

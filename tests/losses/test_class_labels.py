@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eyesmith.errors import ShapeError
-from eyesmith.losses.classify import class_losses
+from eyesmith.losses.class_labels import class_losses
 
 
 def _slow(logits: torch.Tensor, target: list[list[float]]) -> list[float]:

@@ -1,10 +1,12 @@
-"""One process of several: `ring_process.py RANK WORLD_SIZE FOLDER` takes the losses of its rows and writes them there.
+"""One process of several: `loss_process.py RANK WORLD_SIZE FOLDER` takes the losses of its rows and writes them there.
 
-A ring of all, and rings of two side by side, meet in one set of processes, because starting one takes seconds.
+A group of all, with uneven rows, and groups of two side by side, with even ones, meet in one set of processes, because
+starting one takes seconds.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,16 +16,15 @@ from torch import nn
 from eyesmith.losses import Same, sigmoid_loss, softmax_loss
 from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
 
-SIZES = {1: (11,), 2: (7, 4), 4: (4, 2, 3, 2)}
-FORMS = ("ring", "tiled", "dense", "auto")
+SIZES = {2: (9, 9), 4: (4, 2, 3, 2)}
 
 
-def cases() -> list[tuple[str, str, bool, torch.dtype]]:
-    """(loss, form, has_same, dtype) of every comparison."""
+def cases() -> list[tuple[str, int | None, bool, torch.dtype]]:
+    """(loss, tile_rows, has_same, dtype) of every comparison."""
     return [
-        (loss, form, has_same, dtype)
+        (loss, tile_rows, has_same, dtype)
         for loss in ("softmax", "sigmoid")
-        for form in FORMS
+        for tile_rows in (2, None)
         for has_same in (False, True)
         for dtype in (torch.float32, torch.float64)
     ]
@@ -34,26 +35,33 @@ def rows_of(rank: int, sizes: tuple[int, ...]) -> slice:
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
+def told(world_size: int) -> tuple[int, ...] | None:
+    """What a loss must be told of the ranks' rows: nothing where they are even."""
+    return SIZES[world_size] if len(set(SIZES[world_size])) > 1 else None
+
+
 def measure(group: dist.ProcessGroup | None, rank: int, world_size: int) -> dict[str, list[torch.Tensor]]:
     """[value, own gradients ...] of every case, of the rows that this rank has."""
     rows = rows_of(rank, SIZES[world_size])
+    where: dict[str, Any] = {"group": group, "sizes": told(world_size)}
     found = {}
-    for loss, form, has_same, dtype in cases():
+    for loss, tile_rows, has_same, dtype in cases():
         values = inputs(sum(SIZES[world_size]))
         leaves = [values["image"][rows], values["text"][rows], values["scale"], values["bias"]]
         leaves = [leaf.to(dtype, copy=True).requires_grad_() for leaf in leaves]
         same = Same(values["labels"][rows], values["texts"][rows]) if has_same else None
         if loss == "softmax":
-            value = softmax_loss(*leaves[:3], same, form=form, tile_rows=2, group=group)
+            value = softmax_loss(*leaves[:3], same, tile_rows=tile_rows, **where)
         else:
-            value = sigmoid_loss(*leaves, same, form=form, tile_rows=2, group=group)
+            value = sigmoid_loss(*leaves, same, tile_rows=tile_rows, **where)
         value.backward()
         grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
-        found[str((loss, form, has_same, dtype))] = [value.detach(), *grads]
-    return found | _distilled(group, rows, sum(SIZES[world_size])) | _frozen_text(group, rows, sum(SIZES[world_size]))
+        found[str((loss, tile_rows, has_same, dtype))] = [value.detach(), *grads]
+    count = sum(SIZES[world_size])
+    return found | _distilled(rows, count, where) | _frozen_text(rows, count, where)
 
 
-def _distilled(group: dist.ProcessGroup | None, rows: slice, count: int) -> dict[str, list[torch.Tensor]]:
+def _distilled(rows: slice, count: int, where: dict[str, Any]) -> dict[str, list[torch.Tensor]]:
     student, teacher = inputs(count), inputs(count, seed=1, width=5)
     found = {}
     for name in ("feature", "logit", "affinity"):
@@ -62,13 +70,13 @@ def _distilled(group: dist.ProcessGroup | None, rows: slice, count: int) -> dict
         image, text, scale = (student[key].clone().requires_grad_() for key in ("image", "text", "scale"))
         pairs = (image[rows], text[rows]), (teacher["image"][rows], teacher["text"][rows])
         if name == "feature":
-            value = feature_distillation(*pairs[0], *pairs[1], group=group)
+            value = feature_distillation(*pairs[0], *pairs[1], **where)
         elif name == "logit":
             value = logit_distillation(
-                *pairs[0], scale, *pairs[1], torch.tensor(9.0), temperature=1.5, tile_rows=2, group=group
+                *pairs[0], scale, *pairs[1], torch.tensor(9.0), temperature=1.5, tile_rows=2, **where
             )
         else:
-            value = affinity_distillation(*pairs[0], *pairs[1], group=group)
+            value = affinity_distillation(*pairs[0], *pairs[1], **where)
         value.backward()
         grads = [image.grad[rows], text.grad[rows]] + ([scale.grad] if name == "logit" else [])
         found[name] = [value.detach(), *grads]
@@ -76,10 +84,10 @@ def _distilled(group: dist.ProcessGroup | None, rows: slice, count: int) -> dict
     return found
 
 
-def _frozen_text(group: dist.ProcessGroup | None, rows: slice, count: int) -> dict[str, list[torch.Tensor]]:
+def _frozen_text(rows: slice, count: int, where: dict[str, Any]) -> dict[str, list[torch.Tensor]]:
     values = inputs(count)
     image, scale = (values[name].clone().requires_grad_() for name in ("image", "scale"))
-    value = softmax_loss(image[rows], values["text"][rows], scale, form="ring", tile_rows=2, group=group)
+    value = softmax_loss(image[rows], values["text"][rows], scale, tile_rows=2, **where)
     value.backward()
     return {"frozen text": [value.detach(), image.grad[rows], scale.grad]}
 
@@ -93,7 +101,8 @@ def trained_weights(rank: int, world_size: int) -> list[torch.Tensor]:
     for step in range(3):
         values = inputs(sum(SIZES[world_size]), seed=step)
         rows = rows_of(rank, SIZES[world_size])
-        softmax_loss(*towers(values["image"][rows], values["text"][rows]), tile_rows=2).backward()
+        pair = values["image"][rows], values["text"][rows]
+        softmax_loss(*towers(*pair), tile_rows=2, sizes=told(world_size)).backward()
         for parameter in towers.parameters():
             assert parameter.grad is not None
             dist.all_reduce(parameter.grad)
