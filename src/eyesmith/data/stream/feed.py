@@ -10,7 +10,7 @@ import numpy as np
 
 from eyesmith.data.stream.fetch import ShardCache
 from eyesmith.data.stream.index import ShardIndex, shard_index
-from eyesmith.data.stream.order import StreamPlan, Window
+from eyesmith.data.stream.order import StreamPlan, Window, join
 from eyesmith.data.stream.read import NUM_STAND_INS, Chunk
 from eyesmith.errors import ConfigError, DataError
 
@@ -50,8 +50,9 @@ class Feed:
 
     def step(self, step: int) -> StepFeed:
         """The chunks of a step. Raises DataError when a shard cannot be had or the cache is too small."""
-        windows = [window for lane in self._lanes() for window in self._plan.windows(step, lane)]
-        done_with = self._use(windows)
+        parts = [(lane, first, last) for lane in self._lanes() for first, last in self._pieces(lane)]
+        windows = [window for part in parts for window in self._plan.windows(step, *part)]
+        done_with = self._use(list(dict.fromkeys(windows)))
         chunks = [chunk for lane in self._lanes() for chunk in self._lane(step, lane)]
         return StepFeed(step, chunks, done_with)
 
@@ -81,7 +82,6 @@ class Feed:
         """Hold the shards of the windows in use, and name those that are no longer needed."""
         if windows == self._windows:
             return []
-        # a sample that stands in for a broken one lies in the same lane's batch, so in the same windows
         wanted = {int(number): None for window in windows for number in self._plan.shards(window)}
         coming = [
             int(number)
@@ -120,15 +120,28 @@ class Feed:
             self._fetcher = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
         return self._fetcher
 
+    def _own(self, lane: int) -> tuple[int, int]:
+        """The first and the end of this process's rows in a lane's batch."""
+        start = lane * self._plan.lane_batch
+        return max(self._first_row - start, 0), min(self._first_row + self.local_batch - start, self._plan.lane_batch)
+
+    def _pieces(self, lane: int) -> list[tuple[int, int]]:
+        """First and end of what is read of a lane's batch: own rows and those that may stand in for the last of them.
+
+        Past the end of the lane's batch its first rows stand in.
+        """
+        (first, last), size = self._own(lane), self._plan.lane_batch
+        over = min(last + NUM_STAND_INS - size, first)
+        return [(first, min(last + NUM_STAND_INS, size)), *([(0, over)] if over > 0 else [])]
+
     def _lane(self, step: int, lane: int) -> list[Chunk]:
-        rows = self._plan.lane(step, lane)
-        size, start = self._plan.lane_batch, lane * self._plan.lane_batch
-        first = max(self._first_row - start, 0)
-        last = min(self._first_row + self.local_batch - start, size)
+        (first, last), size = self._own(lane), self._plan.lane_batch
+        rows = join([self._plan.rows(step, lane, *piece) for piece in self._pieces(lane)])
         chunks = []
         for begin in range(first, last, self._chunk_rows):
             end = min(begin + self._chunk_rows, last)
-            part = rows.take(np.arange(begin, end + NUM_STAND_INS) % size)
+            places = np.arange(begin, end + NUM_STAND_INS) % size
+            part = rows.take((places - first) % size)  # rows begins with row `first` and wraps where the batch does
             chunks.append(self._chunk(end - begin, part.shard.tolist(), part.sample.tolist(), part.epoch))
         return chunks
 
