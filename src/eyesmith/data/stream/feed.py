@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eyesmith.data.stream.fetch import ShardCache
-from eyesmith.data.stream.index import ShardIndex, shard_index
+from eyesmith.data.stream.index import ShardIndex, prepare_index, shard_index
 from eyesmith.data.stream.order import StreamPlan, Window, join
 from eyesmith.data.stream.read import NUM_STAND_INS, Chunk
 from eyesmith.errors import ConfigError, DataError
@@ -97,15 +97,12 @@ class Feed:
                 f"{self._cache.limit_bytes / 2**30:.1f}; raise cache_gib or lower window"
             )
         new = [number for number in wanted if number not in self._held]
-        paths = list(self._pool().map(self._cache.hold, [self._shards[number] for number in new]))
-        for number, path in zip(new, paths, strict=True):
-            self._held[number] = (path, shard_index(path))
+        self._held.update(zip(new, self._pool().map(self._hold, new), strict=True))
         for number in coming:
             room -= self._cache.size(self._shards[number])
             if room < 0:
                 break
-            if self._cache.size(self._shards[number]):
-                self._pool().submit(self._cache.fetch, self._shards[number])
+            self._pool().submit(self._prepare, number)
         self._windows = windows
         left = [number for number in self._held if number not in wanted]
         for number in left:
@@ -114,6 +111,18 @@ class Feed:
         with self._lock:
             self._leaving.update(done_with)
         return done_with
+
+    def _hold(self, number: int) -> tuple[str, ShardIndex]:
+        path = self._cache.hold(self._shards[number])
+        return path, shard_index(path)
+
+    def _prepare(self, number: int) -> None:
+        """Fetch and index what a later step will hold."""
+        path = self._cache.hold(self._shards[number])
+        try:
+            prepare_index(path)
+        finally:
+            self._cache.release(self._shards[number])
 
     def _pool(self) -> ThreadPoolExecutor:
         if self._fetcher is None:
@@ -164,9 +173,3 @@ class Feed:
             epochs=epochs,
             places=places,
         )
-
-
-def index_faults(shard: str, index: ShardIndex) -> "Counter[tuple[str, str]]":
-    """What an index left out, by kind and the shard's file name."""
-    name = shard.rpartition("/")[2]
-    return Counter({(kind, name): count for kind, count in index.broken.items()})
