@@ -43,8 +43,8 @@ class RemoteFacts:
 
 
 def default_lanes(paths: Sequence[str], *, num_machines: int, batch_size: int) -> int:
-    """Lanes of a batch so that each machine fetches its own shards: 1 where all shards are local."""
-    return math.gcd(num_machines, batch_size) if any(map(is_remote, paths)) else 1
+    """Lanes of a batch so that each machine fetches its own shards; 0, which leaves it at one, if all are local."""
+    return math.gcd(num_machines, batch_size) if any(map(is_remote, paths)) else 0
 
 
 def is_remote(path: str) -> bool:
