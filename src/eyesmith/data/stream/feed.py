@@ -50,9 +50,7 @@ class Feed:
 
     def step(self, step: int) -> StepFeed:
         """The chunks of a step. Raises DataError when a shard cannot be had or the cache is too small."""
-        parts = [(lane, first, last) for lane in self._lanes() for first, last in self._pieces(lane)]
-        windows = [window for part in parts for window in self._plan.windows(step, *part)]
-        done_with = self._use(list(dict.fromkeys(windows)))
+        done_with = self._use(self._windows_of(step), step)
         chunks = [chunk for lane in self._lanes() for chunk in self._lane(step, lane)]
         return StepFeed(step, chunks, done_with)
 
@@ -78,15 +76,29 @@ class Feed:
         size = self._plan.lane_batch
         return range(self._first_row // size, (self._first_row + self.local_batch - 1) // size + 1)
 
-    def _use(self, windows: list[Window]) -> list[str]:
+    def _windows_of(self, step: int) -> list[Window]:
+        parts = [(lane, first, last) for lane in self._lanes() for first, last in self._pieces(lane)]
+        return list(dict.fromkeys(window for part in parts for window in self._plan.windows(step, *part)))
+
+    def _coming(self, step: int, windows: list[Window]) -> list[Window]:
+        """Those read next: of the next step if it reads others, else those that follow, perhaps a pass later."""
+        coming = self._windows_of(step + 1)
+        if coming != windows:
+            return coming
+        following = [window._replace(number=window.number + 1) for window in windows]
+        return [
+            new if len(self._plan.shards(new)) else new._replace(epoch=new.epoch + 1, number=0) for new in following
+        ]
+
+    def _use(self, windows: list[Window], step: int) -> list[str]:
         """Hold the shards of the windows in use, and name those that are no longer needed."""
         if windows == self._windows:
             return []
         wanted = {int(number): None for window in windows for number in self._plan.shards(window)}
         coming = [
             int(number)
-            for window in windows
-            for number in self._plan.shards(window._replace(number=window.number + 1))
+            for window in self._coming(step, windows)
+            for number in self._plan.shards(window)
             if int(number) not in wanted
         ]
         room = self._cache.limit_bytes - sum(self._cache.size(self._shards[number]) for number in wanted)

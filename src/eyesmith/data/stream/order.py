@@ -15,6 +15,7 @@ from eyesmith.errors import ConfigError, DataError
 
 DEFAULT_WINDOW = 1 << 17  # samples shuffled together; open_clip's sample buffer holds 5,000
 _BLOCK = 1 << 13  # rows in which a weighted source has its share, rounded to whole rows
+_Run = tuple[np.ndarray, int, int, int, int]  # places among the rows asked for, group, pass, first row of it, end
 _SHARDS, _WINDOW, _MIXTURE = 1, 2, 3  # which order a stream of random words is for; 0 is data/order.py's
 
 
@@ -72,7 +73,7 @@ class GroupOrder:
         self._windows: Recent[Window, Shuffle] = Recent()
 
     def next_round(self) -> None:
-        """Let go of what neither this round nor the one before it asked for; a round is a step."""
+        """Let go of what neither this round nor the one before it asked for; a round is a step's rows."""
         self._passes.next_round()
         self._windows.next_round()
 
@@ -187,7 +188,8 @@ class StreamPlan:
                 f"in {lanes} lane(s); lower the batch size"
             )
         self._mixture = _Mixture(weights, seed) if len(groups) > 1 else None
-        self._step = -1  # the one asked for last
+        self._mixed: Recent[tuple[int, int, int], list[_Run]] = Recent()
+        self._step = -1  # the one whose rows were asked for last
 
     def epoch(self, step: int) -> int:
         """Epoch that a global step belongs to, counted from 0; of weighted sources, batches the size of one."""
@@ -217,6 +219,11 @@ class StreamPlan:
 
     def rows(self, step: int, lane: int, first: int, last: int) -> Rows:
         """Rows first .. last - 1 of one lane's batch in a global step, 0 <= first < last <= lane_batch."""
+        if step != self._step:
+            self._step = step
+            for kept in (*self._groups, self._mixture, self._mixed):
+                if kept is not None:
+                    kept.next_round()
         parts = [
             (places, group, self._groups[group].rows(lane, epoch, start, stop))
             for places, group, epoch, start, stop in self._runs(step, lane, first, last)
@@ -237,23 +244,24 @@ class StreamPlan:
         """Numbers, over all groups, of the shards that a window reads; empty past the end of its lane."""
         return self._groups[window.group].shards(window) + self._first_shard[window.group]
 
-    def _runs(self, step: int, lane: int, first: int, last: int) -> list[tuple[np.ndarray, int, int, int, int]]:
-        """Rows of a lane's batch as consecutive rows of passes: places among them, group, pass, first, end."""
-        if step != self._step:
-            self._step = step
-            for kept in (*self._groups, self._mixture):
-                if kept is not None:
-                    kept.next_round()
+    def _runs(self, step: int, lane: int, first: int, last: int) -> list[_Run]:
+        """Rows of a lane's batch as consecutive rows of passes."""
         at = self.position(step)
+        start, stop = at.row + first, at.row + last
         if self._mixture is None:
-            return [(np.arange(last - first), 0, at.epoch, at.row + first, at.row + last)]
+            return [(np.arange(last - first), 0, at.epoch, start, stop)]
+        return self._mixed.get((lane, start, stop), lambda: self._mix(lane, start, stop))
+
+    def _mix(self, lane: int, first: int, last: int) -> list[_Run]:
+        """The same of rows counted from the lane's first, where sources are weighted."""
+        assert self._mixture is not None
         runs = []
-        drawn = self._mixture.groups(lane, at.row + first, at.row + last)
+        drawn = self._mixture.groups(lane, first, last)
         for number, group in enumerate(self._groups):
             places = np.flatnonzero(drawn == number)
             if not len(places):
                 continue
-            start = self._mixture.given_out(lane, at.row + first, number)
+            start = self._mixture.given_out(lane, first, number)
             stop = start + len(places)
             while start < stop:
                 epoch, row = divmod(start, group.lane_len)
@@ -279,7 +287,7 @@ class _Mixture:
         self._blocks: Recent[tuple[int, int], Shuffle] = Recent()
 
     def next_round(self) -> None:
-        """Let go of what neither this round nor the one before it asked for; a round is a step."""
+        """Let go of what neither this round nor the one before it asked for; a round is a step's rows."""
         self._blocks.next_round()
 
     def groups(self, lane: int, start: int, stop: int) -> np.ndarray:

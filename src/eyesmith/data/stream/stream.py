@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -196,8 +197,8 @@ class ShardStream:
             "step": at.step,
             "epoch": at.epoch,
             "row": at.row,
-            "shards": self._digest(),
-            "content": self._content(),
+            "shards": self._digest,
+            "content": self._content,
             **self._plan_settings,
             "seen": self._seen,
             "broken_rows": self._num_broken_rows,
@@ -220,12 +221,12 @@ class ShardStream:
                 raise ConfigError(
                     f"{name}: the run was started with {stored}, now it is {value}; the order would differ"
                 )
-        if state["shards"] != self._digest():
+        if state["shards"] != self._digest:
             raise DataError(
                 "the shards are not those the run was started with (their names, order or numbers of samples differ); "
                 "give the same shards, or start a new run from the weights"
             )
-        content = self._content()
+        content = self._content
         if state.get("content", content)[0] == content[0] and state.get("content", content) != content:
             raise DataError(
                 "the shards have the names and numbers of samples of those the run was started with, but other "
@@ -299,11 +300,13 @@ class ShardStream:
             if finding not in self.skipped:
                 self.skipped.append(finding)
 
+    @cached_property
     def _digest(self) -> str:
         """Of the shards' names and numbers of samples: what the order depends on."""
         names = [[shard.rpartition("/")[2] for shard in self.shards], self._sizes]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
+    @cached_property
     def _content(self) -> list[str]:
         """The kinds of the shards' marks, and a digest of the marks and sizes."""
         facts = [one for source in self.sources for one in source.shards]
