@@ -257,12 +257,10 @@ class StreamPlan:
         assert self._mixture is not None
         runs = []
         drawn = self._mixture.groups(lane, first, last)
+        given_out = self._mixture.given_out(lane, first).tolist()
         for number, group in enumerate(self._groups):
             places = np.flatnonzero(drawn == number)
-            if not len(places):
-                continue
-            start = self._mixture.given_out(lane, first, number)
-            stop = start + len(places)
+            start, stop = given_out[number], given_out[number] + len(places)
             while start < stop:
                 epoch, row = divmod(start, group.lane_len)
                 size = min(stop - start, group.lane_len - row)
@@ -283,7 +281,8 @@ class _Mixture:
         quota[np.argmax(quota)] += _BLOCK - int(quota.sum())
         if quota.min() < 1:
             raise ConfigError(f"weights: too many sources for blocks of {_BLOCK} rows: {len(quota)}")
-        self._ends, self._seed = np.cumsum(quota), seed  # of each group's numbers in a block, before they are shuffled
+        self._quota, self._seed = quota, seed
+        self._ends = np.cumsum(quota)  # of each group's numbers in a block, before they are shuffled
         self._blocks: Recent[tuple[int, int], Shuffle] = Recent()
 
     def next_round(self) -> None:
@@ -300,11 +299,10 @@ class _Mixture:
             start += size
         return np.searchsorted(self._ends, np.concatenate(parts), side="right")
 
-    def given_out(self, lane: int, row: int, group: int) -> int:
-        """How many of the lane's rows before `row` come from a group."""
+    def given_out(self, lane: int, row: int) -> np.ndarray:
+        """How many of the lane's rows before `row` come from each group: int64 [groups]."""
         block, place = divmod(row, _BLOCK)
-        first, last = int(self._ends[group - 1]) if group else 0, int(self._ends[group])
-        return block * (last - first) + self._block(lane, block).num_before(place, first, last)
+        return block * self._quota + self._block(lane, block).counts_before(place, self._ends - self._quota)
 
     def _block(self, lane: int, block: int) -> Shuffle:
         return self._blocks.get(

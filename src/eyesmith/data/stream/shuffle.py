@@ -48,12 +48,16 @@ class Shuffle:
                 return near[np.argsort(words[near], kind="stable")[start - num_below : stop - num_below]]
             reach *= 2
 
-    def num_before(self, place: int, first: int, last: int) -> int:
-        """How many of the numbers first .. last - 1 stand before `place`, 0 <= place < size."""
+    def counts_before(self, place: int, firsts: np.ndarray) -> np.ndarray:
+        """How many numbers of each run stand before `place`, 0 <= place < size: int64 [runs].
+
+        firsts: the first number of each run, rising from 0; a run ends where the next begins.
+        """
         number = int(self.part(place, place + 1)[0])
         words, word = self._words, self._words[number]
-        equal = int(np.count_nonzero(words[first : max(min(last, number), first)] == word))
-        return int(np.count_nonzero(words[first:last] < word)) + equal
+        is_before = words < word
+        is_before[:number] |= words[:number] == word
+        return np.add.reduceat(is_before, firsts, dtype=np.int64)
 
 
 class Recent(Generic[Key, Value]):
