@@ -176,11 +176,18 @@ def _copy(shard: str, part: Path, size: int) -> None:
 
 
 @contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Keep other processes out of this block, by a lock on a file; its folder is made."""
+def locked(file: Path, *, is_needed: bool = True) -> Iterator[None]:
+    """Keep other processes out of this block, by a lock on a file; its folder is made.
+
+    is_needed: raise OSError where the file system has no locks, as some network ones, rather than go on without.
+    """
     descriptor = _open_lock(file)
     try:
-        _lock(descriptor)
+        try:
+            _lock(descriptor)
+        except OSError:
+            if is_needed:
+                raise
         yield
     finally:
         os.close(descriptor)

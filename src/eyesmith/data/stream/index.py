@@ -60,7 +60,8 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
         return _load(kept)
     except _NOT_KEPT:
         pass
-    with locked(kept.with_name(f"{kept.name[:2]}.lock")):  # processes of a machine come to a shard at the same time
+    # processes of a machine come to a shard at the same time: one reads it, if it can, and the others wait
+    with locked(kept.with_name(f"{kept.name[:2]}.lock"), is_needed=False):
         try:
             return _load(kept)
         except _NOT_KEPT:
