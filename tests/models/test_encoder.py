@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
-from eyesmith.models.encoder import ConformanceError, Encoder, Tap, check_encoder
+from eyesmith.models.conformance import ConformanceError, check_encoder
+from eyesmith.models.encoder import Encoder, Tap
 
 
 class Toy(Encoder):

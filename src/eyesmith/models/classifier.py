@@ -13,9 +13,9 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import evaluating
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.own.config import OwnEncoderConfig
-from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.own import OwnEncoderConfig
 
 HEAD_STD = 0.02  # of a new head before it is scaled
 HEAD_SCALE = 0.001  # so that a run starts from equal probabilities

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 
 _ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import ShapeError
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
-from eyesmith.models.vitamin.model import ViTamin
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.vitamin.model import VITAMIN, ViTamin, ViTaminConfig
 
 TINY = ViTaminConfig(image_size=(48, 32), widths=(8, 16, 24), depths=(2, 4, 3), num_heads=2, embed_dim=20)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.hub.peers import timm_name
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.vitamin.ablations import MBConvBnSe, Mlp
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.vitamin.blocks import MBConvBnSe, Mlp
+from eyesmith.models.vitamin.model import VITAMIN, ViTaminConfig
 from eyesmith.models.vitamin.weights import from_timm, to_timm
 
 BASE = ViTaminConfig(image_size=(64, 64), widths=(8, 16, 24), depths=(1, 2, 2), num_heads=2, embed_dim=12)
@@ -42,7 +42,7 @@ _OURS_TO_TIMM = {
 def test_mbconv_bn_se_equals_timms_on_the_same_weights(
     dim_in: int, dim_out: int, stride: int, is_training: bool
 ) -> None:
-    from eyesmith.models.timm.torchvision import ensure_torchvision
+    from eyesmith.models.foreign.torchvision import ensure_torchvision
 
     ensure_torchvision()
     from timm.models.maxxvit import MaxxVitConvCfg, MbConvBlock
