@@ -106,7 +106,9 @@ def to_ours(
 def check_fit(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, wanted: str, hint: str = "") -> None:
     """Raise CheckpointError unless names and shapes are the expected ones."""
     bent = [name for name in expected if name in theirs and theirs[name].shape != expected[name].shape]
-    lines = [f"'{name}' is {list(theirs[name].shape)}, {wanted} needs {list(expected[name].shape)}" for name in bent[:1]]
+    lines = [
+        f"'{name}' is {list(theirs[name].shape)}, {wanted} needs {list(expected[name].shape)}" for name in bent[:1]
+    ]
     lines += [f"{len(bent) - 1} more of another shape"] if len(bent) > 1 else []
     missing = [name for name in expected if name not in theirs]
     left_over = [name for name in theirs if name not in expected]

@@ -12,7 +12,7 @@ from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 def test_importing_our_rooms_imports_no_optional_package() -> None:
     code = (
-        "import sys, eyesmith.models, eyesmith.models.timm, eyesmith.models.vitamin.weights\n"
+        "import sys, eyesmith.models, eyesmith.models.foreign.timm, eyesmith.models.vitamin.weights\n"
         "heavy = {'timm', 'torchvision', 'transformers', 'open_clip', 'matplotlib', 'pandas', 'pyarrow'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

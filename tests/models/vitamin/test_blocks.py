@@ -68,7 +68,7 @@ def test_mbconv_bn_se_equals_timms_on_the_same_weights(
 
 def test_the_mlp_is_as_large_as_geglu_and_does_what_it_says() -> None:
     torch.manual_seed(0)
-    mlp = Mlp(12, 1e-6)
+    mlp = Mlp(12)
     x = torch.randn(2, 5, 12)
     hidden = F.gelu(F.layer_norm(x, (12,), eps=1e-6) @ mlp.expand.weight.T + mlp.expand.bias)
     torch.testing.assert_close(mlp(x), hidden @ mlp.out.weight.T + mlp.out.bias)
