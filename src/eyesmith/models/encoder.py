@@ -27,7 +27,7 @@ class Tap:
 
 
 class Encoder(nn.Module, ABC):
-    """An image encoder: plain facts, and eight methods, of which this class has one.
+    """An image encoder: plain facts, and seven methods; `at_size` comes with this class.
 
     The facts. `taps` is ordered from fine to coarse; its last entry has the stride and the channels of `dense`.
     `half_tap` is the one that stands after half of the transformer's blocks (rounded down), None for an encoder without

@@ -278,20 +278,15 @@ def likely_models(state: Mapping[str, Tensor]) -> list[str]:
 def nearest_model(state: Mapping[str, Tensor]) -> str | None:
     """The named model that shares the widths of the image tower, for tensors that fit no model whole."""
     shapes = read_shapes(state)
-    if shapes is None:
-        return None
-    near = [
-        # the text tower tells S from S-LTT, the table's length the image size
-        (
-            not shapes.text_fits(text),
-            image.embed_dim != shapes.embed_dim,
-            math.prod(image.grid) != shapes.num_tokens,
-            name,
-        )
-        for name, image, text in _known_pairs()
-        if image.widths == shapes.widths
-    ]
-    return min(near, key=lambda entry: entry[:3])[-1] if near else None
+    near = [pair for pair in _known_pairs() if shapes is not None and pair[1].widths == shapes.widths]
+
+    def distance(pair: tuple[str, ViTaminConfig, ClipTextConfig]) -> tuple[bool, bool, bool]:
+        _, image, text = pair  # the text tower tells S from S-LTT, the table's length the image size
+        assert shapes is not None
+        is_other_head = image.embed_dim != shapes.embed_dim
+        return not shapes.text_fits(text), is_other_head, math.prod(image.grid) != shapes.num_tokens
+
+    return min(near, key=distance)[0] if near else None
 
 
 def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
