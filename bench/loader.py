@@ -26,7 +26,7 @@ from eyesmith.images import TrainTransformConfig, open_image, sample_rng, traini
 from eyesmith.images.crop import Box, random_resized_box
 from eyesmith.images.decode import decode
 from eyesmith.images.transforms import fast_decode_px
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 BATCH = 64
 SIZE_PX = 224

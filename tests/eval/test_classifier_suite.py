@@ -30,7 +30,7 @@ from eyesmith.eval.tasks import TASKS
 from eyesmith.eval.tasks.suite import aggregate
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.classifier import Classifier, ClassifierConfig
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 
 TRV = Eva02Config(
     image_size=(16, 16), patch_px=8, width=16, depth=1, num_heads=1, hidden_dim=24, embed_dim=0, pooling="mean"

@@ -19,8 +19,8 @@ from eyesmith.models import (
     register,
 )
 from eyesmith.models.registry import CLIP, override
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 # name: image parameters (trunk and head), text parameters, image side, embed_dim; ViTamin, table 3 and model hub
 PUBLISHED = {

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eyesmith.losses import sigmoid_loss, softmax_loss
 from eyesmith.losses.distill import logit_distillation
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip_torch")
 

@@ -9,8 +9,8 @@ from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.families import EncoderConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
 from eyesmith.train.health import HealthConfig
 from eyesmith.train.initial import InitialConfig

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.hub.peers import timm_name
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.vitamin.ablations import MBConvBnSe, Mlp
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.vitamin.blocks import MBConvBnSe, Mlp
+from eyesmith.models.vitamin.model import VITAMIN, ViTaminConfig
 from eyesmith.models.vitamin.weights import from_timm, to_timm
 
 BASE = ViTaminConfig(image_size=(64, 64), widths=(8, 16, 24), depths=(1, 2, 2), num_heads=2, embed_dim=12)
@@ -42,7 +42,7 @@ _OURS_TO_TIMM = {
 def test_mbconv_bn_se_equals_timms_on_the_same_weights(
     dim_in: int, dim_out: int, stride: int, is_training: bool
 ) -> None:
-    from eyesmith.models.timm.torchvision import ensure_torchvision
+    from eyesmith.models.foreign.torchvision import ensure_torchvision
 
     ensure_torchvision()
     from timm.models.maxxvit import MaxxVitConvCfg, MbConvBlock
@@ -68,7 +68,7 @@ def test_mbconv_bn_se_equals_timms_on_the_same_weights(
 
 def test_the_mlp_is_as_large_as_geglu_and_does_what_it_says() -> None:
     torch.manual_seed(0)
-    mlp = Mlp(12, 1e-6)
+    mlp = Mlp(12)
     x = torch.randn(2, 5, 12)
     hidden = F.gelu(F.layer_norm(x, (12,), eps=1e-6) @ mlp.expand.weight.T + mlp.expand.bias)
     torch.testing.assert_close(mlp(x), hidden @ mlp.out.weight.T + mlp.out.bias)

@@ -8,8 +8,8 @@ import torch
 
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models import config as model_config
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.timm import TIMM, TimmConfig
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.foreign.timm import TIMM, TimmConfig
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 

@@ -1,4 +1,4 @@
-"""Files that define an encoder: each is run once, when it is registered, and built by configs that name its bytes."""
+"""Encoders from a user's files: each is run once, when it is registered, and built by configs that name its bytes."""
 
 import hashlib
 import inspect
@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -16,12 +16,64 @@ from eyesmith.config import closest
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.own.config import OwnEncoderConfig
 
 FACTS = ("image_size", "mean", "std", "stride", "embed_dim", "taps")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _TAKEN = ("vit", "convnext", "coatnet", "vitamin", "trv", "timm")  # families of the lab's plans
 _GIVEN = ("image_size", "embed_dim")  # the arguments of `build` that are not of a size
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnEncoderConfig:
+    """One size of an encoder that a file defines. The config holds no code: `build` works only after that very file was
+    registered in this process, so opening a folder with such a config runs nothing."""
+
+    name: str
+    """What the file calls its encoder: NAME, or the file's name without .py."""
+    file: str
+    """Name of the file, without its folder."""
+    sha256: str
+    """Hexadecimal SHA-256 of the file's bytes."""
+    size: str
+    """One of the file's SIZES."""
+    image_size: tuple[int, int]
+    """Height and width of the input, pixels."""
+    embed_dim: int
+    """Width of the projected feature; 0 leaves out the projection (the feature is then the encoder's)."""
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    """Mean of the pixels per channel, in 0..1."""
+    std: tuple[float, float, float] = OPENAI_STD
+    """Standard deviation of the pixels per channel, in 0..1."""
+
+    def __post_init__(self) -> None:
+        if self.file in ("", ".", "..") or set(self.file) & set("/\\\0"):
+            raise ConfigError(f"file: expected the name of a file without its folder, got {self.file!r}")
+        if min(self.image_size) < 1:
+            raise ConfigError(f"image_size: expected positive sides, got {self.image_size}")
+        if self.embed_dim < 0:
+            raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
+
+    def build(self) -> Encoder:
+        """A new encoder, initialised by the file's own code.
+
+        Raises ConfigError when the file is not registered or has changed, when its code fails, and when what it builds
+        is no encoder of this size, width and these pixels.
+        """
+        file = _registered(self)
+        if self.size not in file.sizes:
+            raise ConfigError(f"{file.path}: its SIZES have no {self.size!r}{closest(self.size, file.sizes)}")
+        arguments = {"image_size": self.image_size, "embed_dim": self.embed_dim, **file.sizes[self.size]}
+        call = "build(" + ", ".join(f"{name}={value!r}" for name, value in arguments.items()) + ")"
+        try:
+            encoder = file.make(**arguments)
+        except MissingDependencyError:
+            raise
+        except Exception as error:  # the user's code may raise anything
+            raise ConfigError(f"{file.path}: {call} raised {describe_error(error, file.path)}") from error
+        if wrong := _wrong_facts(encoder, self):
+            raise ConfigError(f"{file.path}: {call} " + "; ".join(wrong))
+        encoder.config = self  # by which a run folder knows it
+        return encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +106,12 @@ _BY_NAME: dict[str, EncoderFile] = {}  # the newest of each name
 _BY_HASH: dict[str, EncoderFile] = {}
 
 
-def register_encoder(path: str | os.PathLike[str]) -> str:
-    """Run a file that defines an encoder, so that configs which name it can be built; returns its name.
+def add_file(path: str | os.PathLike[str], *, taken: Collection[str] = ()) -> str:
+    """Run a file that defines an encoder and keep what it defines; returns its name. See registry.register_encoder.
 
-    The file has `SIZES`, keyword arguments by size name, and `build(*, image_size, embed_dim, **size) -> Encoder`;
-    NAME (default: the file's name without .py), MEAN and STD (OpenAI's) if it likes. It is run as it is, with the
-    rights of this process. Registering it again after it was edited replaces it; older configs still build what they
-    name. Raises ConfigError for a missing file, one that defines no encoder, and a name that something else has.
+    taken: names that it may not have.
     """
-    file = read_encoder_file(path)
+    file = _read_file(path, taken)
     known = _BY_NAME.get(file.name)
     if known is not None and known.sha256 == file.sha256:
         return known.name
@@ -110,25 +159,6 @@ def encoder_source(config: OwnEncoderConfig, *, at: str = "") -> bytes:
     return _registered(config, at=at).source
 
 
-def build(config: OwnEncoderConfig) -> Encoder:
-    """What the file's `build` makes for `config`; see OwnEncoderConfig.build."""
-    file = _registered(config)
-    if config.size not in file.sizes:
-        raise ConfigError(f"{file.path}: its SIZES have no {config.size!r}{closest(config.size, file.sizes)}")
-    arguments = {"image_size": config.image_size, "embed_dim": config.embed_dim, **file.sizes[config.size]}
-    call = "build(" + ", ".join(f"{name}={value!r}" for name, value in arguments.items()) + ")"
-    try:
-        encoder = file.make(**arguments)
-    except MissingDependencyError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise ConfigError(f"{file.path}: {call} raised {describe_error(error, file.path)}") from error
-    if wrong := _wrong_facts(encoder, config):
-        raise ConfigError(f"{file.path}: {call} " + "; ".join(wrong))
-    encoder.config = config  # by which a run folder knows it
-    return encoder
-
-
 def _registered(config: OwnEncoderConfig, *, at: str = "") -> EncoderFile:
     if (file := _BY_HASH.get(config.sha256)) is not None:
         return file
@@ -146,11 +176,7 @@ def _registered(config: OwnEncoderConfig, *, at: str = "") -> EncoderFile:
     )
 
 
-def read_encoder_file(path: str | os.PathLike[str]) -> EncoderFile:
-    """Run a file and look at what it defines, without registering it.
-
-    Raises EncoderFileError (a ConfigError) that lists everything that is missing or wrong.
-    """
+def _read_file(path: str | os.PathLike[str], taken: Collection[str]) -> EncoderFile:
     place = Path(path).expanduser().resolve()
     try:
         source = place.read_bytes()
@@ -164,7 +190,7 @@ def read_encoder_file(path: str | os.PathLike[str]) -> EncoderFile:
         raise EncoderFileError(
             place, [f"its name is {found!r}, expected letters, digits, _ . and -, a letter first; set NAME = '...'"]
         )
-    problems = [*_name_problems(found), *_problems(names)]
+    problems = [*_name_problems(found, taken), *_problems(names)]
     if problems:
         raise EncoderFileError(place, problems)
     return EncoderFile(
@@ -205,10 +231,8 @@ def _run(path: Path, source: bytes, sha256: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _name_problems(name: str) -> list[str]:
-    from eyesmith.models.registry import ALIASES, CLIP, ENCODERS
-
-    if name.lower() in _TAKEN or name in {*CLIP, *ENCODERS, *ALIASES}:
+def _name_problems(name: str, taken: Collection[str]) -> list[str]:
+    if name.lower() in _TAKEN or name in taken:
         return [f"its name {name!r} is that of an encoder of eyesmith's; set NAME = '...' in the file"]
     return []
 

@@ -13,13 +13,13 @@ import eyesmith
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.hub import load_model, save_model
-from eyesmith.models import check_encoder, create_encoder, encoder_config, list_encoders
+from eyesmith.models import check_encoder, create_encoder, encoder_config, list_encoders, own
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.own import OwnEncoderConfig, own_config, own_encoders, register
+from eyesmith.models.own import OwnEncoderConfig, own_config, own_encoders
 from eyesmith.models.registry import config as pair_config
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "patch_mixer.py"
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mixer.py"
 EXAMPLE_PICO_PARAMS = 3 * 256 * 232 + 232 + 2 * 232 + 8 * (4 * 232 + 10 * 232 + 232 * 233)  # patch, norm, 8 mixers
 
 
@@ -86,8 +86,8 @@ def test_a_run_folder_keeps_the_file_and_runs_nothing_by_itself(tmp_path: Path) 
     assert isinstance(again, eyesmith.Clip)
     torch.testing.assert_close(again.encode_image(pixels), clip.encode_image(pixels), rtol=0, atol=0)
 
-    register._BY_NAME.clear()  # a new process
-    register._BY_HASH.clear()
+    own._BY_NAME.clear()  # a new process
+    own._BY_HASH.clear()
     kept.write_text(kept.read_text("utf-8") + f"\nimport os; os.mkdir({str(tmp_path / 'ran')!r})\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"was not registered.*register_encoder\('.*encoder/patch_mixer.py'\)"):
         eyesmith.load(tmp_path / "run")

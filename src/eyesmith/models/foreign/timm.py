@@ -3,21 +3,90 @@
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, MissingDependencyError
-from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN
-from eyesmith.models.depthwise import quicken_depthwise
+from eyesmith.images import OPENAI_MEAN, OPENAI_STD
+from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, quicken_depthwise
 from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 NUM_TOKEN_TAPS = 4  # taps of a backbone without stages, evenly spread over its blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """An image encoder from timm, with random weights and a linear head without bias."""
+
+    model_name: str
+    """timm's name of the architecture, such as vit_small_patch16_224, convnext_atto or coatnet_0_224."""
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width of the input, pixels; multiples of the backbone's stride."""
+    embed_dim: int
+    """Width of the projected feature; 0 leaves out the projection (the feature is then the backbone's)."""
+    pooling: Literal["default", "mean", "token"] = "default"
+    """How tokens or cells become one vector: mean, class token, or what the architecture does."""
+    drop_path_prob: float = 0.0
+    """Stochastic depth of the last block, by timm's rule for the family."""
+    widths: tuple[int, ...] = ()
+    """Channels of each stage (one number for a ViT); () keeps the architecture's."""
+    depths: tuple[int, ...] = ()
+    """Blocks in each stage (one number for a ViT); () keeps the architecture's."""
+    num_heads: int = 0
+    """Attention heads of a ViT; 0 keeps the architecture's."""
+    stem_width: int = 0
+    """Channels of a CoAtNet's or MaxViT's stem; 0 keeps the architecture's."""
+    head_dim: int = 0
+    """Channels of each attention head of a CoAtNet or MaxViT; 0 keeps the architecture's, 32."""
+    pooled_dim: int = 0
+    """Channels of the hidden layer after the pooling of a CoAtNet or MaxViT; 0 keeps the architecture's."""
+    patch_px: int = 0
+    """Side of a ViT's patch, pixels; 0 keeps the architecture's."""
+    mean: tuple[float, float, float] = OPENAI_MEAN
+    """Mean of the pixels per channel, in 0..1."""
+    std: tuple[float, float, float] = OPENAI_STD
+    """Standard deviation of the pixels per channel, in 0..1."""
+
+    def __post_init__(self) -> None:
+        if min(self.image_size) < 1:
+            raise ConfigError(f"image_size: expected positive sides, got {self.image_size}")
+        if self.embed_dim < 0:
+            raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
+        if min(self.num_heads, self.stem_width, self.head_dim, self.pooled_dim, self.patch_px) < 0:
+            raise ConfigError(
+                f"num_heads, stem_width, head_dim, pooled_dim and patch_px: expected 0 or more, got {self}"
+            )
+        if not 0 <= self.drop_path_prob < 1:
+            raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
+
+    def build(self) -> "TimmEncoder":
+        """A new encoder, randomly initialised by timm. Raises MissingDependencyError without timm."""
+        return TimmEncoder(self)
+
+
+TIMM: dict[str, TimmConfig] = {
+    # a class-token ViT; width and depth give ViTamin-Nano's number of parameters within 3 %, in heads of 40
+    "vit_nano": TimmConfig(
+        model_name="vit_tiny_patch16_224",
+        image_size=(48, 48),
+        embed_dim=256,
+        widths=(200,),
+        depths=(5,),
+        num_heads=5,
+        drop_path_prob=0.1,
+    ),
+}
+"""Small baselines under names of our own; any other timm name needs no entry here."""
+
+PAIRS = {"ViT-Nano": (TIMM["vit_nano"], "nano")}
+ENCODERS = {"vit_nano_48": TIMM["vit_nano"]}
+ALIASES: dict[str, str] = {}
 
 
 class TimmEncoder(Encoder):
@@ -40,6 +109,7 @@ class TimmEncoder(Encoder):
         self.check_size(*config.image_size)
         self._tap_indices = _tap_indices(info, is_sequence=self.is_sequence)
         self.taps = {name: Tap(int(info[i]["reduction"]), info[i]["num_chs"]) for name, i in self._tap_indices.items()}
+        self.half_tap = f"block{len(info) // 2}" if self.is_sequence and len(info) > 1 else None
         width = int(self.backbone.head_hidden_size)
         self.embed_dim = config.embed_dim or width
         self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else nn.Identity()

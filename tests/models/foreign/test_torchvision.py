@@ -7,12 +7,12 @@ from importlib.util import find_spec
 import pytest
 
 from eyesmith.errors import MissingDependencyError
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 
 def test_importing_our_rooms_imports_no_optional_package() -> None:
     code = (
-        "import sys, eyesmith.models, eyesmith.models.timm, eyesmith.models.vitamin.weights\n"
+        "import sys, eyesmith.models, eyesmith.models.foreign.timm, eyesmith.models.vitamin.weights\n"
         "heavy = {'timm', 'torchvision', 'transformers', 'open_clip', 'matplotlib', 'pandas', 'pyarrow'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
@@ -40,6 +40,6 @@ def test_an_absent_or_broken_torchvision_is_one_clear_error(
     def fail(name: str) -> None:
         raise error
 
-    monkeypatch.setattr("eyesmith.models.timm.torchvision.import_module", fail)
+    monkeypatch.setattr("eyesmith.models.foreign.torchvision.import_module", fail)
     with pytest.raises(MissingDependencyError, match=message):
         ensure_torchvision()
