@@ -20,7 +20,7 @@ from eyesmith.models import (
 )
 from eyesmith.models.families import FAMILIES
 from eyesmith.models.published import WEIGHTS
-from eyesmith.models.registry import CLIP, ENCODERS, override
+from eyesmith.models.registry import CLIP, override
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.text.model import CLIP_TEXT
 from eyesmith.models.vitamin.model import ViTaminConfig
@@ -54,9 +54,9 @@ def test_every_family_offers_the_same_names_and_no_two_the_same_model() -> None:
         assert all(text in CLIP_TEXT for _, text in family.PAIRS.values())
         assert set(family.ALIASES.values()) <= family.PAIRS.keys() | family.ENCODERS.keys()
     assert sum(len(family.PAIRS) for family in FAMILIES) == len(list_models())
-    assert sum(len(family.ENCODERS) for family in FAMILIES) == len(ENCODERS)
+    assert sum(len(family.ENCODERS) for family in FAMILIES) == len(list_encoders())
     for config_class, weights in WEIGHTS.items():
-        assert any(isinstance(known, config_class) for known in ENCODERS.values())
+        assert any(isinstance(known, config_class) for known in map(encoder_config, list_encoders()))
         for name in ("recognises", "read", "own_config", "write", "resize_state", "wanted_size"):
             assert callable(getattr(weights, name))
 
