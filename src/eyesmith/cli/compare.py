@@ -44,7 +44,7 @@ def compare(
         replicates: Bootstrap resamples.
         seed: Of the resampling; equal seeds give equal numbers.
     """
-    from eyesmith.eval.statistics import compare_folders
+    from eyesmith.eval.results.compare import compare_folders
     from eyesmith.report.comparison import comparison_lines, comparison_table
 
     found = compare_folders(a, b, tasks=task, metric=metric, over=over, replicates=replicates, seed=seed)
@@ -52,6 +52,8 @@ def compare(
         print_json(dataclasses.asdict(found))
         return 0
     columns, rows = comparison_table(found)
+    print(f"A: {found.left}")
+    print(f"B: {found.right}" + ("  (the same weights as A)" if found.is_same_model else ""))
     print_table(columns, rows, right=columns[2:8])
     for line in comparison_lines(found):
         print(line)

@@ -196,7 +196,7 @@ class EvalConfig:
     every_steps: int = 0
     """The same as a number of steps; 0 leaves it to every_epochs."""
     keep_best: str = "first"
-    """The value whose best weights are kept in best/, as `unseen_drawing/top1`; first: the first that is measured;
+    """The value whose best weights are kept in best/, as `unseen_drawing/acc1`; first: the first that is measured;
     none: keep the last weights only."""
 
     def __post_init__(self) -> None:
