@@ -208,7 +208,7 @@ def test_an_interrupted_encoding_goes_on_where_it_was(
     store = FeatureStore(clip, tmp_path, batch_size=8)
     assert torch.equal(store(source).features, expected)
     assert store.num_encoded == len(source) - 24
-    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".npy"]
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".lock", ".npy"]
 
 
 PROCESS = """
@@ -227,14 +227,12 @@ with joined() as world:
 """
 
 
-def test_two_processes_give_the_numbers_of_one(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
-    keys = ("wilds/fmow", "retrieval/flickr_1k_test_image_text_retrieval")
-    expected = evaluate_suite(clip, tasks(*keys), miniatures, out=None, settings=Settings(batch_size=8))
+def run_two(script: str, *arguments: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    command = [sys.executable, "-c", PROCESS, str(miniatures), str(tmp_path), *keys]
+    command = [sys.executable, "-c", script, *arguments]
     processes = [
         subprocess.Popen(command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
     ]
@@ -243,11 +241,75 @@ def test_two_processes_give_the_numbers_of_one(clip: Clip, miniatures: Path, tmp
     finally:
         for process in processes:
             process.kill()
+
+
+def test_two_processes_give_the_numbers_of_one(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
+    keys = ("wilds/fmow", "retrieval/flickr_1k_test_image_text_retrieval")
+    expected = evaluate_suite(clip, tasks(*keys), miniatures, out=None, settings=Settings(batch_size=8))
+    run_two(PROCESS, str(miniatures), str(tmp_path), *keys)
     lines = [json.loads(line) for line in (tmp_path / "eval_results.jsonl").read_text().splitlines()]
     found = {line["key"]: line["metrics"] for line in lines}
     for result in expected:
         assert {name: value for name, value in found[result.key].items() if name != "main_metric"} == result.metrics
     assert len(list((tmp_path / "kept" / "images").glob("*.npy"))) == 2
+
+
+APART = """
+import json, sys, torch
+torch.set_num_threads(1)
+from eyesmith.eval import Settings, evaluate_suite
+from eyesmith.eval.sets import TASKS
+from eyesmith.models import create
+from eyesmith.models.clip import Clip
+from eyesmith.train.processes import joined
+torch.manual_seed(0)
+clip = create("ViTamin-Nano").eval()
+encode = Clip.encode_image
+with joined() as world:
+    def fails_in_one(self, images, *, batch_size=64):
+        if world.rank == 1 and "cifar10" in stage:
+            raise torch.OutOfMemoryError("no room on this device")
+        return encode(self, images, batch_size=batch_size)
+    Clip.encode_image = fails_in_one
+    stage = []
+    settings = Settings(cache=f"{sys.argv[2]}/kept{world.rank}", batch_size=8, world=world)
+    found = []
+    for key in sys.argv[3:]:
+        stage[:] = [key]
+        found += evaluate_suite(clip, [TASKS[key]], sys.argv[1], out=None, settings=settings)
+    with open(f"{sys.argv[2]}/found{world.rank}.json", "w") as stream:
+        json.dump([[one.problem, one.metrics] for one in found], stream)
+"""
+
+
+def test_processes_with_their_own_disks_agree_and_an_error_in_one_costs_one_set(
+    clip: Clip, miniatures: Path, tmp_path: Path
+) -> None:
+    keys = ("cifar10", "vtab/pets")
+    expected = evaluate_suite(
+        clip, tasks("vtab/pets"), miniatures, out=None, settings=Settings(cache=tmp_path / "kept0", batch_size=8)
+    )  # the first process has kept features and texts of this set, the second has not
+    run_two(APART, str(miniatures), str(tmp_path), *keys)
+    for rank in range(2):
+        (problem, _), (nothing, metrics) = json.loads((tmp_path / f"found{rank}.json").read_text())
+        assert ("no room" if rank else "another process") in problem
+        assert (nothing, metrics) == ("", expected[0].metrics)
+
+
+def test_no_memory_for_one_set_costs_that_set_alone(
+    clip: Clip, miniatures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = Clip.encode_image
+
+    def fails(self: Clip, images: torch.Tensor, *, batch_size: int = 64) -> torch.Tensor:
+        if len(images) == 20:  # cifar10, whose 20 images are one batch
+            raise torch.OutOfMemoryError("no room on this device")
+        return encode(self, images, batch_size=batch_size)
+
+    monkeypatch.setattr(Clip, "encode_image", fails)
+    first, second = evaluate_suite(clip, tasks("cifar10", "vtab/pets"), miniatures, out=None)
+    assert "no room" in first.problem
+    assert second.is_measured
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ def evaluate(
     out: Path | None = None,
     name: ModelName = None,
     label: str | None = None,
+    task: tuple[Path, ...] = (),
     batch_size: BatchSize = 64,
     num_workers: int = 4,
     precision: Precision = "fp32",
@@ -77,6 +78,7 @@ def evaluate(
         splits: Of a made data set: the splits to measure; all but train when not given.
         out: Where results go: a folder for a suite (RUN/eval by default), else a file that lines are added to
             (RUN/results.jsonl for a run folder, else results.jsonl here).
+        task: Python files that define tasks of your own, below --data; docs/own-task.md.
         label: What tables of results call the model; the run's folder when not given.
         num_workers: Threads that decode pictures.
         precision: fp32; bf16; or reference, the mixture that DataComp's evaluation computes in on a GPU.
@@ -84,13 +86,14 @@ def evaluate(
         templates: A file of sentences with {c} for the class name, one a line, instead of each set's own.
         compare_templates: Such files to compare with the sentences of one set, paired, on its images.
         formats: Files of other evaluators to write beside a suite's results: clip_benchmark, open_clip.
-        limit: Only the first so many images of each set, to try a command out.
+        limit: Only so many images of each set, spread evenly over its classes, to try a command out.
         cache: Where features of images and classifiers are kept for the next evaluation of the same weights.
         keep_features: Keep them at all.
         fresh: Measure everything anew, whatever features and results are kept.
     """
     from eyesmith.eval.engine import Settings, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
+    from eyesmith.eval.sets.file import register_task_file
     from eyesmith.eval.sets.made import MADE_TASKS, is_made_data
     from eyesmith.eval.sets.wording import Wording, read_templates
     from eyesmith.files import cache_folder
@@ -108,6 +111,8 @@ def evaluate(
         note=say,
         progress=_bar,
     )
+    own = [one.key for file in task for one in register_task_file(file)]
+    what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
     if is_path and is_made_data(what):
         return _made(model, "all", what, splits, out, name, settings, as_json=as_json)

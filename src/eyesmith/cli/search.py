@@ -87,10 +87,10 @@ def _open(place: str, split: str | None) -> Source:
 
 def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> ImageIndex:
     from eyesmith.eval.features.cache import prune, touch
-    from eyesmith.eval.features.identity import WHY, cache_key
+    from eyesmith.eval.features.identity import WHY, cache_key, model_facts
     from eyesmith.files import cache_folder
 
-    key = cache_key(clip.image, preprocess=clip.preprocess, source=source)
+    key = cache_key(model_facts(clip.image, clip.preprocess), source)
     path = cache_folder() / "search" / f"{key}.npz"
     kept = None if fresh else read_index(path)
     if kept is not None:

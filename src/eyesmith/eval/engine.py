@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -31,7 +31,7 @@ from eyesmith.eval.sets.choice import chosen_suite
 from eyesmith.eval.sets.job import Job
 from eyesmith.eval.sets.made import choose_splits, split_tasks
 from eyesmith.eval.sets.own import own_job
-from eyesmith.eval.sets.part import first_of
+from eyesmith.eval.sets.part import part_of
 from eyesmith.eval.sets.suite import Suite, aggregate
 from eyesmith.eval.sets.task import Task
 from eyesmith.eval.sets.wording import Wording, words_of
@@ -42,7 +42,9 @@ RECORDS = "eval_results.jsonl"
 ROWS = "results.jsonl"
 SPLIT = "test"
 _SHOWN = 4  # sets named in a note
+_COSTS_ONE_SET = (EyesmithError, OSError, MemoryError, torch.OutOfMemoryError)
 
+Result = TypeVar("Result")
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given what is encoded and how many images, a context whose value is told the images of each batch."""
 
@@ -52,7 +54,7 @@ class Settings:
     """How a model is measured.
 
     batch_size, num_workers: of encoding images; decoding threads. precision: see `tower_precision`. wording: other
-    class names or sentences. limit: only the first so many images (instances) of each set, to try things out. cache: a
+    class names or sentences. limit: only so many images (instances) of each set, spread over its classes. cache: a
     folder for image features and classifiers, which serve every later run of the same weights; None: nothing is kept.
     stored: the number format of features on disk. again: measure also what the folder of results has; fresh: use no
     kept features either. source: where the model comes from, label: what a user calls it, for result lines.
@@ -179,7 +181,7 @@ def task_job(task: Task, root: Path) -> Job:
 class SuiteEvaluator:
     """A suite, or tasks named with commas between them, as an evaluator of a training run.
 
-    The sets lie below a folder. limit: only the first so many images of each, 0 for all. Raises ConfigError for an
+    The sets lie below a folder. limit: only so many images of each, 0 for all. Raises ConfigError for an
     unknown name, DataError for a set that is not there: a curve must not change its meaning when a folder comes or
     goes.
     """
@@ -292,7 +294,7 @@ class _Run:
             found = self._opened(job)
         except (EyesmithError, OSError):
             return True  # measuring it says what is wrong
-        now = {"data": content_hash(found.source), "words": words_of(found)}
+        now = {"data": content_hash(found.source), "words": words_of(found), "code": job.task.code}
         now |= {name: self.facts[name] for name in ("decoders", "format", "architecture", "preprocess")}
         others = [name for name, value in now.items() if run.get(name) != value]
         if others:
@@ -305,14 +307,16 @@ class _Run:
     def _one(self, job: Job, main: str | None) -> TaskResult:
         task = job.task
         nothing: dict[str, Any] = {"key": task.key, "dataset": task.name, "metrics": {}, "main_metric": None}
-        if not job.place.exists():
+        if not self.set.world.once(job.place.exists):
             return TaskResult(**nothing, problem=f"{job.place} is not there", is_missing=True)
         try:
-            found = self._opened(job)
-            answered, facts = self._answered(task, found)
+            found = self._agreed(lambda: self._opened(job))
+            images = self._images(task, found)
+            answered, facts = self._agreed(lambda: self._answered(task, found, images))
             metrics = kind_of(task).metrics(task, answered.records)
-        except (EyesmithError, OSError) as error:  # one bad set must not cost the others
-            return TaskResult(**nothing, problem=str(error), error=error)
+        except _COSTS_ONE_SET as error:  # one bad set must not cost the others
+            problem = str(error) or type(error).__name__
+            return TaskResult(**nothing, problem=problem, error=error)
         value = metrics.get(main) if main is not None else None
         rows = tuple(
             result_rows(task, answered, split=job.split, model=self.model_name, main=main or task.metric, run=facts)
@@ -325,6 +329,18 @@ class _Run:
         self.set.world.wait()
         return result
 
+    def _agreed(self, action: Callable[[], Result]) -> Result:
+        """What `action` gives in this process; where it fails in one process, all raise."""
+        found: Result | None = None
+        error: Exception | None = None
+        try:
+            found = action()
+        except _COSTS_ONE_SET as caught:
+            error = caught
+        if self.set.world.any(error is not None):
+            raise error or DataError("another process could not measure this set")
+        return cast(Result, found)
+
     def _opened(self, job: Job) -> EvaluationSet:
         task, found = job.task, job.open()
         kind = kind_of(task)
@@ -334,13 +350,12 @@ class _Run:
         elif task.num_classes is not None and found.classes and len(found.classes) != task.num_classes:
             self._other_sizes.append(f"{task.name} ({len(found.classes)} classes, not {task.num_classes})")
         found = self.set.wording.applied(task, with_sentences(task, found, self.clip))
-        return found if self.set.limit is None else first_of(found, self.set.limit)
+        return found if self.set.limit is None else part_of(found, self.set.limit)
 
-    def _answered(self, task: Task, found: EvaluationSet) -> tuple[Answered, dict[str, Any]]:
+    def _answered(self, task: Task, found: EvaluationSet, images: ImageFeatures) -> tuple[Answered, dict[str, Any]]:
         device, settings = self.clip.logit_scale.device, self.set
         for_text = tower_precision(settings.precision, "text", device)
-        for_image = tower_precision(settings.precision, "image", device, half_images=kind_of(task).half_images)
-        images = self._images(task, found, for_image)
+        for_image = self._image_precision(task)
         scale = float(self.clip.logit_scale.detach().float().exp()) if isinstance(self.clip, Clip) else None
         asked = Asked(
             task=task,
@@ -355,6 +370,7 @@ class _Run:
             "images": len(images.indices),
             "data": content_hash(found.source),
             "words": words_of(found),
+            "code": task.code,
             "image_tower": for_image.name,
             "text_tower": for_text.name,
             "ties": "lowest index",
@@ -363,8 +379,12 @@ class _Run:
         }
         return answered, facts
 
-    def _images(self, task: Task, found: EvaluationSet, precision: TowerPrecision) -> ImageFeatures:
-        settings = self.set
+    def _image_precision(self, task: Task) -> TowerPrecision:
+        device = self.clip.logit_scale.device
+        return tower_precision(self.set.precision, "image", device, half_images=kind_of(task).half_images)
+
+    def _images(self, task: Task, found: EvaluationSet) -> ImageFeatures:
+        settings, precision = self.set, self._image_precision(task)
         if precision.name not in self._stores:
             self._stores[precision.name] = FeatureStore(
                 self.clip,

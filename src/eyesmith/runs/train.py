@@ -129,7 +129,7 @@ def read_run_config(folder: Path) -> RunConfig:
         raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
     try:
         return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
 
 

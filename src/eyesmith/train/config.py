@@ -190,7 +190,7 @@ class EvalConfig:
     suite_data: str = ""
     """The folder that holds their sets."""
     suite_limit: int = 0
-    """Only the first so many images of each of these sets; 0 for all."""
+    """Only so many images of each of these sets, spread evenly over its classes; 0 for all."""
     every_epochs: float = 10.0
     """Epochs between two such measurements."""
     every_steps: int = 0

@@ -17,7 +17,7 @@ from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
 from eyesmith.errors import ConfigError
 from eyesmith.eval import Settings, evaluate_suite
 from eyesmith.eval.features import identity
-from eyesmith.eval.features.identity import cache_key, content_hash
+from eyesmith.eval.features.identity import cache_key, content_hash, model_facts
 from eyesmith.eval.features.store import FeatureStore
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.sets import TASKS
@@ -148,20 +148,22 @@ def test_fresh_uses_nothing_that_is_kept_and_reuse_is_said(clip: Clip, miniature
 def test_a_key_depends_on_all_that_changes_a_number(clip: Clip, miniatures: Path, monkeypatch: Any) -> None:
     source = open_evaluation_set(miniatures / TASKS["cifar10"].folder).source
     preprocess = PreprocessConfig(image_size=(32, 32))
-    known = cache_key(clip.image, preprocess=preprocess, source=source, precision="fp32")
-    assert known == cache_key(copy.deepcopy(clip.image), preprocess=preprocess, source=source, precision="fp32")
-    others = [
-        cache_key(clip.text, preprocess=preprocess, source=source, precision="fp32"),
-        cache_key(clip.image, preprocess=replace(preprocess, mean=(0.0, 0.0, 0.0)), source=source, precision="fp32"),
-        cache_key(clip.image, preprocess=preprocess, source=source, precision="bf16"),
-    ]
+    facts = model_facts(clip.image, preprocess)
+    known = cache_key(facts, source, precision="fp32")
+    assert known == cache_key(model_facts(copy.deepcopy(clip.image), preprocess), source, precision="fp32")
+    moved = replace(preprocess, mean=(0.0, 0.0, 0.0))
     changed = copy.deepcopy(clip.image)
     next(changed.parameters()).data.flatten()[0] += 1
-    others.append(cache_key(changed, preprocess=preprocess, source=source, precision="fp32"))
+    others = [
+        cache_key(model_facts(clip.text, preprocess), source, precision="fp32"),
+        cache_key(model_facts(clip.image, moved), source, precision="fp32"),
+        cache_key(model_facts(changed, preprocess), source, precision="fp32"),
+        cache_key(facts, source, precision="bf16"),
+    ]
     monkeypatch.setattr(identity, "decoders", lambda: {"pillow": "0.0"})
-    others.append(cache_key(clip.image, preprocess=preprocess, source=source, precision="fp32"))
+    others.append(cache_key(facts, source, precision="fp32"))
     monkeypatch.setattr(identity, "FORMAT", 0)
-    others.append(cache_key(clip.image, preprocess=preprocess, source=source, precision="fp32"))
+    others.append(cache_key(model_facts(clip.image, preprocess), source, precision="fp32"))
     assert len({known, *others}) == 1 + len(others)
 
 

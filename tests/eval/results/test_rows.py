@@ -1,5 +1,7 @@
 import json
 import resource
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -122,3 +124,18 @@ def test_a_line_says_what_was_measured(tmp_path: Path) -> None:
     first, second = read_rows(file)
     assert first.run is None
     assert second.run == {"source": "runs/a", "weights": "12ab"}
+
+
+def test_processes_that_write_one_file_lose_no_line(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dataclasses import replace; from tests.eval.results.test_rows import ROW;"
+        "from eyesmith.eval.results.rows import append_rows;"
+        "[append_rows(sys.argv[1], [replace(ROW, model=sys.argv[2], n=n)]) for n in range(50)]"
+    )
+    file = tmp_path / "results.jsonl"
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(file), f"writer {number}"]) for number in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    rows = read_rows(file)
+    assert len(rows) == 200
+    for number in range(4):
+        assert [row.n for row in rows if row.model == f"writer {number}"] == list(range(50))

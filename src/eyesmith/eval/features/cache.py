@@ -42,7 +42,7 @@ def prune(folder: Path, *, limit: int | None = None, young_s: float = _YOUNG_S) 
             facts = path.stat()
         except OSError:  # another process removed it
             continue
-        if path.is_file():
+        if path.is_file() and path.suffix != ".lock":  # a lock that others hold must stay
             found.append((facts.st_mtime, facts.st_size, path))
     total, removed = sum(size for _, size, _ in found), []
     for used, size, path in sorted(found):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ FORMAT = 2  # of what is kept; raise it when the same inputs give other numbers
 WHY = "weights, model, preprocessing, pictures and decoders are as they were"
 
 
-def cache_key(
-    module: nn.Module, *, preprocess: PreprocessConfig | None = None, source: Source | None = None, **facts: Any
-) -> str:
-    """A name for what `module` says of `source`: equal for equal inputs, and for them alone. facts: whatever else."""
-    parts = model_facts(module, preprocess) | {"facts": facts}
+def cache_key(model: Mapping[str, Any], source: Source | None = None, **facts: Any) -> str:
+    """A name for what a model (`model_facts`) says of `source`: equal for equal inputs, and for them alone.
+
+    facts: whatever else the numbers depend on.
+    """
+    parts: dict[str, Any] = {"model": dict(model), "facts": facts}
     if source is not None:
         parts |= {"data": content_hash(source), "decoders": decoders()}
     return facts_hash(parts)

@@ -4,11 +4,11 @@ A file is named by everything its numbers depend on (`cache_key`). It only saves
 anew, and a few of its images are encoded again at each use to see that it still tells the truth.
 """
 
-import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.batches import BrokenImage, read_pixels
 from eyesmith.eval.features.cache import prune, touch
 from eyesmith.eval.features.fast_tower import with_fast_tower
-from eyesmith.eval.features.identity import cache_key
+from eyesmith.eval.features.identity import cache_key, model_facts
 from eyesmith.eval.features.images import (
     ImageFeatures,
     check_broken,
@@ -32,7 +32,7 @@ from eyesmith.eval.features.images import (
     sum_over_processes,
 )
 from eyesmith.eval.features.precision import TowerPrecision
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, locked, write_json
 from eyesmith.models.clip import Clip
 from eyesmith.train.processes import World
 
@@ -73,6 +73,7 @@ class FeatureStore:
         self._batch_size, self._num_workers = batch_size, num_workers
         self._max_broken_frac = max_broken_frac
         self._world = world or World()
+        self._model: dict[str, Any] = {}
         self._fresh, self._written = fresh, set[str]()
         self.reused: list[str] = []
         self._fast: Clip | None = None
@@ -90,20 +91,16 @@ class FeatureStore:
     def _key(self, source: Source) -> str:
         if self._folder is None:
             return f"{source.fingerprint()} {len(source)}"
-        return cache_key(
-            self.clip.image,
-            preprocess=self.clip.preprocess,
-            source=source,
-            precision=self._precision.name,
-            stored=self._stored,
-        )
+        self._model = self._model or model_facts(self.clip.image, self.clip.preprocess)
+        return cache_key(self._model, source, precision=self._precision.name, stored=self._stored)
 
     def _found(self, source: Source, key: str) -> ImageFeatures | None:
         """What an earlier run kept, when it is whole and true; the first process decides for all."""
         if self._folder is None or (self._fresh and key not in self._written):
             return None
         kept = self._world.once(lambda: _read_facts(self._path(key)) if self._is_true(source, key) else None)
-        if kept is None:
+        # a disk that only the first process sees is no cache for the others
+        if self._world.any(kept is None or _open_rows(self._path(key)) is None) or kept is None:
             return None
         touch(self._path(key))
         self.reused.append(source.name)
@@ -144,7 +141,9 @@ class FeatureStore:
         path = None if self._folder is None else self._path(f"{key}.{world.rank}of{world.size}.part")
         error: Exception | None = None
         part: _Part | None = None
-        with _locked(path) as is_ours:
+        name = f"{key}.{world.rank}of{world.size}.lock"
+        lock = nullcontext(False) if path is None else locked(path.with_name(name), wait=False)
+        with lock as is_ours:
             part = _Part(path if is_ours else None, rows, width, self._stored)
             try:
                 self._encode(source, part, advance)
@@ -288,27 +287,3 @@ def _from_all(broken: list[tuple[int, str, str]], world: World) -> list[tuple[in
     found: list[Any] = [None] * world.size
     torch.distributed.all_gather_object(found, broken)
     return sorted(one for part in found for one in part)
-
-
-@contextlib.contextmanager
-def _locked(path: Path | None) -> Iterator[bool]:
-    """Whether this process may write the file at `path`; another one that does so keeps it to the end of the block."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nobody else is expected
-        yield True
-        return
-    if path is None:
-        yield False
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            path.with_suffix(".lock").unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.cache import prune, touch
-from eyesmith.eval.features.identity import cache_key
+from eyesmith.eval.features.identity import cache_key, model_facts
 from eyesmith.eval.features.images import sum_over_processes
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.eval.features.prefixes import shared_features, text_batches
@@ -106,8 +106,7 @@ class TextFeatures:
             return
         encode = self._on_disk() or self._encode
         with self._precision(self._clip.logit_scale.device):
-            found = encode(new)
-        found = found.float().cpu()
+            found = encode(new).float().cpu()
         first = len(self._place)
         self._place.update({text: first + row for row, text in enumerate(new)})
         self._rows = torch.cat([self._rows, found]) if first else found
@@ -121,11 +120,17 @@ class TextFeatures:
         ends = ids.argmax(1) + 1  # [T]
         rows = torch.zeros(len(texts), tower.out_dim)
         device = self._clip.logit_scale.device
-        with evaluating(tower), torch.inference_mode():
-            for chosen in text_batches(ids, ends)[world.rank :: world.size]:
-                own = ends[chosen]
-                part = ids[chosen, : int(own.max())].to(device)
-                rows[chosen] = F.normalize(shared_features(tower, part, own).float(), dim=-1).cpu()
+        error: Exception | None = None
+        try:
+            with evaluating(tower), torch.inference_mode():
+                for chosen in text_batches(ids, ends)[world.rank :: world.size]:
+                    own = ends[chosen]
+                    part = ids[chosen, : int(own.max())].to(device)
+                    rows[chosen] = F.normalize(shared_features(tower, part, own).float(), dim=-1).cpu()
+        except Exception as stopped:  # the others must not wait for rows that will not come
+            error = stopped
+        if world.any(error is not None):
+            raise error or DataError("another process could not encode its share of the texts")
         return sum_over_processes(rows, world)
 
     def _on_disk(self) -> TextCache | None:
@@ -137,7 +142,7 @@ class TextFeatures:
     def _kept(self, what: str, content: object) -> Path | None:
         if self._folder is None:
             return None
-        self._tower_hash = self._tower_hash or cache_key(self._clip.text, precision=self._precision.name)
+        self._tower_hash = self._tower_hash or cache_key(model_facts(self._clip.text), precision=self._precision.name)
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
         return self._folder / f"{what}-{self._tower_hash}" / f"{digest}.npy"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from eyesmith.errors import DataError
 from eyesmith.eval.published.tables import FACTS, TEXT_FACTS
-from eyesmith.eval.results.lines import append_line, read_bytes, read_objects
+from eyesmith.eval.results.lines import append_objects, read_bytes, read_objects
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS
 from eyesmith.files import write_json
@@ -32,7 +32,7 @@ def append_eval_result(
 ) -> None:
     """Add one task's line to `eval_results.jsonl`, whole or not at all. NaN and infinity are written as null."""
     written: dict[str, Any] = {metric: _json_number(value) for metric, value in metrics.items() if metric != MAIN}
-    append_line(path, {"key": key, "dataset": name, "metrics": written | {MAIN: _json_number(main)}})
+    append_objects(path, [{"key": key, "dataset": name, "metrics": written | {MAIN: _json_number(main)}}])
 
 
 def read_eval_results(path: str | os.PathLike[str]) -> dict[str, TaskRecord]:

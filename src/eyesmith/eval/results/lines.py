@@ -2,30 +2,34 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import DataError
+from eyesmith.files import locked, not_linked
 
 
-def append_line(path: str | os.PathLike[str], entry: dict[str, Any]) -> None:
-    """Add one object as the last line and sync it; a half line that a killed writer left is cut off first.
+def append_objects(path: str | os.PathLike[str], entries: Iterable[dict[str, Any]]) -> None:
+    """Add objects as the last lines and sync them; a half line that a killed writer left is cut off first.
 
-    On a full disk the file is as before. NaN in `entry` raises ValueError.
+    Several processes may add to one file: each waits for the others (a lock file beside it, which stays). On a full
+    disk the file is as before. NaN in an entry raises ValueError.
     """
-    line = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    lines = "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in entries).encode()
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("ab+", buffering=0) as stream:
+    with (
+        locked(target.with_name(f".{target.name}.lock")),
+        open(target, "ab+", buffering=0, opener=not_linked) as stream,
+    ):
         stream.seek(0)
         content = stream.read()
         keep = content.rfind(b"\n") + 1
         if _parsed(content[keep:]) is not None:  # whole, only its newline is missing
-            keep, line = len(content), b"\n" + line
+            keep, lines = len(content), b"\n" + lines
         stream.truncate(keep)
         try:
-            view = memoryview(line)
+            view = memoryview(lines)
             while view:
                 view = view[os.write(stream.fileno(), view) :]
             os.fsync(stream.fileno())

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.results.lines import append_line, read_objects
+from eyesmith.eval.results.lines import append_objects, read_objects
 from eyesmith.eval.results.task_result import TaskResult
 
-_MUST_AGREE = ("weights", "architecture", "preprocess", "precision", "wording", "limit")  # of runs that share a file
+_MUST_AGREE = ("weights", "preprocess", "architecture", "precision", "wording", "limit")  # of runs that share a file
 _NEW = ("architecture", "preprocess")  # which files of before do not say
 
 
@@ -34,7 +34,7 @@ def append_record(path: Path, result: TaskResult, *, main: str | None) -> None:
     main: the task's own main metric, whichever suite the task was measured for.
     """
     metrics = {**result.metrics, "main_metric": None if main is None else result.metrics.get(main)}
-    append_line(path, {"key": result.key, "dataset": result.dataset, "metrics": metrics, "run": result.facts})
+    append_objects(path, [{"key": result.key, "dataset": result.dataset, "metrics": metrics, "run": result.facts}])
 
 
 def _check_same(path: Path, record: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import DataError
+from eyesmith.eval.results.lines import append_objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,25 +78,8 @@ def as_line(row: ResultRow) -> dict[str, Any]:
 
 
 def append_rows(path: str | os.PathLike[str], rows: Iterable[ResultRow]) -> None:
-    """Add `rows` to the end of a result file, all of them or, when the disk is full, none.
-
-    A half line that an interrupted writer left at the end carries no result and is cut off first.
-    """
-    lines = "".join(json.dumps(as_line(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("ab+", buffering=0) as stream:
-        whole, tail = _split_tail(target.read_bytes())
-        keep = len(whole)
-        if _is_row(tail):  # written by hand, without the last newline
-            keep, lines = keep + len(tail), "\n" + lines
-        stream.truncate(keep)
-        try:
-            _write_all(stream.fileno(), lines.encode())
-            os.fsync(stream.fileno())
-        except BaseException:
-            stream.truncate(keep)
-            raise
+    """Add `rows` to the end of a result file, all of them or, when the disk is full, none; see `append_objects`."""
+    append_objects(path, (as_line(row) for row in rows))
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[ResultRow]:
@@ -126,7 +110,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[ResultRow]:
 def _parse(line: bytes, where: str) -> ResultRow:
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}); remove or mend that line") from None
     if not isinstance(entry, dict):
         raise DataError(f"{where}: expected an object with {', '.join(FIELDS)}, got {type(entry).__name__}")
@@ -155,9 +139,3 @@ def _is_row(line: bytes) -> bool:
     except DataError:
         return False
     return True
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]

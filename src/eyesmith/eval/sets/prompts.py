@@ -13,7 +13,7 @@ from eyesmith.eval.engine import Settings
 from eyesmith.eval.features.store import FeatureStore
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.heads.prompt_sets import PromptSetResult, compare_prompt_sets
-from eyesmith.eval.sets.part import first_of
+from eyesmith.eval.sets.part import part_of
 from eyesmith.eval.sets.task import Task
 from eyesmith.eval.sets.wording import read_templates
 from eyesmith.models.clip import Clip
@@ -45,7 +45,7 @@ def compare_prompt_files(
     )
     if found.labels is None or not found.classes:
         raise DataError(f"{found.name}: sentences are compared on images of classes, this set has none")
-    found = found if settings.limit is None else first_of(found, settings.limit)
+    found = found if settings.limit is None else part_of(found, settings.limit)
     sets: dict[str, tuple[str, ...]] = {OWN: found.templates or tuple(clip.prompts)}
     for file in files:
         name = Path(file).stem

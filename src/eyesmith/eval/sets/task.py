@@ -1,8 +1,10 @@
 """What an evaluation task is: a set on disk, how it is scored, and which averages it belongs to."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from eyesmith.data.evaluation.evaluation_set import LAYOUTS, Layout
+from eyesmith.data.evaluation.evaluation_set import LAYOUTS, EvaluationSet, Layout
 from eyesmith.errors import ConfigError
 
 
@@ -24,7 +26,8 @@ class Task:
     class_list: the name of its class names in the installed packages, "" where only the folder has them.
     random: the score that the reference states for guessing; `chance` falls back on the number of classes.
     lines: the metrics that get a result line, () for all. is_published: sentences and captions must be there;
-    else the model's own sentences are taken, and images without a caption are only candidates.
+    else the model's own sentences are taken, and images without a caption are only candidates. reader: opens the set
+    at its folder, in place of what the layout says; code: the SHA-256 of the file that defines the task, "" for ours.
     """
 
     key: str
@@ -45,6 +48,8 @@ class Task:
     random: float | None = None
     lines: tuple[str, ...] = ()
     is_published: bool = True
+    reader: Callable[[Path], EvaluationSet] | None = field(default=None, compare=False)
+    code: str = ""
 
     def __post_init__(self) -> None:
         where = f"task {self.key!r}"
