@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-Severity = Literal["error", "warning"]
+from eyesmith.images.collect import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 
-# the order in which a sample with several image members is read (facts of the CLIP_benchmark tar layout first)
-IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "ppm")
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)

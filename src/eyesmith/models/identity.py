@@ -27,7 +27,8 @@ def structure_hash(module: nn.Module) -> str:
     for name, part in module.named_modules():
         digest.update(f"{name} {type(part).__module__}.{type(part).__qualname__}\n".encode())
         for key, value in sorted(vars(part).items()):
-            if key[0] != "_" and key != "training":
+            # what may grow while a model is used (a list, a dict) is no setting
+            if key[0] != "_" and key != "training" and not isinstance(value, list | dict):
                 for line in _settings(value):
                     digest.update(f"{key} {line}\n".encode())
     return digest.hexdigest()[:24]
