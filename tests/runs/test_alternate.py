@@ -70,7 +70,7 @@ def test_the_table_has_a_line_a_stage() -> None:
         model="m",
         task="zero_shot",
         split="unseen_drawing",
-        metric="top1",
+        metric="acc1",
         value=0.25,
         low=0.2,
         high=0.3,

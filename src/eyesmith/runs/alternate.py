@@ -14,7 +14,7 @@ from rich.console import Console
 from eyesmith.config import to_dict
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.eval.results import ResultRow, append_rows
+from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.files import write_json
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate

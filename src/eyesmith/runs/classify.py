@@ -12,7 +12,7 @@ from eyesmith.config import closest
 from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.classified import accuracy_rows
+from eyesmith.eval.features.classified import accuracy_rows
 from eyesmith.hub import save_model
 from eyesmith.hub.run_folder import describe_classifier
 from eyesmith.hub.stored import read_stored

@@ -204,13 +204,13 @@ class EvalConfig:
     suite_data: str = ""
     """The folder that holds their sets."""
     suite_limit: int = 0
-    """Only the first so many images of each of these sets; 0 for all."""
+    """Only so many images of each of these sets, spread evenly over its classes; 0 for all."""
     every_epochs: float = 10.0
     """Epochs between two such measurements."""
     every_steps: int = 0
     """The same as a number of steps; 0 leaves it to every_epochs."""
     keep_best: str = "first"
-    """The value whose best weights are kept in best/, as `unseen_drawing/top1`; first: the first that is measured;
+    """The value whose best weights are kept in best/, as `unseen_drawing/acc1`; first: the first that is measured;
     none: keep the last weights only."""
 
     def __post_init__(self) -> None:
