@@ -3,16 +3,9 @@
 import pytest
 import torch
 
-<<<<<<< HEAD:tests/eval/test_shared_prefixes.py
-from eyesmith.eval import shared_prefixes
-from eyesmith.eval.shared_prefixes import shared_features, text_batches
-from eyesmith.models.text.model import ClipText, ClipTextConfig
-=======
 from eyesmith.eval.features import prefixes
 from eyesmith.eval.features.prefixes import shared_features, text_batches
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.text.model import ClipText
->>>>>>> eval:tests/eval/features/test_prefixes.py
+from eyesmith.models.text.model import ClipText, ClipTextConfig
 
 TEXTS = [
     *(
