@@ -10,24 +10,27 @@ import pytest
 import torch
 
 import eyesmith
+from eyesmith.data.loader import Loader
 from eyesmith.errors import ConfigError
 from eyesmith.runs.train import Interrupted, resume, start
-from eyesmith.train import StreamBatches, TrainConfig, World
+from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train import loop as train_loop
+from eyesmith.train.data import open_rows
+from eyesmith.train.processes import World
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, tuple[str, ...]]]]:
     """Step and sample keys of every batch that the loop trains on."""
     found: list[tuple[int, tuple[str, ...]]] = []
-    whole = StreamBatches.batch
+    whole = Loader.batch
 
-    def batch(self: StreamBatches, step: int) -> Any:
+    def batch(self: Loader, step: int) -> Any:
         made = whole(self, step)
         found.append((step, made.keys))
         return made
 
-    monkeypatch.setattr(StreamBatches, "batch", batch)
+    monkeypatch.setattr(Loader, "batch", batch)
     return found
 
 
@@ -66,8 +69,8 @@ def test_a_stop_in_mid_epoch_changes_nothing(
 
 
 def test_the_rows_of_two_processes_are_those_of_one(streamed: TrainConfig) -> None:
-    whole = StreamBatches(streamed)
-    parts = [StreamBatches(streamed, world=World(rank=rank, size=2)) for rank in (0, 1)]
+    whole = Loader(open_rows(streamed))
+    parts = [Loader(open_rows(streamed, World(rank=rank, size=2))) for rank in (0, 1)]
     for step in (0, 4, 7):
         one, halves = whole.batch(step), [part.batch(step) for part in parts]
         assert one.keys == halves[0].keys + halves[1].keys
@@ -80,10 +83,10 @@ def test_the_rows_of_two_processes_are_those_of_one(streamed: TrainConfig) -> No
 def test_several_sources_and_what_is_refused(streamed: TrainConfig, shards: Path) -> None:
     first, second = str(shards / "0.tar"), str(shards / "1.tar")
     data = replace(streamed.data, path=first, more_paths=(second,), weights=(1.0, 3.0), num_workers=1)
-    batches = StreamBatches(replace(streamed, data=data))
+    batches = Loader(open_rows(replace(streamed, data=data)))
     assert batches.batch(0).pixels.shape == (4, 3, 32, 32)
     batches.close()
     with pytest.raises(ConfigError, match="expected 2"):
-        StreamBatches(replace(streamed, data=replace(data, weights=(1.0,))))
+        open_rows(replace(streamed, data=replace(data, weights=(1.0,))))
     with pytest.raises(ConfigError, match="set `transform`"):
         replace(streamed, transform=None, data=data)

@@ -1,8 +1,7 @@
 """The plan of a run on the terminal: `eyesmith train RECIPE --plan`."""
 
 from eyesmith.cli.output import print_json, print_table
-from eyesmith.recipes.plan import Cluster, Plan, plan
-from eyesmith.runs.masked import teacher_config
+from eyesmith.runs.plan import Cluster, Plan, plan, teacher_config
 from eyesmith.train.config import RunConfig
 
 

@@ -22,7 +22,7 @@ from eyesmith.models.own import register_encoder
 from eyesmith.models.text.config import HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
 from eyesmith.runs.machine import machine_facts
-from eyesmith.runs.progress import progress
+from eyesmith.train.callbacks.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)

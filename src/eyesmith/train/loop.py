@@ -8,9 +8,9 @@ from typing import Protocol
 
 import torch
 
+from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.optim.build import make_optimizer
-from eyesmith.train.batches import Batch, BatchReader
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Objective
 from eyesmith.train.parallel import Parallel
@@ -73,15 +73,26 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     return state
 
 
-def total_steps(config: RunConfig, batches: BatchReader) -> int:
+class Batches(Protocol):
+    """Where the loop gets its batches from: a `Loader`."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of a global step, counted from 0: a pure function of the step."""
+        ...
+
+
+def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
     """Optimiser steps of the whole run, at least one."""
-    return max(1, round(config.epochs * batches.plan.steps_per_epoch))
+    return max(1, round(config.epochs * steps_per_epoch))
 
 
 def train(
     state: TrainState,
     objective: Objective,
-    batches: BatchReader,
+    batches: Batches,
     config: RunConfig,
     *,
     hooks: Sequence[Hook] = (),
@@ -93,7 +104,7 @@ def train(
     waiting times. Raises NonFiniteError before the update when the loss or a gradient is not finite, naming step and
     samples.
     """
-    last = total_steps(config, batches)
+    last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
     objective.model.train()
     while state.step < last:
@@ -111,7 +122,7 @@ def train(
         facts = StepFacts(
             step=state.step + 1,
             is_last=state.step + 1 == last,
-            epoch=(state.step + 1) / batches.plan.steps_per_epoch,
+            epoch=(state.step + 1) / batches.steps_per_epoch,
             samples=(state.step + 1) * config.batch_size,
             batch_size=len(batch.rows) * parallel.world.size,
             loss=found.loss.item(),
