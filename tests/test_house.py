@@ -132,3 +132,45 @@ def test_pre_commit_runs_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text("utf-8")
     assert "\nmake check\n" in ci
     assert "\nmake test\n" in ci
+
+
+# where a foreign file could run code, and the few files that may do it: the last of a dotted call, and where
+DANGEROUS = {
+    "exec": {
+        "models/own/register.py",
+        "tasks/registry.py",
+        "data/evaluation/names.py",
+    },  # files the user named; an installed package's table
+    "eval": set(),
+    "os.system": set(),
+    "os.popen": set(),
+    "import_module": {
+        "__init__.py",
+        "cli/dispatch.py",
+        "models/timm/torchvision.py",
+        "tasks/registry.py",  # a name among the files beside it
+        "train/callbacks/trackers.py",
+    },
+    "pickle.load": set(),
+    "pickle.loads": {"data/curate/places.py"},  # of its own Ray tasks
+}
+# calls that are safe with one argument only
+REQUIRED = {"torch.load": ("weights_only", True), "from_pretrained": ("trust_remote_code", False)}
+
+
+def test_nothing_but_a_named_file_runs_code() -> None:
+    for path in SOURCE.rglob("*.py"):
+        name = path.relative_to(SOURCE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            where = f"{name}:{node.lineno}: {called}"
+            allowed = DANGEROUS.get("import_module" if called.endswith("import_module") else called)
+            assert allowed is None or name in allowed, f"{where}: runs code"
+            given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+            for dangerous, (argument, value) in REQUIRED.items():
+                if called == dangerous or called.endswith("." + dangerous):
+                    assert given.get(argument, ...) is value, f"{where}: needs {argument}={value}"
+            assert given.get("allow_pickle") is not True, f"{where}: unpickles"
+            assert given.get("shell") is not True, f"{where}: starts a shell"

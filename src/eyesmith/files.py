@@ -54,6 +54,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def not_linked(path: str, flags: int) -> int:
+    """For `open(path, "a", opener=not_linked)`: writes to the file itself, never through a symbolic link.
+
+    A folder that was copied may hold a link to any file of its reader. Raises OSError (ELOOP) for a link.
+    """
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "is a link to another file, which is not written to; put a file in its place"
+        raise
+
+
 def cache_folder() -> Path:
     """Where what can be fetched or computed again is kept: $EYESMITH_CACHE, or ~/.cache/eyesmith."""
     chosen = os.environ.get("EYESMITH_CACHE")

@@ -78,3 +78,15 @@ def test_one_process_alone_holds_a_cell(tmp_path: Path) -> None:
         assert subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() == "False"
     with held(tmp_path) as ours:
         assert ours
+
+
+def test_what_a_cell_of_somebody_elses_asks_for_is_written_anew(
+    tmp_path: Path, plan: LabPlan, cells: list[Cell]
+) -> None:
+    # else a folder that was copied would say which Python files its cells run
+    folder = cell_folder(tmp_path, cells[0].id)
+    folder.mkdir(parents=True)
+    write_request(folder, cells[0], plan, [str(tmp_path / "evil.py")])
+    assert read_request(folder)["encoder_files"] == [str(tmp_path / "evil.py")]
+    write_request(folder, cells[0], plan, [])
+    assert read_request(folder)["encoder_files"] == []

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.plain import plain
 
 First = Annotated[
     Positional[Path], tyro.conf.arg(metavar="A", help="The folder that `eyesmith eval --out` wrote for one model.")
@@ -54,7 +55,7 @@ def compare(
     columns, rows = comparison_table(found)
     print_table(columns, rows, right=columns[2:8])
     for line in comparison_lines(found):
-        print(line)
+        print(plain(line))
     for name, side in found.missing:
         say(f"{name}: only {a if side == 'left' else b} has it")
     return 0

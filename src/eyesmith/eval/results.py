@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyesmith.errors import DataError
+from eyesmith.files import not_linked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[ResultRow]) -> None
     lines = "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("ab+", buffering=0) as stream:
+    with open(target, "ab+", buffering=0, opener=not_linked) as stream:
         whole, tail = _split_tail(target.read_bytes())
         keep = len(whole)
         if _is_row(tail):  # written by hand, without the last newline
@@ -103,7 +104,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[ResultRow]:
 def _parse(line: bytes, where: str) -> ResultRow:
     try:
         entry = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}); remove or mend that line") from None
     if not isinstance(entry, dict):
         raise DataError(f"{where}: expected an object with {', '.join(FIELDS)}, got {type(entry).__name__}")

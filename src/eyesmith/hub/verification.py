@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: not there, so nothing can be compared; the file is written with the model"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from None
     return saved
 

@@ -39,7 +39,7 @@ def measured(contender: Contender, pair: ClipConfig, out: Path, encoder_files: S
     request = {"model": to_dict(pair), "encoder_files": list(encoder_files)}
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if known.get("request") != request:
-        command = [sys.executable, "-m", "eyesmith.lab.measure"]
+        command = [sys.executable, "-P", "-m", "eyesmith.lab.measure"]
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
         if done.returncode:
             raise TrainingError(f"{contender.encoder}: could not be measured: {done.stderr.strip().splitlines()[-1:]}")

@@ -265,7 +265,7 @@ def _data_facts(data: Path, notices: list[str]) -> tuple[DataFacts, dict[str, An
 def _json(path: Path, notices: list[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         notices.append(f"{path.name} of {path.parent.name} is missing or cannot be read.")

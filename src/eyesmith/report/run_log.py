@@ -67,7 +67,7 @@ def _lines(path: Path, log: RunLog) -> Iterator[dict[str, Any]]:
     for line in path.read_bytes().splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict):
             yield entry

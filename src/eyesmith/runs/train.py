@@ -116,7 +116,7 @@ def read_run_config(folder: Path) -> RunConfig:
         return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"], at=folder)
     except UnregisteredTaskError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
 
 

@@ -56,7 +56,7 @@ def read_into(path: Path, content: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"{path}: has no {missing[0]}; it was saved with other settings of the run")
     if not path.is_file():
         with _quiet(), _errors_of(path):
-            _dcp().load(dict(content), checkpoint_id=path, no_dist=not dist.is_initialized())
+            _load_folder(path, content, no_dist=not dist.is_initialized())
         return
     values = _read_file(path)
     for name, value in content.items():
@@ -118,7 +118,7 @@ def consolidate(folder: Path) -> Path:
             name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in _metadata(path).items()
         }
         with _quiet(), _errors_of(path):
-            _dcp().load(dict(content), checkpoint_id=path, no_dist=True)
+            _load_folder(path, content, no_dist=True)
         _write_file(folder, content)
     return folder / STATE_FILE
 
@@ -148,14 +148,24 @@ def _sharded(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
+    from eyesmith.train.checkpoint_reader import read_metadata
+
     with _errors_of(path):
-        entries = _dcp().FileSystemReader(path).read_metadata().state_dict_metadata
-    return {name: entry for name, entry in entries.items() if hasattr(entry, "size")}
+        return dict(read_metadata(path / _METADATA).state_dict_metadata)
+
+
+def _load_folder(path: Path, content: Mapping[str, Tensor], *, no_dist: bool) -> None:
+    from eyesmith.train.checkpoint_reader import planner, reader
+
+    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), no_dist=no_dist)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     with _errors_of(path):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(values, dict) or not all(isinstance(value, Tensor) for value in values.values()):
+        raise CheckpointError(f"{path}: is no state of a run, it holds something else than named tensors")
+    return values
 
 
 def _dcp() -> Any:

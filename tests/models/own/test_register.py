@@ -207,3 +207,10 @@ def test_the_command_line_registers_before_the_verb(tmp_path: Path) -> None:
 def test_the_config_alone_is_light_to_import() -> None:
     program = "import sys, eyesmith; assert 'register_encoder' in dir(eyesmith); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("file", ["../mixer.py", "/etc/mixer.py", "a\\mixer.py", "..", ""])
+def test_a_config_names_a_file_without_its_folder(file: str) -> None:
+    # a run writes its copy under that name
+    with pytest.raises(ConfigError, match="without its folder"):
+        OwnEncoderConfig(name="mixer", file=file, sha256="0" * 64, size="tiny", image_size=(32, 32), embed_dim=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import DataError
+from eyesmith.files import not_linked
 
 
 def append_line(path: str | os.PathLike[str], entry: dict[str, Any]) -> None:
@@ -17,7 +18,7 @@ def append_line(path: str | os.PathLike[str], entry: dict[str, Any]) -> None:
     line = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("ab+", buffering=0) as stream:
+    with open(target, "ab+", buffering=0, opener=not_linked) as stream:
         stream.seek(0)
         content = stream.read()
         keep = content.rfind(b"\n") + 1

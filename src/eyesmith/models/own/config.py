@@ -35,6 +35,8 @@ class OwnEncoderConfig:
     """Standard deviation of the pixels per channel, in 0..1."""
 
     def __post_init__(self) -> None:
+        if self.file in ("", ".", "..") or set(self.file) & set("/\\\0"):
+            raise ConfigError(f"file: expected the name of a file without its folder, got {self.file!r}")
         if min(self.image_size) < 1:
             raise ConfigError(f"image_size: expected positive sides, got {self.image_size}")
         if self.embed_dim < 0:

@@ -1,7 +1,6 @@
 """A text encoder from a Hugging Face folder as a frozen text tower: tokens in, one pooled vector a text out."""
 
 import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
 from eyesmith.files import write_atomic, write_json
 from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.text.hugging_face_files import ATTENTION, copy_tokenizer, read_config, read_weights
 from eyesmith.models.timm.torchvision import ensure_torchvision
 
 MARK = "eyesmith.json"  # in a folder of `save_assets`: the weights are kept elsewhere, in the run's model.safetensors
@@ -90,10 +90,19 @@ class HuggingFaceText(nn.Module):
         """Take the tokenizer from `folder`."""
         transformers = _transformers()
         try:
-            with _quiet(transformers):
-                tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+            with _quiet(transformers), tempfile.TemporaryDirectory() as scratch:
+                copy_tokenizer(Path(folder), Path(scratch))
+                tokenizer = transformers.AutoTokenizer.from_pretrained(
+                    scratch,
+                    config=read_config(transformers, Path(folder)),
+                    local_files_only=True,
+                    trust_remote_code=False,
+                )
+        except CheckpointError:
+            raise
+        except Exception as error:  # damaged tables reach every kind of error
             raise CheckpointError(f"{folder}: expected tokenizer files of a Hugging Face encoder; {error}") from error
+        tokenizer.name_or_path = ""  # it outlives the folder that it was read from
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
             raise ConfigError(f"{folder}: the tokenizer has no padding token of its own, which this tower needs")
         tokenizer.padding_side = "right"
@@ -109,7 +118,8 @@ def locate(source: str) -> Path:
     if source.startswith("package:"):
         name = source.removeprefix("package:")
         try:
-            found = importlib.util.find_spec(name)
+            # of a.b it would import a
+            found = importlib.util.find_spec(name) if name.isidentifier() else None
         except (ImportError, ValueError):
             found = None
         if found is None or not found.submodule_search_locations:
@@ -126,23 +136,29 @@ def locate(source: str) -> Path:
 
 
 def _load_encoder(transformers: Any, folder: Path) -> Any:
+    config = read_config(transformers, folder)
+    tensors = read_weights(folder)
+    if tensors is None and not (folder / MARK).is_file():
+        raise CheckpointError(
+            f"{folder}: expected weights in model.safetensors, there is none; other formats are not read"
+        )
+    attention = ATTENTION[config.model_type]
     try:
-        if not list(folder.glob("*.safetensors")):
-            if not (folder / MARK).is_file():
-                raise CheckpointError(
-                    f"{folder}: expected weights in a .safetensors file, there is none; other formats are not read"
-                )
+        if tensors is None:
             return transformers.AutoModel.from_config(
-                transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+                config, attn_implementation=attention, trust_remote_code=False, dtype=torch.float32
             )
-        encoder, report = transformers.AutoModel.from_pretrained(
-            str(folder),
+        encoder, report = transformers.MODEL_MAPPING[type(config)].from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            attn_implementation=attention,
+            trust_remote_code=False,
             local_files_only=True,
-            use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: expected a Hugging Face encoder; {error}") from error
     # a pooler is a head that pooling here does not use; anything else without weights would be random, silently
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
