@@ -18,7 +18,7 @@ from eyesmith.config import to_dict
 from eyesmith.errors import CheckpointError, ConfigError, DataError, TrainingError
 from eyesmith.runs.train import Interrupted, is_finished, resume, start, start_or_resume
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.stop import StopSignal
+from eyesmith.train.loop import StopSignal
 
 RUN_IN_CHILD = """
 import json, sys, torch

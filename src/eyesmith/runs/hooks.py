@@ -43,14 +43,15 @@ def run_hooks(
         if is_first:
             health = Health(config.health, run_shape(task, steps))
             listeners.append(_Diagnosed(health, context.console, read_lines(folder)))
-            trackers = Trackers.open(
-                config.track.trackers,
-                folder,
-                project=config.track.project,
-                config=description,
-                note=context.console.print,
-            )
-            listeners.append(trackers)
+            if config.track.trackers:
+                trackers = Trackers.open(
+                    config.track.trackers,
+                    folder,
+                    project=config.track.project,
+                    config=description,
+                    note=context.console.print,
+                )
+                listeners.append(trackers)
         try:
             log = Log(folder, listeners)
             hooks: list[Hook] = [lambda state, facts: metrics.forget()]

@@ -30,12 +30,11 @@ from eyesmith.train.callbacks.logging import append_line, truncate_after
 from eyesmith.train.callbacks.progress import progress
 from eyesmith.train.checkpoint import newest
 from eyesmith.train.config import RunConfig
-from eyesmith.train.loop import Hook, StepFacts, new_state, total_steps, train
+from eyesmith.train.loop import Hook, StepFacts, StopSignal, new_state, total_steps, train
 from eyesmith.train.precision import choose_precision
 from eyesmith.train.processes import World, joined
 from eyesmith.train.replay import NonFiniteError, Replay
 from eyesmith.train.state import TrainState
-from eyesmith.train.stop import StopSignal
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.jsonl"

@@ -1,9 +1,8 @@
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig, RunConfig
-from eyesmith.train.loop import Hook, StepFacts, new_state, total_steps, train
+from eyesmith.train.loop import Hook, StepFacts, StopSignal, new_state, total_steps, train
 from eyesmith.train.objective import Objective, StepLoss
 from eyesmith.train.processes import World, joined
 from eyesmith.train.state import STATE_FILE, TrainState
-from eyesmith.train.stop import StopSignal
 
 __all__ = [
     "STATE_FILE",

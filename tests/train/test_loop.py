@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eyesmith.train.stop import StopSignal
+from eyesmith.train.loop import StopSignal
 
 
 @pytest.fixture(autouse=True)
