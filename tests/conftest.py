@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw
 
 from eyesmith.data.shards import ShardWriter
 from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfig
+from eyesmith.models import own
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.own import register
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.config import DataConfig, OptimConfig
 from eyesmith.train.diagnostics import HealthConfig
@@ -111,4 +111,4 @@ def _one_thread() -> Iterator[None]:
 def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that a test registers from files end with it."""
     for table in ("_BY_NAME", "_BY_HASH"):
-        monkeypatch.setattr(register, table, {})
+        monkeypatch.setattr(own, table, {})

@@ -15,7 +15,7 @@ from eyesmith.data.loader import Batch
 from eyesmith.eval import ResultRow
 from eyesmith.images import PreprocessConfig, evaluation_pixels
 from eyesmith.models.classifier import Classifier, classifier_config
-from eyesmith.models.eva02.config import EVA02, Eva02Config
+from eyesmith.models.eva02.model import EVA02, Eva02Config
 from eyesmith.tasks import MeanTask
 from eyesmith.train import DataConfig, RunConfig
 
@@ -71,6 +71,6 @@ class Rotation(MeanTask[Classifier]):
             pixels = torch.stack([evaluation_pixels(source.image_bytes(i), size) for i in range(len(source))])
             hits = [(model(turned(pixels, torch.full((len(pixels),), k))).argmax(-1) == k).float() for k in range(4)]
             share, num = torch.cat(hits).mean().item(), 4 * len(pixels)
-            facts = {"task": "rotation", "split": split, "metric": "top1", "n": num, "chance": 0.25}
+            facts = {"task": "rotation", "split": split, "metric": "acc1", "n": num, "chance": 0.25}
             rows.append(ResultRow(model=self.config.model_name, value=share, low=None, high=None, **facts))
         return rows

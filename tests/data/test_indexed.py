@@ -10,8 +10,8 @@ from eyesmith.data.order import step_seed
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images import AugmentConfig, PreprocessConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.config import DataConfig
 from eyesmith.train.data import open_rows

@@ -17,8 +17,8 @@ from eyesmith.data.loader import Batch, Prepare
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.checkpoint import consolidate
 from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig

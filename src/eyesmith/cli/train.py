@@ -100,7 +100,7 @@ def _overview(families: Mapping[str, Mapping[str, Callable[[], Any]]], prog: str
         ]
     lines += [
         "",
-        "--task FILE      in place of a recipe: a task of your own (docs/own-task.md), with its config's defaults",
+        "--task FILE      in place of a recipe: a task of your own, with its defaults (docs/own-training-task.md)",
         "--out RUN        the folder to write; runs/RECIPE where not given",
         "--from WEIGHTS   start from a run folder, a weight file or hf:owner/name, with the model they are of",
         "--plan           print what the run would be, and cost, without running: parameters, steps, rates, memory,",

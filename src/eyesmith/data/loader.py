@@ -295,8 +295,12 @@ class StreamedRows:
         return self.stream.skipped
 
     def fingerprint(self) -> str:
-        """SHA-256 over the shards' names and numbers of samples."""
-        return self.stream.state_dict()["shards"]
+        """SHA-256 over the shards' names and content, and their order."""
+        return self.stream.fingerprint()
+
+    def describe(self) -> dict[str, Any]:
+        """The order and every shard by what it holds; what differs, `data.stream.differences` says."""
+        return self.stream.describe()
 
     def captions(self) -> list[str]:
         """Every caption that a batch may hold, duplicates included; reads the texts of all shards."""

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
-from eyesmith.eval import BrokenImage, ImageFeatures, TextFeatures, choose_splits, split_tasks
-from eyesmith.eval.retrieval import Retrieval
-from eyesmith.eval.suites import SuiteEvaluator
-from eyesmith.eval.zero_shot import ZeroShot
+from eyesmith.eval import (
+    BrokenImage,
+    ImageFeatures,
+    Measurement,
+    SuiteEvaluator,
+    TextFeatures,
+    choose_splits,
+    split_tasks,
+)
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import Clip
 from eyesmith.train.processes import World
@@ -33,7 +38,7 @@ class _Split:
 
     prefix: str
     images: "_Images"
-    tasks: tuple[ZeroShot | Retrieval, ...]
+    tasks: tuple[Measurement, ...]
 
 
 class Curve:
@@ -93,9 +98,9 @@ class Curve:
 
     def _split(self, path: str, split: str | None, prefix: str) -> _Split:
         found = split_tasks(path, split)
-        tasks = tuple(task for task in found.tasks if task.task in self._tasks)
+        tasks = tuple(task for task in found.tasks if task.key in self._tasks)
         if not tasks:
-            has = ", ".join(task.task for task in found.tasks)
+            has = ", ".join(task.key for task in found.tasks)
             raise DataError(
                 f"{path}: split {found.split!r} cannot carry {', '.join(self._tasks)} (eval.curve_tasks), but {has}"
             )
@@ -105,12 +110,12 @@ class Curve:
 
 
 def _values(
-    task: ZeroShot | Retrieval, prefix: str, clip: Clip, images: ImageFeatures, texts: TextFeatures
+    task: Measurement, prefix: str, clip: Clip, images: ImageFeatures, texts: TextFeatures
 ) -> Iterable[tuple[str, float]]:
     # two kinds of one task have the same metrics, so all but the usual one are named by their task
-    kind = "" if task.task in ("zero_shot", "retrieval") else f"{task.task}/"
-    for row in task.rows(clip, model_name="", images=images, texts=texts):
-        yield f"{prefix}{row.split}/{kind}{row.metric}", row.value
+    kind = "" if task.key in ("zero_shot", "retrieval") else f"{task.key}/"
+    for metric, value in task.values(clip, images, texts).items():
+        yield f"{prefix}{task.split}/{kind}{metric}", value
 
 
 class _Images:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import CheckpointError
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.files import not_linked, write_atomic, write_json
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan

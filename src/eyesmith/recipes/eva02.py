@@ -11,7 +11,7 @@ from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
-from eyesmith.models.eva02.config import EVA02, Eva02Config
+from eyesmith.models.eva02.model import EVA02, Eva02Config
 from eyesmith.models.registry import config as model
 from eyesmith.recipes.laptop import quickstart
 from eyesmith.tasks.contrastive import TrainConfig

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.class_views import ClassViewConfig
-from eyesmith.models.eva02.config import EVA02
+from eyesmith.models.eva02.model import EVA02
 from eyesmith.tasks.classify import ALL_SPLITS, ClassifyConfig
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from eyesmith.eval import current_name
 from eyesmith.models.clip import ClipConfig
 from eyesmith.tasks import Evaluator, RunContext, Task
 from eyesmith.train.callbacks.evaluation import Evaluation
@@ -68,6 +69,7 @@ def run_hooks(
                         steps_per_epoch=steps_per_epoch,
                         save=lambda new, model: task.save(new, model, config=description),
                         write=log.write if is_first else lambda line: None,
+                        current_name=current_name,
                     )
                 )
             yield hooks

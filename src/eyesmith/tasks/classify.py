@@ -16,22 +16,22 @@ from eyesmith.data.labelled import LabelledSets, open_labelled
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.classified import accuracy_rows
+from eyesmith.eval.features.classified import accuracy_rows
 from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.stored import read_stored
 from eyesmith.hub.weights import load_tensors
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig
-from eyesmith.losses.classify import class_losses
+from eyesmith.losses.class_labels import class_losses
 from eyesmith.models.classifier import HEAD_SCALE, Classifier, ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.own.config import OwnEncoderConfig
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
-from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
+from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
 from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext
 from eyesmith.train.config import DataConfig, RunConfig

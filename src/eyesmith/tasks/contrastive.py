@@ -22,16 +22,15 @@ from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.load import load_clip
 from eyesmith.hub.stored import read_stored
+from eyesmith.losses.all_pairs import WHOLE_BELOW, tile_shape
 from eyesmith.losses.config import LossConfig
 from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
-from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
-from eyesmith.losses.tiles import TILE_ROWS
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
-from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.eva02.model import Eva02, Eva02Config
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
@@ -156,20 +155,17 @@ class Contrastive(Task[Clip]):
 
     @classmethod
     def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
-        """Features of this GPU's rows and their gradients, what is exchanged, and logits: a tile of them, or all.
+        """Features of this GPU's rows and their gradients, everyone's texts and theirs, and logits: a tile, or all.
 
-        The dense form keeps four B x B matrices and, between GPUs, everyone's features.
+        Few rows of one GPU keep four B x B matrices.
         """
-        rows, width, form = config.batch_size // gpus, config.model.image.embed_dim, config.loss.form
-        if form == "auto":
-            form = "ring" if gpus > 1 else "dense" if rows < TILE_ROWS else "tiled"
-        if form == "dense":
-            return 4 * _FP32 * config.batch_size * (config.batch_size + width)
-        tile_rows = config.loss.tile_rows or TILE_ROWS
-        tile = 2 * _FP32 * min(tile_rows, rows) * min(2 * tile_rows, rows)
+        rows, width = config.batch_size // gpus, config.model.image.embed_dim
         features = 4 * _FP32 * rows * width
-        exchanged = features if form == "ring" else 0  # the block at hand and the next, and gradients
-        return features + tile + exchanged
+        if gpus == 1 and rows < WHOLE_BELOW and not config.loss.tile_rows:
+            return features + 4 * _FP32 * rows * rows
+        height, num_texts = tile_shape(rows, config.batch_size, config.loss.tile_rows or None)
+        gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
+        return features + 2 * _FP32 * height * num_texts + gathered
 
     def module(self) -> Towers:
         return Towers(self.model, self._bias)
@@ -209,6 +205,7 @@ class Contrastive(Task[Clip]):
     def backward(self, parallel: Wrapped, batch: Batch, step: int) -> StepLoss:
         clip, config, device = self.model, self.config, self.model.logit_scale.device
         precision = choose_precision(config.precision, device)
+        max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
         same = same_of(config.loss, batch.texts, batch.labels)
         chance = chance_loss(config.loss, batch.texts, batch.labels, config.batch_size)
         batch = batch.to(device)
@@ -226,8 +223,8 @@ class Contrastive(Task[Clip]):
             return Features(image, text, scale, bias)
 
         def loss_of(found: Features) -> Tensor:
-            loss = contrast(config.loss, found.image, found.text, found.scale, found.bias, same)
-            return loss if target is None else loss + distill(config.loss, found, target)
+            loss = contrast(config.loss, found, same, max_rows=max_rows)
+            return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
 
         parts = [partial(features_of, part) for part in batch.parts(config.accumulate)]
         with StepDraws(clip, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
@@ -318,19 +315,18 @@ def chance_loss(config: LossConfig, texts: Sequence[str], labels: Tensor | None,
     return math.fsum(math.log1p(other) + other * math.log1p(1 / other) if other else 0.0 for other in others) / rows
 
 
-def contrast(
-    config: LossConfig, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None, same: Same | None
-) -> Tensor:
+def contrast(config: LossConfig, found: Features, same: Same | None, *, max_rows: int) -> Tensor:
     """The contrastive loss of the global batch, [], equal in every process.
 
-    image, text: [b, D] unit features of this process's rows. scale, bias: []; a bias for the sigmoid loss only.
+    found: of this process's rows, at most max_rows; a bias for the sigmoid loss only.
     """
+    image, text, scale, bias = found
     tile_rows = config.tile_rows or None
     if config.kind == "softmax":
-        return softmax_loss(image, text, scale, same, form=config.form, tile_rows=tile_rows)
+        return softmax_loss(image, text, scale, same, tile_rows=tile_rows, max_rows=max_rows)
     if bias is None:
         raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
-    return sigmoid_loss(image, text, scale, bias, same, form=config.form, tile_rows=tile_rows)
+    return sigmoid_loss(image, text, scale, bias, same, tile_rows=tile_rows, max_rows=max_rows)
 
 
 class Target(NamedTuple):
@@ -363,17 +359,23 @@ class Teacher:
         return Target(image, text, self._clip.logit_scale.exp())
 
 
-def distill(config: LossConfig, found: Features, target: Target) -> Tensor:
-    """The weighted sum [] of the config's distillation terms."""
+def distill(config: LossConfig, found: Features, target: Target, *, max_rows: int) -> Tensor:
+    """The weighted sum [] of the config's distillation terms; max_rows: the most rows that a process may have."""
     settings = config.distill
     pairs = (found.image, found.text)
+    both = (*pairs, target.image, target.text)
     total = torch.zeros((), device=found.image.device)
     if settings.feature:
-        total = total + settings.feature * feature_distillation(*pairs, target.image, target.text)
+        total = total + settings.feature * feature_distillation(*both, max_rows=max_rows)
     if settings.affinity:
-        total = total + settings.affinity * affinity_distillation(*pairs, target.image, target.text)
+        total = total + settings.affinity * affinity_distillation(*both, max_rows=max_rows)
     if settings.logit:
         total = total + settings.logit * logit_distillation(
-            *pairs, found.scale, *target, temperature=settings.temperature, tile_rows=config.tile_rows or None
+            *pairs,
+            found.scale,
+            *target,
+            temperature=settings.temperature,
+            tile_rows=config.tile_rows or None,
+            max_rows=max_rows,
         )
     return total

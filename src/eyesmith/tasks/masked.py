@@ -23,13 +23,13 @@ from eyesmith.hub.run_folder import describe_encoder
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
-from eyesmith.losses.masked import masked_cosine, masked_l1
+from eyesmith.losses.patch_regression import masked_cosine, masked_l1
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig, evaluating
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped

@@ -20,7 +20,7 @@ from typing import Any
 from eyesmith.config import closest, from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.files import write_atomic
-from eyesmith.models.own.register import describe_error
+from eyesmith.models.own import describe_error
 from eyesmith.tasks.task import Task
 from eyesmith.train.config import RunConfig
 

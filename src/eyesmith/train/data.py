@@ -1,5 +1,7 @@
 """The samples of a run's config, opened for a loader."""
 
+import torch.distributed as dist
+
 from eyesmith.data.indexed import IndexedRows, Squares
 from eyesmith.data.loader import Rows, StreamedRows
 from eyesmith.data.sample import Source
@@ -53,6 +55,10 @@ def open_stream(config: RunConfig, world: World) -> StreamedRows:
         world_size=world.size,
         num_workers=data.num_workers,
         max_skipped_frac=data.max_skipped_frac,
+        lanes=data.lanes or 1,
+        window=data.window,
+        cache_gib=data.cache_gib,
+        exchange=world if dist.is_initialized() else None,
         counts="stated" if data.epoch_samples else "index",
         require_text=config.reads_texts,
     )

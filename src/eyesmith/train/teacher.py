@@ -15,10 +15,10 @@ from torch import Tensor
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import atomic_path, cache_folder
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
-from eyesmith.losses.masked import patch_pixels
+from eyesmith.losses.patch_regression import patch_pixels
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.train.precision import Precision, autocast
 

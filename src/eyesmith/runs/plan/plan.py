@@ -12,7 +12,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.registry import EncoderConfig
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
 from eyesmith.runs.plan.teacher import TeacherCost, named_teacher, teacher_cost

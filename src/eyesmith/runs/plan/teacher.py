@@ -10,7 +10,7 @@ from eyesmith.hub.stored import read_stored
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.registry import ENCODERS, EncoderConfig, config, encoder_config, list_models
 from eyesmith.runs.plan.activations import activations
 from eyesmith.tasks.masked import MaskedConfig

@@ -38,12 +38,14 @@ class Evaluation:
         steps_per_epoch: int,
         save: Callable[[Path, nn.Module], None],
         write: Callable[[dict[str, Any]], None],
+        current_name: Callable[[str], str] = str,
     ) -> None:
-        """measure: the values of a whole model, called in every process. save: writes a model to a folder. write: adds
-        a line to the log; both are called in the first process.
+        """current_name: of a value that older runs, or the config, may call otherwise. measure: the values of a whole
+        model, called in every process. save: writes a model to a folder. write: adds a line to the log; both are
+        called in the first process.
         """
         self._measure, self._folder, self._save, self._write = measure, folder, save, write
-        self._keep = config.keep_best
+        self._keep, self._current_name = config.keep_best, current_name
         self._every = config.every_steps or max(1, round(config.every_epochs * steps_per_epoch))
 
     def __call__(self, state: TrainState, facts: StepFacts) -> None:
@@ -68,10 +70,10 @@ class Evaluation:
         )
 
     def _keep_best(self, model: nn.Module, found: dict[str, float], step: int) -> None:
-        name = next(iter(found)) if self._keep == "first" else self._keep
+        name = next(iter(found)) if self._keep == "first" else self._current_name(self._keep)
         if name not in found:
             raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
-        if is_better(self._folder, name, found[name]):
+        if is_better(self._folder, name, found[name], current_name=self._current_name):
             facts = {"step": step, "name": name, "value": found[name]}
             replace_best(self._folder, lambda new: self._save(new, model), facts)
 
@@ -85,10 +87,10 @@ def read_best(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def is_better(folder: Path, name: str, value: float) -> bool:
+def is_better(folder: Path, name: str, value: float, *, current_name: Callable[[str], str] = str) -> bool:
     """Whether a value beats that of the best weights of a run; so does any where they were chosen by another one."""
     best = read_best(folder)
-    return best is None or best["name"] != name or value > best["value"]
+    return best is None or current_name(best["name"]) != name or value > best["value"]
 
 
 def replace_best(folder: Path, save: Callable[[Path], None], facts: dict[str, Any]) -> None:
