@@ -6,31 +6,24 @@ All ways meet in one set of processes, because starting one takes seconds. RANK 
 import shutil
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from eyesmith.data.loader import Batch, Prepare
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
-from eyesmith.train import (
-    Batch,
-    Contrastive,
-    DataConfig,
-    OptimConfig,
-    ParallelConfig,
-    TrainConfig,
-    World,
-    joined,
-    new_state,
-    train,
-)
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.checkpoint import consolidate
+from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.loop import new_state, train
+from eyesmith.train.processes import World, joined
 
 STEPS, ROWS, SIZE = 5, 8, (32, 32)
 WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
@@ -68,24 +61,12 @@ def config_of(way: str) -> TrainConfig:
     return replace(BASE, parallel=ParallelConfig(**parallel), **changes)
 
 
-@dataclass
-class Plan:
-    """An epoch is all there is."""
-
-    steps_per_epoch: int = STEPS
-
-
 class RandomBatches:
     """Pictures of noise and random captions; every process makes all rows and keeps its own."""
 
-    def __init__(self, world: World) -> None:
-        self._own = world.share(ROWS)
-        self.plan = Plan()
-        self.skipped: list[Any] = []
-
-    def captions(self) -> list[str]:
-        """None are needed: no tower is locked."""
-        return []
+    def __init__(self, world: World, prepare: Prepare) -> None:
+        self._own, self._prepare = world.share(ROWS), prepare
+        self.steps_per_epoch = STEPS  # an epoch is all there is
 
     def batch(self, step: int) -> Batch:
         """One row of the first process is left out in step 2, as a broken picture would be."""
@@ -96,9 +77,10 @@ class RandomBatches:
         rows = torch.arange(ROWS)[self._own]
         if step == 2:
             rows = rows[rows != 1]
-        return Batch(
+        batch = Batch(
             pixels=pixels[rows], texts=[texts[row] for row in rows], labels=None, keys=tuple(map(str, rows)), rows=rows
         )
+        return replace(batch, extra=self._prepare(batch, step))
 
 
 def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tuple[dict[str, Tensor], list[float]]:
@@ -114,7 +96,7 @@ def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tu
         if folder is not None and facts.step in (3, STEPS):
             state.save(folder, in_background=facts.step == 3)
 
-    train(state, objective, RandomBatches(world), config, hooks=[note])
+    train(state, objective, RandomBatches(world, objective.prepare), config, hooks=[note])
     state.finish_saving()
     state.take_average()
     whole = state.whole_model()

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.train import Contrastive, ParallelConfig, World, new_state
+from eyesmith.tasks.contrastive import Contrastive
+from eyesmith.train.config import ParallelConfig
+from eyesmith.train.loop import new_state
 from eyesmith.train.parallel import choose_strategy
+from eyesmith.train.processes import World
 
 
 def start_processes(arguments: list[str], world_size: int) -> list[subprocess.Popen[bytes]]:

@@ -2,16 +2,10 @@
 
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eyesmith.models.drop_path import DropPath
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for torch's generators, different for every run seed and step."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 class StepDraws:
@@ -24,7 +18,7 @@ class StepDraws:
     """
 
     def __init__(self, model: nn.Module, num_rows: int, *, seed: int, device: torch.device) -> None:
-        """num_rows: of the global batch. seed: of this step, see `step_seed`; torch's global generator is seeded."""
+        """num_rows: of the global batch. seed: of this step, `order.step_seed`; torch's global generator is seeded."""
         self._seed = seed
         self._paths = [
             module for module in model.modules() if isinstance(module, DropPath) and module.prob > 0 and module.training

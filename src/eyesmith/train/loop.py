@@ -1,16 +1,19 @@
 """The training loop: fetch, step, then hooks."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import FrameType
+from typing import Protocol, Self
 
 import torch
 
+from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.optim.build import make_optimizer
-from eyesmith.train.batches import Batch, BatchReader
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Objective
 from eyesmith.train.parallel import Parallel
@@ -73,15 +76,26 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     return state
 
 
-def total_steps(config: RunConfig, batches: BatchReader) -> int:
+class Batches(Protocol):
+    """Where the loop gets its batches from: a `Loader`."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of a global step, counted from 0: a pure function of the step."""
+        ...
+
+
+def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
     """Optimiser steps of the whole run, at least one."""
-    return max(1, round(config.epochs * batches.plan.steps_per_epoch))
+    return max(1, round(config.epochs * steps_per_epoch))
 
 
 def train(
     state: TrainState,
     objective: Objective,
-    batches: BatchReader,
+    batches: Batches,
     config: RunConfig,
     *,
     hooks: Sequence[Hook] = (),
@@ -93,7 +107,7 @@ def train(
     waiting times. Raises NonFiniteError before the update when the loss or a gradient is not finite, naming step and
     samples.
     """
-    last = total_steps(config, batches)
+    last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
     objective.model.train()
     while state.step < last:
@@ -111,7 +125,7 @@ def train(
         facts = StepFacts(
             step=state.step + 1,
             is_last=state.step + 1 == last,
-            epoch=(state.step + 1) / batches.plan.steps_per_epoch,
+            epoch=(state.step + 1) / batches.steps_per_epoch,
             samples=(state.step + 1) * config.batch_size,
             batch_size=len(batch.rows) * parallel.world.size,
             loss=found.loss.item(),
@@ -145,3 +159,35 @@ def _check_finite(facts: StepFacts, batch: Batch) -> None:
             loss=facts.loss,
             grad_norm=facts.grad_norm,
         )
+
+
+class StopSignal:
+    """Ctrl-C between two steps, so that what is saved is a whole state.
+
+    Inside the context, a first SIGINT or SIGTERM only raises the flag; a second one acts at once.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def __call__(self) -> bool:
+        return self.is_set
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

@@ -1,0 +1,204 @@
+"""What is measured inside a logged step: features, gradients by tower, use of the machine. Nothing it does is felt."""
+
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from eyesmith.train.objective import Objective
+from eyesmith.train.parallel import is_part
+from eyesmith.train.precision import Precision
+from eyesmith.train.state import TrainState
+from eyesmith.train.utilisation import device_flops, peak_memory_mib
+
+TOWERS = ("image", "text")
+MAX_RANK_ROWS = 1024  # features whose effective rank is taken: more cost more and say little more
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMeasures:
+    """One step, measured. None where a tower ran not at all, or has no gradient.
+
+    norm: mean length of features before they are brought to length 1; rank: `effective_rank` of the unit features of
+    all processes; grad_norm: L2 norm of a tower's gradients, before clipping; flops: of the model for one sample.
+    """
+
+    image_norm: float | None
+    text_norm: float | None
+    image_rank: float | None
+    text_rank: float | None
+    image_grad_norm: float | None
+    text_grad_norm: float | None
+    flops: float | None
+    peak_mib: float
+
+
+class Metrics:
+    """Inside the context, measures every `every_steps`-th step of a run and its last one.
+
+    It hangs on the towers' outputs and on the optimiser, draws no random number and changes no value, so a run with it
+    computes bit for bit what one without it computes. Use it on every process of a run: gradients in parts are summed
+    over all of them.
+    """
+
+    def __init__(
+        self, objective: Objective, state: TrainState, *, every_steps: int, last_step: int, clip_norm: float
+    ) -> None:
+        self._objective, self._state = objective, state
+        self._every_steps, self._last_step, self._clip_norm = every_steps, last_step, clip_norm
+        self._features: dict[str, list[Tensor]] = {name: [] for name in TOWERS}
+        self._text_len: int | None = None
+        self._seen_step = -1
+        self._grad_norms: dict[str, float | None] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        for name, tower in self._objective.watched().items():
+            self._handles.append(tower.register_forward_hook(self._see_features(name)))
+        self._handles.append(self._state.optimizer.register_step_pre_hook(self._see_gradients))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def is_due(self) -> bool:
+        """Whether the step that runs now is measured."""
+        step = self._state.step + 1
+        return self._objective.model.training and (step % self._every_steps == 0 or step == self._last_step)
+
+    def forget(self) -> None:
+        """Drop what was seen, where nobody takes it."""
+        self._grad_norms = {}
+        for parts in self._features.values():
+            parts.clear()
+
+    def take(self, grad_norm: float) -> StepMeasures:
+        """What was measured since the last call; grad_norm: of all gradients before clipping."""
+        shrunk = max(1.0, grad_norm / self._clip_norm) if self._clip_norm else 1.0
+        norms: dict[str, float | None] = {}
+        ranks: dict[str, float | None] = {}
+        for name, parts in self._features.items():
+            raw = torch.cat(parts).float() if parts else None  # [B, D]
+            norms[name] = None if raw is None else raw.norm(dim=-1).mean().item()
+            ranks[name] = None if raw is None else effective_rank(raw)
+            parts.clear()
+        grads = {name: None if norm is None else norm * shrunk for name, norm in self._grad_norms.items()}
+        self._grad_norms = {}
+        return StepMeasures(
+            image_norm=norms["image"],
+            text_norm=norms["text"],
+            image_rank=ranks["image"],
+            text_rank=ranks["text"],
+            image_grad_norm=grads.get("image"),
+            text_grad_norm=grads.get("text"),
+            flops=self._objective.flops(self._text_len),
+            peak_mib=peak_memory_mib(self._objective.device),
+        )
+
+    def _see_features(self, name: str) -> Any:
+        def see(_: nn.Module, given: tuple[Any, ...], features: Tensor) -> None:
+            if self.is_due():
+                if self._seen_step != self._state.step:
+                    self._forget()
+                self._features[name].append(features.detach())
+                if name == "text" and isinstance(given[0], Tensor):
+                    self._text_len = given[0].shape[1]
+
+        return see
+
+    def _forget(self) -> None:
+        """Begin a step anew: in processes that write no log nobody takes what was seen."""
+        self._seen_step = self._state.step
+        for parts in self._features.values():
+            parts.clear()
+
+    def _see_gradients(self, *_: Any) -> None:
+        if self.is_due():
+            for parts in self._features.values():
+                if parts and self._state.world.size > 1:
+                    parts[:] = [_of_all(torch.cat(parts), self._state.world.size)]
+            towers = {name: getattr(self._objective.model, name, None) for name in TOWERS}
+            self._grad_norms = {name: gradient_norm(tower) for name, tower in towers.items() if tower is not None}
+
+
+def _of_all(own: Tensor, world_size: int) -> Tensor:
+    """[n, D]: features of all processes, of each as many of its [b, D] as the rank takes."""
+    fewest = torch.tensor(min(len(own), max(1, MAX_RANK_ROWS // world_size)), device=own.device)
+    dist.all_reduce(fewest, dist.ReduceOp.MIN)  # a process that left out broken samples has fewer
+    some = own[: int(fewest)].contiguous()
+    parts = [torch.empty_like(some) for _ in range(world_size)]
+    dist.all_gather(parts, some)
+    return torch.cat(parts)
+
+
+def gradient_norm(module: nn.Module) -> float | None:
+    """L2 norm of all gradients of a module, of all its parts where they are spread; None without any gradient."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    if not gradients:
+        return None
+    whole = [gradient for gradient in gradients if not is_part(gradient)]
+    parts = [cast(Any, gradient).to_local() for gradient in gradients if is_part(gradient)]
+    square = nn.utils.get_total_norm(whole).square()
+    if parts:
+        spread = nn.utils.get_total_norm(parts).square()
+        dist.all_reduce(spread)
+        square = square + spread
+    return square.sqrt().item()
+
+
+@torch.no_grad()
+def effective_rank(features: Tensor) -> float:
+    """How many directions features [B, D] of any length spread over: between 0 and min(B - 1, D).
+
+    exp of the entropy of the singular values, normalised to sum 1, of rows brought to length 1 less their mean. 0 for
+    equal rows, nan where a feature is not finite. Source: Roy and Vetterli 2007, The effective rank.
+    """
+    rows = torch.nn.functional.normalize(features[:MAX_RANK_ROWS].double(), dim=-1)
+    rows = rows - rows.mean(dim=0)
+    gram = rows @ rows.mT if len(rows) < rows.shape[1] else rows.mT @ rows
+    if not torch.isfinite(gram).all():
+        return float("nan")
+    squares = torch.linalg.eigvalsh(gram).clamp_min(0)  # of the singular values
+    if squares.sum() < 1e-12 * len(rows):  # equal rows but for rounding
+        return 0.0
+    values = torch.where(squares < 1e-14 * squares.max(), 0, squares).sqrt()  # below lies rounding
+    shares = values / values.sum()
+    return torch.exp(-torch.special.xlogy(shares, shares).sum()).item()
+
+
+class Throughput:
+    """Rates since the last logged step, over the time spent in steps: saving and checks in between do not count."""
+
+    def __init__(self, state: TrainState, *, world_size: int, precision: Precision) -> None:
+        self._device = next(state.model.parameters()).device
+        self._world_size = world_size
+        self._precision: Precision = precision
+        self._began_s = state.elapsed_s
+        self._samples, self._wait_s = 0, 0.0
+        self._peak: float | None = None
+
+    def add(self, samples: int, wait_s: float) -> None:
+        """Count one step: its samples of all processes, and seconds that this one waited for its batch."""
+        self._samples += samples
+        self._wait_s += wait_s
+
+    def take(self, elapsed_s: float, flops: float | None) -> dict[str, float | None]:
+        """images_per_s, wait_frac, mfu since the last call; flops: of the model for one sample, None if not known."""
+        passed = max(elapsed_s - self._began_s, 1e-9)
+        rate = self._samples / passed
+        mfu = None
+        if flops is not None:
+            if self._peak is None:
+                self._peak, _ = device_flops(self._device, self._precision)
+            mfu = rate * flops / (self._peak * self._world_size)
+        result = {
+            "images_per_s": round(rate, 1),
+            "wait_frac": round(self._wait_s / passed, 4),
+            "mfu": None if mfu is None else float(f"{mfu:.4g}"),
+        }
+        self._began_s, self._samples, self._wait_s = elapsed_s, 0, 0.0
+        return result
