@@ -30,10 +30,10 @@ from eyesmith.eval.sets import Task
 from eyesmith.eval.statistics.pair_ranks import pair_ranks
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
-from eyesmith.models.timm import TimmConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 NUM_IMAGES, NUM_PICTURES = 2000, 200  # images of the set, and distinct ones among them
 BATCH, WORKERS = 64, 4  # clip-benchmark's defaults

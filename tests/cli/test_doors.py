@@ -21,11 +21,12 @@ import eyesmith as public
 from eyesmith.cli.main import VERBS, main
 from eyesmith.hub import save_model
 from eyesmith.images import PreprocessConfig
+from eyesmith.models import own
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.own import own_config, register
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.own import own_config
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train import DataConfig, TrainConfig, run_to_dict
 from eyesmith.train.log import append_line
 
@@ -138,8 +139,8 @@ def _own(root: Path, photos: Path, mark: Path) -> None:
     (root / "open" / "encoder").mkdir()
     (root / "open" / "encoder" / "mixer.py").write_bytes(file.read_bytes())
     assert image.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    register._BY_NAME.clear()  # a new process
-    register._BY_HASH.clear()
+    own._BY_NAME.clear()  # a new process
+    own._BY_HASH.clear()
 
 
 def _foreign_text(root: Path, photos: Path, mark: Path) -> None:

@@ -102,6 +102,32 @@ def test_folder_without_images(tmp_path):
         open_source(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, what):
+    folder = tmp_path / "set"
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"7")
+    (folder / "a" / "1.png").unlink()
+    if what == "pipe":
+        os.mkfifo(folder / "a" / "1.png")
+    else:
+        (folder / "a" / "1.png").symlink_to("/dev/zero")
+    (tmp_path / "t.csv").write_text(f"image,caption\n{folder / 'b/0.png'},x\n{folder / 'a/1.png'},y\n")
+    for source in (open_source(folder), open_source(tmp_path / "t.csv")):
+        assert source.image_bytes(0) == b"7"
+        with pytest.raises(DataError, match=r"1\.png: cannot read the image"):
+            source.image_bytes(1)
+    for stem in "ab":
+        (folder / stem / "0.txt").write_text("caption")
+    if what == "pipe":
+        os.mkfifo(folder / "a" / "1.txt")
+    else:
+        (folder / "a" / "1.txt").symlink_to("/dev/zero")
+    assert len(open_source(folder)) == 2
+
+
 def _picture(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (6, 6), "red").save(path)

@@ -17,8 +17,8 @@ from eyesmith.eval.results.rows import append_rows
 from eyesmith.hub import load, save_model
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.report import write_report
 from eyesmith.report.gather import gather
 

@@ -7,7 +7,7 @@ from rich.console import Console
 import eyesmith
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.eval import ResultRow
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.report.alternation import StageRow, render_alternation, stage_table
 from eyesmith.runs import alternate as alternation
 from eyesmith.runs.alternate import AlternateConfig, alternate, clip_config

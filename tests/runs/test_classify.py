@@ -25,11 +25,10 @@ from eyesmith.images.class_views import ClassViewConfig
 from eyesmith.images.mix import MixConfig
 from eyesmith.models.classifier import Classifier, classifier_config
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import to_published
 from eyesmith.models.registry import create_encoder
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.runs.classify import classify_from
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import is_finished, resume, start

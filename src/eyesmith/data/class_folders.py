@@ -111,13 +111,15 @@ def _walk(folder: Path) -> tuple[dict[str, int], set[str], list[str], list[Findi
             stem, extension = os.path.splitext(name)
             extension = extension.lower()
             if extension.removeprefix(".") in IMAGE_EXTENSIONS:
-                key = (relative / name).as_posix()
+                key, file = (relative / name).as_posix(), Path(place) / name
                 try:
-                    images[key] = (Path(place) / name).stat().st_size
+                    size = file.stat().st_size
                 except OSError as error:
                     detail = f"cannot be reached ({error.strerror}); a link whose target is gone?"
                     lost.append(Finding("missing_image", "error", key, key, detail))
-            elif extension == ".txt":
+                else:
+                    images[key] = size if file.is_file() else 0  # a device or a pipe is named where it is read
+            elif extension == ".txt" and (Path(place) / name).is_file():
                 texts.add((relative / stem).as_posix())
             elif extension in TABLE_EXTENSIONS:
                 tables.append((relative / name).as_posix())

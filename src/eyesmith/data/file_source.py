@@ -87,6 +87,9 @@ class FileSource:
         if isinstance(record.image, bytes):
             return record.image
         try:
+            if not record.image.is_file():  # a pipe would block for ever, a device never end
+                reason = "no file" if not record.image.exists() else "a folder or a device"
+                raise DataError(f"{record.image}: cannot read the image of {record.where}: {reason}")
             return record.image.read_bytes()
         except OSError as error:
             raise DataError(f"{record.image}: cannot read the image of {record.where}: {error.strerror}") from error

@@ -27,10 +27,9 @@ from eyesmith.hub.weights import own_memory, read_tensors
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.own.config import OwnEncoderConfig
-from eyesmith.models.own.register import encoder_source
-from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.own import OwnEncoderConfig, encoder_source
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"

@@ -21,7 +21,7 @@ from eyesmith.lab.result import Measured
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.own import register_encoder
+from eyesmith.models.registry import register_encoder
 from eyesmith.runs.machine import choose_device
 
 FOLDER = "measured"  # in OUT

@@ -104,3 +104,18 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and nothing")
     with pytest.raises(DataError, match="not a readable Parquet file"):
         list(read_parquet([tmp_path / "x.parquet"]))
+
+
+@pytest.mark.parametrize("listing", ['{"a": {"test": "file:///etc/x"}}', '{"a": {"test": [1]}}', "[" * 100_000, "5"])
+def test_a_listing_that_is_none_is_named(tmp_path, monkeypatch, listing):
+    from eyesmith.data.evaluation import convert
+
+    monkeypatch.setattr(convert, "get", lambda hub, url, limit: listing.encode())
+    with pytest.raises(DataError, match="lists no Parquet files"):
+        fetch_rows("owner/pairs", tmp_path / "set", "retrieval")
+
+
+def test_a_list_of_absurd_depth_is_named(tmp_path, picture):
+    rows = [{"image": picture(0), "caption": "[" * 100_000}]
+    with pytest.raises(DataError, match="row 0: caption is no list"):
+        convert_rows(rows, tmp_path / "set", "retrieval")

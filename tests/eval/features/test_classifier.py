@@ -29,7 +29,7 @@ from eyesmith.eval.sets import TASKS
 from eyesmith.eval.sets.suite import aggregate
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.classifier import Classifier, ClassifierConfig
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 
 TRV = Eva02Config(
     image_size=(16, 16), patch_px=8, width=16, depth=1, num_heads=1, hidden_dim=24, embed_dim=0, pooling="mean"

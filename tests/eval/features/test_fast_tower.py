@@ -9,8 +9,8 @@ from torch import nn
 from eyesmith.eval.features.fast_tower import with_fast_tower
 from eyesmith.models import create
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm import TimmConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.text.model import ClipTextConfig
 
 PIXELS = torch.randint(256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

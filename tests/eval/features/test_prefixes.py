@@ -5,8 +5,7 @@ import torch
 
 from eyesmith.eval.features import prefixes
 from eyesmith.eval.features.prefixes import shared_features, text_batches
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.text.model import ClipText
+from eyesmith.models.text.model import ClipText, ClipTextConfig
 
 TEXTS = [
     *(

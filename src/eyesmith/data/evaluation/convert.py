@@ -51,7 +51,9 @@ def fetch_rows(
     try:
         configs = json.loads(content or b"")
         addresses = next(parts[split] for parts in configs.values() if split in parts)
-    except (ValueError, AttributeError, TypeError, StopIteration) as error:
+        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
+            raise TypeError("no list of addresses")
+    except (RecursionError, ValueError, AttributeError, TypeError, StopIteration) as error:
         raise DataError(f"{url}: lists no Parquet files of the split {split!r}") from error
     files = [folder / f".{split}-{number}.parquet" for number in range(len(addresses))]
     for address, file in zip(addresses, files, strict=True):
@@ -147,7 +149,7 @@ def _strings(row: Row, column: str, number: int) -> list[str]:
     if isinstance(value, str) and value.startswith("["):  # tables made from CSV keep lists as Python's text of them
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # brackets in brackets in brackets
             raise DataError(f"row {number}: {column} is no list: {value[:60]!r}") from error
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise DataError(f"row {number}: {column}: expected a list of texts, got {value!r:.60}")
