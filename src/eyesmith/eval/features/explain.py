@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ def _theirs(source: str, raw: bytes, prompts: list[str], note: Callable[[str], N
         note("open_clip is not installed, so only our side is shown: pip install open_clip_torch")
         return None
     from eyesmith.hub.convert import convert
-    from eyesmith.models.timm.torchvision import ensure_torchvision
+    from eyesmith.models.foreign.torchvision import ensure_torchvision
 
     ensure_torchvision()
     import open_clip
@@ -109,19 +109,20 @@ def _theirs(source: str, raw: bytes, prompts: list[str], note: Callable[[str], N
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "model"
             convert(source, place, to="hugging_face", parity=False)
-            model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{place}")
-            tokens = open_clip.get_tokenizer(f"local-dir:{place}")(prompts[:1])
+            made: Any = open_clip.create_model_and_transforms(f"local-dir:{place}")
+            tokens: Any = open_clip.get_tokenizer(f"local-dir:{place}")(prompts[:1])
     except (EyesmithError, RuntimeError, ValueError, OSError) as error:
         note(f"open_clip cannot take this model, so only our side is shown: {str(error).splitlines()[0]}")
         return None
-    image: Any = Image.open(io.BytesIO(raw))
+    model, _, transform = cast(tuple[Any, Any, Any], made)
+    image = cast(Any, Image.open(io.BytesIO(raw)))
     found: dict[str, Any] = {"decoded pixels": _hash(np.asarray(image.convert("RGB")))}
     for step in transform.transforms:
         image = step(image)
         if isinstance(image, Image.Image) and image.mode == "RGB":
             found["resized and cut"] = _hash(np.asarray(image))
     with torch.inference_mode():
-        feature = model.eval().encode_image(image[None])[0].float()
+        feature = model.eval().encode_image(cast(Tensor, image)[None])[0].float()
         text = model.encode_text(tokens, normalize=True)[0].float()
     return found | {
         "normalised": image,

@@ -32,12 +32,10 @@ class Towers:
         fresh: bool,
         world: World,
     ) -> None:
-        self._clip, self._precision, self._fresh, self._world = clip, precision, fresh, world
-        self._cache, self._stored, self._max_broken_frac = (
-            None if cache is None else Path(cache),
-            stored,
-            max_broken_frac,
-        )
+        self._clip, self._fresh, self._world = clip, fresh, world
+        self._precision: Precision = precision
+        self._stored: Stored = stored
+        self._cache, self._max_broken_frac = None if cache is None else Path(cache), max_broken_frac
         self._batch_size, self._num_workers = batch_size, num_workers
         self._stores: dict[str, FeatureStore] = {}
         self._texts: dict[str, TextFeatures] = {}
