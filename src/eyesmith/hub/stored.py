@@ -14,7 +14,7 @@ from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.hub.build import ModelConfig
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
-from eyesmith.hub.weights import Which, read_tensors
+from eyesmith.hub.weights import Which, read_prompts, read_tensors
 from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
@@ -122,6 +122,8 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
             stored = Stored(_as_folder_says(config, asked.folder), ours, str(path), left_out)
     except CheckpointError as error:
         raise error if str(error).startswith(str(path)) else CheckpointError(f"{path}: {error}") from None
+    if isinstance(stored.config, ClipConfig) and (prompts := read_prompts(path)) is not None:
+        stored = replace(stored, config=replace(stored.config, prompts=prompts))
     return _resized(stored, _wanted_size(stored, asked))
 
 

@@ -22,6 +22,8 @@ INDEX_SUFFIX = ".index.json"  # Hugging Face's table of a model that is cut into
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")
 # and its averaged weights: timm, EVA and DeiT, detectron2, diffusion code, torch's own averaging, our training
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "averaged_model", "average")
+PROMPTS = "eyesmith.prompts"
+"""Where a safetensors file that we wrote has the model's prompts, a JSON list, in its metadata."""
 _WRAPPERS = ("module.", "model.")  # DDP and DataParallel; Lightning
 _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
@@ -123,6 +125,22 @@ def own_memory(tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = Non
         seen.add(value.untyped_storage().data_ptr())
         plain[name] = value
     return plain
+
+
+def read_prompts(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """The prompts that a weight file written by `convert` has beside its tensors; None for any other file."""
+    file = Path(path)
+    if not _is_safetensors(file, _head(file)):
+        return None
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            found = json.loads(json.loads(stream.read(length))["__metadata__"][PROMPTS])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(found, list) and found and all(isinstance(prompt, str) and "{}" in prompt for prompt in found):
+        return tuple(found)
+    return None
 
 
 def _head(file: Path) -> bytes:
