@@ -184,3 +184,12 @@ def test_prompts_travel_in_a_single_file(tmp_path: Path, tiny: Clip) -> None:
     assert load_clip(tmp_path / "one.safetensors").prompts == own.prompts
     done = convert(tmp_path / "run", tmp_path / "one.pt", to="open_clip", parity=False)
     assert done.left_out == ("the prompts, which a .pt file has no place for",)
+
+
+def test_counted_positions_in_a_file_are_passed_over_and_others_are_not(source: Path, tmp_path: Path) -> None:
+    stored = read_tensors(source)
+    torch.save(stored | {"text.embeddings.position_ids": torch.arange(20)[None]}, tmp_path / "ids.pt")
+    load_clip(tmp_path / "ids.pt")
+    torch.save(stored | {"text.embeddings.position_ids": torch.arange(20).flip(0)[None]}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match="position_ids"):
+        load_clip(tmp_path / "odd.pt")
