@@ -12,9 +12,9 @@ from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import DataConfig, ParallelConfig, TrainConfig
 from eyesmith.train.contrastive import Contrastive
-from eyesmith.train.draws import StepDraws
-from eyesmith.train.parallel import Parallel
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
+from eyesmith.train.rng import StepDraws
+from eyesmith.train.sharding import Parallel
 
 ROWS = 12
 

@@ -12,7 +12,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.config import ClipTextConfig
 from eyesmith.models.vitamin.config import ViTaminConfig
 from eyesmith.train import Batches, DataConfig, TrainConfig, World
-from eyesmith.train.draws import step_seed
+from eyesmith.train.rng import step_seed
 
 SIZE = (32, 32)
 

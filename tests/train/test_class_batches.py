@@ -14,7 +14,7 @@ from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.train.class_batches import ClassBatch, ClassBatches
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.config import DataConfig, OptimConfig
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 @pytest.fixture

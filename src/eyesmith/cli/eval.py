@@ -15,7 +15,7 @@ from eyesmith.cli.images import BatchSize, Model, ModelName, load_clip_or_classi
 from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.precision import Precision
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 
 if TYPE_CHECKING:
     import torch

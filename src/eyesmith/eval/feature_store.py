@@ -35,7 +35,7 @@ from eyesmith.eval.pixel_batches import BrokenImage, read_pixels
 from eyesmith.eval.precision import TowerPrecision
 from eyesmith.files import atomic_path, write_json
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 Stored = Literal["float32", "float16"]
 

@@ -31,8 +31,8 @@ from eyesmith.hub import save_model
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import Clip
 from eyesmith.train.config import TrainConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.loop import StepFacts
-from eyesmith.train.processes import World
 from eyesmith.train.state import TrainState
 
 BEST_FOLDER = "best"

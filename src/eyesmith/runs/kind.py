@@ -13,9 +13,9 @@ from eyesmith.eval import ResultRow
 from eyesmith.runs.checks import Evaluator
 from eyesmith.train.batches import BatchReader
 from eyesmith.train.config import RunConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.loop import Hook
 from eyesmith.train.objective import Objective
-from eyesmith.train.processes import World
 
 Note = Callable[[str], None]
 Learned = TypeVar("Learned", bound=Objective)

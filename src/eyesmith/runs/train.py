@@ -49,8 +49,8 @@ from eyesmith.train import (
 from eyesmith.train.checkpoint import newest
 from eyesmith.train.class_batches import ClassBatches
 from eyesmith.train.classify_config import ClassifyConfig
+from eyesmith.train.distributed import World, joined
 from eyesmith.train.objective import Objective
-from eyesmith.train.processes import World, joined
 from eyesmith.train.replay import NonFiniteError
 
 CONFIG_FILE = "config.json"

@@ -1,6 +1,7 @@
 from eyesmith.train.batches import Batch, Batches, BatchReader
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig, RunConfig, TrainConfig
 from eyesmith.train.contrastive import Contrastive
+from eyesmith.train.distributed import World, joined
 from eyesmith.train.kinds import run_from_dict, run_to_dict
 from eyesmith.train.log import LOG_FILE, Log, LogSteps, append_line, truncate_after
 from eyesmith.train.loop import Hook, StepFacts, new_state, total_steps, train
@@ -8,7 +9,6 @@ from eyesmith.train.masked import Masked
 from eyesmith.train.masked_config import MaskedConfig, TargetConfig
 from eyesmith.train.masks import MaskConfig
 from eyesmith.train.objective import Objective, StepLoss
-from eyesmith.train.processes import World, joined
 from eyesmith.train.state import STATE_FILE, TrainState
 from eyesmith.train.stop import StopSignal
 from eyesmith.train.stream_batches import StreamBatches

@@ -16,8 +16,8 @@ from eyesmith.errors import DataError, ImageError
 from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.train.config import DataConfig, RunConfig
-from eyesmith.train.draws import step_seed
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
+from eyesmith.train.rng import step_seed
 
 
 @dataclass(frozen=True, kw_only=True)

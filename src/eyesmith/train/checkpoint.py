@@ -22,8 +22,8 @@ from torch import Tensor
 
 from eyesmith.errors import CheckpointError
 from eyesmith.files import atomic_path
-from eyesmith.train.parallel import is_part
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
+from eyesmith.train.sharding import is_part
 
 STATE_FILE = "state/last.pt"
 _FOLDER = re.compile(r"step-(\d+)")

@@ -16,7 +16,7 @@ from eyesmith.images.class_views import class_view
 from eyesmith.images.mix import draw_mix, mix_pixels
 from eyesmith.train.batches import Batch
 from eyesmith.train.classify_config import ClassifyConfig
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 _View = Tensor | Finding
 

@@ -13,10 +13,10 @@ from eyesmith.train.accumulate import add_up
 from eyesmith.train.batches import Batch
 from eyesmith.train.class_batches import ClassBatch
 from eyesmith.train.classify_config import ClassifyConfig
-from eyesmith.train.draws import StepDraws, step_seed
 from eyesmith.train.objective import Objective, StepLoss
-from eyesmith.train.parallel import Parallel
 from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.rng import StepDraws, step_seed
+from eyesmith.train.sharding import Parallel
 
 _PASSES = 2 * 3  # a multiply-add counts two; the backward pass is twice the forward
 

@@ -20,12 +20,12 @@ from eyesmith.optim.groups import text_blocks
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.batches import Batch
 from eyesmith.train.config import TrainConfig
-from eyesmith.train.draws import StepDraws, step_seed
 from eyesmith.train.health import chance_loss
 from eyesmith.train.masks import kept_patches
 from eyesmith.train.objective import Objective, StepLoss
-from eyesmith.train.parallel import Parallel
 from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.rng import StepDraws, step_seed
+from eyesmith.train.sharding import Parallel
 from eyesmith.train.text_bank import Texts
 from eyesmith.train.utilisation import StepCost
 

@@ -12,10 +12,10 @@ from eyesmith.optim import freeze, parameter_groups
 from eyesmith.optim.build import make_optimizer
 from eyesmith.train.batches import Batch, BatchReader
 from eyesmith.train.config import RunConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
-from eyesmith.train.parallel import Parallel
-from eyesmith.train.processes import World
 from eyesmith.train.replay import NonFiniteError
+from eyesmith.train.sharding import Parallel
 from eyesmith.train.state import TrainState
 
 

@@ -13,12 +13,12 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.batches import Batch
-from eyesmith.train.draws import StepDraws, step_seed
 from eyesmith.train.masked_config import MaskedConfig
 from eyesmith.train.masks import masks_for
 from eyesmith.train.objective import Objective, StepLoss
-from eyesmith.train.parallel import Parallel
 from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.rng import StepDraws, step_seed
+from eyesmith.train.sharding import Parallel
 from eyesmith.train.targets import TeacherTargets
 
 _PASSES = 2 * 3  # a multiply-add counts two; the backward pass is twice the forward

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eyesmith.train.batches import Batch
 
 if TYPE_CHECKING:
-    from eyesmith.train.parallel import Parallel
+    from eyesmith.train.sharding import Parallel
 
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -19,8 +19,8 @@ from eyesmith.optim.build import fresh_moments
 from eyesmith.train import checkpoint
 from eyesmith.train.checkpoint import STATE_FILE
 from eyesmith.train.config import OptimConfig
-from eyesmith.train.parallel import Parallel
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
+from eyesmith.train.sharding import Parallel
 
 __all__ = ["STATE_FILE", "TrainState"]
 

@@ -9,7 +9,7 @@ from eyesmith.data.stream import ShardSource, ShardStream
 from eyesmith.errors import ConfigError
 from eyesmith.train.batches import Batch
 from eyesmith.train.config import DataConfig, RunConfig
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 @dataclass(frozen=True)

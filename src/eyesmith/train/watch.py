@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from eyesmith.train.objective import Objective
-from eyesmith.train.parallel import is_part
 from eyesmith.train.precision import Precision
+from eyesmith.train.sharding import is_part
 from eyesmith.train.state import TrainState
 from eyesmith.train.utilisation import device_flops, peak_memory_mib
 

@@ -216,7 +216,7 @@ torch.set_num_threads(1)
 from eyesmith.eval.suites import evaluate_suite
 from eyesmith.eval.tasks import TASKS
 from eyesmith.models import create
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 torch.manual_seed(0)
 clip = create("ViTamin-Nano").eval()
 with joined() as world:

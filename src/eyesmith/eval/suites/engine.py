@@ -26,7 +26,7 @@ from eyesmith.eval.suites.wording import Wording, words_of
 from eyesmith.eval.tasks import TASKS, Suite, Task
 from eyesmith.eval.text_features import TextFeatures
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 RECORDS = "eval_results.jsonl"
 ROWS = "results.jsonl"

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import parallel_process as ways
 import pytest
+import sharding_process as ways
 import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.train import Contrastive, ParallelConfig, World, new_state
-from eyesmith.train.parallel import choose_strategy
+from eyesmith.train.sharding import choose_strategy
 
 
 def start_processes(arguments: list[str], world_size: int) -> list[subprocess.Popen[bytes]]:

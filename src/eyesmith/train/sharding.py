@@ -19,8 +19,8 @@ from eyesmith.errors import ConfigError
 from eyesmith.models.acceleration import compile_blocks
 from eyesmith.models.encoder import Encoder
 from eyesmith.train.config import ParallelConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
-from eyesmith.train.processes import World
 
 Strategy = Literal["none", "ddp", "fsdp"]
 

@@ -1,4 +1,4 @@
-"""One process of several: `parallel_process.py FOLDER` trains five steps in each way and leaves the weights there.
+"""One process of several: `sharding_process.py FOLDER` trains five steps in each way and leaves the weights there.
 
 All ways meet in one set of processes, because starting one takes seconds. RANK and the like are set as torchrun does.
 """
