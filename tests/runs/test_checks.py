@@ -24,7 +24,7 @@ from eyesmith.images import evaluation_pixels
 from eyesmith.models.clip import Clip
 from eyesmith.runs import checks as module
 from eyesmith.runs.checks import Checks, read_best, replace_best
-from eyesmith.train import OptimConfig, ParallelConfig, StepFacts, TrainConfig, TrainState
+from eyesmith.train import OptimConfig, ParallelConfig, Readings, StepFacts, TrainConfig, TrainState
 from eyesmith.train.config import EvalConfig
 
 
@@ -42,14 +42,13 @@ def facts(step: int, *, is_last: bool = False) -> StepFacts:
     return StepFacts(
         step=step,
         is_last=is_last,
+        is_logged=True,
         epoch=0.0,
         samples=0,
         batch_size=1,
-        loss=1.0,
         lr=0.0,
-        scale=1.0,
-        grad_norm=1.0,
         wait_s=0.0,
+        readings=Readings({}),
     )
 
 

@@ -5,6 +5,9 @@ Ours take the same. Values are held by whole-number arithmetic on their bits, as
 stays the same to the bit.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch has no public names for operations on lists of tensors
+
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -42,6 +45,13 @@ def chosen(held: Tensor, new: Sequence[Tensor], old: Sequence[Tensor]) -> list[T
     kept = torch._foreach_mul(_bits(old), is_held)
     torch._foreach_add_(picked, kept)
     return [bits.view(one.dtype) for bits, one in zip(picked, new, strict=True)]
+
+
+def keep_or_restore(held: Tensor, values: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    """Put `values` back to what they were `before` where the flag is 1; else remember the new ones there. In place."""
+    if values:
+        torch._foreach_copy_(list(values), chosen(held, values, before))
+        torch._foreach_copy_(list(before), list(values))
 
 
 def factor(held: Tensor | None, value: float, like: Tensor) -> Tensor | float:

@@ -1,5 +1,8 @@
 """LAMB: Adam's step, scaled for each tensor by the tensor's own length."""
 
+# pyright: reportPrivateImportUsage=false
+# torch has no public names for operations on lists of tensors
+
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -56,7 +59,7 @@ class Lamb(torch.optim.Optimizer):
         weights, grads = parts_here(trained), parts_here(parameter.grad for parameter in trained)
         means, squares = (parts_here(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq"))
         counts = [state["step"] for state in states]
-        torch._foreach_add_(counts, 1 if held is None else 1 - held)
+        torch._foreach_add_(counts, [torch.ones_like(counts[0]) if held is None else 1 - held] * len(counts))
         zero_if(held, grads)
         torch._foreach_mul_(squares, factor(held, beta2, squares[0]))
         torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)

@@ -1,5 +1,8 @@
 """Lion: steps of one length in every coordinate, in the direction of a momentum."""
 
+# pyright: reportPrivateImportUsage=false
+# torch has no public names for operations on lists of tensors
+
 from collections.abc import Callable, Iterable
 from typing import Any
 

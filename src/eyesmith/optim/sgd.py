@@ -1,5 +1,8 @@
 """Gradient descent with Nesterov's momentum."""
 
+# pyright: reportPrivateImportUsage=false
+# torch has no public names for operations on lists of tensors
+
 from collections.abc import Callable, Iterable
 from typing import Any
 

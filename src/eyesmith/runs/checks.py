@@ -32,7 +32,7 @@ from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import Clip
 from eyesmith.train.config import TrainConfig
 from eyesmith.train.distributed import World
-from eyesmith.train.loop import StepFacts
+from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
 
 BEST_FOLDER = "best"
@@ -206,6 +206,7 @@ def check(
     it is not among what was measured.
     """
     start = time.perf_counter()
+    state.confirm()
     with state.averaged():
         model = state.whole_model()
         found = measure(model)

@@ -48,7 +48,7 @@ def followed(
             checks = kind.checks(
                 steps_per_epoch=steps_per_epoch, description=description, write=lambda _: None, evaluators=evaluators
             )
-            yield [lambda state, facts: watch.forget(), *([checks] if checks else [])]
+            yield [checks] if checks else []
             return
         health = _Health(Health(config.health, run_shape(config, objective, steps)), console, read_lines(folder))
         trackers = Trackers.open(
@@ -61,7 +61,7 @@ def followed(
             checks = kind.checks(
                 steps_per_epoch=steps_per_epoch, description=description, write=log.write, evaluators=evaluators
             )
-            yield [LogSteps(log, watch, pace, config.log_every_steps), *([checks] if checks else [])]
+            yield [LogSteps(log, watch, pace), *([checks] if checks else [])]
         finally:
             trackers.close()
 

@@ -263,9 +263,12 @@ class _Work:
             StopSignal() as stop,
             progress(self.console, f"train {self.config.model_name}", self.last_step, start=self.state.step) as advance,
         ):
+            said = [""]
 
             def show(state: TrainState, facts: StepFacts) -> None:
-                advance(facts.step, f"loss {facts.loss:.3f}")
+                if facts.is_logged:
+                    said[0] = f"loss {facts.loss:.3f}"
+                advance(facts.step, said[0])
 
             with self._followed() as following:
                 hooks: list[Hook] = [*following, self._save]

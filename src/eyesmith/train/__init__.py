@@ -4,11 +4,12 @@ from eyesmith.train.contrastive import Contrastive
 from eyesmith.train.distributed import World, joined
 from eyesmith.train.kinds import run_from_dict, run_to_dict
 from eyesmith.train.log import LOG_FILE, Log, LogSteps, append_line, truncate_after
-from eyesmith.train.loop import Hook, StepFacts, new_state, total_steps, train
+from eyesmith.train.loop import Hook, new_state, total_steps, train
 from eyesmith.train.masked import Masked
 from eyesmith.train.masked_config import MaskedConfig, TargetConfig
 from eyesmith.train.masks import MaskConfig
 from eyesmith.train.objective import Objective, StepLoss
+from eyesmith.train.readings import Readings, StepFacts
 from eyesmith.train.state import STATE_FILE, TrainState
 from eyesmith.train.stop import StopSignal
 from eyesmith.train.stream_batches import StreamBatches
@@ -32,6 +33,7 @@ __all__ = [
     "Objective",
     "OptimConfig",
     "ParallelConfig",
+    "Readings",
     "RunConfig",
     "StepFacts",
     "StepLoss",

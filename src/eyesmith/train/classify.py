@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from eyesmith.losses.classify import class_losses
 from eyesmith.models.classifier import Classifier
 from eyesmith.models.cost import encoder_cost
-from eyesmith.train.accumulate import add_up
+from eyesmith.train.accumulate import add_up, cut
 from eyesmith.train.batches import Batch
 from eyesmith.train.class_batches import ClassBatch
 from eyesmith.train.classify_config import ClassifyConfig
@@ -66,18 +66,19 @@ class Classify(Objective):
         pixels, labels = batch.pixels.to(device), batch.labels.to(device)
         mixed = None if batch.partners is None or batch.share is None else (batch.partners, batch.share)
         world = parallel.world
-        count = world.total(torch.tensor(float(len(labels)), device=device))
+        count = world.total(torch.full((), float(len(labels)), device=device))
 
-        def part(rows: Tensor) -> Tensor:
+        def part(rows: slice) -> Tensor:
             draws.give(batch.rows[rows])
-            own = rows.to(device)
             partners, share = (None, None) if mixed is None else (value[rows].to(device) for value in mixed)
             with autocast(precision, device):
-                logits = parallel(pixels[own])
-            losses = class_losses(logits, labels[own], smoothing=config.label_smoothing, partners=partners, share=share)
+                logits = parallel(pixels[rows])
+            losses = class_losses(
+                logits, labels[rows], smoothing=config.label_smoothing, partners=partners, share=share
+            )
             return losses.sum() * (world.size / count)  # processes average their gradients, the mean is over all rows
 
-        parts = [partial(part, rows) for rows in torch.arange(len(labels)).tensor_split(config.accumulate)]
+        parts = [partial(part, rows) for rows in cut(len(labels), config.accumulate)]
         with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size, chance=math.log(self.model.embed_dim))

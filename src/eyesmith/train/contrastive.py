@@ -17,7 +17,7 @@ from eyesmith.losses.softmax import softmax_loss
 from eyesmith.models.clip import Clip
 from eyesmith.models.eva02.model import Eva02
 from eyesmith.optim.groups import text_blocks
-from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.accumulate import Features, backward, cut
 from eyesmith.train.batches import Batch
 from eyesmith.train.config import TrainConfig
 from eyesmith.train.health import chance_loss
@@ -114,15 +114,13 @@ class Contrastive(Objective[Clip]):
                 batch.rows, clip.image.config.grid, config.patch_drop_prob, seed=config.seed, step=step
             ).to(device)
 
-        def features_of(rows: Tensor) -> Features:
-            texts = [batch.texts[row] for row in rows]
-            part = pixels if len(rows) == len(pixels) else pixels[rows.to(device)]
-            ids = None if self.bank is not None else clip.text.tokenize(texts).to(device)
+        def features_of(rows: slice) -> Features:
+            ids = None if self.bank is not None else clip.text.tokenize(batch.texts[rows]).to(device)
             draws.give(batch.rows[rows])
             with autocast(precision, device):
-                some = () if kept is None else (kept[rows.to(device)],)
-                image, text, scale, bias = parallel(part, ids, *some)
-            text = known[rows.to(device)] if known is not None else text
+                some = () if kept is None else (kept[rows],)
+                image, text, scale, bias = parallel(pixels[rows], ids, *some)
+            text = known[rows] if known is not None else text
             assert text is not None
             return Features(image, text, scale, bias)
 
@@ -130,7 +128,7 @@ class Contrastive(Objective[Clip]):
             loss = contrast(config.loss, found.image, found.text, found.scale, found.bias, same)
             return loss if target is None else loss + distill(config.loss, found, target)
 
-        parts = [partial(features_of, rows) for rows in torch.arange(len(pixels)).tensor_split(config.accumulate)]
+        parts = [partial(features_of, rows) for rows in cut(len(pixels), config.accumulate)]
         with StepDraws(clip, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
             loss, features = backward(parallel, parts, loss_of)
         return StepLoss(loss, features.scale, chance_loss(config.loss, batch.texts, batch.labels, config.batch_size))

@@ -45,11 +45,18 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process; every process must call it at the same point."""
+        return self.fewest(int(not flag)) == 0
+
+    def fewest(self, count: int) -> int:
+        """The least of all processes' numbers; every process must call it at the same point.
+
+        Told between the hosts: no device is waited for.
+        """
         if self.size == 1:
-            return flag
-        found = torch.tensor(float(flag), device=self.device())
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return bool(found)
+            return count
+        found = torch.tensor(count)
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+        return int(found)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of all processes' values; every process must call it at the same point."""

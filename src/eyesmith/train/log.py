@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.files import write_atomic
-from eyesmith.train.loop import StepFacts
+from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
 from eyesmith.train.watch import Pace, Watch
 
@@ -58,19 +58,19 @@ class Log:
 
 
 class LogSteps:
-    """Writes every n-th step: what the step did, what `watch` measured in it, and rates since the last such line.
+    """Writes a logged step: what the step did, what `watch` measured in it, and rates since the last such line.
 
     A value that is not there (the gradient of a locked tower, an unknown number of operations) is left out.
     """
 
-    def __init__(self, log: Log, watch: Watch, pace: Pace, every_steps: int) -> None:
-        self._log, self._watch, self._pace, self._every_steps = log, watch, pace, every_steps
+    def __init__(self, log: Log, watch: Watch, pace: Pace) -> None:
+        self._log, self._watch, self._pace = log, watch, pace
 
     def __call__(self, state: TrainState, facts: StepFacts) -> None:
         self._pace.add(facts.batch_size, facts.wait_s)
-        if facts.step % self._every_steps and not facts.is_last:
+        if not facts.is_logged:
             return
-        seen = self._watch.take(facts.grad_norm)
+        seen = self._watch.of(facts)
         chance = facts.chance_loss
         line = {
             "step": facts.step,

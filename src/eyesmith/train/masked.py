@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
@@ -11,10 +10,10 @@ from eyesmith.losses.masked import masked_cosine, masked_l1, patch_pixels
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02
-from eyesmith.train.accumulate import add_up
+from eyesmith.train.accumulate import add_up, cut
 from eyesmith.train.batches import Batch
 from eyesmith.train.masked_config import MaskedConfig
-from eyesmith.train.masks import masks_for
+from eyesmith.train.masks import hidden_places, masks_for
 from eyesmith.train.objective import Objective, StepLoss
 from eyesmith.train.precision import autocast, choose_precision
 from eyesmith.train.rng import StepDraws, step_seed
@@ -60,8 +59,8 @@ class _Hidden(nn.Module):
         super().__init__()
         self.student = student
 
-    def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
-        return self.student(pixels, mask)
+    def forward(self, pixels: Tensor, mask: Tensor, places: Tensor) -> Tensor:
+        return self.student(pixels, mask, places)
 
 
 class Masked(Objective[MaskedEva02]):
@@ -107,22 +106,22 @@ class Masked(Objective[MaskedEva02]):
         precision = choose_precision(config.precision, device)
         pixels = batch.pixels.to(device)
         grid = self.model.image.config.grid
-        mask = masks_for(batch.rows, grid, config.mask, seed=config.seed, step=step).to(device)  # [b, N]
+        masks = masks_for(batch.rows, grid, config.mask, seed=config.seed, step=step)  # [b, N]
+        mask = masks.to(device)
         world = parallel.world
         count = world.total(mask.sum()).float()
 
-        def share(rows: Tensor) -> Tensor:
+        def share(rows: slice) -> Tensor:
             draws.give(batch.rows[rows])
-            own = rows.to(device)
-            part, hidden = pixels[own], mask[own]
+            part, places = pixels[rows], hidden_places(masks[rows]).to(device)
             indices = None if batch.indices is None else batch.indices[rows]
             with autocast(precision, device):
-                target = self.targets(part, indices)[hidden]
-                predicted = parallel(part, hidden)
+                target = self.targets(part, indices).flatten(0, 1)[places]
+                predicted = parallel(part, mask[rows], places)
             # processes average their gradients, and the mean is over all their patches
             return self.token_losses(predicted, target).sum() * (world.size / count)
 
-        parts = [partial(share, rows) for rows in torch.arange(len(pixels)).tensor_split(config.accumulate)]
+        parts = [partial(share, rows) for rows in cut(len(pixels), config.accumulate)]
         with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size)

@@ -39,7 +39,7 @@ class StepDraws:
         They hold until the next call, so that blocks which are computed again in the backward pass find theirs.
         """
         factors = self._factors[:, rows.to(self._factors.device)]  # [modules, b]
-        torch.manual_seed(self._seed + 1 + int(rows[0]))
+        torch.manual_seed(self._seed + 1 + rows[:1].tolist()[0])
         for path, own in zip(self._paths, factors, strict=True):
             path.factors = own
 

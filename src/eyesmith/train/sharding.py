@@ -3,8 +3,11 @@
 What is here is torch's own: its wrappers see one module, the objective's, whose forward gives all that a loss needs.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch has no public names for operations on lists of tensors
+
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, cast
@@ -18,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from eyesmith.errors import ConfigError
 from eyesmith.models.acceleration import compile_blocks
 from eyesmith.models.encoder import Encoder
+from eyesmith.optim.held import parts_here, shard_groups
 from eyesmith.train.config import ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
@@ -106,17 +110,9 @@ class Parallel:
     def clip_grad_norm(self, parameters: Mapping[str, Tensor], max_norm: float) -> Tensor:
         """L2 norm of all gradients [], equal in every process; above max_norm (0: never) they are scaled down to it."""
         grads = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
-        whole = [grad for grad in grads if not is_part(grad)]
-        parts = [cast(Any, grad).to_local() for grad in grads if is_part(grad)]
-        norm = nn.utils.get_total_norm(whole)
-        if parts:
-            squares = nn.utils.get_total_norm(parts).square()
-            dist.all_reduce(squares)
-            norm = (norm.square() + squares).sqrt()
+        norm = total_norm(grads)
         if max_norm:  # else a pass over all gradients for nothing
-            factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
-            for grad in (*whole, *parts):
-                grad.mul_(factor)
+            torch._foreach_mul_(parts_here(grads), (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
     def whole(self) -> nn.Module:
@@ -140,6 +136,19 @@ def choose_strategy(wanted: Literal["auto", "none", "ddp", "fsdp"], world: World
             f"parallel.strategy: {world.size} processes were started and 'none' trains in one; take auto, ddp or fsdp"
         )
     return "ddp" if wanted == "auto" else wanted
+
+
+@torch.no_grad()
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm [] of all tensors together, of which processes may hold parts; then every process must call it."""
+    norm = nn.utils.get_total_norm([value for value in tensors if not is_part(value)])
+    parts = [value for value in tensors if is_part(value)]
+    if parts:
+        squares = nn.utils.get_total_norm(parts_here(parts)).square()
+        for group in shard_groups(parts[0]):
+            dist.all_reduce(squares, group=group)
+        norm = (norm.square() + squares).sqrt()
+    return norm
 
 
 def whole_tensor(value: Tensor) -> Tensor:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError
 from eyesmith.optim.build import fresh_moments
-from eyesmith.train import checkpoint
+from eyesmith.train import checkpoint, ema
 from eyesmith.train.checkpoint import STATE_FILE
 from eyesmith.train.config import OptimConfig
 from eyesmith.train.distributed import World
+from eyesmith.train.readings import Gate
 from eyesmith.train.sharding import Parallel
 
 __all__ = ["STATE_FILE", "TrainState"]
@@ -30,7 +31,8 @@ class TrainState:
     """A model in training. `step` counts the finished ones; `average` are the averaged weights by name, if kept.
 
     extra: parameters that train and are no part of the model, by name (the sigmoid loss's bias). parallel: how the
-    model is spread over processes; None for one process and a plain model.
+    model is spread over processes; None for one process and a plain model. readings: small tensors that hooks measured in
+    the step that runs, for its `StepFacts`. gate: tells, when asked, whether all steps so far were finite.
     """
 
     model: nn.Module
@@ -40,6 +42,8 @@ class TrainState:
     elapsed_s: float = 0.0
     extra: dict[str, nn.Parameter] = field(default_factory=dict)
     parallel: Parallel | None = None
+    readings: dict[str, Tensor] = field(default_factory=dict)
+    gate: Gate | None = None
     _writing: Future[None] | None = None
 
     @property
@@ -61,33 +65,23 @@ class TrainState:
     def update_average(self, config: OptimConfig) -> None:
         """Move the averaged weights towards the present ones, after each step."""
         if self.average:
-            decay = config.ema_decay
-            if config.ema_warmup:
-                decay = min(decay, (self.step + 1) / (self.step + 10))
-            trained = self.trained()
-            with torch.no_grad():
-                for name, value in self.average.items():
-                    value.lerp_(trained[name], 1 - decay)
+            decay = ema.decay_at(self.step, config.ema_decay, has_warmup=config.ema_warmup)
+            ema.move(self.average, self.trained(), decay, self.gate.shut if self.gate else None)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the model has the averaged weights, if they are kept."""
-        trained = self.trained()
-        present = {name: trained[name].detach().clone() for name in self.average}
-        self.take_average()
-        try:
+        with ema.taken(self.average, self.trained()):
             yield
-        finally:
-            with torch.no_grad():
-                for name, value in present.items():
-                    trained[name].copy_(value)
 
     def take_average(self) -> None:
         """Give the model the averaged weights, if they are kept."""
-        trained = self.trained()
-        with torch.no_grad():
-            for name, value in self.average.items():
-                trained[name].copy_(value)
+        ema.take(self.average, self.trained())
+
+    def confirm(self) -> None:
+        """Raise NonFiniteError where a step since the last call was not finite; every process must call it."""
+        if self.gate is not None:
+            self.gate.confirm(self)
 
     def whole_model(self) -> nn.Module:
         """The model, or where processes hold parts of it a copy in whole; every process must call it."""
@@ -98,8 +92,10 @@ class TrainState:
 
         One file, `last.pt`, written by the first process; where processes hold parts of the model, a folder
         `step-N` into which each writes its own. Every process must call it. in_background: from a copy, while training
-        goes on; errors show at the next call or in `finish_saving`.
+        goes on; errors show at the next call or in `finish_saving`. Raises NonFiniteError, and writes nothing, where a
+        step since the last call was not finite.
         """
+        self.confirm()
         self.finish_saving()
         content = self._tensors()
         content["step"] = torch.tensor(self.step)
