@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,22 +74,20 @@ def test_a_step_that_is_not_finite_and_those_after_it_change_nothing(name: Any, 
             assert not value.any(), key
 
 
-def test_saving_and_stopping_notice_it_too(tmp_path: Any) -> None:
+@pytest.mark.parametrize("way", ["save", "stop"])
+def test_saving_and_stopping_notice_it_too(tmp_path: Path, way: str) -> None:
     config = replace(tiny.CLASSIFY, epochs=1, log_every_steps=100)
-    for way in ("save", "stop"):
-        objective = tiny.objective_of(config)
-        objective.model.image.register_forward_hook(
-            lambda module, given, out: out * math.nan if state.step == 1 else out
+    objective = tiny.objective_of(config)
+    objective.model.image.register_forward_hook(lambda module, given, out: out * math.nan if state.step == 1 else out)
+    state = new_state(objective, config)
+    with pytest.raises(NonFiniteError, match="step 2"):
+        train(
+            state,
+            objective,
+            tiny.Noise(10),  # pyright: ignore[reportArgumentType]
+            config,
+            hooks=[lambda state, facts: state.save(tmp_path) if way == "save" and facts.step == 4 else None],
+            should_stop=lambda: way == "stop" and state.step == 4,
         )
-        state = new_state(objective, config)
-        with pytest.raises(NonFiniteError, match="step 2"):
-            train(
-                state,
-                objective,
-                tiny.Noise(10),  # pyright: ignore[reportArgumentType]
-                config,
-                hooks=[lambda state, facts: state.save(tmp_path) if way == "save" and facts.step == 4 else None],
-                should_stop=lambda: way == "stop" and state.step == 4,
-            )
-        assert state.step == 1
+    assert state.step == 1
     assert not list(tmp_path.rglob("*.pt"))

@@ -56,7 +56,7 @@ class Lamb(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         states = [self.state[parameter] for parameter in trained]
-        weights, grads = parts_here(trained), parts_here(parameter.grad for parameter in trained)
+        weights, grads = parts_here(trained), parts_here(grad for one in trained if (grad := one.grad) is not None)
         means, squares = (parts_here(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq"))
         counts = [state["step"] for state in states]
         torch._foreach_add_(counts, [torch.ones_like(counts[0]) if held is None else 1 - held] * len(counts))
@@ -68,7 +68,7 @@ class Lamb(torch.optim.Optimizer):
         torch._foreach_lerp_(means, grads, 1 - beta1)
         updates = torch._foreach_sqrt(squares)
         torch._foreach_add_(updates, group["eps"])
-        updates = torch._foreach_div(means, updates)
+        updates = list(torch._foreach_div(means, updates))
         if group["weight_decay"]:
             torch._foreach_add_(updates, torch._foreach_mul(weights, group["weight_decay"]))
         lengths, wanted = _lengths(trained, weights, updates)

@@ -13,7 +13,7 @@ from eyesmith.optim.held import chosen, parts_here
 
 
 def decay_at(step: int, decay: float, *, has_warmup: bool) -> float:
-    """Decay of the update after step `step`, counted from 0; warm-up: faster at first, so that the start is forgotten."""
+    """Decay after step `step`, counted from 0; with a warm-up faster at first, so that the start is forgotten."""
     return min(decay, (step + 1) / (step + 10)) if has_warmup else decay
 
 

@@ -39,7 +39,7 @@ class Readings:
 
     def number(self, name: str) -> float:
         """A value []."""
-        return self[name].tolist()
+        return float(self[name].numpy())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ class TrainState:
     """A model in training. `step` counts the finished ones; `average` are the averaged weights by name, if kept.
 
     extra: parameters that train and are no part of the model, by name (the sigmoid loss's bias). parallel: how the
-    model is spread over processes; None for one process and a plain model. readings: small tensors that hooks measured in
-    the step that runs, for its `StepFacts`. gate: tells, when asked, whether all steps so far were finite.
+    model is spread over processes; None for one process and a plain model. readings: small tensors that hooks measured
+    in the step that runs, for its `StepFacts`. gate: tells, when asked, whether all steps so far were finite.
     """
 
     model: nn.Module
