@@ -79,6 +79,6 @@ class Classify(Objective):
             return losses.sum() * (world.size / count)  # processes average their gradients, the mean is over all rows
 
         parts = [partial(part, rows) for rows in cut(len(labels), config.accumulate)]
-        with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+        with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size, chance=math.log(self.model.embed_dim))

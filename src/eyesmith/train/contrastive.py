@@ -129,7 +129,7 @@ class Contrastive(Objective[Clip]):
             return loss if target is None else loss + distill(config.loss, found, target)
 
         parts = [partial(features_of, rows) for rows in cut(len(pixels), config.accumulate)]
-        with StepDraws(clip, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+        with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
             loss, features = backward(parallel, parts, loss_of)
         return StepLoss(loss, features.scale, chance_loss(config.loss, batch.texts, batch.labels, config.batch_size))
 

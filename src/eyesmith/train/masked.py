@@ -122,6 +122,6 @@ class Masked(Objective[MaskedEva02]):
             return self.token_losses(predicted, target).sum() * (world.size / count)
 
         parts = [partial(share, rows) for rows in cut(len(pixels), config.accumulate)]
-        with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+        with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size)
