@@ -29,7 +29,7 @@ def test_fractions_are_those_of_the_rule() -> None:
 
 
 def test_fractions_are_spread_and_know_nothing_of_each_other() -> None:
-    """By layer, by row and by step: means, and correlations of neighbours, within five deviations of what chance has."""
+    """By layer, by row and by step: means, and products of neighbours, within five deviations of chance."""
     drawn = torch.stack([fractions(step_seed(0, step), 30, torch.arange(1000)) for step in range(20)])  # [20, 30, 1000]
     count = drawn.numel()
     assert abs(drawn.mean().item() - 0.5) < 5 * (1 / 12) ** 0.5 / count**0.5

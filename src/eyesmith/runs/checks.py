@@ -123,6 +123,7 @@ class Checks:
             state,
             facts,
             measure=lambda model: self._measure(cast(Clip, model).to(device)),
+            everywhere=True,
             keep=self._config.eval.keep_best,
             folder=self._folder,
             save=lambda new, model: save_model(new, cast(Clip, model), config=description, logit_bias=bias),
@@ -194,23 +195,24 @@ def check(
     state: TrainState,
     facts: StepFacts,
     *,
-    measure: Callable[[nn.Module], dict[str, float]],
+    measure: Callable[[nn.Module | None], dict[str, float]],
     keep: str,
     folder: Path,
     save: Callable[[Path, nn.Module], None],
     write: Callable[[dict[str, Any]], None],
+    everywhere: bool = False,
 ) -> None:
     """Measure the averaged weights, replace `folder`/best where they are better, and write a line of the log.
 
-    measure: called in every process; the rest is done by the first. keep: as `EvalConfig.keep_best`; ConfigError when
-    it is not among what was measured.
+    measure: called in every process, with the model in the first or `everywhere`; the rest is done by the first. keep:
+    as `EvalConfig.keep_best`; ConfigError when it is not among what was measured.
     """
     start = time.perf_counter()
     state.confirm()
     with state.averaged():
-        model = state.whole_model()
+        model = state.whole_model(everywhere=everywhere)
         found = measure(model)
-        if not state.world.is_first:
+        if not state.world.is_first or model is None:
             return
         if keep != "none" and found:
             name = next(iter(found)) if keep == "first" else keep

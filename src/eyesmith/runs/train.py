@@ -51,6 +51,7 @@ from eyesmith.train.class_batches import ClassBatches
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.distributed import World, joined
 from eyesmith.train.objective import Objective
+from eyesmith.train.precision import set_switches
 from eyesmith.train.replay import NonFiniteError
 
 CONFIG_FILE = "config.json"
@@ -187,6 +188,8 @@ class _Work:
     ) -> None:
         self.config, self.folder, self.world, self.evaluators = config, folder, world, tuple(evaluators)
         self.console = console if world.is_first else Console(quiet=True)
+        world.check_batch(config.batch_size, config.accumulate)
+        set_switches(config.parallel)
         keep_freed_memory()
         self.batches = open_batches(config, world)
         self.fingerprint = self.batches.fingerprint()
@@ -248,7 +251,7 @@ class _Work:
     def measure_before(self) -> None:
         """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
         model = self.state.whole_model()
-        rows = lambda: self.kind.measured_before(model, self.console.print)  # noqa: E731
+        rows = lambda: self.kind.measured_before(_present(model), self.console.print)  # noqa: E731
         self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, found) if (found := rows()) else None)
 
     def finish(self) -> RunSummary:
@@ -290,8 +293,8 @@ class _Work:
             )
         self.state.finish_saving()
         self.state.take_average()
-        whole = self.state.whole_model().cpu().eval()
-        return self.world.once(lambda: self._leave_model(whole, began))
+        whole = self.state.whole_model()
+        return self.world.once(lambda: self._leave_model(_present(whole).cpu().eval(), began))
 
     def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
         before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
@@ -333,6 +336,11 @@ class _Work:
                 yield hooks
         except NonFiniteError as error:
             raise error.with_replay(save_replay(self.folder, self.state, self.config, error)) from None
+
+
+def _present(model: nn.Module | None) -> nn.Module:
+    assert model is not None, "the first process has the whole model"
+    return model
 
 
 def _trained_s(folder: Path) -> float:

@@ -43,6 +43,16 @@ class World:
         own = batch_size // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
 
+    def check_batch(self, batch_size: int, accumulate: int) -> None:
+        """Raises ConfigError unless each process gets an equal share of a batch, and that falls into equal parts."""
+        if batch_size % (self.size * accumulate):
+            least = self.size * accumulate
+            raise ConfigError(
+                f"batch_size {batch_size}, accumulate {accumulate} and {self.size} processes do not go together: each "
+                f"process takes an equal share of a batch in equal parts, so batch_size must be a multiple of "
+                f"{self.size} x {accumulate} = {least}, as {max(1, round(batch_size / least)) * least}"
+            )
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process; every process must call it at the same point."""
         return self.fewest(int(not flag)) == 0

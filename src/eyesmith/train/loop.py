@@ -13,6 +13,7 @@ from eyesmith.train.batches import BatchReader
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
+from eyesmith.train.precision import choose_precision
 from eyesmith.train.readings import Gate, Readings, StepFacts
 from eyesmith.train.sharding import Parallel
 from eyesmith.train.state import TrainState
@@ -33,10 +34,11 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     batch size that the number of processes does not allow.
     """
     model, optim, world = objective.model, config.optim, world or World()
-    world.share(config.batch_size)
+    world.check_batch(config.batch_size, config.accumulate)
     freeze(model, optim.freeze)
+    precision = choose_precision(config.precision, objective.device)
     extra = objective.extra()
-    parallel = Parallel(objective, config.parallel, world)
+    parallel = Parallel(objective, config.parallel, world, precision=precision)
     groups = parameter_groups(
         model,
         weight_decay=optim.weight_decay,

@@ -47,8 +47,8 @@ def _shifted(values: Tensor, places: int) -> Tensor:
 class StepDraws:
     """What one step draws inside the model. Rows of the global batch have their own, whoever computes them and when.
 
-    Stochastic depth is drawn here, in the order of the modules. Whatever else a model draws (dropout of a model of one's
-    own) comes from torch's global generator, seeded by the first row of a part: equal in each pass over the same rows,
+    Stochastic depth is drawn here, in the order of the modules. Whatever else a model draws (dropout, say) comes
+    from torch's global generator, seeded by the first row of a part: equal in each pass over the same rows,
     but not between runs that cut the batch in other ways. A context, at whose end the model draws for itself again.
     """
 
