@@ -65,7 +65,7 @@ def test_a_batch_in_parts_is_the_batch_as_a_whole() -> None:
 @pytest.mark.parametrize("place", ["2", "one"])
 def test_a_state_in_parts_is_read_by_one_process(folder: Path, place: str) -> None:
     """As it is, and as the one file of it."""
-    assert (folder / place / "state" / "last.pt").is_file() == (place == "one")
+    assert all(path.is_file() == (place == "one") for path in (folder / place / "state").iterdir())
     torch.manual_seed(1)
     clip = ways.BASE.model.build()
     state = new_state(Contrastive(clip, ways.config_of("fsdp")), ways.config_of("fsdp"))
@@ -78,17 +78,22 @@ def test_a_state_in_parts_is_read_by_one_process(folder: Path, place: str) -> No
         assert torch.equal(value, expected[name]), name
 
 
-def test_only_the_newest_state_stays(folder: Path) -> None:
-    assert [path.name for path in (folder / "2" / "state").iterdir()] == ["step-00000005"]
+def test_the_last_two_states_stay(folder: Path) -> None:
+    assert sorted(path.name for path in (folder / "2" / "state").iterdir()) == ["step-00000003", "step-00000005"]
 
 
 def test_a_damaged_state_in_parts_is_named(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "2", tmp_path / "run")
-    part = next((tmp_path / "run").glob("state/*/*.distcp"))
-    part.write_bytes(part.read_bytes()[:100])
-    config = ways.config_of("fsdp")
-    state = new_state(Contrastive(config.model.build(), config), config)
-    with pytest.raises(CheckpointError, match="step-00000005: cannot be read"):
+    config, said = ways.config_of("fsdp"), []
+    for step in (5, 3):
+        part = next((tmp_path / "run").glob(f"state/step-0000000{step}/*.distcp"))
+        part.write_bytes(part.read_bytes()[:100])
+        state = new_state(Contrastive(config.model.build(), config), config)
+        if step == 5:
+            state.load(tmp_path / "run", note=said.append)
+    assert state.step == 0
+    assert "is 100 bytes, and there should be more; the state before it is taken" in said[0]
+    with pytest.raises(CheckpointError, match="step-00000003.* there is no older state"):
         state.load(tmp_path / "run")
 
 

@@ -46,7 +46,7 @@ from eyesmith.train import (
     train,
     truncate_after,
 )
-from eyesmith.train.checkpoint import newest
+from eyesmith.train.checkpoint import states
 from eyesmith.train.class_batches import ClassBatches
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.distributed import World, joined
@@ -107,7 +107,7 @@ def resume(
             return _summary(root)
         work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
         if world.once(work.has_saved_state):
-            work.state.load(root)
+            work.state.load(root, note=lambda text: work.console.print(text, markup=False))
         step = work.state.step
         work.begin({"event": "resume", "step": step, **work.facts()}, after_step=step)
         return work.finish()
@@ -233,7 +233,7 @@ class _Work:
             )
 
     def has_saved_state(self) -> bool:
-        return newest(self.folder) is not None
+        return bool(states(self.folder))
 
     def begin(self, line: dict[str, Any], *, after_step: int | None = None) -> None:
         """Write the config, or drop the log after a step, and say in the log what begins."""
@@ -286,7 +286,7 @@ class _Work:
                     should_stop=stop,
                 )
         if not is_done:
-            self.state.save(self.folder)
+            self.state.save(self.folder, keep=self.config.keep_states)
             raise Interrupted(
                 f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
                 f"`eyesmith resume {self.folder}`"
@@ -316,7 +316,7 @@ class _Work:
 
     def _save(self, state: TrainState, facts: StepFacts) -> None:
         if facts.step % self.config.save_every_steps == 0 or facts.is_last:
-            state.save(self.folder, in_background=self.config.parallel.async_save)
+            state.save(self.folder, in_background=self.config.parallel.async_save, keep=self.config.keep_states)
 
     @contextmanager
     def _followed(self) -> Iterator[list[Hook]]:

@@ -10,14 +10,13 @@ from eyesmith.train.masked_config import MaskedConfig, TargetConfig
 from eyesmith.train.masks import MaskConfig
 from eyesmith.train.objective import Objective, StepLoss
 from eyesmith.train.readings import Readings, StepFacts
-from eyesmith.train.state import STATE_FILE, TrainState
+from eyesmith.train.state import TrainState
 from eyesmith.train.stop import StopSignal
 from eyesmith.train.stream_batches import StreamBatches
 from eyesmith.train.text_bank import TextBank
 
 __all__ = [
     "LOG_FILE",
-    "STATE_FILE",
     "Batch",
     "BatchReader",
     "Batches",
