@@ -32,7 +32,8 @@ if in_background:
 write = write_file if kind == "file" else write_sharded
 for step in range(int(sys.argv[4]), 10**6):
     content = {f"model/{i}": torch.full((200_000,), float(step)) for i in range(8)}
-    writing = write(folder, {**content, "step": torch.tensor(step)}, step=step, world=World(), in_background=in_background)
+    content["step"] = torch.tensor(step)
+    writing = write(folder, content, step=step, world=World(), in_background=in_background)
     if writing is not None:
         writing.result()
     print(step, flush=True)
