@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from bench.pairs import Row
 from eyesmith.models.acceleration import Scope, prepare_for_inference
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.timm.torchvision import ensure_torchvision
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.vitamin.model import VITAMIN, ViTaminConfig
 from eyesmith.models.vitamin.weights import from_timm
 from eyesmith.train.utilisation import peak_flops
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from bench.gpu_inference import forget
 from bench.pairs import Row
 from bench.step import Name, Ours, Pairs, Theirs, config, our_weights, pairs, peer_model, peer_title, ready
+from eyesmith.losses.all_pairs import TILE_ROWS
 from eyesmith.losses.softmax import softmax_loss
 from eyesmith.models.clip import ClipConfig
 from eyesmith.train.utilisation import StepCost, peak_flops
@@ -150,7 +151,7 @@ def _loss(plan: StepPlan) -> Iterator[Row]:
         return (F.cross_entropy(logits, right) + F.cross_entropy(logits.mT, right)) / 2
 
     def tiled(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-        return softmax_loss(image, text, scale, form="tiled")
+        return softmax_loss(image, text, scale, tile_rows=TILE_ROWS)
 
     results: list[list[Tensor]] = []
     peaks: list[float] = []

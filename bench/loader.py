@@ -1,9 +1,10 @@
-"""Training batches out of tar shards: ours against open_clip's own loader, two decoding processes each.
+"""Training batches out of tar shards: ours against open_clip's own loader, two decoding processes each; their order.
 
 Both read the same shards, shuffle, cut a random resized crop of 0.9 to 1 of the picture to 224 px and batch 64. Theirs
 gives normalised floats, ours the uint8 pixels that our towers normalise themselves.
 """
 
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -17,14 +18,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.pairs import Row
+from bench.pairs import Row, speed
 from bench.pictures import jpegs, write_shards
-from eyesmith.data.stream import ShardStream
+from eyesmith.data.stream import ShardStream, StreamPlan
+from eyesmith.data.stream.order import Rows
 from eyesmith.images import TrainTransformConfig, open_image, sample_rng, training_pixels
 from eyesmith.images.crop import Box, random_resized_box
 from eyesmith.images.decode import decode
 from eyesmith.images.transforms import fast_decode_px
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 BATCH = 64
 SIZE_PX = 224
@@ -46,6 +48,8 @@ def rows() -> list[Row]:
             _against_open_clip("loader_375x500", *small),
             _against_open_clip("loader_768x1024", *large),
             _scaling("loader_scaling", *small),
+            _order("loader_order", sizes=(100_000,)),
+            _order("loader_order_sources", sizes=(60_000, 30_000, 10_000), weights=(3.0, 2.0, 1.0)),
         ]
 
 
@@ -80,6 +84,35 @@ def _scaling(name: str, folder: Path, pictures: list[bytes], keys: list[str]) ->
         pairs = _in_turns(lambda: next(with_two), lambda: next(with_one))
     note = f"ours is two workers, theirs our own loader with one; {len(keys)} samples; equal: the same pixels from both"
     return _row(name, pairs, is_equal, peer="eyesmith, 1 worker", note=note)
+
+
+def _order(name: str, *, sizes: tuple[int, ...], weights: tuple[float, ...] = ()) -> Row:
+    """Which samples one of 512 processes reads, of 1.28 billion: its own rows against the whole batch, then cut."""
+    batch_size, world_size, rank, num_steps = 90_112, 512, 5, 10
+    local_batch = batch_size // world_size
+    own_rows = (rank * local_batch, (rank + 1) * local_batch)
+    one, other = (StreamPlan([[12_800] * n for n in sizes], batch_size, seed=0, weights=weights) for _ in range(2))
+    row = speed(
+        name,
+        lambda turn: range(turn * num_steps, (turn + 1) * num_steps),
+        lambda steps: [(one.windows(step, 0, *own_rows), one.rows(step, 0, *own_rows))[1] for step in steps],
+        lambda steps: [
+            (other.windows(step, 0, 0, batch_size), other.batch(step).take(slice(*own_rows)))[1] for step in steps
+        ],
+        equal=lambda a, b: all(_is_equal(x, y) for x, y in zip(a, b, strict=True)),
+        count=num_steps,
+        unit="steps/s",
+        peer="the whole batch in every process",
+    )
+    note = (
+        f"{1000 / row.ours:.2f} ms a step for {local_batch} of {batch_size:,} rows, the whole batch "
+        f"{1000 / row.theirs:.1f}; 100,000 shards of 12,800 samples, {len(sizes)} source(s), one lane"
+    )
+    return dataclasses.replace(row, note=note)
+
+
+def _is_equal(a: Rows, b: Rows) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in ("shard", "sample", "epoch"))
 
 
 def _in_turns(ours: Callable[[], Any], theirs: Callable[[], Any]) -> list[tuple[float, float]]:

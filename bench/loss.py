@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
 from eyesmith.losses import sigmoid_loss, softmax_loss
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 Kind = Literal["softmax", "sigmoid"]
 Loss = Callable[..., Tensor]

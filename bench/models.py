@@ -15,11 +15,11 @@ from bench.captions import prompts_and_names
 from bench.pairs import Row, speed
 from eyesmith.models.acceleration import prepare_for_inference
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import EVA02
+from eyesmith.models.eva02.model import EVA02
 from eyesmith.models.eva02.weights import to_published
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.text import ClipText, ClipTextConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
-from eyesmith.models.vitamin.config import VITAMIN
+from eyesmith.models.vitamin.model import VITAMIN
 from eyesmith.models.vitamin.weights import to_timm
 
 NUM_TEXTS = 32
@@ -153,7 +153,7 @@ import eyesmith
 model = eyesmith.create("ViTamin-S")
 """
 _THEIRS = """
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 ensure_torchvision()
 import open_clip
 model = open_clip.create_model("ViTamin-S")

@@ -25,12 +25,12 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.images.pixels import normalize
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.weights import from_clip as eva02_from_clip
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.registry import config as named
 from eyesmith.models.registry import override
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
-from eyesmith.models.timm import TimmConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.weights import from_open_clip
 from eyesmith.runs.memory import keep_freed_memory
 from eyesmith.train import Batch, Contrastive, DataConfig, OptimConfig, ParallelConfig, TrainConfig, new_state, train

@@ -4,7 +4,7 @@ import torch
 
 from bench.captions import captions
 from bench.pairs import Row, speed
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.tokenizer import ClipTokenizer
 
 BATCH = 2000

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from eyesmith.models.own import register
+from eyesmith.models import own
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,4 +28,4 @@ def _one_thread() -> Iterator[None]:
 def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that a test registers from files end with it."""
     for table in ("_BY_NAME", "_BY_HASH"):
-        monkeypatch.setattr(register, table, {})
+        monkeypatch.setattr(own, table, {})

@@ -58,8 +58,12 @@ def modules() -> list[Path]:
     return sorted(SOURCE.rglob("*.py"))
 
 
-def imports(path: Path, *, at_import: bool = False) -> set[str]:
-    """Full names of the modules a file imports; at_import: only those that run when the file is imported."""
+def imports(path: Path, *, at_import: bool = False, members: bool = False) -> set[str]:
+    """Full names of the modules a file imports; at_import: only those that run when the file is imported.
+
+    members: what is taken out of a module too, which may be a module; of a package then its own file only where nothing
+    else can be meant.
+    """
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -70,7 +74,9 @@ def imports(path: Path, *, at_import: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
+            inner = {f"{node.module}.{name.name}" for name in node.names}
+            files = {name for name in inner if (ROOT / "src" / (name.replace(".", "/") + ".py")).exists()}
+            found.update(files if members and files else {node.module or ""})
         for child in ast.iter_child_nodes(node):
             visit(child)
 
@@ -88,6 +94,17 @@ def test_a_room_imports_no_room_to_its_right(path: Path) -> None:
         if name.startswith("eyesmith."):
             other = name.split(".")[1]
             assert other not in ROOMS or ROOMS.index(other) <= ROOMS.index(room), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("room", ["models"])
+def test_no_circle_among_the_files_of_a_room(room: str) -> None:
+    """Imports inside functions and for types are arrows too."""
+    files = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts): path for path in modules()}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items() if f".{room}." in f"{name}."}
+    arrows = {name: {other for other in imports(path, members=True) if other in files} for name, path in files.items()}
+    while free := {name for name, others in arrows.items() if not others & arrows.keys()}:
+        arrows = {name: others for name, others in arrows.items() if name not in free}
+    assert not arrows
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
@@ -128,3 +145,39 @@ def test_pre_commit_runs_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text("utf-8")
     assert "\nmake check\n" in ci
     assert "\nmake test\n" in ci
+
+
+# where a foreign file could run code, and the few files that may do it: the last of a dotted call, and where
+DANGEROUS = {
+    "exec": {
+        "models/own.py",
+        "eval/sets/file.py",
+        "data/evaluation/names.py",
+    },  # files the user named; an installed package's table
+    "eval": set(),
+    "os.system": set(),
+    "os.popen": set(),
+    "import_module": {"__init__.py", "cli/dispatch.py", "models/foreign/torchvision.py", "runs/trackers.py"},
+    "pickle.load": set(),
+    "pickle.loads": {"data/curate/places.py"},  # of its own Ray tasks
+}
+# calls that are safe with one argument only
+REQUIRED = {"torch.load": ("weights_only", True), "from_pretrained": ("trust_remote_code", False)}
+
+
+def test_nothing_but_a_named_file_runs_code() -> None:
+    for path in SOURCE.rglob("*.py"):
+        name = path.relative_to(SOURCE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            where = f"{name}:{node.lineno}: {called}"
+            allowed = DANGEROUS.get("import_module" if called.endswith("import_module") else called)
+            assert allowed is None or name in allowed, f"{where}: runs code"
+            given = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+            for dangerous, (argument, value) in REQUIRED.items():
+                if called == dangerous or called.endswith("." + dangerous):
+                    assert given.get(argument, ...) is value, f"{where}: needs {argument}={value}"
+            assert given.get("allow_pickle") is not True, f"{where}: unpickles"
+            assert given.get("shell") is not True, f"{where}: starts a shell"

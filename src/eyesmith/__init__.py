@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eyesmith.hub.load import load, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
-    from eyesmith.models.encoder import Encoder, Tap, check_encoder
-    from eyesmith.models.own.register import register_encoder
-    from eyesmith.models.registry import create, create_encoder, list_encoders, list_models, register
+    from eyesmith.models.conformance import check_encoder
+    from eyesmith.models.encoder import Encoder, Tap
+    from eyesmith.models.registry import create, create_encoder, list_encoders, list_models, register, register_encoder
 
 __version__ = "0.1.0.dev0"
 
@@ -36,7 +36,7 @@ _HOMES = {
     "ClipConfig": "eyesmith.models.clip",
     "Encoder": "eyesmith.models.encoder",
     "Tap": "eyesmith.models.encoder",
-    "check_encoder": "eyesmith.models.encoder",
+    "check_encoder": "eyesmith.models.conformance",
     "create": "eyesmith.models.registry",
     "create_encoder": "eyesmith.models.registry",
     "list_encoders": "eyesmith.models.registry",
@@ -44,7 +44,7 @@ _HOMES = {
     "load": "eyesmith.hub.load",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
-    "register_encoder": "eyesmith.models.own.register",
+    "register_encoder": "eyesmith.models.registry",
 }
 
 

@@ -1,4 +1,8 @@
-"""Configs to JSON and back: frozen dataclasses, where a field of several types carries its class name as `kind`."""
+"""Configs to JSON and back: frozen dataclasses, where a field of several types carries its class name as `kind`.
+
+A class may name fields that it had once and the values they had, `FORMER_FIELDS`, where no value changed what is
+computed: a file that holds one is read without it.
+"""
 
 import dataclasses
 import difflib
@@ -47,10 +51,20 @@ def _converter(cls: type) -> Converter:
     converter.register_structure_hook(int, _integer)
     converter.register_structure_hook(str, _exact(str))
     converter.register_structure_hook(bool, _exact(bool))
-    converter.register_structure_hook_factory(
-        dataclasses.is_dataclass, lambda c: make_dict_structure_fn(c, converter, _cattrs_forbid_extra_keys=True)
-    )
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, lambda c: _structure(c, converter))
     return converter
+
+
+def _structure(cls: Any, converter: Converter) -> Any:
+    structure: Any = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True)
+    former: Mapping[str, tuple[Any, ...]] = getattr(cls, "FORMER_FIELDS", {})
+
+    def without_former(mapping: Any, kind: Any) -> Any:
+        if isinstance(mapping, Mapping):
+            mapping = {name: value for name, value in mapping.items() if value not in former.get(name, ())}
+        return structure(mapping, kind)
+
+    return without_former if former else structure
 
 
 def _unions(cls: Any, seen: set[Any]) -> list[Any]:

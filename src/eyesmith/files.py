@@ -54,6 +54,52 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def not_linked(path: str, flags: int) -> int:
+    """For `open(path, "a", opener=not_linked)`: writes to the file itself, never through a symbolic link.
+
+    A folder that was copied may hold a link to any file of its reader. Raises OSError (ELOOP) for a link.
+    """
+    try:
+        return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            error.strerror = "is a link to another file, which is not written to; put a file in its place"
+        raise
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file `path` for the block; the value is whether it is held.
+
+    wait: until another process lets go of it; else the value is False at once where another has it. The file stays
+    afterwards: removing it would let a third process lock another file of that name. A system that cannot lock files
+    (some network file systems) gets a lock that is a file's mere presence.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    target, timeout = Path(path), -1 if wait else 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        yield False
+        return
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        lock = SoftFileLock(target.with_name(f"{target.name}.soft"))
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            yield False
+            return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def cache_folder() -> Path:
     """Where what can be fetched or computed again is kept: $EYESMITH_CACHE, or ~/.cache/eyesmith."""
     chosen = os.environ.get("EYESMITH_CACHE")

@@ -16,7 +16,7 @@ from torch import nn
 
 from eyesmith.errors import EyesmithError
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.vitamin.config import VITAMIN
+from eyesmith.models.vitamin.model import VITAMIN
 
 needs_timm = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 TINY = Case(

@@ -8,8 +8,8 @@ from bench.step import Ours, pairs
 
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

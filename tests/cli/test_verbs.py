@@ -31,7 +31,7 @@ def test_eval_adds_lines_to_the_result_file(eyesmith, run_folder: Path, photos: 
     assert status == 0, err
     rows = read_rows(out_file)
     assert {row.task for row in rows} == {"zero_shot"}
-    assert rows[0].metric == "top1"
+    assert rows[0].metric == "acc1"
     assert "top-1" in out
     status, out, _ = eyesmith("eval", run_folder, "--data", photos, "--out", out_file, "--json")
     assert status == 0

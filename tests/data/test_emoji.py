@@ -7,6 +7,7 @@ import json
 import random
 import tarfile
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from eyesmith.data import emoji
 from eyesmith.data.emoji import STYLES, assign_splits, icon_svg, make_emoji, normal_hexcode, read_concepts, read_icons
 from eyesmith.data.npm import NpmPackage, is_cached
 from eyesmith.data.phrases import captions, with_article
-from eyesmith.data.render import render_svg
+from eyesmith.data.render import SvgRenderer
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.files import cache_folder
 
@@ -209,17 +210,15 @@ def test_same_bytes_again_and_recognised(tmp_path):
 
 
 def test_stopped_and_made_again(tmp_path, monkeypatch):
-    calls = 0
+    class StopsAt40(SvgRenderer):
+        def pngs(self, drawings: Iterable[tuple[str, str]], *, size_px: int) -> Iterator[bytes]:
+            for number, png in enumerate(super().pngs(drawings, size_px=size_px)):
+                if number == 40:
+                    raise KeyboardInterrupt
+                yield png
 
-    def stop_at_60(svg: str, *, size_px: int, where: str) -> bytes:
-        nonlocal calls
-        calls += 1
-        if calls == 60:
-            raise KeyboardInterrupt
-        return render_svg(svg, size_px=size_px, where=where)
-
-    monkeypatch.setattr(emoji, "render_svg", stop_at_60)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(emoji, "SvgRenderer", StopsAt40)
         make_emoji(tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "dataset.json").exists()
     make_emoji(tmp_path / "stopped")
@@ -311,15 +310,14 @@ def test_icon_aliases():
 def test_rendering_keeps_aspect_and_colour():
     # 40 wide, 20 high: fills the width, and a quarter of the height stays white above and below
     icons = {"width": 40, "height": 20, "icons": {"bar": {"body": '<path fill="#ff8000" d="M0 0h40v20H0z"/>'}}}
-    png = render_svg(icon_svg(icons, "bar", where="toy"), size_px=40)
+    with SvgRenderer() as renderer:
+        png = renderer.png(icon_svg(icons, "bar", where="toy"), size_px=40)
     with Image.open(io.BytesIO(png)) as image:
         pixels = np.asarray(image)
     assert pixels.shape == (40, 40, 3)
     assert (pixels[:10] == 255).all()
     assert (pixels[30:] == 255).all()
     assert (pixels[10:30] == (255, 128, 0)).all()
-    with pytest.raises(DataError, match="toy: x: resvg"):
-        render_svg("<svg", size_px=8, where="toy: x")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Fetching through a stand-in for the npm client: a script on the PATH that copies archives, fails, lies or sleeps."""
 
 import base64
+import gzip
 import hashlib
 import io
 import sys
@@ -172,3 +173,14 @@ def test_huge_member_is_refused(tmp_path, monkeypatch):
     path.write_bytes(TGZ)
     with pytest.raises(DataError, match="has 5 bytes, at most 3"):
         read_members(path, ["icons.json"])
+
+
+def test_a_negative_size_ends_the_reading(tmp_path):
+    block = bytearray(gzip.decompress(archive({"package/x": b""}))[:512])
+    block[124:136] = b"\xff" * 10 + b"\xfe\x00"  # minus 512: older versions of tarfile read it again, for ever
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    path = tmp_path / "a.tgz"
+    path.write_bytes(gzip.compress(gzip.decompress(archive({"package/a": b"1"}))[:1024] + bytes(block) + bytes(1024)))
+    with pytest.raises(DataError, match=r"a\.tgz"):
+        read_members(path, ["b.json"])

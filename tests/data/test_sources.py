@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -108,5 +109,16 @@ def test_patterns(tmp_path):
         expand_pattern(f"{tmp_path}/q-*.tar")
     with pytest.raises(DataError, match=r"range \{3\.\.1\} is empty"):
         expand_pattern("p-{3..1}.tar")
-    with pytest.raises(DataError, match="more than 100,000 files"):
+    with pytest.raises(DataError, match="more than 5,000,000 files"):
         expand_pattern("p-{0..99999999999}.tar")
+
+
+def test_many_files_of_one_folder_are_looked_up_in_one_listing(tmp_path, monkeypatch):
+    for number in range(100):
+        (tmp_path / f"{number:03d}.tar").touch()
+    asked = []
+    monkeypatch.setattr(Path, "is_file", lambda self: asked.append(self.name))
+    assert len(expand_pattern(f"{tmp_path}/{{000..099}}.tar")) == 100
+    with pytest.raises(DataError, match=r"20 of 120 files do not exist, the first is .*/100\.tar"):
+        expand_pattern(f"{tmp_path}/{{000..119}}.tar")
+    assert not asked

@@ -1,7 +1,14 @@
-import pytest
+import os
+from pathlib import Path
 
+import pytest
+from PIL import Image
+
+from eyesmith.data.class_folders import open_image_folder
 from eyesmith.data.sources import Source, open_source
 from eyesmith.errors import DataError
+from eyesmith.images import collect_images
+from eyesmith.images.collect import IMAGE_EXTENSIONS
 
 
 @pytest.fixture
@@ -93,3 +100,85 @@ def test_folder_without_images(tmp_path):
     (tmp_path / "notes.md").touch()
     with pytest.raises(DataError, match=r"no images .* and no \.tar"):
         open_source(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, what):
+    folder = tmp_path / "set"
+    for name in ("a/0.png", "a/1.png", "b/0.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"7")
+    (folder / "a" / "1.png").unlink()
+    if what == "pipe":
+        os.mkfifo(folder / "a" / "1.png")
+    else:
+        (folder / "a" / "1.png").symlink_to("/dev/zero")
+    (tmp_path / "t.csv").write_text(f"image,caption\n{folder / 'b/0.png'},x\n{folder / 'a/1.png'},y\n")
+    for source in (open_source(folder), open_source(tmp_path / "t.csv")):
+        assert source.image_bytes(0) == b"7"
+        with pytest.raises(DataError, match=r"1\.png: cannot read the image"):
+            source.image_bytes(1)
+    for stem in "ab":
+        (folder / stem / "0.txt").write_text("caption")
+    if what == "pipe":
+        os.mkfifo(folder / "a" / "1.txt")
+    else:
+        (folder / "a" / "1.txt").symlink_to("/dev/zero")
+    assert len(open_source(folder)) == 2
+
+
+def _picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 6), "red").save(path)
+    return path
+
+
+def test_a_linked_class_folder_is_a_class_and_a_loop_ends(tmp_path: Path) -> None:
+    _picture(tmp_path / "photos" / "cat" / "1.png")
+    _picture(tmp_path / "elsewhere" / "2.png")
+    (tmp_path / "photos" / "dog").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "cat" / "again").symlink_to(tmp_path / "photos")
+    found = open_image_folder(tmp_path / "photos", require_text=False)
+    assert (found.classes, found.keys) == (("cat", "dog"), ["cat/1.png", "dog/2.png"])
+    (problem,) = found.problems
+    assert (problem.kind, problem.severity, problem.where) == ("duplicate_folder", "warning", "cat/again/")
+
+
+def test_a_link_whose_target_is_gone_is_named(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        _picture(tmp_path / name / "1.png")
+    (tmp_path / "dog" / "2.png").symlink_to(tmp_path / "nothing.png")
+    (problem,) = open_image_folder(tmp_path, require_text=False).problems
+    assert (problem.kind, problem.severity, problem.key) == ("missing_image", "error", "dog/2.png")
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cat", "dog"):
+        _picture(tmp_path / name / "1.png")
+    scan = os.scandir
+
+    def refuse(path: str) -> object:  # the tests may run as root, whom no mode stops
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match="dog: this folder cannot be read"):
+        open_image_folder(tmp_path, require_text=False)
+
+
+def test_names_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        _picture(tmp_path / name / "1.png")
+    (tmp_path / "classnames.txt").write_bytes("\ufefftabby\nhound\n".encode())
+    assert open_image_folder(tmp_path, require_text=False).classes == ("tabby", "hound")
+
+
+@pytest.mark.parametrize("extension", IMAGE_EXTENSIONS)
+def test_every_name_of_an_image_counts_everywhere(tmp_path: Path, extension: str) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"1.{extension.upper()}").write_bytes(_picture(tmp_path / "a.png").read_bytes())
+    (tmp_path / "a.png").unlink()
+    assert len(open_image_folder(tmp_path, require_text=False)) == len(collect_images(tmp_path)) == 2

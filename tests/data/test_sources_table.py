@@ -178,3 +178,14 @@ def test_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'eyesmith\[parquet\]'"):
         open_source(tmp_path / "p.parquet")
+
+
+def test_different_pictures_of_one_name_stay_different(tmp_path, picture):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    inside = [{"bytes": picture(number), "path": "0.png"} for number in (0, 1, 0)]
+    parquet.write_table(arrow.table({"image": inside, "caption": ["a", "b", "c"]}), tmp_path / "same.parquet")
+    source = open_source(tmp_path / "same.parquet")
+    assert [source.texts(index) for index in range(len(source))] == [("a", "c"), ("b",)]
+    assert list(source.keys) == ["0.png", "0.png (row 2)"]
+    assert source.image_bytes(1) == picture(1)

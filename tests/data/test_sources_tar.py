@@ -176,3 +176,10 @@ def test_shard_changed_or_gone_after_opening(made, write_tar, members):
     (made / "train" / "1.tar").unlink()
     with pytest.raises(DataError, match="cannot read this shard"):
         source[3]
+
+
+@pytest.mark.parametrize("count", ["two", "²", "٣", "1" * 5000])
+def test_a_shard_count_that_is_none_is_a_finding(made, count):
+    (made / "train" / "nshards.txt").write_text(count)
+    problems = open_source(made, split="train").problems
+    assert [(problem.kind, problem.where) for problem in problems] == [("missing_shard", "nshards.txt")]

@@ -80,13 +80,114 @@ def test_damaged_header_and_joined_tars_are_named(tmp_path):
     assert "damaged" in str(index.damage)
 
 
+def header(name: str = "x.txt", *, size: bytes = b"%011o\0" % 0, kind: bytes = b"0", **places: bytes) -> bytes:
+    """One header block with the size field as it is given; places: other bytes by offset, such as at482."""
+    block = bytearray(tar_bytes({name: b""}, tarfile.USTAR_FORMAT)[:512])
+    block[124:136], block[156:157] = size.ljust(12, b"\0"), kind
+    for place, content in places.items():
+        offset = int(place.removeprefix("at"))
+        block[offset : offset + len(content)] = content
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def pax_header(**records: str) -> bytes:
+    content = b""
+    for keyword, value in records.items():
+        record = f" {keyword.replace('__', '.')}={value}\n".encode()
+        length = next(n for n in range(len(record), len(record) + 9) if len(str(n)) + len(record) == n)
+        content += str(length).encode() + record
+    return header(size=b"%011o\0" % len(content), kind=b"x") + content.ljust(-(-len(content) // 512) * 512, b"\0")
+
+
+def index_of(tmp_path, content: bytes):
+    (tmp_path / "t.tar").write_bytes(content)
+    return index_tar(tmp_path / "t.tar")
+
+
+WHOLE = header("0.txt", size=b"%011o\0" % 3) + b"abc".ljust(512, b"\0")
+END = bytes(1024)
+
+
 def test_size_in_base_256(tmp_path):
-    header = bytearray(tar_bytes({"0.txt": b""}, tarfile.USTAR_FORMAT)[:512])
-    header[124:136] = b"\x80" + b"\0" * 3 + struct.pack(">Q", 1 << 35)
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    (tmp_path / "t.tar").write_bytes(header + b"abc")
-    assert f"{512 + (1 << 35):,}" in str(index_tar(tmp_path / "t.tar").damage)
+    index = index_of(tmp_path, header(size=b"\x80" + b"\0" * 3 + struct.pack(">Q", 1 << 35)) + b"abc")
+    assert f"{512 + (1 << 35):,}" in str(index.damage)
+    index = index_of(tmp_path, header(size=b"\x80" + b"\0" * 10 + b"\x03") + b"abc".ljust(512, b"\0") + END)
+    assert [(member.size, index.damage) for member in index.members] == [(3, None)]
+
+
+@pytest.mark.parametrize("kind", [b"0", b"7", b"L", b"x", b"g", b"S", b"?"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        b"-0000001000",  # back to the header before: read for ever
+        b"-1",
+        b"+3",
+        b"0o17",
+        b"1_0",
+        b"9",
+        b"\xff" * 12,  # base 256, minus one
+        b"\xff" * 10 + b"\xfc\x00",  # minus 1,024
+        b"\x80" + b"\xff" * 11,
+        b"\x80" + b"\0" * 3 + b"\x7f" + b"\xff" * 7,
+        b"\xc0" + b"\0" * 11,
+    ],
+)
+def test_a_size_that_cannot_be_ends_the_reading(tmp_path, size, kind):
+    index = index_of(tmp_path, WHOLE + header("1.txt", size=size, kind=kind) + WHOLE + END)
+    assert [member.name for member in index.members] == ["0.txt"]
+    assert "header at byte 1,024" in str(index.damage)
+    with pytest.raises(DataError, match="not a tar file"):
+        index_of(tmp_path, header(size=size, kind=kind) + END)
+
+
+@pytest.mark.parametrize("kind", [b"0", b"7", b"V", b"S"])
+def test_a_size_past_the_end_of_the_file_is_a_cut(tmp_path, kind):
+    for size in (b"%011o\0" % 5000, b"77777777777", b"\x80" + b"\0" * 3 + struct.pack(">Q", 1 << 62)):
+        index = index_of(tmp_path, WHOLE + header("1.txt", size=size, kind=kind) + END)
+        assert [member.name for member in index.members] == ["0.txt"]
+        assert str(index.damage).startswith("cut inside 1.txt")
+
+
+@pytest.mark.parametrize("size", ["-1", "-1024", "1e3", "9" * 19, "9" * 5000, "²", "٣", "0x10", ""])
+def test_a_pax_size_that_cannot_be_ends_the_reading(tmp_path, size):
+    index = index_of(tmp_path, WHOLE + pax_header(size=size) + header("1.txt") + WHOLE + END)
+    assert [member.name for member in index.members] == ["0.txt"]
+    assert "has no size" in str(index.damage)
+
+
+def test_a_pax_size_counts(tmp_path):
+    index = index_of(tmp_path, pax_header(size="3", path="a\0b.txt") + header("1.txt") + b"abc".ljust(512, b"\0") + END)
+    # a name ends at its first NUL, as in a header
+    assert [(member.name, member.size, index.damage) for member in index.members] == [("a", 3, None)]
+
+
+@pytest.mark.parametrize("kind", [b"L", b"K", b"x", b"g"])
+def test_a_name_of_absurd_length_is_damage(tmp_path, kind):
+    long = header("1.txt", size=b"%011o\0" % (1 << 21), kind=kind) + bytes(1 << 21)
+    for content in (long, long[:700]):
+        index = index_of(tmp_path, WHOLE + content + WHOLE + END)
+        assert [member.name for member in index.members] == ["0.txt"]
+        assert "name header at byte 1,024" in str(index.damage)
+
+
+def test_what_has_no_bytes_skips_none(tmp_path):
+    absurd = b"\x80" + b"\xff" * 11
+    others = b"".join(header("other", size=absurd, kind=kind) for kind in (b"1", b"2", b"3", b"4", b"5", b"6"))
+    index = index_of(tmp_path, others + WHOLE + END)
+    assert [(member.name, index.damage) for member in index.members] == [("0.txt", None)]
+
+
+def test_sparse_files_are_left_out_and_what_follows_is_read(tmp_path):
+    size = b"%011o\0" % 512
+    plain = header("s.txt", size=size, kind=b"S") + b"s" * 512
+    more = header("s.txt", size=size, kind=b"S", at482=b"\x01") + bytes(504) + b"\x01" + bytes(519) + b"s" * 512
+    pax = pax_header(GNU__sparse__major="1", path="s.txt") + header("s.txt", size=size) + b"s" * 512
+    index = index_of(tmp_path, plain + more + pax + WHOLE + END)
+    assert [(member.name, index.damage) for member in index.members] == [("0.txt", None)]
+    endless = header("s.txt", kind=b"S", at482=b"\x01") + (bytes(504) + b"\x01" + bytes(7)) * 100
+    assert "sparse map" in str(index_of(tmp_path, WHOLE + endless).damage)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 from eyesmith.hub.run_folder import save_model
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 SIZE = (32, 32)
 CONFIG = ClipConfig(

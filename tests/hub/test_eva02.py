@@ -14,11 +14,10 @@ from eyesmith.hub.stored import read_stored
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import resize_state, to_clip, to_published
 from eyesmith.models.registry import create, encoder_config
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.runs.initial import load_image
 
 SMALL = Eva02Config(

@@ -17,8 +17,8 @@ from eyesmith.hub.run_folder import is_run_folder, load_model, read_config, save
 from eyesmith.hub.verification import verify
 from eyesmith.hub.weights import own_memory
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import HuggingFaceTextConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 
 
 def test_a_loaded_model_is_the_saved_one(saved: Path, tiny: Clip, no_network: Any) -> None:

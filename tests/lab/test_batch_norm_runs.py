@@ -17,7 +17,7 @@ from eyesmith.hub.fingerprint import fingerprint
 from eyesmith.images import PreprocessConfig
 from eyesmith.lab.encoders import contender
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.runs.train import Interrupted, resume, start
 from eyesmith.train import DataConfig, OptimConfig, TrainConfig, log
 from eyesmith.train.health import HealthConfig

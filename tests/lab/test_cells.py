@@ -5,7 +5,7 @@ import pytest
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.lab.cells import Cell, cells_of, data_facts, data_of, samples_as_stated
 from eyesmith.lab.plan import LabPlan, changed
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 
 def of(plan: LabPlan) -> list[Cell]:

@@ -11,10 +11,10 @@ import torch
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.lab.encoders import ENCODER_NAMES, SIZES, Match, contender
+from eyesmith.models.conformance import check_encoder
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 

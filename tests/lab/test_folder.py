@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eyesmith.errors import CheckpointError
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.folder import (
     cell_folder,
@@ -22,7 +22,7 @@ from eyesmith.lab.folder import (
 from eyesmith.lab.plan import LabPlan, changed
 
 FACTS = {"parameters": 10, "gmacs": 0.5, "train_s": 1.5, "cpu_s": 2.5, "loss": 0.25}
-ROW = ResultRow(model="m", task="zero_shot", split="all", metric="top1", value=0.5, low=0.2, high=0.8, n=8, chance=0.25)
+ROW = ResultRow(model="m", task="zero_shot", split="all", metric="acc1", value=0.5, low=0.2, high=0.8, n=8, chance=0.25)
 
 
 def test_a_result_comes_back_as_part_of_the_plan(tmp_path: Path, cells: list[Cell]) -> None:
@@ -36,7 +36,7 @@ def test_a_result_comes_back_as_part_of_the_plan(tmp_path: Path, cells: list[Cel
     assert read_failure(folder) is None
     assert (found.encoder, found.level, found.budget, found.samples, found.groups) == ("TrV", 1, 16.0, 16, ("grid",))
     assert found.value("all") == 0.5
-    with pytest.raises(Exception, match="has no zero_shot/other/top1; it has zero_shot/all/top1"):
+    with pytest.raises(Exception, match="has no zero_shot/other/acc1; it has zero_shot/all/acc1"):
         found.value("other")
 
 
@@ -78,3 +78,15 @@ def test_one_process_alone_holds_a_cell(tmp_path: Path) -> None:
         assert subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() == "False"
     with held(tmp_path) as ours:
         assert ours
+
+
+def test_what_a_cell_of_somebody_elses_asks_for_is_written_anew(
+    tmp_path: Path, plan: LabPlan, cells: list[Cell]
+) -> None:
+    # else a folder that was copied would say which Python files its cells run
+    folder = cell_folder(tmp_path, cells[0].id)
+    folder.mkdir(parents=True)
+    write_request(folder, cells[0], plan, [str(tmp_path / "evil.py")])
+    assert read_request(folder)["encoder_files"] == [str(tmp_path / "evil.py")]
+    write_request(folder, cells[0], plan, [])
+    assert read_request(folder)["encoder_files"] == []

@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,16 @@ def test_ray_runs_the_same_cell(tmp_path: Path, plan: LabPlan, cells: list[Cell]
         assert sorted(run_grid(folders, here).done) == sorted(folder.name for folder in folders)
     finally:
         here.close()
+
+
+def test_a_cell_imports_nothing_of_the_folder_it_is_started_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark, here = tmp_path / "mark", tmp_path / "here"
+    here.mkdir()
+    for name in ("numpy", "torch", "ctypes", "json"):
+        (here / f"{name}.py").write_text(f"import os\nos.makedirs({str(mark)!r}, exist_ok=True)\n")
+    monkeypatch.chdir(here)
+    job = open_place(PlaceConfig(workers=1), tmp_path).start(here)  # which asks for no cell
+    while job.status() is None:
+        time.sleep(0.05)
+    assert "no cell of a lab" in (here / "error.txt").read_text()
+    assert not mark.exists()

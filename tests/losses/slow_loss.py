@@ -8,14 +8,14 @@ from torch import Tensor
 def inputs(num_rows: int, seed: int = 0, width: int = 8) -> dict[str, Tensor]:
     """Random unit rows, a scale and a bias, in fp64 but of values that fp32 can hold.
 
-    Rows 0, 3 and 5 share a text, 1 and 4 a label.
+    Rows 0, 3 and 5 share a text, 1, 4 and the last a label.
     """
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(num_rows, width, generator=generator, dtype=torch.float64)
     text = torch.randn(num_rows, width, generator=generator, dtype=torch.float64) + image
     labels, texts = torch.arange(num_rows), torch.arange(num_rows) + 100
     texts[[3, 5]] = 100
-    labels[4] = 1
+    labels[[4, -1]] = 1
     return {
         "image": F.normalize(image, dim=1).float().double(),  # the same numbers in either format
         "text": F.normalize(text, dim=1).float().double(),

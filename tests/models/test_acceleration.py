@@ -17,8 +17,8 @@ from torch._dynamo.utils import counters
 from eyesmith.errors import ConfigError
 from eyesmith.models.acceleration import compile_blocks, prepare_for_inference
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.timm.config import TIMM
-from eyesmith.models.vitamin.config import VITAMIN
+from eyesmith.models.foreign.timm import TIMM
+from eyesmith.models.vitamin.model import VITAMIN
 
 TINY = replace(VITAMIN["nano"], image_size=(32, 48), depths=(2, 2, 2), embed_dim=16, drop_path_prob=0.0)
 NUM_KINDS = 7  # stem; first and later block of stage 1; the same of stage 2; transition; transformer block

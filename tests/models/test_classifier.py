@@ -11,9 +11,9 @@ from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.hub import save_model
 from eyesmith.hub.verification import verify
 from eyesmith.models.classifier import Classifier, ClassifierConfig, classifier_config
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.eva02.config import EVA02, Eva02Config
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.eva02.model import EVA02, Eva02Config
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 CLASSES = ("cat", "dog", "fox")
 TRV = Eva02Config(

@@ -13,8 +13,8 @@ from PIL import Image
 from eyesmith.errors import ConfigError, ImageError, ShapeError
 from eyesmith.images import PreprocessConfig, evaluation_pixels, normalize
 from eyesmith.models import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 CONFIG = ClipConfig(
     name="tiny",

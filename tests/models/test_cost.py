@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import eyesmith.models.vitamin
 from eyesmith.models.cost import encoder_cost, encoder_rows, model_cost, model_rows, text_cost
 from eyesmith.models.registry import CLIP, config, encoder_config, list_encoders, list_models
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 # image and text parameters; GMACs of image and text in the paper's convention (its table 3, fvcore's counts);
 # and with every product (torch's counter on open_clip's models)

@@ -5,8 +5,8 @@ import pytest
 from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim import freeze, parameter_groups, trained_table
 
 CONFIG = ClipConfig(

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from eyesmith.data.evaluation import make_miniatures
-from eyesmith.eval.suites import evaluate_suite
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval import evaluate_suite
+from eyesmith.eval.sets import TASKS
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import from_open_clip
-from eyesmith.models.timm import TimmConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 pytestmark = [
     pytest.mark.skipif(

@@ -12,7 +12,7 @@ from eyesmith.hub.convert import convert
 from eyesmith.hub.load import load, load_clip
 from eyesmith.hub.parity import TEXTS, sample_images
 from eyesmith.hub.weights import read_tensors
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip_torch")
 

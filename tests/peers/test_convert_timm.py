@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from eyesmith.hub.convert import convert
 from eyesmith.hub.load import load, load_encoder
 from eyesmith.hub.weights import read_tensors
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.vitamin.model import ViTamin
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")

@@ -12,11 +12,9 @@ from safetensors.torch import save_file
 
 from eyesmith.hub.convert import convert
 from eyesmith.hub.load import load_clip
-from eyesmith.models.eva02.layouts import find_tower
-from eyesmith.models.eva02.recognise import pair_config
-from eyesmith.models.eva02.weights import to_clip
+from eyesmith.models.eva02.weights import find_tower, pair_config, to_clip
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.registry import config
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip")
 

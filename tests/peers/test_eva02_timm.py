@@ -14,11 +14,10 @@ from torch import Tensor
 from eyesmith.hub.convert import convert
 from eyesmith.hub.load import load, load_encoder
 from eyesmith.models.classifier import Classifier
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import from_published, resize_patch_kernel
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.registry import encoder_config
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 

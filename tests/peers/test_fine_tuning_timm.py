@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from eyesmith.images.randaugment import FILL, OPS, change
-from eyesmith.losses.classify import class_losses
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.losses.class_labels import class_losses
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.optim.lion import Lion
 
 THEIR_NAMES = [

@@ -13,7 +13,7 @@ from eyesmith.images.color import JitterDraw, apply_jitter, shift_hue, to_gray
 from eyesmith.images.crop import Box, random_resized_box
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
 from eyesmith.images.transforms import PreprocessConfig, TrainTransformConfig, evaluation_pixels, training_pixels
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 ensure_torchvision()
 pytest.importorskip("open_clip")

@@ -16,7 +16,7 @@ from PIL import Image
 from eyesmith.data.stream import ShardStream
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD, TrainTransformConfig, normalize, open_image, sample_rng
 from eyesmith.images.crop import random_resized_box
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 ensure_torchvision()
 pytest.importorskip("open_clip")
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 THEIR_EPOCH = """
 import json, sys
 from argparse import Namespace
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 ensure_torchvision()
 from open_clip import image_transform
 from open_clip_train.data import get_wds_dataset

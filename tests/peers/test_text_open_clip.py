@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.text import ClipText, ClipTextConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip_torch")
 CONFIG = ClipTextConfig(width=192, depth=4, heads=3, embed_dim=160)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.tokenizer import ClipTokenizer
 
 pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip_torch")

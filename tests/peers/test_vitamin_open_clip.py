@@ -11,10 +11,9 @@ from PIL import Image
 from torch import nn
 
 from eyesmith.models import Clip, config
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.text import ClipTextConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
-from eyesmith.models.vitamin.recognise import likely_models
-from eyesmith.models.vitamin.weights import from_open_clip, to_open_clip
+from eyesmith.models.vitamin.weights import from_open_clip, likely_models, to_open_clip
 
 pytestmark = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip_torch")
 

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.models.timm.torchvision import ensure_torchvision
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
-from eyesmith.models.vitamin.model import ViTamin
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.vitamin.model import VITAMIN, ViTamin, ViTaminConfig
 from eyesmith.models.vitamin.weights import from_timm, to_timm
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")

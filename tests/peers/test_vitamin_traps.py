@@ -16,9 +16,9 @@ from eyesmith.errors import CheckpointError
 from eyesmith.hub.weights import read_tensors
 from eyesmith.images import PreprocessConfig
 from eyesmith.models import ClipConfig, config, create, encoder_config, list_models
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm.torchvision import ensure_torchvision
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.models.vitamin.weights import from_open_clip, from_timm, to_open_clip, to_timm
 
 pytestmark = pytest.mark.skipif(

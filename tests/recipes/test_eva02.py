@@ -2,7 +2,7 @@
 
 import pytest
 
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.recipes import recipe
 from eyesmith.recipes.plan import plan
 from eyesmith.train import MaskedConfig, TrainConfig

@@ -7,7 +7,7 @@ import torch
 
 from eyesmith.images.mix import MixConfig
 from eyesmith.models.classifier import classifier_config
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.recipes import RECIPES, recipe
 from eyesmith.recipes.plan import plan

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from eyesmith.errors import ConfigError
-from eyesmith.losses import LossConfig
 from eyesmith.models.registry import encoder_config
 from eyesmith.recipes import recipe
 from eyesmith.recipes.memory import loss_bytes
@@ -114,11 +113,14 @@ def test_sharding_and_accumulation_need_less_memory() -> None:
     assert not plan(run, Cluster(gpus=1, gpu_memory_gib=24)).fits
 
 
-def test_the_loss_is_flat_unless_dense() -> None:
+def test_the_loss_is_flat() -> None:
     run = recipe("vitamin-s-128m")
-    dense = replace(run, loss=LossConfig(form="dense"))
-    assert loss_bytes(dense, 8) > 4 * 4 * 8192**2
-    assert loss_bytes(run, 8) < 64 * 2**20
+    assert loss_bytes(run, 8) < 100 * 2**20 < 4 * 8192**2
+    wider = replace(run, batch_size=8 * run.batch_size)
+    more_texts = 7 * run.batch_size * run.model.image.embed_dim
+    assert loss_bytes(wider, 64) - loss_bytes(run, 8) == 2 * 4 * more_texts  # a tile is as large as it gets
+    few = replace(run, batch_size=512)
+    assert loss_bytes(few, 1) == 4 * 4 * 512 * (512 + run.model.image.embed_dim)
 
 
 def test_the_length_of_a_run_on_own_pairs_comes_from_the_data(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from eyesmith.data.shards import ShardWriter
 from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train import DataConfig, OptimConfig, TrainConfig
 from eyesmith.train.health import HealthConfig
 

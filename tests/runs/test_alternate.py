@@ -7,7 +7,7 @@ from rich.console import Console
 import eyesmith
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.eval import ResultRow
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.report.alternation import StageRow, render_alternation, stage_table
 from eyesmith.runs import alternate as alternation
 from eyesmith.runs.alternate import AlternateConfig, alternate, clip_config
@@ -70,7 +70,7 @@ def test_the_table_has_a_line_a_stage() -> None:
         model="m",
         task="zero_shot",
         split="unseen_drawing",
-        metric="top1",
+        metric="acc1",
         value=0.25,
         low=0.2,
         high=0.3,

@@ -16,9 +16,8 @@ from eyesmith.config import to_dict
 from eyesmith.data import open_source
 from eyesmith.data.evaluation import make_miniatures
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval import ZeroShot, encode_source
-from eyesmith.eval.suites import evaluate_suite
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval import Settings, encode_source, evaluate_suite, zero_shot
+from eyesmith.eval.sets import TASKS
 from eyesmith.hub import save_model
 from eyesmith.images import evaluation_pixels
 from eyesmith.models.clip import Clip
@@ -80,7 +79,7 @@ def test_values_are_those_of_the_task_by_itself(tmp_path: Path, config: TrainCon
     clip = state.model
     assert isinstance(clip, Clip)
     source = open_source(config.data.path, require_text=False)
-    expected = {row.metric: row.value for row in ZeroShot(source, split="all").rows(clip, model_name="x")}
+    expected = {row.metric: row.value for row in zero_shot(source, split="all").rows(clip, model_name="x")}
     name = Path(config.data.path).name
     assert written[0]["eval"] == {f"{name}:all/{metric}": pytest.approx(v, abs=1e-5) for metric, v in expected.items()}
     assert written[0]["eval"] == written[1]["eval"]
@@ -164,7 +163,7 @@ def test_a_picture_that_cannot_be_read_is_left_out(
     checks_of(replace(config, eval=settings), tmp_path, written)(state, facts(1))
     assert isinstance(state.model, Clip)
     images = encode_source(state.model, source, max_broken_frac=0.1)
-    expected = ZeroShot(source, split="all").rows(state.model, model_name="x", images=images)[0].value
+    expected = zero_shot(source, split="all").rows(state.model, model_name="x", images=images)[0].value
     assert next(iter(written[0]["eval"].values())) == pytest.approx(expected, abs=1e-5)
 
 
@@ -221,7 +220,7 @@ def test_tasks_of_a_suite_are_measured_with_the_objects_of_the_verb(config: Trai
     state = TrainState(model=clip, optimizer=torch.optim.SGD(clip.parameters(), lr=0.1), average={})
     checks(state, facts(4))
     checks(state, facts(5))
-    (result,) = evaluate_suite(clip, [TASKS["vtab/pets"]], sets, out=None, limit=6)
+    (result,) = evaluate_suite(clip, [TASKS["vtab/pets"]], sets, out=None, settings=Settings(limit=6))
     assert result.main_metric is not None
     assert [line["eval"] for line in lines] == [{"vtab/pets/mean_per_class_recall": round(result.main_metric, 5)}]
     assert clip.training

@@ -19,17 +19,16 @@ from torch import nn
 
 from eyesmith import load, load_encoder
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval.results import read_rows
+from eyesmith.eval.results.rows import read_rows
 from eyesmith.hub import save_model
 from eyesmith.images.class_views import ClassViewConfig
 from eyesmith.images.mix import MixConfig
 from eyesmith.models.classifier import Classifier, classifier_config
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import to_published
 from eyesmith.models.registry import create_encoder
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.runs.classify import classify_from
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import is_finished, resume, start
@@ -114,12 +113,12 @@ def test_a_run_ends_as_a_classifier_and_an_encoder(config: ClassifyConfig, tmp_p
     assert load_encoder(tmp_path / "run").embed_dim == 16
     rows = read_rows(tmp_path / "run" / "results.jsonl")
     assert [(row.task, row.split, row.metric, row.n, row.chance) for row in rows] == [
-        ("classification", "val", "top1", 6, 1 / 6),
-        ("classification", "val", "top5", 6, 5 / 6),
+        ("classification", "val", "acc1", 6, 1 / 6),
+        ("classification", "val", "acc5", 6, 5 / 6),
     ]
     assert all(row.low is not None and row.high is not None and row.low <= row.value <= row.high for row in rows)
     best = json.loads((tmp_path / "run" / "best" / "best.json").read_text())
-    assert best["name"] == "val/top1"
+    assert best["name"] == "val/acc1"
     assert isinstance(load(tmp_path / "run" / "best"), Classifier)
     began = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert began["frozen"] == ["image.patch.weight", "image.patch.bias"]

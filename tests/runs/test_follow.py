@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from eyesmith.cli.main import main
 from eyesmith.data import open_source
 from eyesmith.errors import TrainingError
-from eyesmith.eval import Retrieval
+from eyesmith.eval import retrieval as retrieval_of
 from eyesmith.images import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.runs.train import resume, start
@@ -125,13 +125,13 @@ def test_following_changes_no_weight(tmp_path: Path, short: TrainConfig) -> None
     watched = replace(
         short, track=TrackConfig(trackers=("tensorboard",)), eval=EvalConfig(every_steps=3, curve_tasks=("retrieval",))
     )
-    retrieval = Retrieval(open_source(short.data.path), split="pairs")
+    retrieval = retrieval_of(open_source(short.data.path), split="pairs")
     start(watched, tmp_path / "watched", evaluators=[retrieval])
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "watched"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     checks = [line for line in log_of(tmp_path / "watched") if "eval" in line]
     assert [line["step"] for line in checks] == [3, 6, 8]
-    assert "pairs/image_recall@1" in checks[0]["eval"]
+    assert "pairs/image_retrieval_recall@1" in checks[0]["eval"]
     assert list((tmp_path / "watched" / "tensorboard").iterdir())
 
 

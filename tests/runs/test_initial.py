@@ -115,7 +115,7 @@ def test_a_fine_tuned_model_is_measured_before_and_after(
     assert rows[0].model == "tiny"
     assert {split for _, split, _ in after} == {f"{pairs.name}:all"}
     between = average([trained, done.folder], tmp_path / "between", method="wise_ft", alphas=(0.0, 1.0), data=[pairs])
-    value = lambda rows: rows["zero_shot", f"{pairs.name}:all", "top1"].value  # noqa: E731
+    value = lambda rows: rows["zero_shot", f"{pairs.name}:all", "acc1"].value  # noqa: E731
     assert [tried.score for tried in between.tried] == pytest.approx([value(before), value(after)])
     best = trained if between.tried[0].score >= between.tried[1].score else done.folder
     assert same(weights(load_model(between.folder), ""), weights(load_model(best), ""))

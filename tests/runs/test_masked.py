@@ -22,10 +22,9 @@ from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfi
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.masked import MaskedEva02
-from eyesmith.models.eva02.model import Eva02
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.eva02.model import Eva02, Eva02Config
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.runs import masked as masked_run
 from eyesmith.runs.initial import from_weights, load_image, load_initial
 from eyesmith.runs.replay import replay

@@ -8,8 +8,9 @@ import torch
 
 import eyesmith
 from eyesmith.errors import ConfigError
+from eyesmith.models import own as own_files
 from eyesmith.models.classifier import Classifier, classifier_config
-from eyesmith.models.own import own_config, register
+from eyesmith.models.own import own_config
 from eyesmith.recipes import recipe
 from eyesmith.recipes.plan import plan
 from eyesmith.runs.classify import classify_from
@@ -59,8 +60,8 @@ def test_an_edited_file_does_not_go_on_with_the_run(own: TrainConfig, file: Path
     kept = run / "encoder" / "mixer.py"
     assert kept.is_file()  # from the start
 
-    register._BY_NAME.clear()  # a new process
-    register._BY_HASH.clear()
+    own_files._BY_NAME.clear()  # a new process
+    own_files._BY_HASH.clear()
     file.write_text(file.read_text("utf-8") + "# edited\n", encoding="utf-8")
     eyesmith.register_encoder(file)
     with pytest.raises(ConfigError, match=r"is not the file this was made with.*; register .* instead"):
@@ -69,7 +70,7 @@ def test_an_edited_file_does_not_go_on_with_the_run(own: TrainConfig, file: Path
     with pytest.raises(ConfigError, match="other settings"):
         start_or_resume(replace(own, model=changed), run)
 
-    register._BY_NAME.clear()
+    own_files._BY_NAME.clear()
     eyesmith.register_encoder(kept)
     assert resume(run).folder == run
 

@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
+import torch.distributed as dist
 
 import eyesmith
+from eyesmith.data.stream import StreamPlan
 from eyesmith.errors import ConfigError
-from eyesmith.runs.train import Interrupted, resume, start
+from eyesmith.runs.train import Interrupted, read_run_config, resume, start, start_or_resume
 from eyesmith.train import StreamBatches, TrainConfig, World
 from eyesmith.train import loop as train_loop
 
@@ -87,3 +90,56 @@ def test_several_sources_and_what_is_refused(streamed: TrainConfig, shards: Path
         StreamBatches(replace(streamed, data=replace(data, weights=(1.0,))))
     with pytest.raises(ConfigError, match="set `transform`"):
         replace(streamed, transform=None, data=data)
+
+
+def test_remote_shards_get_a_lane_a_machine_and_the_run_keeps_them(
+    streamed: TrainConfig, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert streamed.with_lanes(64) == streamed  # local: one lane, as ever
+    files = fsspec.filesystem("memory")
+    for path in shards.glob("*.tar"):
+        files.pipe(f"/lanes/{path.name}", path.read_bytes())
+    open_ended = replace(streamed, data=replace(streamed.data, path="memory://lanes", window=9, cache_gib=1.0))
+    assert [open_ended.with_lanes(machines).data.lanes for machines in (1, 2, 3, 64)] == [1, 2, 1, 4]
+    own = replace(open_ended, data=replace(open_ended.data, lanes=2))
+    assert own.with_lanes(64) == own
+    monkeypatch.setattr(World, "num_machines", lambda self: 2)
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
+    start(open_ended, tmp_path / "run")
+    begun = read_run_config(tmp_path / "run")
+    assert begun.data.lanes == 2
+    monkeypatch.setattr(World, "num_machines", lambda self: 4)
+    assert open_ended.is_same_run(begun)
+    assert own.is_same_run(begun)
+    assert not replace(open_ended, seed=9).is_same_run(begun)
+    assert not replace(own, data=replace(own.data, lanes=1)).is_same_run(begun)
+    start_or_resume(open_ended, tmp_path / "run")  # finished: taken as it is, not refused
+    batches = StreamBatches(begun)
+    whole = StreamPlan([[one.num_samples for one in batches.stream.sources[0].shards]], 4, seed=0, lanes=2, window=9)
+    assert batches.stream.plan.batch(2).sample.tolist() == whole.batch(2).sample.tolist()
+    assert batches.describe()["order"] == {"seed": 0, "lanes": 2, "window": 9, "weights": []}
+    before = StreamBatches(open_ended)  # a run of before there were lanes: its config says nothing, it had one
+    assert before.stream.plan.lanes == 1
+    assert before.fingerprint() != batches.fingerprint()
+    for one in (batches, before):
+        one.close()
+
+
+def test_what_a_stream_is_asked_is_checked_and_refused_elsewhere(streamed: TrainConfig) -> None:
+    for field, value in (("lanes", -1), ("window", 0), ("cache_gib", 0.0)):
+        with pytest.raises(ConfigError, match="lanes of 0 or more"):
+            replace(streamed.data, **{field: value})
+    with pytest.raises(ConfigError, match=r"data\.lanes: expected a divisor of batch_size 4, got 3"):
+        replace(streamed, data=replace(streamed.data, lanes=3))
+    for field, value in (("lanes", 2), ("window", 5), ("cache_gib", 1.0)):
+        with pytest.raises(ConfigError, match="are for streams"):
+            replace(streamed, transform=None, data=replace(streamed.data, **{field: value}))
+
+
+def test_machines_are_counted_by_their_first_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(values: list[Any], value: Any) -> None:
+        values[:] = [0, 1, 2, 0, 1, 2]
+
+    monkeypatch.setattr(dist, "all_gather_object", gather)
+    assert World(rank=1, size=6, local_rank=1).num_machines() == 2
+    assert World().num_machines() == 1

@@ -19,8 +19,8 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train import (
     Batch,
     Contrastive,

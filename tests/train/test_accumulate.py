@@ -7,8 +7,8 @@ from torch import Tensor
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import softmax_loss
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import DataConfig, ParallelConfig, TrainConfig
 from eyesmith.train.contrastive import Contrastive

@@ -20,7 +20,7 @@ def alone() -> Iterator[None]:
 
 
 def _norms() -> list[nn.Module]:
-    from eyesmith.models.timm.torchvision import ensure_torchvision
+    from eyesmith.models.foreign.torchvision import ensure_torchvision
 
     ensure_torchvision()
     from timm.layers.norm_act import BatchNormAct2d

@@ -9,8 +9,8 @@ from eyesmith.data import open_source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images import AugmentConfig, PreprocessConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train import Batches, DataConfig, TrainConfig, World
 from eyesmith.train.rng import step_seed
 

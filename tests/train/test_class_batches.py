@@ -10,7 +10,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig, class_view
 from eyesmith.images.mix import MixConfig
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.train.class_batches import ClassBatch, ClassBatches
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.config import DataConfig, OptimConfig

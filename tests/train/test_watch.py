@@ -7,8 +7,8 @@ import torch
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train import Contrastive, DataConfig, TrainConfig
 from eyesmith.train.readings import Readings, StepFacts
 from eyesmith.train.state import TrainState

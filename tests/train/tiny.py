@@ -10,10 +10,10 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
 from eyesmith.models.classifier import classifier_config
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.masked import MaskedEva02
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.train import Batch, Contrastive, DataConfig, Masked, MaskedConfig, OptimConfig, TargetConfig, TrainConfig
 from eyesmith.train.class_batches import ClassBatch
 from eyesmith.train.classify import Classify

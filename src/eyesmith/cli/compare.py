@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.plain import plain
 
 First = Annotated[
     Positional[Path], tyro.conf.arg(metavar="A", help="The folder that `eyesmith eval --out` wrote for one model.")
@@ -44,7 +45,7 @@ def compare(
         replicates: Bootstrap resamples.
         seed: Of the resampling; equal seeds give equal numbers.
     """
-    from eyesmith.eval.statistics import compare_folders
+    from eyesmith.eval.results.compare import compare_folders
     from eyesmith.report.comparison import comparison_lines, comparison_table
 
     found = compare_folders(a, b, tasks=task, metric=metric, over=over, replicates=replicates, seed=seed)
@@ -52,9 +53,11 @@ def compare(
         print_json(dataclasses.asdict(found))
         return 0
     columns, rows = comparison_table(found)
+    print(plain(f"A: {found.left}"))
+    print(plain(f"B: {found.right}") + ("  (the same weights as A)" if found.is_same_model else ""))
     print_table(columns, rows, right=columns[2:8])
     for line in comparison_lines(found):
-        print(line)
+        print(plain(line))
     for name, side in found.missing:
         say(f"{name}: only {a if side == 'left' else b} has it")
     return 0

@@ -149,7 +149,7 @@ def _fetch(
     as_json: AsJson = False,
 ) -> int:
     """Fetch evaluation sets from the hub, with checksums; run again to go on. Exit status 1 when one is missing."""
-    from eyesmith.eval.task_folders import fetch_tasks
+    from eyesmith.eval.sets.folders import fetch_tasks
 
     if not names:
         raise ConfigError("name at least one task or suite to fetch, such as datacomp or vtab/dtd")
@@ -167,7 +167,7 @@ def _fetch(
 
 
 def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
-    from eyesmith.eval.task_folders import check_folder
+    from eyesmith.eval.sets.folders import check_folder
 
     with _bars(unit="sample") as show:
         reports = check_folder(data, num_workers=workers, on_progress=show)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from eyesmith.errors import EyesmithError, InputError
+from eyesmith.plain import plain
 
 _USERS_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
@@ -27,7 +28,7 @@ def explain(error: BaseException) -> int:
     if os.environ.get("EYESMITH_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
     status, message = _message(error)
-    print("eyesmith: " + message, file=sys.stderr)
+    print("eyesmith: " + plain(message), file=sys.stderr)
     return status
 
 

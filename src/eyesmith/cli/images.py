@@ -13,8 +13,8 @@ from tyro.conf import Positional
 from eyesmith.cli.output import say
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
-from eyesmith.eval.classified import class_logits
-from eyesmith.eval.own_images import ImageIndex, encode_images
+from eyesmith.eval.features.classified import class_logits
+from eyesmith.eval.features.index import ImageIndex, encode_images
 from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 

@@ -46,7 +46,7 @@ def register_encoders(words: list[str]) -> list[str]:
             if not words:
                 raise ConfigError("--encoder: expected a Python file that defines an encoder after it")
             file = words.pop(0)
-        from eyesmith.models.own.register import register_encoder  # brings torch, which most wrong commands never need
+        from eyesmith.models.registry import register_encoder  # brings torch, which most wrong commands never need
 
         register_encoder(file)
     return words

@@ -9,6 +9,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from eyesmith.plain import plain
+
 if TYPE_CHECKING:
     from eyesmith.runs.train import RunSummary
 
@@ -25,7 +27,7 @@ def console() -> Console:
 
 def say(message: str) -> None:
     """One line about the work, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(plain(message), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
@@ -39,7 +41,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right:
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*("" if cell is None else plain(str(cell)) for cell in row))
     console().print(table)
 
 

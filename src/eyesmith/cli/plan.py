@@ -1,6 +1,7 @@
 """The plan of a run on the terminal: `eyesmith train RECIPE --plan`."""
 
 from eyesmith.cli.output import print_json, print_table
+from eyesmith.plain import plain
 from eyesmith.recipes.plan import Cluster, Plan, plan
 from eyesmith.runs.masked import teacher_config
 from eyesmith.train.config import RunConfig
@@ -21,7 +22,7 @@ def show_plan(config: RunConfig, cluster: Cluster, *, as_json: bool) -> int:
 
 
 def _parameters(made: Plan) -> None:
-    print(f"{made.model}: parameters")
+    print(plain(f"{made.model}: parameters"))
     columns = ("part", "trained", "of them decayed", "frozen")
     rows = [
         (part.part, f"{part.trained:,}", f"{part.decayed:,}", f"{part.frozen:,}")

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.output import AsJson, print_json
+from eyesmith.plain import plain
 
 ReplayPath = Annotated[
     Positional[Path], tyro.conf.arg(metavar="FILE", help="replay.json, or its folder RUN/replay/step-N.")
@@ -40,5 +41,5 @@ def run_again(file: ReplayPath, /, *, as_json: AsJson = False) -> int:
             }
         )
     else:
-        print("\n".join(found.sentences))
+        print(plain("\n".join(found.sentences)))
     return 1 if found.is_reproduced else 0

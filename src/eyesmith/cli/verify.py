@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.output import AsJson, print_json
+from eyesmith.plain import plain
 
 RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="A run folder.")]
 
@@ -25,6 +26,6 @@ def check(run: RunFolder, /, *, as_json: AsJson = False) -> int:
     if as_json:
         print_json({"run": str(run), "ok": report.ok, "lines": list(report.lines)})
     else:
-        print("\n".join(report.lines))
+        print(plain("\n".join(report.lines)))
         print(f"{run}: {'this is the model that was trained' if report.ok else 'NOT the model that was trained'}")
     return 0 if report.ok else 1

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from eyesmith.data.npm import NpmPackage, fetch, read_members
 from eyesmith.data.phrases import captions
-from eyesmith.data.render import render_svg
+from eyesmith.data.render import SvgRenderer
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
 from eyesmith.errors import ConfigError, DataError
 
@@ -269,16 +269,19 @@ def _write_splits(
     by_style = {icons.style: icons for icons in sets}
     facts: dict[str, Any] = {}
     for split, members in splits.items():
-        with ShardWriter(folder / split) as writer:
-            for hexcode, style in members:
+        drawings = [
+            (by_style[style].svgs[hexcode], f"{by_style[style].source['name']}: {by_hexcode[hexcode][1].label}")
+            for hexcode, style in members
+        ]
+        with ShardWriter(folder / split) as writer, SvgRenderer() as renderer:
+            for (hexcode, style), png in zip(members, renderer.pngs(drawings, size_px=size_px), strict=True):
                 index, concept = by_hexcode[hexcode]
-                icons = by_style[style]
-                where = f"{icons.source['name']}: {concept.label}"
+                record = sample_record(concept, by_style[style], names_source)
                 content = {
-                    "png": render_svg(icons.svgs[hexcode], size_px=size_px, where=where),
+                    "png": png,
                     "txt": concept.label.encode(),
                     "cls": str(index).encode(),
-                    "json": json.dumps(sample_record(concept, icons, names_source), ensure_ascii=False).encode(),
+                    "json": json.dumps(record, ensure_ascii=False).encode(),
                 }
                 writer.write(f"{hexcode.lower()}_{style}", content)
         present = {hexcode for hexcode, _ in members}

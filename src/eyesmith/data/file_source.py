@@ -87,6 +87,9 @@ class FileSource:
         if isinstance(record.image, bytes):
             return record.image
         try:
+            if not record.image.is_file():  # a pipe would block for ever, a device never end
+                reason = "no file" if not record.image.exists() else "a folder or a device"
+                raise DataError(f"{record.image}: cannot read the image of {record.where}: {reason}")
             return record.image.read_bytes()
         except OSError as error:
             raise DataError(f"{record.image}: cannot read the image of {record.where}: {error.strerror}") from error
@@ -100,6 +103,10 @@ class FileSource:
     def text_findings(self, index: int) -> list[Finding]:
         del index  # texts are read when the source is opened: what is wrong with them is already in `problems`
         return []
+
+    def files(self) -> list[Path | bytes]:
+        """Where the bytes of each image lie: a file, or (embedded in a table) the bytes themselves."""
+        return [record.image for record in self._records]
 
     def fingerprint(self) -> str:
         """SHA-256 over class names, then for each sample its key, image size in bytes, captions and label."""

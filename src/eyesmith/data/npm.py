@@ -67,6 +67,8 @@ def read_members(archive: Path, names: Iterable[str]) -> dict[str, bytes]:
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
+                if member.size < 0:  # older versions of tarfile go back, and read for ever
+                    raise DataError(f"{archive}: {member.name} has a negative size; delete it and run again")
                 if member.name not in wanted or not member.isfile():
                     continue
                 if member.size > MAX_MEMBER_BYTES:

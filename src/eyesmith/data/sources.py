@@ -4,8 +4,10 @@ import difflib
 import glob
 import itertools
 import json
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from eyesmith.errors import DataError
 
 __all__ = ["Finding", "Sample", "Source", "open_source", "read_description", "read_templates", "split_names"]
 
-_MAX_PATTERN_FILES = 100_000
+_MAX_PATTERN_FILES = 5_000_000
+_LISTED_FROM = 64  # files of one folder: from here on one listing is cheaper than asking for each
 
 
 def open_source(
@@ -85,7 +88,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from error
     if not isinstance(value, dict):
         raise DataError(f"{file}: expected an object, got {type(value).__name__}")
@@ -103,11 +106,8 @@ def expand_pattern(pattern: str) -> list[Path]:
 
     Order: as the braces say; matches of * sorted. Raises DataError naming the first file that does not exist.
     """
-    names = list(itertools.islice(expand_braces(pattern), _MAX_PATTERN_FILES + 1))
-    if len(names) > _MAX_PATTERN_FILES:
-        raise DataError(f"{pattern}: stands for more than {_MAX_PATTERN_FILES:,} files")
     files: list[Path] = []
-    for name in names:
+    for name in expand_names(pattern):
         if glob.has_magic(name):
             matches = sorted(glob.glob(name), key=natural_key)
             if not matches:
@@ -115,7 +115,7 @@ def expand_pattern(pattern: str) -> list[Path]:
             files.extend(Path(match) for match in matches)
         else:
             files.append(Path(name))
-    missing = [file for file in files if not file.is_file()]
+    missing = _missing(files)
     if missing:
         raise DataError(f"{pattern}: {len(missing):,} of {len(files):,} files do not exist, the first is {missing[0]}")
     return files
@@ -169,7 +169,7 @@ def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, i
 
 def _missing_shards(tars: list[Path], counted: Path) -> list[Finding]:
     content = counted.read_text("utf-8", "replace").strip()
-    if not content.isdigit():
+    if not content.isascii() or not content.isdigit() or len(content) > 9:
         return [Finding("missing_shard", "error", "", counted.name, f"expected one whole number, got {content[:40]!r}")]
     if int(content) == len(tars):
         return []
@@ -196,8 +196,35 @@ def _is_pattern(text: str) -> bool:
     return glob.has_magic(text) or re.search(r"\{[^{}]*(\.\.|,)[^{}]*\}", text) is not None
 
 
-def expand_braces(pattern: str) -> Iterator[str]:
-    """The names that {000..012} and {a,b} stand for, in order; `pattern` itself when it has no braces."""
+def expand_names(pattern: str) -> list[str]:
+    """The names that {000..012} and {a,b} stand for, in order; `pattern` itself when it has no braces.
+
+    Raises DataError for more names than any data set has.
+    """
+    names = list(itertools.islice(_expand_braces(pattern), _MAX_PATTERN_FILES + 1)) if _is_bounded(pattern) else None
+    if names is None or len(names) > _MAX_PATTERN_FILES:
+        raise DataError(f"{pattern}: stands for more than {_MAX_PATTERN_FILES:,} files")
+    return names
+
+
+def _is_bounded(pattern: str) -> bool:
+    """Whether the ranges of a pattern, counted and not written out, are no more than a data set may have."""
+    counts = [int(last) - int(first) + 1 for first, last in re.findall(r"\{(\d+)\.\.(\d+)\}", pattern)]
+    return math.prod(max(count, 1) for count in counts) <= _MAX_PATTERN_FILES
+
+
+def _missing(files: Sequence[Path]) -> list[Path]:
+    """Those that are no files. Many of one folder are looked up in one listing of it."""
+    folders = {
+        folder: {entry.name for entry in os.scandir(folder) if entry.is_file()}
+        for folder, count in Counter(file.parent for file in files).items()
+        if count >= _LISTED_FROM and folder.is_dir()
+    }
+    there = (file.name in folders[file.parent] if file.parent in folders else file.is_file() for file in files)
+    return [file for file, is_there in zip(files, there, strict=True) if not is_there]
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
     found = re.search(r"\{([^{}]*)\}", pattern)
     if found is None:
         yield pattern
@@ -210,7 +237,7 @@ def expand_braces(pattern: str) -> Iterator[str]:
     else:
         choices = iter(found[1].split(","))
     for choice in choices:
-        yield from expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])
+        yield from _expand_braces(pattern[: found.start()] + choice + pattern[found.end() :])
 
 
 def _refuse_split(path: str, split: str | None) -> None:

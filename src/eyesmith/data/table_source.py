@@ -54,6 +54,9 @@ def open_table(
         except _RowError as error:
             problems.append(Finding(error.kind, "error", error.key, where, str(error)))
             continue
+        same_name = records.get(record.key)
+        if same_name is not None and isinstance(record.image, bytes) and same_name.image != record.image:
+            record.key = f"{record.key} ({where})"  # other pixels of that name, not another caption of them
         known = records.setdefault(record.key, record)
         if known is not record:
             known.texts += record.texts

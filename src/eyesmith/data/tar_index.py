@@ -5,6 +5,7 @@ a name, an offset and a size, and whatever stands before the damage.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,12 @@ from eyesmith.errors import DataError
 
 _BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")  # 7: contiguous file, read as a regular one
+_NAMES = (b"L", b"K", b"x", b"g")  # what follows is about the next member, or about all
+_EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: nothing follows, whatever size they state
 _MAX_NAME_BYTES = 1 << 20  # a longer name or pax header is damage, not a name
+_MAX_SIZE = 1 << 62  # far above any file, far below what an offset of 64 bits can hold
+_OCTAL = re.compile(rb"[0-7]+")
+_DECIMAL = re.compile("[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,9 @@ def index_tar(path: str | os.PathLike[str]) -> TarIndex:
     """Read the headers of an uncompressed tar (ustar, GNU and pax names and sizes).
 
     A member whose bytes run past the end of the file is left out and reported in `damage`, and so is a damaged header,
-    a missing end mark and anything after the end mark. Raises DataError when the file cannot be read, is compressed, or
-    does not start like a tar.
+    a size that is negative or none at all, a missing end mark and anything after the end mark. Sparse files are left
+    out: their bytes are not in one piece. Every header leads further into the file, so that reading ends. Raises
+    DataError when the file cannot be read, is compressed, or does not start like a tar.
     """
     members: list[Member] = []
     damage = None
@@ -83,10 +90,12 @@ def _members(stream: BinaryIO, file_size: int) -> Iterator[Member]:
         if not _is_checksum_right(header):
             raise _DamageError(f"header at byte {position:,} is damaged")
         kind = header[156:157]
-        size = int(pax["size"]) if "size" in pax and pax["size"].isdigit() else _number(header[124:136], position)
+        size = 0 if kind in _EMPTY else _size(header, pax, position)
         data = position + _BLOCK
+        if kind == b"S" and header[482]:  # old GNU sparse: the rest of its map stands between header and bytes
+            data = _after_sparse_map(stream, data)
         position = data + (size + _BLOCK - 1) // _BLOCK * _BLOCK
-        if kind in b"LKxg":
+        if kind in _NAMES:
             if size > _MAX_NAME_BYTES or data + size > file_size:
                 raise _DamageError(f"name header at byte {data - _BLOCK:,} is damaged or cut")
             extra = stream.read(size)
@@ -95,13 +104,40 @@ def _members(stream: BinaryIO, file_size: int) -> Iterator[Member]:
             elif kind == b"x":
                 pax = _pax_records(extra)
             continue
-        name = pax.get("path") or long_name or _header_name(header)
+        name = pax.get("path", "").partition("\0")[0] or long_name or _header_name(header)
+        is_sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
         long_name, pax = None, {}
-        if kind not in _REGULAR:
-            continue
         if data + size > file_size:
             raise _DamageError(f"cut inside {name} (needs {data + size:,} bytes, the file has {file_size:,})")
-        yield Member(name, data, size)
+        if kind in _REGULAR and not is_sparse:
+            yield Member(name, data, size)
+
+
+def _size(header: bytes, pax: dict[str, str], position: int) -> int:
+    """Bytes that follow a header, 0 or more: every reader of sizes in tars goes through here."""
+    field = header[124:136]
+    stated = pax.get("size")
+    if stated is not None and header[156:157] not in _NAMES:
+        size = int(stated) if _DECIMAL.fullmatch(stated) else -1
+    elif field[0] == 0x80:  # GNU: base 256 for sizes past 8 GiB; 0xFF would begin a negative number
+        size = int.from_bytes(field[1:], "big")
+    else:
+        digits = field.split(b"\0", 1)[0].strip(b" ")
+        size = 0 if not digits else int(digits, 8) if _OCTAL.fullmatch(digits) else -1
+    if not 0 <= size <= _MAX_SIZE:
+        raise _DamageError(f"header at byte {position:,} has no size, or one that cannot be")
+    return size
+
+
+def _after_sparse_map(stream: BinaryIO, position: int) -> int:
+    while True:
+        stream.seek(position)
+        block = stream.read(_BLOCK)
+        if len(block) < _BLOCK:
+            raise _DamageError(f"cut in a sparse map at byte {position:,}")
+        position += _BLOCK
+        if not block[504]:
+            return position
 
 
 def _refuse_other_formats(path: str | os.PathLike[str], stream: BinaryIO) -> None:
@@ -125,21 +161,8 @@ def _check_end(stream: BinaryIO, position: int) -> None:
 
 def _is_checksum_right(header: bytes) -> bool:
     field = header[148:156].split(b"\0", 1)[0].strip()
-    try:
-        stored = int(field or b"0", 8)
-    except ValueError:
-        return False
+    stored = int(field, 8) if _OCTAL.fullmatch(field) else 0
     return stored == sum(header) - sum(header[148:156]) + 8 * 32  # the field itself counts as eight blanks
-
-
-def _number(field: bytes, position: int) -> int:
-    if field[0] & 0x80:  # GNU: base 256 for sizes past 8 GiB
-        return int.from_bytes(field[1:], "big")
-    digits = field.split(b"\0", 1)[0].strip()
-    try:
-        return int(digits or b"0", 8)
-    except ValueError as error:
-        raise _DamageError(f"header at byte {position:,} has no size") from error
 
 
 def _header_name(header: bytes) -> str:

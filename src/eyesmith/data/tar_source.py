@@ -112,6 +112,10 @@ class TarSource:
                 faults.append(("bad_label", wrong))
         return [Finding(kind, "error", self._keys[index], self.where(index), detail) for kind, detail in faults]
 
+    def files(self) -> list[Path | bytes]:
+        """The shards, which hold the bytes of all images."""
+        return list(self._shards)
+
     def fingerprint(self) -> str:
         """SHA-256 over class names, then for each sample its key, member names and sizes, and small text members."""
         digest = hashlib.sha256(json.dumps(self._classes).encode())

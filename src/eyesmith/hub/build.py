@@ -10,10 +10,10 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.own import OwnEncoderConfig
+from eyesmith.models.text.model import ClipTextConfig
 
 ModelConfig = ClipConfig | ClassifierConfig | EncoderConfig
 
@@ -45,4 +45,4 @@ def is_ours(config: ModelConfig) -> bool:
         return is_ours(config.image) and isinstance(config.text, ClipTextConfig)
     if isinstance(config, ClassifierConfig):
         return is_ours(config.image)
-    return isinstance(config, ViTaminConfig | Eva02Config)
+    return not isinstance(config, TimmConfig | OwnEncoderConfig)

@@ -24,10 +24,9 @@ from eyesmith.hub.weights import Which, own_memory, read_tensors
 from eyesmith.images import PreprocessConfig, evaluation_pixels
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.eva02 import weights as eva02_weights
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.vitamin.config import ViTaminConfig
-from eyesmith.models.vitamin.weights import to_open_clip, to_timm
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.published import WEIGHTS
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
 FOLDERS = ("hugging_face", "hugging_face_timm")
@@ -171,16 +170,13 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
             tensors = {key.removeprefix("image."): value for key, value in tensors.items() if key.startswith("image.")}
             tensors |= head
         tower = _tower(config)
-        if isinstance(tower, Eva02Config):
-            return eva02_weights.to_published(tensors, tower, layout="timm")
-        return to_timm(tensors, tower)
+        return WEIGHTS[type(tower)].write(tensors, tower, "timm")
     if not isinstance(config, ClipConfig):
         raise ConfigError(f"to: {to} needs an image-text model, {stored.where} holds an image encoder; take --to timm")
-    if isinstance(config.image, Eva02Config):
-        if to == "open_clip_root":
-            raise ConfigError("to: open_clip keeps the text tower of an EVA-02 under `text.`; take --to open_clip")
-        return eva02_weights.to_clip(tensors, config)
-    return to_open_clip(tensors, config, is_text_prefixed=to != "open_clip_root")
+    if (family := WEIGHTS.get(type(config.image))) is None:
+        kind = type(config.image).__name__
+        raise ConfigError(f"{config.name}: open_clip's layout needs a ViTamin or EVA-02 image tower, got {kind}")
+    return family.write(tensors, config, to)
 
 
 def _configs(stored: Stored, to: Layout) -> dict[str, Any]:

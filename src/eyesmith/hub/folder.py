@@ -59,7 +59,7 @@ def read_folder(folder: Path) -> Folder:
             continue
         try:
             content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
         if isinstance(content, dict):
             name, preprocess = read_facts(content, str(path))

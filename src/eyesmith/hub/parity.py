@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyesmith.hub.fingerprint import fixed_images
+from eyesmith.images import open_image
 
 # largest difference of one element of a unit feature in fp32; the order of sums alone gives about 1e-6
 FP32_BOUND = 1e-5
@@ -67,9 +68,7 @@ def sample_images() -> list[Image.Image]:
     pictures: list[Image.Image] = []
     for path in (folder / name for name in _PICTURES):
         if path.is_file():  # a distribution may leave them out
-            with Image.open(path) as picture:
-                picture.load()
-                pictures.append(picture)
+            pictures.append(open_image(path))
     if pictures:
         photo = pictures[0]
         width, height = photo.size

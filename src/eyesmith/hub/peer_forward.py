@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eyesmith.errors import MissingDependencyError
 from eyesmith.hub.peers import OPEN_CLIP_FILE
-from eyesmith.models.timm.torchvision import ensure_torchvision
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 
 def open_clip_features(

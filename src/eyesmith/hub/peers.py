@@ -7,13 +7,13 @@ from typing import Any, Literal
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.recognise import same_shape
-from eyesmith.models.own.config import OwnEncoderConfig
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.eva02.weights import same_shape
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import ENCODERS
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 OPEN_CLIP_FILE = "open_clip_config.json"
 # open_clip's resize_mode and timm's crop_mode

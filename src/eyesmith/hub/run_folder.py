@@ -27,10 +27,9 @@ from eyesmith.hub.weights import own_memory, read_tensors
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.own.config import OwnEncoderConfig
-from eyesmith.models.own.register import encoder_source
-from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.own import OwnEncoderConfig, encoder_source
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
@@ -226,7 +225,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{root}: no run folder: neither {CONFIG_FILE} nor {MODEL_FILE} is in it")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     is_ours = isinstance(config, dict) and ("eyesmith_version" in config or "train" in config)
     if not has_model and is_ours:

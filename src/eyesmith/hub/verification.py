@@ -17,7 +17,7 @@ from eyesmith.errors import CheckpointError, EyesmithError
 from eyesmith.files import sha256_file
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, FORMAT, file_hashes, fingerprint, model_hash
 from eyesmith.hub.run_folder import MODEL_FILE, load_model, read_config
-from eyesmith.models.own.register import UnregisteredEncoderError
+from eyesmith.models.own import UnregisteredEncoderError
 
 # largest difference of one element of a unit feature. fp32 kernels of different processors differ by about 1e-6, one
 # level of one resized pixel by about 1e-4; a wrong tensor by far more
@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: not there, so nothing can be compared; the file is written with the model"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from None
     return saved
 

@@ -64,7 +64,7 @@ def _read_shards(index: Path, weights: Which) -> dict[str, Tensor]:
             raise ValueError("expected the names of files in its own folder")
     except FileNotFoundError:
         raise CheckpointError(f"{index}: no such weight file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index}: cannot be read as an index of weight files ({error})") from None
     if absent := [name for name in files if not (index.parent / name).is_file()]:
         raise CheckpointError(
@@ -171,7 +171,7 @@ def _declared_bytes(file: Path) -> int | None:
     try:
         entries = json.loads(header)
         return 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -1,6 +1,5 @@
 """Bytes to a loaded picture: safe for whatever a crawl or a user hands over, and fast for JPEG."""
 
-import io
 import math
 import os
 import stat
@@ -14,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eyesmith.errors import ConfigError, ImageError
+from eyesmith.images.formats import open_header, refuse_unread
 
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a picture that is no decompression bomb: 256 MB of RGB
 _SHORTEST_SCALED_PX = 64  # below, decoding in full costs nothing and n/8 of so few pixels is no clean scale
+_BLOCK_PIXELS = 1 << 18
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -33,9 +34,12 @@ def open_image(
     Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
     conversion, which open_clip inherits, clips it to white instead. An EXIF orientation is not applied, because
     open_clip does not apply it.
-    Raises ImageError: no such file, a folder, empty, no picture, cut short or damaged, no pixels, too many pixels.
+    Only the formats of `eyesmith.images.formats` are read; no picture starts a program.
+    Raises ImageError: no such file, a folder, empty, no picture or one of another format, cut short or damaged, no
+    pixels, too many pixels.
     """
     if isinstance(source, Image.Image):
+        refuse_unread(source, str(where))
         _check_size(source.size, str(where), max_pixels)
         return _eight_bit(_load(source, str(where)))
     data = read_file(source)
@@ -122,14 +126,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{where}: refused before decoding, too many pixels: {error}") from None
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{where}: not an image of a known format ({len(data)} bytes)") from None
-    except Exception as error:  # a damaged header raises whatever its plugin stumbled over
-        raise ImageError(f"{where}: damaged image file: {error}") from error
+    image = open_header(data, where)
     _check_size(image.size, where, max_pixels)
     return image
 
@@ -155,13 +152,15 @@ def _load(image: Image.Image, where: str) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Greyscale of 16 bits as "L", 257 levels to one, rounded; every other image unchanged."""
-    if image.mode.startswith("I;16"):
-        levels = np.asarray(image).astype(np.uint32)
-    elif image.mode == "I" and image.format in ("PNG", "PPM"):  # their "I" is 0..65535, never 32 bits
-        levels = np.asarray(image).clip(0, 65535).astype(np.uint32)
-    else:
+    # "I" of PNG and PPM is 0..65535, never 32 bits
+    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
         return image
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    levels = np.asarray(image)  # [H, W]
+    scaled = np.empty(levels.shape, np.uint8)
+    rows = max(1, _BLOCK_PIXELS // image.width)
+    for top in range(0, image.height, rows):  # in pieces: the largest picture would take a gigabyte on the way
+        scaled[top : top + rows] = (levels[top : top + rows].clip(0, 65535).astype(np.uint32) + 128) // 257
+    return Image.fromarray(scaled)
 
 
 def _dct_scale(shorter_px: int, at_least_px: int) -> int:

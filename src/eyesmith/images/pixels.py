@@ -1,6 +1,7 @@
 """The last step from bytes to numbers: 8-bit pixels to normalised floats, done inside a tower."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,6 +26,19 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         raise ShapeError(f"pixels: expected uint8 or a floating type, got {pixels.dtype}")
     if pixels.ndim < 3 or pixels.shape[-3] != len(mean) or len(mean) != len(std):
         raise ShapeError(f"pixels: expected [..., {len(mean)}, H, W], got {list(pixels.shape)}")
-    shift = torch.tensor(mean, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+    # a compiler sees constants, and tensors of another class (fakes, tracers) must not be kept
+    column = _column if torch.compiler.is_compiling() or type(pixels) is not Tensor else _kept_column
+    shift, scale = (column(tuple(values), pixels.device) for values in (mean, std))
     return pixels.to(torch.float32).div_(255).sub_(shift).div_(scale)
+
+
+def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[C, 1, 1] fp32."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+
+
+@lru_cache(maxsize=64)
+def _kept_column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # a new one each step would be a copy to the device, which the host waits for
+    with torch.inference_mode(False):
+        return _column(values, device)

@@ -12,7 +12,7 @@ from eyesmith.files import write_json
 from eyesmith.lab.cells import SamplesOf, samples_as_stated
 from eyesmith.lab.plan import LabPlan
 from eyesmith.models.cost import encoder_cost, text_cost
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.runs.pace import Trial
 from eyesmith.train.config import TrainConfig
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from eyesmith.errors import ConfigError, EyesmithError
 from eyesmith.hub.build import build as build_stored
 from eyesmith.lab.encoders import SIZES, contender
+from eyesmith.models.conformance import find_violations
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.encoder import ConformanceError, Encoder, check_encoder
-from eyesmith.models.own import OwnEncoderConfig, own_config, own_encoders, register_encoder
-from eyesmith.models.own.register import EncoderFileError, describe_error
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.own import EncoderFileError, OwnEncoderConfig, describe_error, own_config, own_encoders
+from eyesmith.models.registry import register_encoder
 
 EMBED_DIM = 128  # of the text tower that the lab's recipes pair with
 MATCHED_FRAC = 0.1  # difference in parameters from ViTamin of that size that is worth a note
@@ -40,7 +41,7 @@ def check_file(
     """Run the file, build each of its sizes, and take them through what training and measuring will ask of them.
 
     image_px: side of the images. sizes: those that are wanted; None: all that the file has. The file is registered
-    (models.own.register_encoder) if it defines an encoder at all. Returns failures and notes in the order they were
+    (eyesmith.register_encoder) if it defines an encoder at all. Returns failures and notes in the order they were
     found; no failure means that the encoder can take part. Never raises for what the file does.
     """
     return _checked(path, image_px, sizes)[1]
@@ -113,10 +114,7 @@ def _noise(config: OwnEncoderConfig) -> Tensor:
 
 
 def _conformance(_: OwnEncoderConfig, encoder: Encoder) -> Iterator[str]:
-    try:
-        check_encoder(encoder)
-    except ConformanceError as error:
-        yield from error.violations
+    yield from find_violations(encoder)
 
 
 def _repeatability(config: OwnEncoderConfig, encoder: Encoder) -> Iterator[str]:

@@ -26,11 +26,11 @@ from typing import Any, Literal
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.models.own import own_config, own_encoders
 from eyesmith.models.registry import EncoderConfig
-from eyesmith.models.timm.config import TimmConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 Match = Literal["parameters", "macs"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import CheckpointError
-from eyesmith.eval.results import ResultRow
-from eyesmith.files import write_json
+from eyesmith.eval.results.rows import ResultRow
+from eyesmith.files import not_linked, write_atomic, write_json
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan
 from eyesmith.lab.result import CellResult, Failure
@@ -82,13 +82,13 @@ def read_failure(folder: Path) -> Failure | None:
 def write_failure(folder: Path, message: str) -> None:
     """Note why the cell did not finish."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _ERROR).write_text(message + "\n", encoding="utf-8")
+    write_atomic(folder / _ERROR, message + "\n")
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Work on a cell alone. False where another process works on it; the system lets go when a process ends."""
-    with (folder / _LOCK).open("w") as lock:
+    with open(folder / _LOCK, "w", opener=not_linked) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -102,5 +102,5 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file, so this is no cell of a lab") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is broken ({error}); delete the cell's folder to run it again") from None

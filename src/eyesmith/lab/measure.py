@@ -21,7 +21,7 @@ from eyesmith.lab.result import Measured
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.own import register_encoder
+from eyesmith.models.registry import register_encoder
 from eyesmith.runs.machine import choose_device
 
 FOLDER = "measured"  # in OUT
@@ -39,7 +39,7 @@ def measured(contender: Contender, pair: ClipConfig, out: Path, encoder_files: S
     request = {"model": to_dict(pair), "encoder_files": list(encoder_files)}
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if known.get("request") != request:
-        command = [sys.executable, "-m", "eyesmith.lab.measure"]
+        command = [sys.executable, "-P", "-m", "eyesmith.lab.measure"]
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
         if done.returncode:
             raise TrainingError(f"{contender.encoder}: could not be measured: {done.stderr.strip().splitlines()[-1:]}")

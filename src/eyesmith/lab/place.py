@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eyesmith.errors import ConfigError, MissingDependencyError
+from eyesmith.files import not_linked
 
 OUTPUT_FILE = "output.txt"  # in the cell's folder: all that its process printed
 STOP_S = 60  # that a stopped process has to save its state
@@ -115,9 +116,9 @@ class _Local(Place):
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         if self._num_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(slot % self._num_gpus)
-        with (folder / OUTPUT_FILE).open("ab") as output:
+        with open(folder / OUTPUT_FILE, "ab", opener=not_linked) as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "eyesmith.lab.work", str(folder), "--end-with", str(os.getpid())],
+                [sys.executable, "-P", "-m", "eyesmith.lab.work", str(folder), "--end-with", str(os.getpid())],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

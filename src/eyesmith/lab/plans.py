@@ -137,7 +137,7 @@ def read_plan(source: str) -> LabPlan:
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
         return from_dict(LabPlan, {"name": path.stem, "title": path.stem, **content})

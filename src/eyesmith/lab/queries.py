@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eyesmith.eval.metrics import target_ranks
-from eyesmith.eval.suite import WHOLE, choose_splits, split_tasks
-from eyesmith.eval.zero_shot import ZeroShot
+from eyesmith.eval.features.images import encode_source
+from eyesmith.eval.features.texts import TextFeatures
+from eyesmith.eval.sets.made import WHOLE, choose_splits, split_tasks
 from eyesmith.files import write_atomic
 from eyesmith.models.clip import Clip
 
@@ -23,11 +23,10 @@ def write_ranks(folder: Path, clip: Clip, data: str, splits: Sequence[str] | Non
     """
     found = {}
     for split in splits or choose_splits(data):
-        tasks = split_tasks(data, split)
-        task = next((one for one in tasks.tasks if isinstance(one, ZeroShot) and one.task == "zero_shot"), None)
+        task = next((one for one in split_tasks(data, split).tasks if one.key == "zero_shot"), None)
         if task is not None:
-            images, scores = task.scores(clip)
-            found[split or WHOLE] = target_ranks(scores, task.targets(images)).tolist()
+            answered = task.answered(clip, encode_source(clip, task.source), TextFeatures(clip))
+            found[split or WHOLE] = answered.records["ranks"].tolist()
     write_atomic(folder / RANKS_FILE, json.dumps(found) + "\n")
 
 

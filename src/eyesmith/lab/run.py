@@ -18,9 +18,8 @@ from eyesmith.lab.measure import measured
 from eyesmith.lab.place import PlaceConfig, open_place
 from eyesmith.lab.plan import LabPlan
 from eyesmith.lab.result import LabResults, Measured
-from eyesmith.models.own import register_encoder
-from eyesmith.models.text.config import HuggingFaceTextConfig
-from eyesmith.models.text.hugging_face import locate
+from eyesmith.models.registry import register_encoder
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.runs.machine import machine_facts
 from eyesmith.runs.progress import progress
 

@@ -17,7 +17,7 @@ from eyesmith.hub.load import load_clip
 from eyesmith.lab.folder import RUN, held, is_done, read_request, write_failure, write_result
 from eyesmith.lab.queries import write_ranks
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.own import register_encoder
+from eyesmith.models.registry import register_encoder
 from eyesmith.runs.train import start_or_resume
 from eyesmith.train.config import TrainConfig
 from eyesmith.train.kinds import run_from_dict

@@ -1,6 +1,5 @@
 from eyesmith.losses.config import DistillConfig, LossConfig
-from eyesmith.losses.contrastive import contrastive_loss
-from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
 
@@ -8,7 +7,6 @@ __all__ = [
     "DistillConfig",
     "LossConfig",
     "Same",
-    "contrastive_loss",
     "same_from",
     "sigmoid_loss",
     "softmax_loss",

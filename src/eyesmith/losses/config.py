@@ -1,7 +1,7 @@
 """What the loss of a run is."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from eyesmith.errors import ConfigError
 
@@ -40,21 +40,20 @@ class LossConfig:
 
     kind: Literal["softmax", "sigmoid"] = "softmax"
     """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias."""
-    form: Literal["auto", "dense", "tiled", "ring"] = "auto"
-    """How it is computed; all are equal but for rounding. auto: ring between processes; in one, dense for small batches
-    and tiled (flat memory) for others."""
     tile_rows: int = 0
-    """Rows of a tile; 0 takes the measured default."""
+    """Rows of a tile of logits, which has 2 tile_rows^2 of them at most; 0 takes the measured default."""
     init_bias: float = -10.0
     """Where the sigmoid loss's bias starts."""
     mask: Literal["same", "none"] = "same"
     """same: two samples of one class, or with equal captions, are no negatives of each other; none: all others are."""
     distill: DistillConfig = field(default_factory=DistillConfig)
 
+    FORMER_FIELDS: ClassVar = {"form": ("auto", "dense", "tiled", "ring")}
+    """Read and dropped in older files: ways to compute the same loss, of which there is one now."""
+
     def __post_init__(self) -> None:
         for name, value, known in (
             ("kind", self.kind, ("softmax", "sigmoid")),
-            ("form", self.form, ("auto", "dense", "tiled", "ring")),
             ("mask", self.mask, ("same", "none")),
         ):
             if value not in known:

@@ -7,14 +7,19 @@ import torch.distributed as dist
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.losses.forms import comparable
-from eyesmith.losses.ring import Ring
-from eyesmith.losses.softmax import feature_gradients, log_norms, own_logits
-from eyesmith.losses.tiles import Tiles, accumulate, compute_dtype
+from eyesmith.losses.all_pairs import AllPairs, Gradients, comparable, compute_dtype, keep, kept
+from eyesmith.losses.exchange import Ranks
+from eyesmith.losses.softmax import log1p_exp, log_sums
 
 
 def feature_distillation(
-    image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, *, group: dist.ProcessGroup | None = None
+    image: Tensor,
+    text: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
+    *,
+    group: dist.ProcessGroup | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Squared distance of the student's unit features from the teacher's, mean of images and texts.
 
@@ -29,14 +34,20 @@ def feature_distillation(
                 f"teacher_{name}: expected {list(student.shape)} as the student's, got {list(teacher.shape)}; project "
                 "the student's features to the teacher's width first"
             )
-    ring = Ring.of(len(image), image.device, group)
+    ranks = Ranks.of(image, group, max_rows)
     distance = (_float(image) - _float(teacher_image).detach()).square().sum()
     distance = distance + (_float(text) - _float(teacher_text).detach()).square().sum()
-    return _mean_of_ranks(distance / (2 * ring.num_rows), ring)
+    return ranks.total_with_grad(distance / (2 * ranks.num_rows))
 
 
 def affinity_distillation(
-    image: Tensor, text: Tensor, teacher_image: Tensor, teacher_text: Tensor, *, group: dist.ProcessGroup | None = None
+    image: Tensor,
+    text: Tensor,
+    teacher_image: Tensor,
+    teacher_text: Tensor,
+    *,
+    group: dist.ProcessGroup | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Mean squared difference of the cosines of all images with all texts, student's against teacher's.
 
@@ -49,14 +60,14 @@ def affinity_distillation(
     (`logit_distillation` does that).
     """
     _check_pairs(image, text, teacher_image, teacher_text)
-    ring = Ring.of(len(image), image.device, group)
+    ranks = Ranks.of(image, group, max_rows)
     student, teacher = (image.double(), text.double()), (teacher_image.double(), teacher_text.double())
     teacher = (teacher[0].detach(), teacher[1].detach())
     total = torch.zeros((), dtype=torch.float64, device=image.device)
     for sign, left, right in ((1, student, student), (-2, student, teacher), (1, teacher, teacher)):
-        images, texts = (_mean_of_ranks(a.mT @ b, ring) for a, b in zip(left, right, strict=True))
+        images, texts = (ranks.total_with_grad(a.mT @ b) for a, b in zip(left, right, strict=True))
         total = total + sign * (images * texts).sum()
-    return (total / ring.num_rows**2).to(compute_dtype(image))
+    return (total / ranks.num_rows / ranks.num_rows).to(compute_dtype(image))
 
 
 def logit_distillation(
@@ -70,14 +81,15 @@ def logit_distillation(
     temperature: float = 1.0,
     tile_rows: int | None = None,
     group: dist.ProcessGroup | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Divergence KL(teacher || student) of the softmax over the batch, mean over rows and of both directions.
 
     image, text: [b, D] of the student, teacher_image, teacher_text: [b, E], unit rows of this rank; scale,
     teacher_scale: [] of each one's logits, both divided by temperature. The value is multiplied by temperature squared,
     so that the gradient keeps its size. Returns [], nats; differentiable in image, text and scale; between processes as
-    in `softmax_loss`. Computed by tiles, and round the ring where there are several ranks: value and gradients in
-    forward, two products of each tile of both models, no matrix of the batch's size.
+    in `softmax_loss`, in ten exchanges (one more with max_rows). Computed by tiles, also for few rows: value and
+    gradients in forward, two products of each tile of both models, no matrix of the batch's size.
     Source: arXiv 1503.02531 over CLIP's logits, as in CLIP-KD (arXiv 2307.12732), whose cross-entropy has the same
     gradient.
     """
@@ -85,11 +97,11 @@ def logit_distillation(
     if temperature <= 0:
         raise ConfigError(f"temperature: expected a positive number, got {temperature}")
     with torch.autocast(image.device.type, enabled=False):
-        ring = Ring.of(len(image), image.device, group)
+        ranks = Ranks.of(image, group, max_rows)
         student = (comparable(image), comparable(text), scale / temperature)
         teacher = (comparable(teacher_image), comparable(teacher_text), teacher_scale / temperature)
         teacher = tuple(value.detach() for value in teacher)
-        return temperature**2 * _TiledDivergence.apply(*student, teacher, ring, tile_rows)  # pyright: ignore
+        return temperature**2 * _TiledDivergence.apply(*student, teacher, ranks, tile_rows, torch.is_grad_enabled())  # pyright: ignore
 
 
 class _TiledDivergence(torch.autograd.Function):
@@ -102,51 +114,38 @@ class _TiledDivergence(torch.autograd.Function):
         text: Tensor,
         scale: Tensor,
         teacher: tuple[Tensor, Tensor, Tensor],
-        ring: Ring,
+        ranks: Ranks,
         tile_rows: int | None,
+        has_grad: bool,
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[:3]
-        sides = ((image, text, scale), teacher)
-        own = [own_logits(*side) for side in sides]
-        tiles = [Tiles(side[0], side[2], tile_rows=tile_rows) for side in sides]
-        norms = [log_norms(*args, ring) for args in zip(tiles, (text, teacher[1]), own, strict=True)]
-        (rows, columns), (teacher_rows, teacher_columns) = norms
-        own_weights, loss = _divergence(own[0], own[1], rows, teacher_rows)
-        column_weights, column_loss = _divergence(own[0], own[1], columns, teacher_columns)
-        own_weights, losses = own_weights + column_weights, [(loss + column_loss).sum()]
+        wanted: tuple[bool, ...] = ctx.needs_input_grad[:3] if has_grad else (False,) * 3
+        student, target = (
+            AllPairs(image=images, text=ranks.gather(texts), scale=by, ranks=ranks, tile_rows=tile_rows)
+            for images, texts, by in ((image, text, scale), teacher)
+        )
+        own, target_own = student.own_logits(), target.own_logits()  # [b]
+        rows, columns = (own + log1p_exp(sums - own) for sums in log_sums(student))  # [b] norms, own pairs included
+        target_rows, target_columns = (target_own + log1p_exp(sums - target_own) for sums in log_sums(target))
+        by_row = _divergence(own, target_own, rows, target_rows)
+        by_column = _divergence(own, target_own, columns, target_columns)
+        own_weights, losses = by_row[0] + by_column[0], [(by_row[1] + by_column[1]).sum()]
 
-        image_sum = torch.zeros_like(image, dtype=own[0].dtype)
-        text_sums = ring.sums()
-        travelling = [text, teacher[1], columns, teacher_columns]
-        for owner, (texts, teacher_texts, norm, teacher_norm) in ring.blocks(travelling):
-            text_share = torch.zeros_like(texts, dtype=own[0].dtype)
-            is_own = owner == ring.rank
-            ours, theirs = (
-                tiles[0].negatives(texts, (), is_own=is_own),
-                tiles[1].negatives(teacher_texts, (), is_own=is_own),
-            )
-            for tile, target in zip(ours, theirs, strict=True):
-                by_row = _divergence(tile.logits, target.logits, rows[tile.rows, None], teacher_rows[tile.rows, None])
-                by_column = _divergence(tile.logits, target.logits, norm[tile.columns], teacher_norm[tile.columns])
-                losses.append((by_row[1] + by_column[1]).sum())
-                weights = by_row[0].add_(by_column[0])
-                accumulate(image_sum[tile.rows], weights, texts[tile.columns])
-                accumulate(text_share[tile.columns], weights.mT, image[tile.rows])
-            text_sums.add(text_share)
-        factor = own[0].new_tensor(ring.world_size / (2 * ring.num_rows))
-        grads = feature_gradients(wanted, (image, text, scale), image_sum, text_sums.home(), -own_weights, factor)
-        ctx.wanted = [grad is not None for grad in grads[:3]]
-        ctx.save_for_backward(*(grad for grad in grads[:3] if grad is not None))
-        return ring.total(torch.stack(losses).sum() / (2 * ring.num_rows))
+        columns, target_columns = ranks.gather(columns), ranks.gather(target_columns)  # [G]
+        found = Gradients(student, wanted)
+        for ours, theirs in zip(student.negatives(), target.negatives(), strict=True):
+            by_row = _divergence(ours.logits, theirs.logits, rows[ours.rows, None], target_rows[ours.rows, None])
+            by_column = _divergence(ours.logits, theirs.logits, columns[ours.columns], target_columns[ours.columns])
+            losses.append((by_row[1] + by_column[1]).sum())
+            found.add(ours, by_row[0].add_(by_column[0]))
+        keep(ctx, found.finish(-own_weights, ranks.world_size / (2 * ranks.num_rows)))
+        return ranks.total(torch.stack(losses).sum() / (2 * ranks.num_rows))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grads: Tensor
     ) -> tuple[Tensor | None, ...]:
-        saved = iter(ctx.saved_tensors)
-        given = [next(saved) * grads[0] if is_wanted else None for is_wanted in ctx.wanted]
-        return (*given, None, None, None)
+        return (*kept(ctx, grads[0]), None, None, None, None)
 
 
 def _divergence(logits: Tensor, targets: Tensor, norms: Tensor, target_norms: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,21 +171,3 @@ def _check_pairs(image: Tensor, text: Tensor, teacher_image: Tensor, teacher_tex
 
 def _float(features: Tensor) -> Tensor:
     return features.to(compute_dtype(features))
-
-
-def _mean_of_ranks(part: Tensor, ring: Ring) -> Tensor:
-    """The sum of all ranks' parts, with the gradient of each part times the number of ranks."""
-    return part if ring.world_size == 1 else _SumOverRanks.apply(part, ring)  # pyright: ignore[reportReturnType]
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """Every rank computes the same value of the sum, so the gradient of a part needs no exchange."""
-
-    @staticmethod
-    def forward(ctx: Any, part: Tensor, ring: Ring) -> Tensor:
-        ctx.world_size = ring.world_size
-        return ring.total(part.clone())
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.world_size, None

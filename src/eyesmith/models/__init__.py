@@ -1,7 +1,8 @@
 """Image encoders, text towers, and the pairs of both."""
 
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.encoder import ConformanceError, Encoder, Tap, check_encoder
+from eyesmith.models.conformance import ConformanceError, check_encoder, find_violations
+from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.registry import (
     config,
     create,
@@ -10,6 +11,7 @@ from eyesmith.models.registry import (
     list_encoders,
     list_models,
     register,
+    register_encoder,
 )
 
 __all__ = [
@@ -23,7 +25,9 @@ __all__ = [
     "create",
     "create_encoder",
     "encoder_config",
+    "find_violations",
     "list_encoders",
     "list_models",
     "register",
+    "register_encoder",
 ]

@@ -1,25 +1,21 @@
 """An image encoder with a linear head over named classes."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
-from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
-from eyesmith.models.clip import evaluating
+from eyesmith.images import ImageSource, PreprocessConfig
+from eyesmith.models.clip import check_colours, check_size, over_images
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.own.config import OwnEncoderConfig
-from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.own import OwnEncoderConfig
 
 HEAD_STD = 0.02  # of a new head before it is scaled
 HEAD_SCALE = 0.001  # so that a run starts from equal probabilities
-_ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +38,7 @@ class ClassifierConfig:
             raise ConfigError(
                 f"image.embed_dim: a classifier's encoder has no projection, got {self.image.embed_dim}; set it to 0"
             )
-        if tuple(self.preprocess.image_size) != tuple(self.image.image_size):
-            raise ConfigError(
-                f"preprocess.image_size: {self.preprocess.image_size} differs from image.image_size "
-                f"{self.image.image_size}; set both"
-            )
+        check_size(self.preprocess, self.image)
 
     def build(self) -> "Classifier":
         """A new classifier with random weights."""
@@ -73,17 +65,13 @@ class Classifier(Encoder):
         self.config = config
         self.classes, self.preprocess = config.classes, config.preprocess
         self.image: Encoder = config.image.build()
-        for name in ("mean", "std"):
-            if getattr(self.preprocess, name) != getattr(self.image, name):
-                raise ConfigError(
-                    f"preprocess.{name}: {getattr(self.preprocess, name)} differs from the image encoder's "
-                    f"{getattr(self.image, name)}"
-                )
+        check_colours(self.preprocess, self.image)
         self.head = nn.Linear(self.image.embed_dim, len(config.classes))
         self.image_size = self.image.image_size
         self.mean, self.std, self.stride = self.image.mean, self.image.std, self.image.stride
         self.embed_dim = len(config.classes)
         self.taps: Mapping[str, Tap] = self.image.taps
+        self.half_tap = self.image.half_tap
         self.is_mean_pooled = self.image.is_mean_pooled
         self.start_head()
 
@@ -112,6 +100,7 @@ class Classifier(Encoder):
         return self.image.tokens(pixels, layer)
 
     def set_image_size(self, height: int, width: int) -> None:
+        self.check_size(height, width)
         self.image.set_image_size(height, width)
         size = (height, width)
         self.image_size, self.preprocess = size, replace(self.preprocess, image_size=size)
@@ -131,26 +120,7 @@ class Classifier(Encoder):
 
     def logits(self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64) -> Tensor:
         """Logits [B, K] fp32; see `probabilities`."""
-        if batch_size < 1:
-            raise ConfigError(f"batch_size: expected 1 or more, got {batch_size}")
-        if isinstance(images, Tensor):
-            self.prepare(images[:0])  # refuse the whole batch at once, not its first part
-            batch = images
-        elif isinstance(images, _ONE_IMAGE):
-            batch = [cast(ImageSource, images)]
-        else:
-            batch = list(cast(Sequence[ImageSource], images))
-        device = self.head.weight.device
-        parts: list[Tensor] = []
-        with evaluating(self), torch.inference_mode():
-            for start in range(0, len(batch), batch_size):
-                chunk = batch[start : start + batch_size]
-                if not isinstance(chunk, Tensor):
-                    chunk = torch.stack([evaluation_pixels(image, self.preprocess) for image in chunk])
-                parts.append(self(chunk.to(device)).float())
-        if not parts:
-            return torch.zeros(0, self.embed_dim, device=device)
-        return torch.cat(parts)  # outside of inference mode, so that autograd may use the result
+        return over_images(self, self, lambda pixels: self(pixels).float(), images, self.preprocess, batch_size)
 
     def classify(
         self, images: ImageSource | Sequence[ImageSource] | Tensor, *, top: int = 5

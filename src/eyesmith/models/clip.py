@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 
 _ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
 
@@ -41,11 +41,7 @@ class ClipConfig:
     """Keep the text tower as it is: no gradient, always in evaluation mode (Locked-Text Tuning)."""
 
     def __post_init__(self) -> None:
-        if tuple(self.preprocess.image_size) != tuple(self.image.image_size):
-            raise ConfigError(
-                f"preprocess.image_size: {self.preprocess.image_size} differs from image.image_size "
-                f"{self.image.image_size}; set both"
-            )
+        check_size(self.preprocess, self.image)
         if not (math.isfinite(self.init_scale) and self.init_scale > 0):
             raise ConfigError(f"init_scale: expected a positive number, got {self.init_scale}")
         _check_prompts(self.prompts)
@@ -76,12 +72,7 @@ class Clip(nn.Module):
                 f"image.embed_dim: {config.name} has image features of {self.image.embed_dim} and text features of "
                 f"{self.text.out_dim}; set image.embed_dim={self.text.out_dim}"
             )
-        for name in ("mean", "std"):
-            if getattr(self.preprocess, name) != getattr(self.image, name):
-                raise ConfigError(
-                    f"preprocess.{name}: {getattr(self.preprocess, name)} differs from the image encoder's "
-                    f"{getattr(self.image, name)}"
-                )
+        check_colours(self.preprocess, self.image)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(config.init_scale)))  # log, so that it stays positive
         self.register_buffer("logit_bias", None)
         if config.lock_text:
@@ -131,21 +122,7 @@ class Clip(nn.Module):
         [B, 3, H, W] of the right size, uint8, or floats already normalised. Raises ImageError for a broken picture,
         ShapeError for a tensor of another shape or dtype.
         """
-        if isinstance(images, Tensor):
-            self.image.prepare(images[:0])  # refuse the whole batch at once, not its first part
-            batch = images
-        elif isinstance(images, _ONE_IMAGE):
-            batch = [cast(ImageSource, images)]
-        else:
-            batch = list(cast(Sequence[ImageSource], images))
-
-        def features(start: int) -> Tensor:
-            chunk = batch[start : start + batch_size]
-            if not isinstance(chunk, Tensor):
-                chunk = torch.stack([evaluation_pixels(image, self.preprocess) for image in chunk])
-            return self.image_features(chunk.to(self.logit_scale.device))
-
-        return self._in_batches(features, len(batch), batch_size)
+        return over_images(self, self.image, self.image_features, images, self.preprocess, batch_size)
 
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """Unit features [T, D] of texts, in evaluation mode and without gradient; one string is a list of one."""
@@ -153,11 +130,11 @@ class Clip(nn.Module):
         if not all(isinstance(text, str) for text in texts):
             raise ConfigError("texts: expected a list of strings; token ids go to text_features")
 
-        def features(start: int) -> Tensor:
-            ids = self.text.tokenize(texts[start : start + batch_size])
-            return self.text_features(ids.to(self.logit_scale.device))
+        def features(rows: slice) -> Tensor:
+            return self.text_features(self.text.tokenize(texts[rows]).to(self.logit_scale.device))
 
-        return self._in_batches(features, len(texts), batch_size)
+        empty = torch.zeros(0, self.image.embed_dim, device=self.logit_scale.device)
+        return _over_rows(self, features, len(texts), batch_size, empty=empty)
 
     def class_weights(self, names: Sequence[str], prompts: Sequence[str] | None = None) -> Tensor:
         """One unit vector a class name, [K, D]: the normalised mean of the unit features of its sentences.
@@ -187,14 +164,59 @@ class Clip(nn.Module):
         logits = self.logit_scale.detach().exp() * self.encode_image(images) @ weights.mT
         return logits.softmax(dim=-1) if self.logit_bias is None else (logits + self.logit_bias).sigmoid()
 
-    def _in_batches(self, features: Callable[[int], Tensor], count: int, batch_size: int) -> Tensor:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size: expected 1 or more, got {batch_size}")
-        with evaluating(self), torch.inference_mode():
-            parts = [features(start) for start in range(0, count, batch_size)]
-        if not parts:
-            return torch.zeros(0, self.image.embed_dim, device=self.logit_scale.device)
-        return torch.cat(parts)  # outside of inference mode, so that autograd may use the result
+
+def over_images(
+    model: nn.Module,
+    encoder: Encoder,
+    features: Callable[[Tensor], Tensor],
+    images: ImageSource | Sequence[ImageSource] | Tensor,
+    preprocess: PreprocessConfig,
+    batch_size: int,
+) -> Tensor:
+    """The features of pictures [B, encoder.embed_dim], batch by batch, in evaluation mode and without gradient.
+
+    images: pictures to prepare, or a tensor [B, 3, H, W] as encoder.prepare takes it; see Clip.encode_image.
+    """
+    if isinstance(images, Tensor):
+        encoder.prepare(images[:0])  # refuse the whole batch at once, not its first part
+        batch = images
+    else:
+        batch = [cast(ImageSource, images)] if isinstance(images, _ONE_IMAGE) else list(images)
+    device = next(encoder.parameters()).device
+
+    def of_rows(rows: slice) -> Tensor:
+        chunk = batch[rows]
+        if not isinstance(chunk, Tensor):
+            chunk = torch.stack([evaluation_pixels(image, preprocess) for image in chunk])
+        return features(chunk.to(device))
+
+    return _over_rows(model, of_rows, len(batch), batch_size, empty=torch.zeros(0, encoder.embed_dim, device=device))
+
+
+def _over_rows(
+    model: nn.Module, features: Callable[[slice], Tensor], count: int, batch_size: int, *, empty: Tensor
+) -> Tensor:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: expected 1 or more, got {batch_size}")
+    with evaluating(model), torch.inference_mode():
+        parts = [features(slice(start, start + batch_size)) for start in range(0, count, batch_size)]
+    return torch.cat(parts) if parts else empty  # outside of inference mode, so that autograd may use the result
+
+
+def check_size(preprocess: PreprocessConfig, image: EncoderConfig) -> None:
+    """Raise ConfigError unless pictures are prepared at the encoder's size."""
+    if tuple(preprocess.image_size) != tuple(image.image_size):
+        raise ConfigError(
+            f"preprocess.image_size: {preprocess.image_size} differs from image.image_size {image.image_size}; set both"
+        )
+
+
+def check_colours(preprocess: PreprocessConfig, image: Encoder) -> None:
+    """Raise ConfigError unless pixels are normalised as the encoder expects."""
+    for name in ("mean", "std"):
+        ours, theirs = getattr(preprocess, name), getattr(image, name)
+        if ours != theirs:
+            raise ConfigError(f"preprocess.{name}: {ours} differs from the image encoder's {theirs}")
 
 
 def _unit(features: Tensor) -> Tensor:

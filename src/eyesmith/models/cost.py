@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.own.config import OwnEncoderConfig
-from eyesmith.models.registry import EncoderConfig, config, encoder_config, list_encoders, list_models
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm.config import TimmConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.own import OwnEncoderConfig
+from eyesmith.models.registry import config, encoder_config, list_encoders, list_models
+from eyesmith.models.text.model import ClipTextConfig
 
 LAYER_NORM_MACS = 5  # for each element, by fvcore's rule
 MODEL_FIELDS = (  # other programs read them
@@ -96,15 +96,9 @@ def encoder_cost(config: EncoderConfig) -> EncoderCost:
             tower = config.build().eval()
         cost = _count(tower, torch.zeros(1, 3, *config.image_size))
     else:
-        depth = config.depth if isinstance(config, Eva02Config) else config.depths[-1]
-
-        def build(blocks: int) -> nn.Module:
-            if isinstance(config, Eva02Config):
-                return replace(config, depth=blocks).build()
-            return replace(config, depths=(*config.depths[:-1], blocks)).build()
-
-        tower = _on_meta(lambda: build(1))
-        cost = _of_equal_blocks(_count(tower, pixels), _count(_on_meta(lambda: build(2)), pixels), depth)
+        tower = _on_meta(config.with_blocks(1).build)
+        two = _on_meta(config.with_blocks(2).build)
+        cost = _of_equal_blocks(_count(tower, pixels), _count(two, pixels), config.num_blocks)
     assert isinstance(tower, Encoder)
     return EncoderCost(config.image_size, tower.embed_dim, tower.stride, cost)
 

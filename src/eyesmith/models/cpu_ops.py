@@ -1,18 +1,24 @@
-"""Two operations whose torch kernels are pathologically slow when training on a CPU, in a form that is not.
+"""Operations whose torch kernels are pathologically slow when training on a CPU, in a form that is not.
 
-Measured on 2 cores (AVX-512, AMX; torch 2.13), batch 128 of 48-px images:
-- the input gradient of a stride-2 depthwise 3x3 convolution in bfloat16 takes 250 to 350 ms; here 10 to 20;
+Measured on 2 cores (AVX-512, AMX; torch 2.13), batch 128:
+- the input gradient of a stride-2 depthwise 3x3 convolution in bfloat16 takes 250 to 350 ms on 48-px images; here 10 to
+  20;
+- a depthwise 7x7 on maps of 4 x 4 with 128 channels, channels last, takes 84 ms forward and backward in bfloat16 and 39
+  in fp32 (on one core), mostly for the weight gradient; here 11 and 12;
 - fused attention over 9 tokens takes 49 ms forward and backward; as plain products 3.
-Both give the same numbers within rounding; on other devices, and for inference, torch's own operation runs.
+All give the same numbers within rounding; on other devices, and for inference, torch's own operation runs.
 """
 
-from typing import Any
+from typing import Any, Self, TypeGuard
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 SHORT_SEQUENCE_LEN = 64  # tokens up to which plain products win on a CPU
+# up to how many cells all pairs of them are cheaper than torch's weight gradient of a wide kernel
+SMALL_MAP_CELLS = 64
+SMALL_MAP_CELLS_BF16 = 256
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -37,6 +43,53 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) 
     return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *args)
 
 
+class DepthwiseConv(nn.Conv2d):
+    """nn.Conv2d of as many groups as channels, square, padded so that stride 1 keeps the size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (input.is_cpu and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+            return super().forward(input)
+        if torch.is_autocast_enabled("cpu"):
+            input = input.to(torch.get_autocast_dtype("cpu"))
+        weight = self.weight.to(input.dtype)
+        most = SMALL_MAP_CELLS_BF16 if input.dtype is torch.bfloat16 else SMALL_MAP_CELLS
+        if self.stride[0] == 1 and self.kernel_size[0] > 3 and input.shape[2] * input.shape[3] <= most:
+            y = _SmallMaps.apply(input, weight)
+            return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+        if self.kernel_size[0] == 3:
+            return depthwise(input, weight, self.bias, self.stride[0])
+        return super().forward(input)
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> Self:
+        """One with the parameters and the settings of a convolution."""
+        width, side, stride = conv.in_channels, conv.kernel_size[0], conv.stride[0]
+        with torch.device("meta"):  # draws nothing
+            made = cls(width, width, side, stride, side // 2, groups=width, bias=conv.bias is not None)
+        made.weight, made.bias = conv.weight, conv.bias
+        return made.train(conv.training)
+
+
+def quicken_depthwise(module: nn.Module) -> None:
+    """Put a DepthwiseConv in the place of each convolution inside that could be one and gains by it.
+
+    It takes over the parameters themselves; names, numbers and torch's random state stay as they are.
+    """
+    for parent in list(module.modules()):
+        for name, part in parent.named_children():
+            if _gains(part):
+                setattr(parent, name, DepthwiseConv.of(part))
+
+
+def _gains(part: nn.Module) -> TypeGuard[nn.Conv2d]:
+    if type(part) is not nn.Conv2d or not part.groups == part.in_channels == part.out_channels:
+        return False
+    side, stride = part.kernel_size[0], part.stride[0]
+    is_square = part.kernel_size == (side, side) and part.padding == (side // 2, side // 2)
+    is_plain = part.stride == (stride, stride) and part.dilation == (1, 1) and part.padding_mode == "zeros"
+    return is_square and is_plain and ((side == 3 and stride == 2) or (side in (5, 7) and stride == 1))
+
+
 class _StridedDepthwise(torch.autograd.Function):
     """The input gradient of a stride-2 convolution is a stride-1 convolution of the spread-out output gradient."""
 
@@ -56,3 +109,35 @@ class _StridedDepthwise(torch.autograd.Function):
             grad, x, weight, None, [2, 2], [1, 1], [1, 1], False, [0, 0], channels, [False, True, False]
         )[1]
         return grad_x, grad_weight
+
+
+class _SmallMaps(torch.autograd.Function):
+    """Stride 1. The weight gradient of a tap sums over all pairs of cells so far apart, products over the batch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2, groups=x.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, weight = ctx.saved_tensors
+        _, channels, height, width = x.shape
+        radius = weight.shape[-1] // 2
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = F.conv2d(grad, weight.flip(2, 3), padding=radius, groups=channels)
+        if ctx.needs_input_grad[1]:
+            cells = (value.permute(1, 2, 3, 0).flatten(1, 2) for value in (grad, x))  # each [C, H W, B]
+            pairs = torch.bmm(next(cells), next(cells).mT).view(channels, height, width, height, width)
+            offsets = range(-radius, radius + 1)
+            rows = [_diagonal_sum(pairs, dy, 1, 3) for dy in offsets]  # each [C, W, W]
+            taps = [torch.stack([_diagonal_sum(row, dx, 1, 2) for dx in offsets], dim=-1) for row in rows]
+            grad_weight = torch.stack(taps, dim=1)[:, None].to(weight.dtype)  # [C, 1, K, K]
+        return grad_x, grad_weight
+
+
+def _diagonal_sum(values: Tensor, offset: int, first: int, second: int) -> Tensor:
+    """Sums where the index of the second axis is that of the first plus `offset`; in fp32 or more."""
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    return values.diagonal(offset, first, second).sum(-1, dtype=dtype)

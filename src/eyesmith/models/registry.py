@@ -1,6 +1,7 @@
 """Every named image-text model and image encoder, joined from the families."""
 
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -10,12 +11,9 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.eva02.config import EVA02, Eva02Config
-from eyesmith.models.own.register import own_config, own_encoders
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.timm.config import TIMM
-from eyesmith.models.vitamin.config import VITAMIN
+from eyesmith.models.families import FAMILIES, EncoderConfig
+from eyesmith.models.own import add_file, own_config, own_encoders
+from eyesmith.models.text.model import CLIP_TEXT
 
 _Config = TypeVar("_Config", bound=ClipConfig | EncoderConfig)
 
@@ -113,6 +111,17 @@ def register(name: str, config: ClipConfig) -> None:
     CLIP[name] = replace(config, name=name)
 
 
+def register_encoder(path: str | os.PathLike[str]) -> str:
+    """Run a file that defines an encoder, so that configs which name it can be built; returns its name.
+
+    The file has `SIZES`, keyword arguments by size name, and `build(*, image_size, embed_dim, **size) -> Encoder`;
+    NAME (default: the file's name without .py), MEAN and STD (OpenAI's) if it likes. It is run as it is, with the
+    rights of this process. Registering it again after it was edited replaces it; older configs still build what they
+    name. Raises ConfigError for a missing file, one that defines no encoder, and a name that something else has.
+    """
+    return add_file(path, taken={*CLIP, *ENCODERS, *ALIASES})
+
+
 def _own_names() -> dict[str, tuple[str, str]]:
     """Name and size of each encoder of a user's files, by NAME:SIZE."""
     return {f"{name}:{size}": (name, size) for name, file in own_encoders().items() for size in file.sizes}
@@ -153,105 +162,17 @@ def _nearest_path(path: str, known: Iterable[str], config: Any) -> str:
     return closest(name, known)
 
 
-# width, depth and heads of OpenCLIP's text towers by size; the projection is the pair's embed_dim
-_TEXT = {
-    "nano": (128, 4, 2),
-    "small": (384, 12, 6),
-    "base": (512, 12, 8),
-    "large": (768, 12, 12),
-    "large2": (1024, 24, 16),
-    "xlarge": (1152, 27, 16),
-    "enormous": (1280, 32, 20),
-}
-
-
-def _pair(name: str, image: EncoderConfig, text: str, embed_dim: int, side_px: int) -> ClipConfig:
-    width, depth, heads = _TEXT[text]
-    size = (side_px, side_px)
+def _pair(name: str, image: EncoderConfig, text: str) -> ClipConfig:
     return ClipConfig(
         name=name,
-        image=replace(image, image_size=size, embed_dim=embed_dim),
-        text=ClipTextConfig(width=width, depth=depth, heads=heads, embed_dim=embed_dim),
-        preprocess=PreprocessConfig(image_size=size),
+        image=image,
+        text=replace(CLIP_TEXT[text], embed_dim=image.embed_dim),
+        preprocess=PreprocessConfig(image_size=image.image_size),
     )
 
 
-def _eva02_clip(size: str, **changes: Any) -> Eva02Config:
-    """The image tower of EVA-02-CLIP: the pre-trained encoder with LayerNorms on the heads, pooled by class token."""
-    return replace(EVA02[size], has_inner_norm=True, pooling="token", initial="beit", **changes)
-
-
-# OpenCLIP's names; for ViTamin the size in the name is the size the model runs at, also where a source says otherwise
 CLIP: dict[str, ClipConfig] = {
-    pair.name: pair
-    for pair in (
-        _pair("ViTamin-S", VITAMIN["small"], "small", 384, 224),
-        _pair("ViTamin-S-LTT", VITAMIN["small"], "large", 768, 224),
-        _pair("ViTamin-B", VITAMIN["base"], "base", 512, 224),
-        _pair("ViTamin-B-LTT", VITAMIN["base"], "large", 768, 224),
-        _pair("ViTamin-L", VITAMIN["large"], "large", 768, 224),
-        _pair("ViTamin-L-256", VITAMIN["large"], "large", 768, 256),
-        _pair("ViTamin-L-336", VITAMIN["large"], "large", 768, 336),
-        _pair("ViTamin-L-384", VITAMIN["large"], "large", 768, 384),
-        _pair("ViTamin-L2", VITAMIN["large"], "large2", 1024, 224),
-        _pair("ViTamin-L2-256", VITAMIN["large"], "large2", 1024, 256),
-        _pair("ViTamin-L2-336", VITAMIN["large"], "large2", 1024, 336),
-        _pair("ViTamin-L2-384", VITAMIN["large"], "large2", 1024, 384),
-        _pair("ViTamin-XL-256", VITAMIN["xlarge"], "xlarge", 1152, 256),
-        _pair("ViTamin-XL-336", VITAMIN["xlarge"], "xlarge", 1152, 336),
-        _pair("ViTamin-XL-384", VITAMIN["xlarge"], "xlarge", 1152, 384),
-        _pair("EVA02-B-16", _eva02_clip("base", patch_px=16), "base", 512, 224),
-        _pair("EVA02-L-14", _eva02_clip("large"), "large", 768, 224),
-        _pair("EVA02-L-14-336", _eva02_clip("large"), "large", 768, 336),
-        _pair("EVA02-E-14", EVA02["enormous"], "large2", 1024, 224),
-        _pair("EVA02-E-14-plus", EVA02["enormous"], "enormous", 1024, 224),
-        _pair("EVA01-g-14", EVA02["giant"], "large", 1024, 224),
-        _pair("EVA01-g-14-plus", EVA02["giant"], "large2", 1024, 224),
-        _pair("TrV-Nano", EVA02["nano"], "nano", 256, 48),
-        _pair("ViTamin-Nano", VITAMIN["nano"], "nano", 256, 48),
-        _pair("ViT-Nano", TIMM["vit_nano"], "nano", 256, 48),
-    )
+    name: _pair(name, image, text) for family in FAMILIES for name, (image, text) in family.PAIRS.items()
 }
-
-# timm's names; the projection is that of the CLIP model, whose image tower each of these is, and where there is none
-# (EVA-02 as pre-trained and fine-tuned) there is no projection. large2 has large's trunk
-ENCODERS: dict[str, EncoderConfig] = {
-    "vitamin_small_224": CLIP["ViTamin-S"].image,
-    "vitamin_base_224": CLIP["ViTamin-B"].image,
-    "vitamin_large_224": CLIP["ViTamin-L"].image,
-    "vitamin_large_256": CLIP["ViTamin-L-256"].image,
-    "vitamin_large_336": CLIP["ViTamin-L-336"].image,
-    "vitamin_large_384": CLIP["ViTamin-L-384"].image,
-    "vitamin_large2_224": CLIP["ViTamin-L2"].image,
-    "vitamin_large2_256": CLIP["ViTamin-L2-256"].image,
-    "vitamin_large2_336": CLIP["ViTamin-L2-336"].image,
-    "vitamin_large2_384": CLIP["ViTamin-L2-384"].image,
-    "vitamin_xlarge_256": CLIP["ViTamin-XL-256"].image,
-    "vitamin_xlarge_336": CLIP["ViTamin-XL-336"].image,
-    "vitamin_xlarge_384": CLIP["ViTamin-XL-384"].image,
-    "eva02_tiny_patch14_224": EVA02["tiny"],
-    "eva02_small_patch14_224": EVA02["small"],
-    "eva02_base_patch14_224": EVA02["base"],
-    "eva02_large_patch14_224": EVA02["large"],
-    "eva02_tiny_patch14_336": replace(EVA02["tiny"], image_size=(336, 336)),
-    "eva02_small_patch14_336": replace(EVA02["small"], image_size=(336, 336)),
-    "eva02_base_patch14_448": replace(EVA02["base"], image_size=(448, 448)),
-    "eva02_large_patch14_448": replace(EVA02["large"], image_size=(448, 448)),
-    "eva02_base_patch16_clip_224": CLIP["EVA02-B-16"].image,
-    "eva02_large_patch14_clip_224": CLIP["EVA02-L-14"].image,
-    "eva02_large_patch14_clip_336": CLIP["EVA02-L-14-336"].image,
-    "eva02_enormous_patch14_clip_224": CLIP["EVA02-E-14"].image,
-    "eva_giant_patch14_clip_224": CLIP["EVA01-g-14"].image,
-    "trv_nano_48": CLIP["TrV-Nano"].image,
-    "vitamin_nano_48": CLIP["ViTamin-Nano"].image,
-    "vit_nano_48": CLIP["ViT-Nano"].image,
-}
-
-# what the authors' own repository calls them
-ALIASES: dict[str, str] = {
-    "ViTamin-S-T768": "ViTamin-S-LTT",
-    "ViTamin-B-T768": "ViTamin-B-LTT",
-    "vitamin_small": "vitamin_small_224",
-    "vitamin_base": "vitamin_base_224",
-    "vitamin_large": "vitamin_large_224",
-}
+ENCODERS: dict[str, EncoderConfig] = {name: image for family in FAMILIES for name, image in family.ENCODERS.items()}
+ALIASES: dict[str, str] = {alias: name for family in FAMILIES for alias, name in family.ALIASES.items()}

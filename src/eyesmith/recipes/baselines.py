@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.models.registry import config as model
-from eyesmith.models.timm.config import TimmConfig
 from eyesmith.recipes.vitamin import LENGTHS, short
 from eyesmith.train.config import TrainConfig
 

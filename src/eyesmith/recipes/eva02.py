@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
-from eyesmith.models.eva02.config import EVA02, Eva02Config
+from eyesmith.models.eva02.model import EVA02, Eva02Config
 from eyesmith.models.registry import config as model
 from eyesmith.recipes.laptop import quickstart
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig, TrainConfig

@@ -8,7 +8,7 @@ embedding is frozen (optim.freeze= trains it), the norm before the head starts a
 from dataclasses import dataclass, replace
 
 from eyesmith.images.class_views import ClassViewConfig
-from eyesmith.models.eva02.config import EVA02
+from eyesmith.models.eva02.model import EVA02
 from eyesmith.train.classify_config import ALL_SPLITS, ClassifyConfig
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
 from eyesmith.train.initial import InitialConfig

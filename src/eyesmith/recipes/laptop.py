@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
-from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, TrainConfig
 
 _SPLITS = ("unseen_drawing", "unseen_concept")

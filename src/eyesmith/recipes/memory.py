@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from eyesmith.losses.tiles import TILE_ROWS
+from eyesmith.losses.all_pairs import WHOLE_BELOW, tile_shape
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.optim.groups import text_blocks
@@ -69,10 +69,10 @@ def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: st
 
 
 def loss_bytes(config: RunConfig, gpus: int) -> int:
-    """Features of this GPU's rows and their gradients, what is exchanged, and logits: a tile of them, or all.
+    """Features of this GPU's rows and their gradients, everyone's texts and theirs, and logits: a tile of them, or all.
 
-    The dense form keeps four B x B matrices and, between GPUs, everyone's features. Masked images:
-    predictions of hidden patches, targets of all, and gradients. Classes: logits, their logarithms and gradients.
+    Few rows of one GPU keep four B x B matrices. Masked images: predictions of hidden patches, targets of all, and
+    gradients. Classes: logits, their logarithms and gradients.
     """
     if isinstance(config, MaskedConfig):
         return _masked_bytes(config, gpus)
@@ -82,15 +82,11 @@ def loss_bytes(config: RunConfig, gpus: int) -> int:
     assert isinstance(config, TrainConfig)
     rows, width = config.batch_size // gpus, config.model.image.embed_dim
     features = 4 * _FP32 * rows * width
-    form = config.loss.form
-    if form == "auto":
-        form = "ring" if gpus > 1 else "dense" if rows < TILE_ROWS else "tiled"
-    if form == "dense":
-        return 4 * _FP32 * config.batch_size * config.batch_size + 4 * _FP32 * config.batch_size * width
-    tile_rows = config.loss.tile_rows or TILE_ROWS
-    tile = 2 * _FP32 * min(tile_rows, rows) * min(2 * tile_rows, rows)
-    exchanged = 4 * _FP32 * rows * width if form == "ring" else 0  # the block at hand and the next, and gradients
-    return features + tile + exchanged
+    if gpus == 1 and rows < WHOLE_BELOW and not config.loss.tile_rows:
+        return features + 4 * _FP32 * rows * rows
+    height, num_texts = tile_shape(rows, config.batch_size, config.loss.tile_rows or None)
+    gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
+    return features + 2 * _FP32 * height * num_texts + gathered
 
 
 def _masked_bytes(config: MaskedConfig, gpus: int) -> int:

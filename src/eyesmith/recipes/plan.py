@@ -16,7 +16,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.registry import EncoderConfig
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
 from eyesmith.recipes.memory import MemoryPart, memory_parts
 from eyesmith.recipes.teacher import TeacherCost, named_teacher, teacher_cost

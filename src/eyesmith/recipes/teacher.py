@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.registry import ENCODERS, EncoderConfig, config, encoder_config, list_models
 from eyesmith.recipes.activations import activations
 from eyesmith.train.masked_config import MaskedConfig, TargetConfig

@@ -8,8 +8,8 @@ from typing import Any
 
 from eyesmith.data.shards import DATASET_FILE
 from eyesmith.errors import EyesmithError
-from eyesmith.eval.results import ResultRow, read_rows
-from eyesmith.eval.suite import choose_splits
+from eyesmith.eval.results.rows import ResultRow, read_rows
+from eyesmith.eval.sets.made import choose_splits
 from eyesmith.hub.load import load_clip
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE
 from eyesmith.models.clip import Clip
@@ -265,7 +265,7 @@ def _data_facts(data: Path, notices: list[str]) -> tuple[DataFacts, dict[str, An
 def _json(path: Path, notices: list[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         notices.append(f"{path.name} of {path.parent.name} is missing or cannot be read.")

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from eyesmith.eval.suites import TaskResult
-from eyesmith.eval.suites.calibrated import TEMPERATURE
+from eyesmith.eval.results.task_result import TaskResult
+from eyesmith.eval.statistics.calibrated import TEMPERATURE
+from eyesmith.plain import plain
 from eyesmith.report.words import count, interval_text, percent
 
 
@@ -27,19 +28,21 @@ def tasks_table(
     for result in results:
         main = mains.get(result.key)
         if not result.is_measured:
-            table.add_row(Text(result.dataset), Text("missing" if result.is_missing else "failed", style="yellow"))
+            table.add_row(
+                Text(plain(result.dataset)), Text("missing" if result.is_missing else "failed", style="yellow")
+            )
             continue
         rows = {row.metric: row for row in result.rows}
         shown = list(rows) if all_metrics else [main] if main is not None else []
         if not shown:
-            table.add_row(Text(result.dataset), Text("no main metric"))
+            table.add_row(Text(plain(result.dataset)), Text("no main metric"))
         for metric in shown:
             row = rows.get(metric)
             value = result.metrics.get(metric, row.value if row else None)
             shown_value = f"{value:.2f}" if metric == TEMPERATURE and value is not None else percent(value)
             cells = [result.dataset, metric, shown_value, interval_text(row)]
             cells += [percent(row.chance), count(row.n)] if row else ["–", "–"]
-            table.add_row(*map(Text, cells))
+            table.add_row(*(Text(plain(cell)) for cell in cells))
     for number, (title, value) in enumerate(averages.items()):
         table.add_row(Text(title, style="bold"), "", Text(percent(value)), end_section=number == len(averages) - 1)
     return table

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
+from eyesmith.plain import plain
 from eyesmith.report.measured import splits_in_order
 from eyesmith.report.words import TASK_TITLES, count, interval_text, metric_title, percent, split_title
 
@@ -26,20 +27,29 @@ def splits_table(
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("split", no_wrap=True)
     table.add_column("metric", no_wrap=True)
-    table.add_column(Text(next((row.model for row in rows), "model")), justify="right", style="bold cyan", no_wrap=True)
+    table.add_column(
+        Text(plain(next((row.model for row in rows), "model"))), justify="right", style="bold cyan", no_wrap=True
+    )
     table.add_column("95 %", justify="right", no_wrap=True)
     if baseline:
-        table.add_column(Text(next(iter(baseline.values())).model), justify="right", style="yellow", no_wrap=True)
+        table.add_column(
+            Text(plain(next(iter(baseline.values())).model)), justify="right", style="yellow", no_wrap=True
+        )
     table.add_column("chance", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
     for task in shown:
         keys = [key for key in ours if key[0] == task]
         if len(shown) > 1:
-            table.add_row(Text(TASK_TITLES.get(task, task), style="italic"))
+            table.add_row(Text(plain(TASK_TITLES.get(task, task)), style="italic"))
         for split in splits_in_order([key[1] for key in keys]):
             for key in (key for key in keys if key[1] == split):
                 row, other = ours[key], baseline.get(key)
-                cells = [split_title(split), metric_title(row.metric), percent(row.value), interval_text(row)]
+                cells = [
+                    plain(split_title(split)),
+                    plain(metric_title(row.metric)),
+                    percent(row.value),
+                    interval_text(row),
+                ]
                 if baseline:
                     cells.append(percent(other.value if other else None))
                 table.add_row(*map(Text, [*cells, percent(row.chance), count(row.n)]))

@@ -14,11 +14,10 @@ from rich.console import Console
 from eyesmith.config import to_dict
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.eval.results import ResultRow, append_rows
+from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.files import write_json
 from eyesmith.models.registry import config as model
-from eyesmith.models.text.config import HuggingFaceTextConfig
-from eyesmith.models.text.hugging_face import locate
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
 from eyesmith.report.alternation import StageRow, write_alternation
 from eyesmith.runs.initial import BEFORE

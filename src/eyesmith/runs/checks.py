@@ -22,10 +22,16 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval import BrokenImage, ImageFeatures, TextFeatures, choose_splits, split_tasks
-from eyesmith.eval.retrieval import Retrieval
-from eyesmith.eval.suites import SuiteEvaluator
-from eyesmith.eval.zero_shot import ZeroShot
+from eyesmith.eval import (
+    BrokenImage,
+    ImageFeatures,
+    Measurement,
+    SuiteEvaluator,
+    TextFeatures,
+    choose_splits,
+    current_name,
+    split_tasks,
+)
 from eyesmith.files import write_json
 from eyesmith.hub import save_model
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
@@ -41,7 +47,7 @@ KEEP_BYTES = 1 << 30  # decoded pixels of all splits that a process keeps betwee
 
 
 class Evaluator(Protocol):
-    """Measures a model. `ZeroShot` and `Retrieval` are evaluators; one of your own needs this method only."""
+    """Measures a model. A `Measurement` is an evaluator; one of your own needs this method only."""
 
     def run(self, clip: Clip) -> Iterable[tuple[str, float]]:
         """Names and fractions; higher is better."""
@@ -54,7 +60,7 @@ class _Split:
 
     prefix: str
     images: "_Images"
-    tasks: tuple[ZeroShot | Retrieval, ...]
+    tasks: tuple[Measurement, ...]
 
 
 class Checks:
@@ -104,9 +110,9 @@ class Checks:
     def _split(self, path: str, split: str | None, prefix: str) -> _Split:
         found = split_tasks(path, split)
         wanted = self._config.eval.curve_tasks
-        tasks = tuple(task for task in found.tasks if task.task in wanted)
+        tasks = tuple(task for task in found.tasks if task.key in wanted)
         if not tasks:
-            has = ", ".join(task.task for task in found.tasks)
+            has = ", ".join(task.key for task in found.tasks)
             raise DataError(
                 f"{path}: split {found.split!r} cannot carry {', '.join(wanted)} (eval.curve_tasks), but {has}"
             )
@@ -215,7 +221,7 @@ def check(
         if not state.world.is_first or model is None:
             return
         if keep != "none" and found:
-            name = next(iter(found)) if keep == "first" else keep
+            name = next(iter(found)) if keep == "first" else current_name(keep)
             if name not in found:
                 raise ConfigError(f"eval.keep_best: {name!r} is not measured{closest(name, [*found, 'first', 'none'])}")
             if is_better(folder, name, found[name]):
@@ -236,9 +242,10 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     """step, name and value of the best weights of a run; None where none are kept."""
     path = folder / BEST_FOLDER / BEST_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        best = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return {**best, "name": current_name(best["name"])}
 
 
 def is_better(folder: Path, name: str, value: float) -> bool:
@@ -266,12 +273,12 @@ def replace_best(folder: Path, save: Callable[[Path], None], facts: dict[str, An
 
 
 def _values(
-    task: ZeroShot | Retrieval, prefix: str, clip: Clip, images: ImageFeatures, texts: TextFeatures
+    task: Measurement, prefix: str, clip: Clip, images: ImageFeatures, texts: TextFeatures
 ) -> Iterable[tuple[str, float]]:
     # two kinds of one task have the same metrics, so all but the usual one are named by their task
-    kind = "" if task.task in ("zero_shot", "retrieval") else f"{task.task}/"
-    for row in task.rows(clip, model_name="", images=images, texts=texts):
-        yield f"{prefix}{row.split}/{kind}{row.metric}", row.value
+    kind = "" if task.key in ("zero_shot", "retrieval") else f"{task.key}/"
+    for metric, value in task.values(clip, images, texts).items():
+        yield f"{prefix}{task.split}/{kind}{metric}", value
 
 
 class _Images:

@@ -12,7 +12,7 @@ from eyesmith.config import closest
 from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.classified import accuracy_rows
+from eyesmith.eval.features.classified import accuracy_rows
 from eyesmith.hub import save_model
 from eyesmith.hub.run_folder import describe_classifier
 from eyesmith.hub.stored import read_stored
@@ -20,12 +20,12 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import Classifier, ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.own.config import OwnEncoderConfig
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
-from eyesmith.models.vitamin.config import STRIDE, ViTaminConfig
+from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
 from eyesmith.runs.checks import CurveChecks, Evaluator
 from eyesmith.runs.initial import load_image

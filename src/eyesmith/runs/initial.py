@@ -15,8 +15,7 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import resize_patch_kernel
 from eyesmith.train.classify_config import ClassifyConfig
 from eyesmith.train.config import RunConfig, TrainConfig

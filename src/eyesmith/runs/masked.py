@@ -17,7 +17,7 @@ from eyesmith.hub import load_encoder, save_model
 from eyesmith.hub.run_folder import describe_encoder, is_run_folder, read_model_config
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
-from eyesmith.losses.masked import masked_cosine, masked_l1
+from eyesmith.losses.patch_regression import masked_cosine, masked_l1
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig, evaluating
 from eyesmith.models.eva02.masked import MaskedEva02

@@ -11,12 +11,11 @@ from eyesmith.data.emoji import make_emoji
 from eyesmith.data.scenes import make_scenes
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import CheckpointError, MissingDependencyError
-from eyesmith.eval.pixel_neighbour import TASK as PIXEL_TASK
-from eyesmith.eval.pixel_neighbour import pixel_neighbour
-from eyesmith.eval.results import ResultRow, append_rows, read_rows
+from eyesmith.eval.heads.pixel_neighbour import TASK as PIXEL_TASK
+from eyesmith.eval.heads.pixel_neighbour import pixel_neighbour
+from eyesmith.eval.results.rows import ResultRow, append_rows, read_rows
 from eyesmith.models.registry import config as model
-from eyesmith.models.text.config import HuggingFaceTextConfig
-from eyesmith.models.text.hugging_face import locate
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes import quickstart as main_recipe
 from eyesmith.recipes import quickstart_vit as baseline_recipe
 from eyesmith.report.page import write_report

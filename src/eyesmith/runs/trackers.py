@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import MissingDependencyError
+from eyesmith.files import write_atomic
 
 _PLACES = ("step",)  # says where in the run, no value at that place
 
@@ -86,7 +87,7 @@ class Wandb(_Client):
     def _start(self, folder: Path, project: str, config: dict[str, Any]) -> Any:
         known = folder / "wandb_id"
         run_id = known.read_text(encoding="utf-8").strip() if known.is_file() else secrets.token_hex(4)
-        known.write_text(run_id, encoding="utf-8")
+        write_atomic(known, run_id)
         return self._module.init(
             project=project, name=folder.name, id=run_id, resume="allow", dir=str(folder), config=config
         )

@@ -87,6 +87,7 @@ def start(
     root = Path(folder)
     with joined() as world:
         world.once(lambda: _check_empty(root))
+        config = config.with_lanes(world.num_machines())
         work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
         work.begin({"event": "start", "steps": work.last_step, **work.facts()})
         work.measure_before()
@@ -118,7 +119,7 @@ def start_or_resume(config: RunConfig, folder: str | os.PathLike[str], *, consol
     root = Path(folder)
     if not (root / CONFIG_FILE).is_file():
         return start(config, root, console=console)
-    if read_run_config(root) != config:
+    if not config.is_same_run(read_run_config(root)):
         raise ConfigError(f"{root}: holds a run with other settings; choose another folder, or delete this one")
     return resume(root, console=console)
 
@@ -130,7 +131,7 @@ def read_run_config(folder: Path) -> RunConfig:
         raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
     try:
         return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from eyesmith.losses.classify import class_losses
+from eyesmith.losses.class_labels import class_losses
 from eyesmith.models.classifier import Classifier
 from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up, cut

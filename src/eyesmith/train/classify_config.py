@@ -6,7 +6,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig
 from eyesmith.models.classifier import HEAD_SCALE
-from eyesmith.models.encoder_config import EncoderConfig
+from eyesmith.models.families import EncoderConfig
 from eyesmith.train.config import DataConfig, RunConfig
 
 ALL_SPLITS = "all"

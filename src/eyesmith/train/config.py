@@ -1,15 +1,16 @@
 """What a run is: one value that, with the data, determines every weight it ends with."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
+from eyesmith.data.stream import DEFAULT_CACHE_GIB, DEFAULT_WINDOW, default_lanes
 from eyesmith.errors import ConfigError
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.encoder_config import EncoderConfig
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.families import EncoderConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
 from eyesmith.train.health import HealthConfig
 from eyesmith.train.initial import InitialConfig
@@ -41,12 +42,25 @@ class DataConfig:
     """Further shards, mixed with those of path; only where the run has a `transform`."""
     weights: tuple[float, ...] = ()
     """Shares of the rows from path and each of more_paths; none: every sample once an epoch."""
+    lanes: int = 0
+    """Parts of a batch that read shards of their own, where the run has a `transform`; a divisor of batch_size, best a
+    multiple or a divisor of the number of machines. 0: one; for remote shards as many as machines when the run starts,
+    written into its config, so that a resumed run keeps its order on any number of them."""
+    window: int = DEFAULT_WINDOW
+    """Samples of a lane that are shuffled together, where the run has a `transform`."""
+    cache_gib: float = DEFAULT_CACHE_GIB
+    """Remote shards kept on each machine's disk, where the run has a `transform`; at least those of two windows."""
 
     def __post_init__(self) -> None:
         if self.decode_px < 1 or self.memory_mib < 0 or self.num_workers < 1:
             raise ConfigError(f"data: decode_px and num_workers must be positive, memory_mib not negative, got {self}")
         if self.epoch_samples < 0:
             raise ConfigError(f"data.epoch_samples: expected 0 or more, got {self.epoch_samples}")
+        if self.lanes < 0 or self.window < 1 or self.cache_gib <= 0:
+            raise ConfigError(
+                "data: expected lanes of 0 or more, window of 1 or more and a positive cache_gib, "
+                f"got {self.lanes}, {self.window} and {self.cache_gib}"
+            )
         if not 0 <= self.max_skipped_frac <= 1:
             raise ConfigError(f"data.max_skipped_frac: expected 0..1, got {self.max_skipped_frac}")
 
@@ -206,13 +220,13 @@ class EvalConfig:
     suite_data: str = ""
     """The folder that holds their sets."""
     suite_limit: int = 0
-    """Only the first so many images of each of these sets; 0 for all."""
+    """Only so many images of each of these sets, spread evenly over its classes; 0 for all."""
     every_epochs: float = 10.0
     """Epochs between two such measurements."""
     every_steps: int = 0
     """The same as a number of steps; 0 leaves it to every_epochs."""
     keep_best: str = "first"
-    """The value whose best weights are kept in best/, as `unseen_drawing/top1`; first: the first that is measured;
+    """The value whose best weights are kept in best/, as `unseen_drawing/acc1`; first: the first that is measured;
     none: keep the last weights only."""
 
     def __post_init__(self) -> None:
@@ -288,11 +302,30 @@ class RunConfig:
         """Whether a sample without a caption is of no use."""
         return True
 
+    def with_lanes(self, num_machines: int) -> Self:
+        """The config with `data.lanes` settled where it is left open and shards are remote: what a run begins with."""
+        if self.transform is None or self.data.lanes:
+            return self
+        paths = (self.data.path, *self.data.more_paths)
+        lanes = default_lanes(paths, num_machines=num_machines, batch_size=self.batch_size)
+        return replace(self, data=replace(self.data, lanes=lanes))
+
+    def is_same_run(self, begun: "RunConfig") -> bool:
+        """Whether `begun`, the config in a run folder, is what this one became when it was started."""
+        if self.data.lanes:
+            return self == begun
+        return replace(self, data=replace(self.data, lanes=begun.data.lanes)) == begun
+
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size: expected 1 or more, got {self.batch_size}")
         if (self.data.more_paths or self.data.weights) and self.transform is None:
             raise ConfigError("data.more_paths and data.weights: several sources are streamed; set `transform` too")
+        streamed = (self.data.lanes, self.data.window, self.data.cache_gib)
+        if self.transform is None and streamed != (0, DEFAULT_WINDOW, DEFAULT_CACHE_GIB):
+            raise ConfigError("data.lanes, data.window and data.cache_gib: are for streams; set `transform` too")
+        if self.data.lanes and self.batch_size % self.data.lanes:
+            raise ConfigError(f"data.lanes: expected a divisor of batch_size {self.batch_size}, got {self.data.lanes}")
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ConfigError(f"accumulate: expected a divisor of batch_size {self.batch_size}, got {self.accumulate}")
         if self.transform is not None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.losses.config import LossConfig
 from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
-from eyesmith.losses.mask import Same, same_from
+from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
 from eyesmith.models.clip import Clip
@@ -102,6 +102,7 @@ class Contrastive(Objective[Clip]):
     def backward(self, parallel: Parallel, batch: Batch, step: int) -> StepLoss:
         clip, config, device = self.model, self.config, self.model.logit_scale.device
         precision = choose_precision(config.precision, device)
+        max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
         pixels = batch.pixels.to(device)
         same = same_of(config.loss, batch.texts, batch.labels)
         same = None if same is None else same.to(device)
@@ -125,8 +126,8 @@ class Contrastive(Objective[Clip]):
             return Features(image, text, scale, bias)
 
         def loss_of(found: Features) -> Tensor:
-            loss = contrast(config.loss, found.image, found.text, found.scale, found.bias, same)
-            return loss if target is None else loss + distill(config.loss, found, target)
+            loss = contrast(config.loss, found, same, max_rows=max_rows)
+            return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
 
         parts = [partial(features_of, rows) for rows in cut(len(pixels), config.accumulate)]
         with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
@@ -139,19 +140,18 @@ def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> 
     return same_from(texts, labels) if config.mask == "same" else None
 
 
-def contrast(
-    config: LossConfig, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor | None, same: Same | None
-) -> Tensor:
+def contrast(config: LossConfig, found: Features, same: Same | None, *, max_rows: int) -> Tensor:
     """The contrastive loss of the global batch, [], equal in every process.
 
-    image, text: [b, D] unit features of this process's rows. scale, bias: []; a bias for the sigmoid loss only.
+    found: of this process's rows, at most max_rows; a bias for the sigmoid loss only.
     """
+    image, text, scale, bias = found
     tile_rows = config.tile_rows or None
     if config.kind == "softmax":
-        return softmax_loss(image, text, scale, same, form=config.form, tile_rows=tile_rows)
+        return softmax_loss(image, text, scale, same, tile_rows=tile_rows, max_rows=max_rows)
     if bias is None:
         raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
-    return sigmoid_loss(image, text, scale, bias, same, form=config.form, tile_rows=tile_rows)
+    return sigmoid_loss(image, text, scale, bias, same, tile_rows=tile_rows, max_rows=max_rows)
 
 
 class Target(NamedTuple):
@@ -184,17 +184,23 @@ class Teacher:
         return Target(image, text, self._clip.logit_scale.exp())
 
 
-def distill(config: LossConfig, found: Features, target: Target) -> Tensor:
-    """The weighted sum [] of the config's distillation terms."""
+def distill(config: LossConfig, found: Features, target: Target, *, max_rows: int) -> Tensor:
+    """The weighted sum [] of the config's distillation terms; max_rows: the most rows that a process may have."""
     settings = config.distill
     pairs = (found.image, found.text)
+    both = (*pairs, target.image, target.text)
     total = torch.zeros((), device=found.image.device)
     if settings.feature:
-        total = total + settings.feature * feature_distillation(*pairs, target.image, target.text)
+        total = total + settings.feature * feature_distillation(*both, max_rows=max_rows)
     if settings.affinity:
-        total = total + settings.affinity * affinity_distillation(*pairs, target.image, target.text)
+        total = total + settings.affinity * affinity_distillation(*both, max_rows=max_rows)
     if settings.logit:
         total = total + settings.logit * logit_distillation(
-            *pairs, found.scale, *target, temperature=settings.temperature, tile_rows=config.tile_rows or None
+            *pairs,
+            found.scale,
+            *target,
+            temperature=settings.temperature,
+            tile_rows=config.tile_rows or None,
+            max_rows=max_rows,
         )
     return total

@@ -95,6 +95,18 @@ class World:
             raise outcome[1]
         return cast(Result, outcome[0])
 
+    def gather(self, value: Result) -> list[Result]:
+        """Every process's value, in order of their ranks, in all of them; the values must pickle."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def num_machines(self) -> int:
+        """Machines that the processes run on; every process must call it at the same point."""
+        return sum(local_rank == 0 for local_rank in self.gather(self.local_rank))
+
     @contextmanager
     def first_on_each_machine(self) -> Iterator[None]:
         """The block runs in one process of each machine first, then in the others: what one makes, they find."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eyesmith.files import write_atomic
+from eyesmith.files import not_linked, write_atomic
 from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
 from eyesmith.train.watch import Pace, Watch
@@ -18,7 +18,7 @@ Listener = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
 
 def append_line(folder: Path, line: dict[str, Any]) -> None:
     """Add one line; a crash leaves at most half of this one, which `truncate_after` removes."""
-    with (folder / LOG_FILE).open("a", encoding="utf-8") as stream:
+    with open(folder / LOG_FILE, "a", encoding="utf-8", opener=not_linked) as stream:
         stream.write(json.dumps(line) + "\n")
 
 
@@ -35,7 +35,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             break
         if not isinstance(line, dict):
             break

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 from torch import Tensor, nn
 
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
-from eyesmith.losses.masked import masked_cosine, masked_l1, patch_pixels
+from eyesmith.losses.patch_regression import masked_cosine, masked_l1, patch_pixels
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02

@@ -5,8 +5,8 @@ from typing import Literal
 
 from eyesmith.errors import ConfigError
 from eyesmith.images.augment import AugmentConfig
-from eyesmith.models.eva02.config import Eva02Config
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.train.config import RunConfig
 from eyesmith.train.masks import MaskConfig
 

@@ -64,7 +64,7 @@ def read_replay(path: Path) -> tuple[Path, Replay]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return file.parent, Replay(**{**content, "keys": tuple(content["keys"])})
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{file}: not a replay file ({error})") from None
 
 

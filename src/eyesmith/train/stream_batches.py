@@ -1,8 +1,10 @@
 """Batches straight out of tar shards, for sets that are too large to hold or to index by sample."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from eyesmith.data.sample import Finding
 from eyesmith.data.stream import ShardSource, ShardStream
@@ -43,7 +45,11 @@ class StreamBatches:
             world_size=world.size,
             num_workers=data.num_workers,
             max_skipped_frac=data.max_skipped_frac,
+            lanes=data.lanes or 1,
+            window=data.window,
+            cache_gib=data.cache_gib,
             counts="stated" if data.epoch_samples else "index",
+            exchange=world if dist.is_initialized() else None,
             require_text=config.reads_texts,
         )
         samples = data.epoch_samples or self.stream.plan.steps_per_epoch * config.batch_size
@@ -60,8 +66,12 @@ class StreamBatches:
         return []
 
     def fingerprint(self) -> str:
-        """SHA-256 over the shards' names and numbers of samples."""
-        return self.stream.state_dict()["shards"]
+        """SHA-256 over the shards' names and content, and their order."""
+        return self.stream.fingerprint()
+
+    def describe(self) -> dict[str, Any]:
+        """The order and every shard by what it holds; what differs, `data.stream.differences` says."""
+        return self.stream.describe()
 
     def captions(self) -> list[str]:
         """Every caption that a batch may hold, duplicates included; reads the texts of all shards."""

@@ -15,7 +15,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import atomic_path, cache_folder
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.config import Eva02Config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.train.masked_config import TargetConfig
 from eyesmith.train.precision import Precision, autocast

@@ -11,7 +11,7 @@ from torch import nn
 from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import Clip
 from eyesmith.models.cost import encoder_cost, text_cost
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.train.precision import Precision
 
 # dense bfloat16 FLOP/s (a multiply-add counts two) by a part of the device's name; of several the longest holds.

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from eyesmith.data.evaluation import open_evaluation_set
-from eyesmith.data.evaluation.fetch import Hub, fetch_evaluation_set
+from eyesmith.data.evaluation.fetch import Hub, fetch_evaluation_set, fetch_file
 from eyesmith.errors import DataError, EyesmithError
 
 REPO = "owner/wds_own_test"
@@ -200,6 +200,9 @@ def test_trouble_with_the_shard_count_is_no_set_of_one_shard(server, hub, tmp_pa
     server.status[path] = [503] * 4
     with pytest.raises(EyesmithError, match=r"nshards.txt: cannot be reached after 4 tries"):
         fetch_evaluation_set(REPO, tmp_path / "other", hub=hub)
+    server.files["test/nshards.txt"] = b"9" * 12  # so many names would fill the memory
+    with pytest.raises(DataError, match="expected the number of shards"):
+        fetch_evaluation_set(REPO, tmp_path / "other", hub=hub)
     server.files["test/nshards.txt"] = b"<html>"
     with pytest.raises(DataError, match=r"nshards.txt: expected the number of shards, got '<html>'"):
         fetch_evaluation_set(REPO, tmp_path / "other", hub=hub)
@@ -212,6 +215,14 @@ def test_what_does_not_exist_or_may_not_be_read_is_said_at_once(server, hub, tmp
     with pytest.raises(DataError, match=r"may not be read \(401\).*log in"):
         fetch_evaluation_set(REPO, tmp_path / "set", hub=hub)
     assert len(server.requests) == 2
+
+
+def test_only_addresses_of_the_web_are_opened(tmp_path):
+    (tmp_path / "secret.parquet").write_bytes(b"PAR1")
+    for address in ((tmp_path / "secret.parquet").as_uri(), "data:,PAR1", "ftp://127.0.0.1/x", str(tmp_path)):
+        with pytest.raises(DataError, match="begins with https"):
+            fetch_file(Hub(), address, tmp_path / "x.parquet", None, None)
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_a_server_that_does_not_answer(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
 from eyesmith.errors import ConfigError
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval.sets import TASKS
 
 
 @pytest.fixture(scope="module")

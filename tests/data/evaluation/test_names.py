@@ -6,7 +6,7 @@ import pytest
 
 from eyesmith.data.evaluation import babel_imagenet, class_names, names, open_evaluation_set, templates_for
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval.sets import TASKS
 
 
 @pytest.fixture
@@ -114,3 +114,31 @@ def test_the_lists_of_clip_benchmark_fit_the_tasks():
     assert len(names._clip_benchmark("babel_imagenet.json")) == 93
     indices, words, _ = babel_imagenet("DE")
     assert len(indices) == len(words) <= 1000
+
+
+@pytest.fixture
+def open_clip_file(tmp_path, monkeypatch):
+    path = tmp_path / "zero_shot_metadata.py"
+    monkeypatch.setattr(names, "package_file", lambda package, file: path)
+    names._open_clip.cache_clear()
+    yield path
+    names._open_clip.cache_clear()
+
+
+def test_the_file_of_open_clip_is_read_and_not_run(open_clip_file, tmp_path):
+    mark = tmp_path / "ran"
+    open_clip_file.write_text(
+        f"open({str(mark)!r}, 'w').close()\n"
+        "IMAGENET_CLASSNAMES = ('tench', \"crane (bird)\",)\n"
+        "OPENAI_IMAGENET_TEMPLATES = (lambda c: f'a {c}.', lambda c: f'{c}, a {{x}} of {c}', lambda c: 'plain')\n"
+    )
+    assert class_names("imagenet1k") == ("tench", "crane (bird)")
+    assert templates_for("imagenet1k") == ("a {c}.", "{c}, a {x} of {c}", "plain")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("table", ["", "IMAGENET_CLASSNAMES = (1, 2)", "IMAGENET_CLASSNAMES = names()"])
+def test_another_file_of_open_clip_is_named(open_clip_file, table):
+    open_clip_file.write_text(table)
+    with pytest.raises(DataError, match=r"zero_shot_metadata\.py"):
+        class_names("imagenet1k")

@@ -129,7 +129,7 @@ def test_the_shard_count_is_mandatory(labelled):
         open_evaluation_set(labelled)
 
 
-@pytest.mark.parametrize("count", ["two", "0", "-1", "\n"])
+@pytest.mark.parametrize("count", ["two", "0", "-1", "\n", "²", "1" * 5000, "9" * 13, "1000001"])
 def test_the_shard_count_is_a_number(labelled, count):
     (labelled / "test" / "nshards.txt").write_text(count)
     with pytest.raises(DataError, match="expected one whole number of shards"):
@@ -207,6 +207,15 @@ def test_a_row_cut_short_is_named(tmp_path, write_set, picture, npy):
 def test_a_pickled_array_is_never_loaded(tmp_path, write_set, picture, npy):
     unsafe = npy(np.array([{"a": 1}], dtype=object))
     folder = write_set(tmp_path / "set", [[{"png": picture(0), "cls": b"0", "npy": unsafe}]])
+    with pytest.raises(DataError, match="npy: cannot be read"):
+        open_evaluation_set(folder)
+
+
+@pytest.mark.parametrize("shape", ["(9223372036854775807,)", "(1000000000000000,)", "(3,)", "(-1,)", "(2, 9999999999)"])
+def test_a_row_that_promises_more_than_it_holds_is_named(tmp_path, write_set, picture, npy, shape):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
+    lying = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(16)
+    folder = write_set(tmp_path / "set", [[{"png": picture(0), "cls": b"0", "npy": lying}]])
     with pytest.raises(DataError, match="npy: cannot be read"):
         open_evaluation_set(folder)
 

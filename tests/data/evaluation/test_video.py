@@ -1,10 +1,13 @@
 import io
+import os
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation import make_miniatures, open_evaluation_set, video
 from eyesmith.data.evaluation.video import middle_frame
 from eyesmith.errors import DataError, ImageError
 from eyesmith.images.decode import open_image
@@ -111,3 +114,78 @@ def test_the_picture_of_a_file_is_a_lossless_ppm(tmp_path):
     image = Image.open(io.BytesIO(source.image_bytes(0)))
     assert image.format == "PPM"
     assert np.array_equal(np.asarray(image), middle_frame(path))
+
+
+def _video(path, form=None):
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = 32, 24
+        for number in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_image(_frame(number))))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "ffconcat version 1.0\nfile secret.avi\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.0,\nsecret.avi\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 45678 RTP/AVP 96\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet><Representation>'
+        "<BaseURL>secret.avi</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    ],
+)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_list_of_other_files_opens_none_of_them(tmp_path, content):
+    pytest.importorskip("av")
+    os.mkfifo(tmp_path / "secret.avi")  # a pipe tells its writer that somebody reads it
+    was_opened, is_over = threading.Event(), threading.Event()
+
+    def watch():
+        while not is_over.wait(0.005):
+            try:
+                os.close(os.open(tmp_path / "secret.avi", os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                continue
+            was_opened.set()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    (tmp_path / "v.mp4").write_text(content)
+    with pytest.raises(ImageError, match="not a readable video"):
+        middle_frame(tmp_path / "v.mp4")
+    is_over.set()
+    watcher.join()
+    assert not was_opened.is_set()
+
+
+def test_a_file_name_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _video("other.avi")
+    Path("concat:other.avi").write_bytes(b"not a video at all" * 50)
+    with pytest.raises(ImageError, match="not a readable video"):
+        middle_frame(Path("concat:other.avi"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    pytest.importorskip("av")
+    os.mkfifo(tmp_path / "v.mp4")
+    with pytest.raises(ImageError, match="device"):
+        middle_frame(tmp_path / "v.mp4")
+
+
+def test_frames_are_bounded_as_pictures_are(tmp_path, monkeypatch):
+    _video(tmp_path / "v.mp4")
+    monkeypatch.setattr(video, "MAX_PIXELS", 1 << 16)  # FFmpeg counts a margin too
+    assert middle_frame(tmp_path / "v.mp4").shape == (24, 32, 3)
+    monkeypatch.setattr(video, "MAX_PIXELS", 16 * 24)
+    with pytest.raises(ImageError, match="not a readable video"):
+        middle_frame(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize("form", ["matroska", "avi", "mov"])
+def test_a_container_under_another_extension_is_read(tmp_path, form):
+    _video(tmp_path / "v.mp4", form)
+    assert middle_frame(tmp_path / "v.mp4").shape == (24, 32, 3)

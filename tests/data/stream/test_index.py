@@ -1,9 +1,13 @@
+import errno
+import fcntl
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from eyesmith.data.stream import index as index_module
-from eyesmith.data.stream.index import CLS, IMAGE, JSON, TXT, shard_index
+from eyesmith.data.stream.index import CLS, IMAGE, JSON, TXT, prepare_index, shard_index
+from eyesmith.errors import DataError
 
 
 def content(path: Path, place: np.ndarray) -> bytes:
@@ -73,3 +77,47 @@ def test_damaged_shards_give_what_stands_before_the_damage(tmp_path, tar, pair) 
         assert shard_index(tmp_path / name).broken == {"unreadable_shard": 1}
     assert shard_index(tmp_path / "none.tar").broken == {"unreadable_shard": 1}
     assert len(shard_index(tmp_path / "none.tar")) == 0
+
+
+def test_a_shard_that_could_not_be_read_is_tried_again(tmp_path, tar, pair, monkeypatch) -> None:
+    path = tar(tmp_path / "s.tar", pair("0", 0))
+
+    def fail(path: Path) -> None:
+        raise DataError(f"{path}: cannot read this shard: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_module, "index_tar", fail)
+        assert shard_index(path).broken == {"unreadable_shard": 1}
+    assert shard_index(path).keys == ["0"]
+
+
+def test_the_digest_is_of_keys_places_texts_and_the_ends_of_images(tmp_path, tar, pair) -> None:
+    paths = (tmp_path / f"{number}.tar" for number in count())  # one path again might have the same time and size
+
+    def digest(*samples: list[tuple[str, bytes]]) -> str:
+        return shard_index(tar(next(paths), [part for one in samples for part in one])).digest
+
+    image = dict(pair("0", 0))["0.jpg"]
+    first = digest(pair("0", 0), pair("1", 1))
+    others = [
+        digest(pair("0", 0), pair("2", 1)),
+        digest(pair("1", 1), pair("0", 0)),
+        digest(pair("0", 0, txt=b"caption 7"), pair("1", 1)),
+        digest(pair("0", 0, jpg=image[:-1] + b"x"), pair("1", 1)),
+    ]
+    assert len({first, *others}) == 5
+    assert digest(pair("0", 0), pair("1", 1)) == first
+
+
+def test_an_index_is_made_ahead_once_and_without_locks_where_there_are_none(tmp_path, tar, pair, monkeypatch) -> None:
+    path = tar(tmp_path / "s.tar", pair("0", 0))
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    prepare_index(path)
+    monkeypatch.setattr(index_module, "_read", None)  # calling it would fail
+    prepare_index(path)
+    assert shard_index(path).keys == ["0"]
+    prepare_index(tmp_path / "none.tar")  # who reads it will say so

@@ -1,10 +1,12 @@
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from eyesmith.data.stream import shuffle
 from eyesmith.data.stream.order import Position, Rows, StreamPlan
 from eyesmith.errors import ConfigError, DataError
 
@@ -62,16 +64,89 @@ def test_the_order_is_this_one_for_ever() -> None:
     ]
 
 
+def ranks(size: int, seed: int, epoch: int, *counter: int) -> np.ndarray:
+    """A shuffle as it is defined: all words drawn, all of them sorted."""
+    generator = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=np.array([0, *counter], np.uint64))
+    return np.argsort(generator.random_raw(size), kind="stable")
+
+
+def whole_pass(counts: list[int], seed: int, epoch: int, lanes: int, window: int) -> list[list[tuple[int, int]]]:
+    """Every lane of a pass over one group: written out, sample by sample."""
+    order = ranks(len(counts), seed, epoch, 0, 0, 1).tolist()
+    line = [(shard, sample) for shard in order for sample in range(counts[shard])]
+    size = len(line) // lanes
+    found = []
+    for lane in range(lanes):
+        own = line[lane * size : (lane + 1) * size]
+        runs = [own[begin : begin + window] for begin in range(0, size, window)]
+        found.append([run[i] for n, run in enumerate(runs) for i in ranks(len(run), seed, epoch, n, lane, 2)])
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=12),
+    lanes=st.integers(1, 4),
+    lane_batch=st.integers(1, 9),
+    window=st.integers(1, 300),
+    data=st.data(),
+)
+def test_any_rows_are_those_of_the_pass_written_out(counts, lanes, lane_batch, window, data) -> None:
+    assume(sum(counts) // lanes >= lane_batch)
+    plan = StreamPlan([counts], lanes * lane_batch, seed=6, lanes=lanes, window=window)
+    step = data.draw(st.integers(0, 2 * plan.steps_per_epoch - 1))
+    lane = data.draw(st.integers(0, lanes - 1))
+    first = data.draw(st.integers(0, lane_batch - 1))
+    last = data.draw(st.integers(first + 1, lane_batch))
+    epoch, place = divmod(step, plan.steps_per_epoch)
+    rows = whole_pass(counts, 6, epoch, lanes, window)[lane][place * lane_batch + first : place * lane_batch + last]
+    assert ids(plan.rows(step, lane, first, last)) == rows
+
+
+@pytest.mark.parametrize("lanes", [1, 64])
+@pytest.mark.parametrize("weights", [(), (3.0, 2.0, 1.0)])
+def test_a_process_computes_its_own_rows_and_no_others(monkeypatch, lanes, weights) -> None:
+    sorted_numbers: list[int] = []
+    drawn: list[int] = []
+    argsort, draw = np.argsort, shuffle.Shuffle.__init__
+
+    def counted_argsort(values: np.ndarray, **options: str) -> np.ndarray:
+        sorted_numbers.append(len(values))
+        return argsort(values, **options)
+
+    def counted_draw(self: shuffle.Shuffle, size: int, **options: Any) -> None:
+        drawn.append(size)
+        draw(self, size, **options)
+
+    sizes = (60_000, 30_000, 10_000) if weights else (100_000,)
+    plan = StreamPlan([[12_800] * size for size in sizes], 90_112, seed=0, weights=weights, lanes=lanes)
+    plan.rows(0, 0, 0, 200)  # the order of the shards, once a pass
+    monkeypatch.setattr(np, "argsort", counted_argsort)
+    monkeypatch.setattr(shuffle.Shuffle, "__init__", counted_draw)
+    for step in range(1, 21):
+        drawn.clear()
+        sorted_numbers.clear()
+        windows = plan.windows(step, 0, 176, 352)
+        rows = plan.rows(step, 0, 176, 352)
+        assert len(rows) == 176
+        # own rows, and twice two standard deviations of a place in a window: 4 * sqrt(131072), for each source; sorted
+        # again where it asks for the places of the sources, and where the number of rows before is counted
+        assert sum(sorted_numbers) < 12_000
+        assert max(sorted_numbers) < 4_000
+        assert sum(drawn) <= (len(windows) * plan.window) + 2 * 8_192
+    assert sum(len(group._windows._now) for group in plan._groups) <= 2 * len(sizes)
+
+
 def test_samples_move_within_a_window_and_windows_read_few_shards() -> None:
     plan = StreamPlan([[10] * 20], 10, seed=0, window=30)
     for step in range(plan.steps_per_epoch):
-        (window,) = plan.windows(step, 0)
+        (window,) = plan.windows(step, 0, 0, 10)
         assert set(plan.batch(step).shard.tolist()) <= set(plan.shards(window).tolist())
         assert len(plan.shards(window)) <= 4
     first = [shard for shard, _ in read(plan, 0, 3)]
     assert first != sorted(first)
     assert set(first[:10]) == set(first[10:20])
-    assert len(plan.shards(plan.windows(0, 0)[0]._replace(number=7))) == 0
+    assert len(plan.shards(plan.windows(0, 0, 0, 10)[0]._replace(number=7))) == 0
 
 
 def test_lanes_read_shards_of_their_own() -> None:

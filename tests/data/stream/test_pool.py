@@ -99,3 +99,17 @@ def test_closing_ends_the_processes(shards) -> None:
     (process,) = stream._line._pool._processes
     stream.close()
     assert process.poll() is not None
+
+
+def test_processes_import_nothing_of_the_folder_they_are_started_in(
+    shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, here = tmp_path / "mark", tmp_path / "here"
+    here.mkdir()
+    for name in ("numpy", "torch", "PIL", "json", "eyesmith"):
+        (here / f"{name}.py").write_text(f"import os\nos.makedirs({str(mark)!r}, exist_ok=True)\n")
+    folder = shards(8)
+    monkeypatch.chdir(here)
+    with ShardStream(folder, 4, transform=CONFIG, num_workers=1) as stream:
+        assert len(stream.batch(0).keys) == 4
+    assert not mark.exists()

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eyesmith.models.eva02 import rope
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models import position
+from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import from_published, meta_state, to_published
 
 SIZES: dict[str, Any] = {"width": 128, "depth": 2, "num_heads": 2, "hidden_dim": 341, "image_size": (56, 56)}
@@ -76,7 +75,7 @@ def test_b_a_classifier_with_sub_ln_and_separate_matrices() -> None:
 @torch.no_grad()
 def test_c_masked_image_modelling(monkeypatch: pytest.MonkeyPatch) -> None:
     """The student: mask tokens in the place of patches, through all blocks, normed, masked ones projected."""
-    monkeypatch.setattr(rope, "REFERENCE_GRID", 4)
+    monkeypatch.setattr(position, "REFERENCE_GRID", 4)
     config = Eva02Config(**SIZES, embed_dim=0, norm="sub", is_packed=False, pooling="normed_mean")
     lm_head: dict[str, tuple[int, ...]] = {
         "lm_head.weight": (16, 128),

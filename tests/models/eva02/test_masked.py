@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.losses.masked import masked_cosine
-from eyesmith.models.eva02.config import EVA02, Eva02Config
+from eyesmith.losses.patch_regression import masked_cosine
 from eyesmith.models.eva02.masked import MaskedEva02
+from eyesmith.models.eva02.model import EVA02, Eva02Config
 
 TINY = Eva02Config(image_size=(32, 48), patch_px=8, width=32, depth=2, num_heads=2, hidden_dim=64, embed_dim=0)
 
@@ -73,7 +73,7 @@ def test_golden_values_of_the_release() -> None:
 
     The reference builds its rotary table for a grid of 4 there; TrV stretches positions to 16, so the table is put in.
     """
-    from eyesmith.models.eva02 import rope
+    from eyesmith.models import position
 
     config = Eva02Config(
         image_size=(56, 56), width=128, depth=2, num_heads=2, hidden_dim=341, embed_dim=0, norm="sub", is_packed=False
@@ -81,8 +81,8 @@ def test_golden_values_of_the_release() -> None:
     student = MaskedEva02(config, 16).double().eval()
     _fill(student)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rope, "REFERENCE_GRID", 4)
-        student.image._places = rope.rope_table((4, 4), 64)
+        patch.setattr(position, "REFERENCE_GRID", 4)
+        student.image._places = position.rope_table((4, 4), 64)
     pixels = torch.cos(0.11 * torch.arange(2 * 3 * 56 * 56, dtype=torch.float64)).view(2, 3, 56, 56)
     mask = torch.zeros(2, 16, dtype=torch.bool)
     mask[0, ::3], mask[1, 1::2] = True, True

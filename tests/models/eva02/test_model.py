@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.models import create, create_encoder
+from eyesmith.models.conformance import check_encoder
 from eyesmith.models.cost import encoder_cost, model_cost
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.eva02.config import EVA02, Eva02Config
-from eyesmith.models.eva02.ladder import LADDER
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import EVA02, LADDER, Eva02, Eva02Config
 from eyesmith.models.registry import CLIP, config, encoder_config, list_encoders
 
 SIZES = ("tiny", "small", "base", "large")

@@ -10,20 +10,23 @@ from torch import Tensor
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models import ClipConfig
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.layouts import Layout, find_tower, is_eva02
-from eyesmith.models.eva02.recognise import pair_config, tower_config
+from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.eva02.weights import (
+    Layout,
+    find_tower,
     from_clip,
     from_published,
     meta_state,
+    pair_config,
+    recognises,
     resize_patch_kernel,
     to_clip,
     to_published,
+    tower_config,
 )
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_models
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 
 TINY = Eva02Config(image_size=(56, 56), width=64, depth=2, num_heads=1, hidden_dim=40, embed_dim=12)
 PARTS = {
@@ -56,8 +59,8 @@ def test_every_layout_goes_there_and_back_bit_for_bit(parts: str, layout: Layout
     config = PARTS[parts]
     ours = random_state(config)
     theirs = to_published(ours, config, layout=layout)
-    assert is_eva02(theirs)
-    assert not is_eva02(ours)
+    assert recognises(theirs)
+    assert not recognises(ours)
     assert same(from_published(theirs, config), ours)
     found = find_tower(theirs)
     if parts != "vit":  # a plain ViT has the same names in the release and in timm
@@ -202,7 +205,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(CheckpointError) as caught:
         from_published(theirs, TINY)
     message = str(caught.value)
-    assert "'head.weight' is [13, 64], expected [12, 64]" in message
+    assert "'head.weight' is [13, 64], this EVA-02 needs [12, 64]" in message
     assert "1 missing: 'blocks.0.mlp.w3.bias'" in message
     assert "1 with no place: 'blocks.0.mlp.w9.weight'" in message
     with pytest.raises(CheckpointError, match="these are no EVA-02 weights"):

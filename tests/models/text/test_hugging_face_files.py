@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eyesmith.errors import CheckpointError, MissingDependencyError
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.text import HuggingFaceText, HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
 from eyesmith.models.text.hugging_face_files import ATTENTION, copy_tokenizer
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs transformers")
 

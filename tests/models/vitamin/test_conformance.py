@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from eyesmith.errors import ShapeError
-from eyesmith.models.encoder import Encoder, check_encoder
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.encoder import Encoder
 from eyesmith.models.registry import encoder_config, list_encoders
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
-from eyesmith.models.vitamin.model import ViTamin
+from eyesmith.models.vitamin.model import VITAMIN, ViTamin, ViTaminConfig
 
 # XL's shape and parts, with two of its 32 transformer blocks
 SHORT_XL = replace(VITAMIN["xlarge"], depths=(2, 4, 2), image_size=(64, 64))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import ShapeError
-from eyesmith.models.encoder import check_encoder
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
-from eyesmith.models.vitamin.model import ViTamin
+from eyesmith.models.conformance import check_encoder
+from eyesmith.models.encoder import Tap
+from eyesmith.models.position import resize_position_table
+from eyesmith.models.vitamin.model import VITAMIN, ViTamin, ViTaminConfig
 
 TINY = ViTaminConfig(image_size=(48, 32), widths=(8, 16, 24), depths=(2, 4, 3), num_heads=2, embed_dim=20)
 
@@ -23,8 +24,49 @@ def test_it_keeps_the_encoder_contract(config: ViTaminConfig) -> None:
 
 
 def test_the_contract_holds_at_the_declared_taps() -> None:
-    taps = TINY.build().taps
-    assert [(tap.stride, tap.channels) for tap in taps.values()] == [(4, 8), (8, 16), (16, 24)]
+    encoder = TINY.build()
+    taps = {"stage1": Tap(4, 8), "stage2": Tap(8, 16), "stage3_half": Tap(16, 24), "stage3": Tap(16, 24)}
+    assert (dict(encoder.taps), encoder.half_tap) == (taps, "stage3_half")
+
+
+@torch.no_grad()
+def test_the_tap_in_the_middle_comes_after_half_of_the_blocks_and_runs_no_more() -> None:
+    encoder = replace(TINY, depths=(2, 4, 5)).build().eval()
+    pixels = torch.randn(2, 3, 48, 32)
+    ran: list[int] = []
+    for index, block in enumerate(encoder.stage3):
+        block.register_forward_hook(lambda *_, index=index: ran.append(index))
+    middle = encoder.pyramid(pixels, ["stage3_half"])["stage3_half"]
+    assert ran == [0, 1]
+    assert torch.equal(middle.flatten(2).mT, encoder.tokens(pixels, 1))
+    assert encoder.pyramid(pixels, ["stage1"]).keys() == {"stage1"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("has_position", [True, False])
+def test_views_at_other_sizes_share_the_weights_and_resample_the_native_table(has_position: bool) -> None:
+    torch.manual_seed(0)
+    encoder = replace(TINY, has_position=has_position).build().eval()
+    native = {name: value.clone() for name, value in encoder.state_dict().items()}
+    small = encoder.at_size(16, 16)
+    large = small.at_size(64, 80)  # from the native table, not from the single cell of `small`
+    by_hand = replace(encoder.config, image_size=(64, 80)).build().eval()
+    state = dict(native)
+    if has_position:
+        state["position"] = resize_position_table(native["position"], (3, 2), (4, 5))
+    by_hand.load_state_dict(state)
+    pixels = torch.randn(1, 3, 64, 80)
+    assert torch.equal(large(pixels), by_hand(pixels))
+    assert (small.image_size, large.image_size, encoder.image_size) == ((16, 16), (64, 80), (48, 32))
+    assert (encoder.config, large.config.image_size) == (TINY if has_position else encoder.config, (64, 80))
+    assert all(torch.equal(value, native[name]) for name, value in encoder.state_dict().items())
+    assert large.stage1[0].expand.weight is encoder.stage1[0].expand.weight
+    encoder.head.weight.mul_(2)  # as a later training step would
+    torch.testing.assert_close(large(pixels), 2 * by_hand(pixels))
+    assert encoder.at_size(48, 32).position is encoder.position
+    assert "_native" not in dict(large.named_modules())
+    with pytest.raises(ShapeError, match="16"):
+        encoder.at_size(40, 32)
 
 
 def test_a_mean_pooled_map_projects_to_the_feature() -> None:

@@ -9,16 +9,19 @@ from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images import PreprocessConfig
-from eyesmith.models import ClipConfig
+from eyesmith.models import ClipConfig, config, list_models
 from eyesmith.models import config as model_config
 from eyesmith.models.position import resize_position_table
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.models.vitamin.weights import (
     from_open_clip,
     from_timm,
-    is_open_clip,
+    image_tower,
     likely_models,
+    nearest_model,
+    read_shapes,
+    recognises,
     to_open_clip,
     to_timm,
 )
@@ -48,7 +51,7 @@ def test_open_clip_round_trip_is_bit_exact(is_text_prefixed: bool, has_position:
     config = replace(TINY, image=replace(IMAGE, has_position=has_position))
     ours = {name: value.clone() for name, value in config.build().state_dict().items()}
     theirs = to_open_clip(ours, config, is_text_prefixed=is_text_prefixed)
-    assert is_open_clip(theirs)
+    assert recognises(theirs)
     assert ("text.token_embedding.weight" in theirs) == is_text_prefixed
     assert ("visual.trunk.pos_embed" in theirs) == has_position
     assert same(from_open_clip(theirs, config), ours)
@@ -156,3 +159,45 @@ def test_towers_that_open_clip_does_not_have_are_refused() -> None:
         from_open_clip({}, replace(TINY, text=HuggingFaceTextConfig()))
     with pytest.raises(ConfigError, match="embed_dim is 0"):
         to_open_clip({}, replace(TINY, image=replace(IMAGE, embed_dim=0)))
+
+
+NAMES = [name for name in list_models() if name.startswith("ViTamin-")]
+
+
+def meta(name: str) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return dict(config(name).build().state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_is_recognised_in_every_layout(name: str) -> None:
+    ours = meta(name)
+    image: Any = config(name).image
+    tower = {key.removeprefix("image."): value for key, value in ours.items() if key.startswith("image.")}
+    pairs = [ours, to_open_clip(ours, config(name)), to_open_clip(ours, config(name), is_text_prefixed=False)]
+    for state in pairs:
+        found = likely_models(state)
+        assert name in (found if "XL" in name else found[:1])
+    for state in (tower, to_timm(tower, image), {f"image.{key}": value for key, value in tower.items()}):
+        encoder = image_tower(state)
+        assert encoder is not None
+        size = image.image_size if image.has_position else encoder.image_size
+        assert encoder == replace(image, image_size=size)
+
+
+def test_tensors_that_lack_one_are_near_a_model_but_fit_none() -> None:
+    state = to_open_clip(meta("ViTamin-S-LTT"), config("ViTamin-S-LTT"))
+    del state["visual.trunk.pos_embed"]
+    assert likely_models(state) == []
+    assert nearest_model(state) == "ViTamin-S-LTT"
+    encoder = image_tower(state)
+    assert encoder is not None
+    assert encoder.has_position
+
+
+def test_other_tensors_are_not_a_vitamin() -> None:
+    state = {"conv.weight": torch.zeros(1), "image.stem.conv1.weight": torch.zeros(8, 3, 3, 3)}
+    assert read_shapes(state) is None
+    assert likely_models(state) == []
+    assert nearest_model(state) is None
+    assert image_tower(state) is None

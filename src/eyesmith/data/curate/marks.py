@@ -39,7 +39,7 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             embeddings = stored.get("embedding")
             marks = Marks(stored["uid"], stored["hash"], embeddings, int(stored["broken"]))
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, BadZipFile, MemoryError) as error:
         raise DataError(f"{path}: expected a file of `eyesmith curate marks` (.npz): {error}") from error
     return marks
 

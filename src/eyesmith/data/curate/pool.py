@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import polars
 
 BATCH_ROWS = 1 << 16
+MAX_WIDTH = 1 << 13  # of a feature; CLIP encoders give 512 to 2,048 numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class FeatureReader:
         self._stack = ExitStack()
         try:
             archive = self._stack.enter_context(zipfile.ZipFile(path))
+            stored = archive.getinfo(f"{name}.npy").file_size
             self._stream: BinaryIO = self._stack.enter_context(archive.open(f"{name}.npy"))  # type: ignore[assignment]
             version = np.lib.format.read_magic(self._stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -140,6 +142,11 @@ class FeatureReader:
         if is_fortran or len(self.shape) != 2 or self.dtype.kind != "f":
             self._stack.close()
             raise DataError(f"{path}: {name} is {self.dtype} {self.shape}; expected rows of floating-point numbers")
+        num_bytes = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        if min(self.shape) < 0 or num_bytes > stored - self._stream.tell() or self.shape[1] > MAX_WIDTH:
+            self._stack.close()  # before a batch of such rows is asked for
+            limit = f"more than it holds or more than {MAX_WIDTH:,} columns"
+            raise DataError(f"{path}: {name} is said to be {self.shape}, {limit}; fetch it again")
 
     def read(self, num_rows: int) -> NDArray[np.floating]:
         """The next `num_rows` rows. Raises DataError when the file is cut or damaged."""

@@ -8,3 +8,4 @@ from eyesmith.data.evaluation.names import babel_imagenet as babel_imagenet
 from eyesmith.data.evaluation.names import class_names as class_names
 from eyesmith.data.evaluation.names import templates_for as templates_for
 from eyesmith.data.evaluation.opening import open_evaluation_set as open_evaluation_set
+from eyesmith.data.evaluation.own import labelled_set as labelled_set

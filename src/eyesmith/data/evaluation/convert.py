@@ -1,9 +1,10 @@
 """Retrieval sets and WinoGAViL from rows to tar shards: the hub keeps these as tables, the evaluators read shards.
 
 Retrieval: rows with `image` and `caption` (a list). Shards in the layout of CLIP_benchmark: the image and a `txt` with
-one caption a line. WinoGAViL: rows with `cue`, `candidates`, `candidate_images`, `associations`. Its folder is a layout
-of our own: every distinct image once, with its name as `txt`, and `instances.jsonl` beside the shards, one object a
-line with `cue`, `candidates` and `associations` (names of images).
+one caption a line (and a `json` with `texts` where a caption has line breaks of its own). WinoGAViL: rows with `cue`,
+`candidates`, `candidate_images`, `associations`. Its folder is a layout of our own: every distinct image once, with its
+name as `txt`, and `instances.jsonl` beside the shards, one object a line with `cue`, `candidates` and `associations`
+(names of images).
 """
 
 import ast
@@ -50,7 +51,9 @@ def fetch_rows(
     try:
         configs = json.loads(content or b"")
         addresses = next(parts[split] for parts in configs.values() if split in parts)
-    except (ValueError, AttributeError, TypeError, StopIteration) as error:
+        if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
+            raise TypeError("no list of addresses")
+    except (RecursionError, ValueError, AttributeError, TypeError, StopIteration) as error:
         raise DataError(f"{url}: lists no Parquet files of the split {split!r}") from error
     files = [folder / f".{split}-{number}.parquet" for number in range(len(addresses))]
     for address, file in zip(addresses, files, strict=True):
@@ -79,8 +82,9 @@ def convert_rows(
         if layout == "retrieval":
             for number, row in enumerate(rows):
                 captions = _strings(row, "caption", number)
-                lines = [caption.replace("\r\n", "\n").replace("\n", "\\n") for caption in captions]
-                _write(writer, number, _image(row.get("image"), f"row {number}"), "\n".join(lines))
+                lines = [" ".join(caption.splitlines()) for caption in captions]
+                exact = None if lines == captions else captions
+                _write(writer, number, _image(row.get("image"), f"row {number}"), "\n".join(lines), exact)
         else:
             _write_winogavil(writer, folder / split / INSTANCE_FILE, rows)
     return open_evaluation_set(folder, layout=layout, split=split)
@@ -122,11 +126,15 @@ def _write_winogavil(writer: ShardWriter, instance_file: Path, rows: Iterable[Ro
     write_atomic(instance_file, "".join(f"{line}\n" for line in lines))
 
 
-def _write(writer: ShardWriter, number: int, image: bytes, text: str) -> None:
+def _write(writer: ShardWriter, number: int, image: bytes, text: str, exact: list[str] | None = None) -> None:
+    """exact: captions that lines of a text cannot hold (a line break in one, also U+2028 and U+0085), as json."""
     extension = next((name for magic, name in _MAGIC.items() if image.startswith(magic)), None)
     if extension is None:
         raise DataError(f"image {number}: neither JPEG, PNG nor WebP")
-    writer.write(f"s{number:07d}", {extension: image, "txt": text.encode()})
+    members = {extension: image, "txt": text.encode()}
+    if exact is not None:
+        members["json"] = json.dumps({"texts": exact}).encode()
+    writer.write(f"s{number:07d}", members)
 
 
 def _image(value: Any, where: str) -> bytes:
@@ -141,7 +149,7 @@ def _strings(row: Row, column: str, number: int) -> list[str]:
     if isinstance(value, str) and value.startswith("["):  # tables made from CSV keep lists as Python's text of them
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:  # brackets in brackets in brackets
             raise DataError(f"row {number}: {column} is no list: {value[:60]!r}") from error
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise DataError(f"row {number}: {column}: expected a list of texts, got {value!r:.60}")

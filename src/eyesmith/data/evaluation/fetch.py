@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE
-from eyesmith.data.evaluation.tars import COUNT_FILE, TYPE_FILE
+from eyesmith.data.evaluation.tars import COUNT_FILE, TYPE_FILE, shard_count
 from eyesmith.errors import DataError, EyesmithError
 from eyesmith.files import sha256_file, write_atomic, write_json
 
@@ -66,7 +66,13 @@ class Hub:
         return constants.ENDPOINT.rstrip("/")
 
     def open(self, url: str, *, start: int = 0) -> Any:
-        """An open response, from byte `start` on if the server can. The caller closes it."""
+        """An open response, from byte `start` on if the server can. The caller closes it.
+
+        Raises DataError for an address that is none of the web: the server says where files lie, and urllib would open
+        file:// too.
+        """
+        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+            raise DataError(f"{url}: expected an address that begins with https:// or http://")
         headers = {"User-Agent": "eyesmith", "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -96,11 +102,12 @@ def fetch_evaluation_set(
     new: list[int] = []
     count = _text(hub, repo, f"{split}/{COUNT_FILE}")
     assert count is not None  # it is required: _text raised
-    if not count.strip().isdigit() or int(count) < 1:
+    num_shards = shard_count(count)
+    if num_shards is None:
         raise DataError(
             f"{hub.url(repo, 'raw', f'{split}/{COUNT_FILE}')}: expected the number of shards, got {count[:40]!r}"
         )
-    files = [f"{split}/{number}.tar" for number in range(int(count))]
+    files = [f"{split}/{number}.tar" for number in range(num_shards)]
     for name in (CLASS_FILE, TEMPLATE_FILE, TYPE_FILE):
         content = _text(hub, repo, name, is_optional=True)
         if content is not None:

@@ -1,9 +1,11 @@
 """Class names and prompt templates: from a data set's own files, and from the installed packages that carry them.
 
-No package is imported: clip-benchmark's lists are JSON files, open_clip's are one file of literals. A name that no
+No package is imported and nothing of it is run: clip-benchmark's lists are JSON files, open_clip's are one file of
+literals and templates (`lambda c: f"a photo of a {c}."`), which is read as text. A name that no
 list knows is an error; nobody falls back to another set's templates in silence.
 """
 
+import ast
 import importlib.util
 import json
 from functools import cache
@@ -39,8 +41,8 @@ def class_names(name: str, *, language: str = "en") -> tuple[str, ...]:
     agrees in all thousand, clip-benchmark; everything else from clip-benchmark. Raises ConfigError for an unknown
     name or language, MissingDependencyError when no installed package has the list.
     """
-    if name == IMAGENET and language == "en" and (metadata := _open_clip()) is not None:
-        return tuple(metadata["IMAGENET_CLASSNAMES"])
+    if name == IMAGENET and language == "en" and (found := _open_clip("IMAGENET_CLASSNAMES")) is not None:
+        return found
     return tuple(_entry("classnames", name, language))
 
 
@@ -50,8 +52,8 @@ def templates_for(name: str, *, language: str = "en") -> tuple[str, ...]:
     As `class_names`; a prefix such as "vtab/" may stand before the name. The 80 of ImageNet are those of OpenAI.
     """
     short = name.rpartition("/")[2]
-    if short == IMAGENET and language == "en" and (metadata := _open_clip()) is not None:
-        return tuple(template("{c}") for template in metadata["OPENAI_IMAGENET_TEMPLATES"])
+    if short == IMAGENET and language == "en" and (found := _open_clip("OPENAI_IMAGENET_TEMPLATES")) is not None:
+        return found
     return tuple(_entry("zeroshot_classification_templates", short, language))
 
 
@@ -92,14 +94,24 @@ def _clip_benchmark(file: str) -> dict[str, Any]:
 
 
 @cache
-def _open_clip() -> dict[str, Any] | None:
-    # the file imports nothing, so it is run by itself; importing open_clip would bring torchvision and timm
+def _open_clip(table: str) -> tuple[str, ...] | None:
+    """A table of open_clip's, None where the package is not installed; a template as a text with {c}."""
     path = package_file("open_clip", "zero_shot_metadata.py")
     if path is None:
         return None
-    content: dict[str, Any] = {}
-    exec(compile(path.read_text("utf-8"), str(path), "exec"), content)
-    return content
+    for node in ast.parse(path.read_text("utf-8"), str(path)).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == table and isinstance(node.value, ast.Tuple):
+            return tuple(_text(entry, path) for entry in node.value.elts)
+    raise DataError(f"{path}: expected a table {table}; install the pinned open_clip_torch")
+
+
+def _text(entry: ast.expr, path: Path) -> str:
+    body = entry.body if isinstance(entry, ast.Lambda) else entry
+    parts = body.values if isinstance(body, ast.JoinedStr) else [body]
+    texts = ["{c}" if isinstance(part, ast.FormattedValue) else ast.literal_eval(part) for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{path}: line {entry.lineno} is neither a text nor a template")
+    return "".join(texts)
 
 
 def package_file(package: str, file: str) -> Path | None:

@@ -1,6 +1,8 @@
 """A user's own data as an evaluation set: a folder of class folders, or a table of images."""
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from eyesmith.data.class_folders import open_image_folder
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
 from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, read_lines
 from eyesmith.data.evaluation.tars import refuse_errors
-from eyesmith.data.file_source import FileSource
+from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding, Source
 from eyesmith.data.table_source import open_table, read_columns
 from eyesmith.errors import DataError
@@ -68,6 +70,26 @@ def open_own_table(file: Path, *, is_strict: bool) -> EvaluationSet:
                 f"{file}: label {max(numbers)} is out of range, {names} has {len(classes)} names (from 0 on)"
             )
     return _labelled(source, file, file.parent, classes, labels, [], is_strict=is_strict)
+
+
+def labelled_set(
+    name: str, images: Sequence[Path], labels: Sequence[str], *, templates: Sequence[str] = ()
+) -> EvaluationSet:
+    """A classification set of single pictures: their files, the class name of each, sentences with {} for the name.
+
+    Classes are the distinct labels, sorted. Raises DataError for one class, equal names, a label too few or many.
+    """
+    if len(images) != len(labels) or not images:
+        raise DataError(f"{name}: expected a label for each image, got {len(images)} images and {len(labels)} labels")
+    classes = tuple(sorted(set(labels)))
+    records = [
+        Record(str(image), image, image.stat().st_size, (), str(image), label=label)
+        for image, label in zip(images, labels, strict=True)
+    ]
+    source = FileSource(records, name=name, classes=classes, require_text=False)
+    place = {one: index for index, one in enumerate(classes)}
+    found = _labelled(source, Path(name), Path(name), classes, [place[label] for label in labels], [], is_strict=True)
+    return replace(found, name=name, templates=tuple(templates))
 
 
 def _labelled(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ TYPE_FILE = "dataset_type.txt"
 COUNT_FILE = "nshards.txt"
 INSTANCE_FILE = "instances.jsonl"
 _MOST_SHOWN = 3
+_MOST_SHARDS = 1_000_000
 
 
 def open_tars(
@@ -80,9 +82,10 @@ def _shards(folder: Path) -> tuple[list[Path], list[Finding]]:
             "Fetch the set again, or write the number of .tar files into it"
         )
     content = counted.read_text("utf-8", "replace").strip()
-    if not content.isdigit() or int(content) < 1:
+    num_shards = shard_count(content)
+    if num_shards is None:
         raise DataError(f"{counted}: expected one whole number of shards, got {content[:40]!r}")
-    files = [folder / f"{number}.tar" for number in range(int(content))]
+    files = [folder / f"{number}.tar" for number in range(num_shards)]
     missing = [file.name for file in files if not file.is_file()]
     there = {file.name for file in folder.glob("*.tar") if file.name[0] != "."}
     extra = sorted(there - {file.name for file in files})
@@ -97,6 +100,13 @@ def _shards(folder: Path) -> tuple[list[Path], list[Finding]]:
     if not files:
         raise DataError(f"{folder}: {COUNT_FILE} says {content} shards, not one is there; expected 0.tar, 1.tar ...")
     return files, problems
+
+
+def shard_count(content: str) -> int | None:
+    """The number in a COUNT_FILE, None where it is none from 1 to a million: each of them becomes a file name."""
+    digits = content.strip()
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 9
+    return int(digits) if is_number and 1 <= int(digits) <= _MOST_SHARDS else None
 
 
 def _layout(folder: Path, source: TarSource) -> Layout:
@@ -207,6 +217,13 @@ def _row(raw: bytes, known: dict[bytes, np.dtype]) -> NDArray[np.float64]:
     header = raw[: 10 + int.from_bytes(raw[8:10], "little")] if raw[6:8] == b"\x01\x00" else b""
     if header in known:
         return np.frombuffer(raw, known[header], offset=len(header)).astype(np.float64)
+    stream = io.BytesIO(raw)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or num_bytes != len(raw) - stream.tell():  # before room is made for what the header promises
+        raise ValueError(f"{shape} of {dtype} do not fill {len(raw) - stream.tell():,} bytes")
     array = np.load(io.BytesIO(raw), allow_pickle=False)
     if header and array.ndim == 1 and raw[len(header) :] == array.tobytes():
         known[header] = array.dtype
@@ -229,9 +246,11 @@ def _marks(
 def _captions(source: TarSource, faults: list[Finding]) -> tuple[tuple[str, ...], ...]:
     captions = []
     for index in range(len(source)):
-        raw = source.member(index, "txt")
+        raw, whole = source.member(index, "txt"), _texts_of(source.member(index, "json"))
         lines: list[str] = []
-        if raw is None:
+        if whole is not None:  # captions that lines cannot hold
+            lines = whole
+        elif raw is None:
             _fault(faults, source, index, "missing_member", "no txt, so no captions")
         else:
             try:
@@ -244,6 +263,16 @@ def _captions(source: TarSource, faults: list[Finding]) -> tuple[tuple[str, ...]
                     _fault(faults, source, index, "empty_caption", "no caption that is not blank")
         captions.append(tuple(lines))
     return tuple(captions)
+
+
+def _texts_of(raw: bytes | None) -> list[str] | None:
+    """The list `texts` of a sample's json member; None where there is none."""
+    try:
+        texts = json.loads(raw).get("texts") if raw is not None else None
+    except (ValueError, AttributeError):
+        return None
+    is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts) and any(map(str.strip, texts))
+    return texts if is_list else None
 
 
 def _instances(source: TarSource, file: Path, faults: list[Finding]) -> tuple[Instance, ...]:

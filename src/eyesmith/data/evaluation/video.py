@@ -4,8 +4,11 @@ The middle of n frames is frame n // 2, counted from 0. Source: the protocol tha
 zero-shot video tables; EVA-02's Table 11 follows it.
 """
 
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +20,16 @@ from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding
 from eyesmith.data.sources import natural_key
 from eyesmith.errors import DataError, ImageError, MissingDependencyError
+from eyesmith.images import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 VIDEO_EXTENSIONS = ("mp4", "avi", "mkv", "webm", "mov", "m4v", "mpg", "mpeg")
+
+# FFmpeg goes by content, and some of what it knows are lists of other files and addresses (concat, HLS, DASH, SDP) or
+# programs (AviSynth): only containers that hold their own pictures are opened, and those open nothing further.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv"
 
 
 class VideoSource(FileSource):
@@ -99,8 +110,8 @@ def middle_frame(path: Path) -> NDArray[np.uint8]:
     """Frame n // 2 of a video file of n frames, [H, W, 3] uint8 RGB.
 
     Where the container says when each frame is shown (mp4, mkv, webm), only what leads from a key frame to the middle
-    is decoded; else (avi) all of it. Raises ImageError for a file that is no video or damaged, MissingDependencyError
-    without PyAV.
+    is decoded; else (avi) all of it. Only what lies in the file is read. Raises ImageError for a file that is no video
+    of a known container, damaged, or of more than MAX_PIXELS a frame, MissingDependencyError without PyAV.
     """
     try:
         from av.error import FFmpegError
@@ -115,11 +126,24 @@ def middle_frame(path: Path) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: not a readable video: {error}") from error
 
 
-def _seek_middle(path: Path) -> NDArray[np.uint8] | None:
-    """The middle frame found by its time; None where times are missing or the container cannot go to one."""
+@contextmanager
+def _container(path: Path) -> Iterator["InputContainer"]:
     import av
 
-    with av.open(str(path)) as container:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would block for ever
+        raise ImageError(f"{path}: expected a video file, this is a folder or a device")
+    bounds = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+    frames = {"max_pixels": str(MAX_PIXELS)}
+    # by an open file and not by its name: FFmpeg takes "concat:a|b.mp4" and the like for an address
+    with path.open("rb") as stream, av.open(stream, "r", container_options=bounds, options=frames) as container:
+        for video in container.streams.video:
+            video.codec_context.options = frames
+        yield container
+
+
+def _seek_middle(path: Path) -> NDArray[np.uint8] | None:
+    """The middle frame found by its time; None where times are missing or the container cannot go to one."""
+    with _container(path) as container:
         if not container.streams.video:
             raise ImageError(f"{path}: no video stream")
         stream = container.streams.video[0]
@@ -143,13 +167,11 @@ def _seek_middle(path: Path) -> NDArray[np.uint8] | None:
 
 
 def _count_to_middle(path: Path) -> NDArray[np.uint8]:
-    import av
-
-    with av.open(str(path)) as container:
+    with _container(path) as container:
         count = sum(1 for _ in container.decode(video=0))
     if count == 0:
         raise ImageError(f"{path}: a video without frames")
-    with av.open(str(path)) as container:
+    with _container(path) as container:
         for number, frame in enumerate(container.decode(video=0)):
             if number == count // 2:
                 return np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eyesmith.data.stream.fetch import ShardCache
-from eyesmith.data.stream.index import ShardIndex, shard_index
-from eyesmith.data.stream.order import StreamPlan, Window
+from eyesmith.data.stream.index import ShardIndex, prepare_index, shard_index
+from eyesmith.data.stream.order import StreamPlan, Window, join
 from eyesmith.data.stream.read import NUM_STAND_INS, Chunk
 from eyesmith.errors import ConfigError, DataError
 
@@ -50,8 +50,7 @@ class Feed:
 
     def step(self, step: int) -> StepFeed:
         """The chunks of a step. Raises DataError when a shard cannot be had or the cache is too small."""
-        windows = [window for lane in self._lanes() for window in self._plan.windows(step, lane)]
-        done_with = self._use(windows)
+        done_with = self._use(self._windows_of(step), step)
         chunks = [chunk for lane in self._lanes() for chunk in self._lane(step, lane)]
         return StepFeed(step, chunks, done_with)
 
@@ -77,16 +76,29 @@ class Feed:
         size = self._plan.lane_batch
         return range(self._first_row // size, (self._first_row + self.local_batch - 1) // size + 1)
 
-    def _use(self, windows: list[Window]) -> list[str]:
+    def _windows_of(self, step: int) -> list[Window]:
+        parts = [(lane, first, last) for lane in self._lanes() for first, last in self._pieces(lane)]
+        return list(dict.fromkeys(window for part in parts for window in self._plan.windows(step, *part)))
+
+    def _coming(self, step: int, windows: list[Window]) -> list[Window]:
+        """Those read next: of the next step if it reads others, else those that follow, perhaps a pass later."""
+        coming = self._windows_of(step + 1)
+        if coming != windows:
+            return coming
+        following = [window._replace(number=window.number + 1) for window in windows]
+        return [
+            new if len(self._plan.shards(new)) else new._replace(epoch=new.epoch + 1, number=0) for new in following
+        ]
+
+    def _use(self, windows: list[Window], step: int) -> list[str]:
         """Hold the shards of the windows in use, and name those that are no longer needed."""
         if windows == self._windows:
             return []
-        # a sample that stands in for a broken one lies in the same lane's batch, so in the same windows
         wanted = {int(number): None for window in windows for number in self._plan.shards(window)}
         coming = [
             int(number)
-            for window in windows
-            for number in self._plan.shards(window._replace(number=window.number + 1))
+            for window in self._coming(step, windows)
+            for number in self._plan.shards(window)
             if int(number) not in wanted
         ]
         room = self._cache.limit_bytes - sum(self._cache.size(self._shards[number]) for number in wanted)
@@ -97,15 +109,12 @@ class Feed:
                 f"{self._cache.limit_bytes / 2**30:.1f}; raise cache_gib or lower window"
             )
         new = [number for number in wanted if number not in self._held]
-        paths = list(self._pool().map(self._cache.hold, [self._shards[number] for number in new]))
-        for number, path in zip(new, paths, strict=True):
-            self._held[number] = (path, shard_index(path))
+        self._held.update(zip(new, self._pool().map(self._hold, new), strict=True))
         for number in coming:
             room -= self._cache.size(self._shards[number])
             if room < 0:
                 break
-            if self._cache.size(self._shards[number]):
-                self._pool().submit(self._cache.fetch, self._shards[number])
+            self._pool().submit(self._prepare, number)
         self._windows = windows
         left = [number for number in self._held if number not in wanted]
         for number in left:
@@ -115,20 +124,45 @@ class Feed:
             self._leaving.update(done_with)
         return done_with
 
+    def _hold(self, number: int) -> tuple[str, ShardIndex]:
+        path = self._cache.hold(self._shards[number])
+        return path, shard_index(path)
+
+    def _prepare(self, number: int) -> None:
+        """Fetch and index what a later step will hold."""
+        path = self._cache.hold(self._shards[number])
+        try:
+            prepare_index(path)
+        finally:
+            self._cache.release(self._shards[number])
+
     def _pool(self) -> ThreadPoolExecutor:
         if self._fetcher is None:
             self._fetcher = ThreadPoolExecutor(_FETCHES, thread_name_prefix="fetch")
         return self._fetcher
 
+    def _own(self, lane: int) -> tuple[int, int]:
+        """The first and the end of this process's rows in a lane's batch."""
+        start = lane * self._plan.lane_batch
+        return max(self._first_row - start, 0), min(self._first_row + self.local_batch - start, self._plan.lane_batch)
+
+    def _pieces(self, lane: int) -> list[tuple[int, int]]:
+        """First and end of what is read of a lane's batch: own rows and those that may stand in for the last of them.
+
+        Past the end of the lane's batch its first rows stand in.
+        """
+        (first, last), size = self._own(lane), self._plan.lane_batch
+        over = min(last + NUM_STAND_INS - size, first)
+        return [(first, min(last + NUM_STAND_INS, size)), *([(0, over)] if over > 0 else [])]
+
     def _lane(self, step: int, lane: int) -> list[Chunk]:
-        rows = self._plan.lane(step, lane)
-        size, start = self._plan.lane_batch, lane * self._plan.lane_batch
-        first = max(self._first_row - start, 0)
-        last = min(self._first_row + self.local_batch - start, size)
+        (first, last), size = self._own(lane), self._plan.lane_batch
+        rows = join([self._plan.rows(step, lane, *piece) for piece in self._pieces(lane)])
         chunks = []
         for begin in range(first, last, self._chunk_rows):
             end = min(begin + self._chunk_rows, last)
-            part = rows.take(np.arange(begin, end + NUM_STAND_INS) % size)
+            places = np.arange(begin, end + NUM_STAND_INS) % size
+            part = rows.take((places - first) % size)  # rows begins with row `first` and wraps where the batch does
             chunks.append(self._chunk(end - begin, part.shard.tolist(), part.sample.tolist(), part.epoch))
         return chunks
 
@@ -151,9 +185,3 @@ class Feed:
             epochs=epochs,
             places=places,
         )
-
-
-def index_faults(shard: str, index: ShardIndex) -> "Counter[tuple[str, str]]":
-    """What an index left out, by kind and the shard's file name."""
-    name = shard.rpartition("/")[2]
-    return Counter({(kind, name): count for kind, count in index.broken.items()})

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,10 @@ class ShardCache:
         for _, mark in self._held.values():
             os.close(mark)
 
+    def know(self, sizes: Mapping[str, int]) -> None:
+        """Bytes of remote shards that a listing gave already: each of them is one question less."""
+        self._sizes.update(sizes)
+
     def size(self, shard: str) -> int:
         """Bytes of a remote shard; 0 for a local one, which needs no copy."""
         if not is_remote(shard):
@@ -71,7 +75,7 @@ class ShardCache:
     def fetch(self, shard: str) -> Path:
         """The local copy of a remote shard, made if it is not there. Raises DataError when it cannot be fetched."""
         copy = self._place(shard)
-        with _locked(copy.with_name(f"{copy.name}.lock")):
+        with locked(copy.with_name(f"{copy.name}.lock")):
             if not copy.is_file():
                 self._make_room(self.size(shard))
                 self._fetch(shard, copy)
@@ -172,10 +176,18 @@ def _copy(shard: str, part: Path, size: int) -> None:
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def locked(file: Path, *, is_needed: bool = True) -> Iterator[None]:
+    """Keep other processes out of this block, by a lock on a file; its folder is made.
+
+    is_needed: raise OSError where the file system has no locks, as some network ones, rather than go on without.
+    """
     descriptor = _open_lock(file)
     try:
-        _lock(descriptor)
+        try:
+            _lock(descriptor)
+        except OSError:
+            if is_needed:
+                raise
         yield
     finally:
         os.close(descriptor)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,6 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from eyesmith.data.sample import IMAGE_EXTENSIONS
+from eyesmith.data.stream.fetch import locked
 from eyesmith.data.tar_index import index_tar
 from eyesmith.data.tar_source import split_member_name
 from eyesmith.errors import DataError
@@ -18,7 +20,10 @@ from eyesmith.files import atomic_path, cache_folder
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
 _COLUMN = {**dict.fromkeys(IMAGE_EXTENSIONS, IMAGE), "txt": TXT, "json": JSON, "cls": CLS}
-_FORMAT = 1  # raise when what an index holds or leaves out changes
+_FORMAT = 2  # raise when what an index holds or leaves out changes
+_NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
+_MAX_TEXT_BYTES = 1 << 16  # text members up to this size enter the digest whole
+_IMAGE_END_BYTES = 64  # of an encoded image: another image of as many bytes ends otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +32,15 @@ class ShardIndex:
 
     keys: one a sample; places: int64 [samples, 4, 2], first byte and length of image, txt, json, cls, length -1 for
     none; broken: what was left out, as the number of samples by kind (`damaged_tar`, `truncated_tar` and
-    `unreadable_shard` count the shard once); first: one example of each kind, key and detail.
+    `unreadable_shard` count the shard once); first: one example of each kind, key and detail; digest: SHA-256 over
+    keys, places, texts and the ends of the images, so that another one is other data.
     """
 
     keys: list[str]
     places: np.ndarray
     broken: dict[str, int]
     first: dict[str, tuple[str, str]]
+    digest: str
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -46,33 +53,52 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
     """
     place = Path(path).absolute()
     try:
-        facts = place.stat()
+        kept = _kept(place, folder)
     except OSError as error:
         return _unreadable(f"{place}: cannot read this shard: {error.strerror or error}")
-    name = hashlib.sha256(f"{_FORMAT}\n{place}\n{facts.st_size}\n{facts.st_mtime_ns}".encode()).hexdigest()[:32]
-    kept = (folder or cache_folder() / "shard-index") / f"{name}.npz"
     try:
         return _load(kept)
-    except (OSError, ValueError, KeyError, BadZipFile):
-        pass  # never made, or cut: it is made again
-    index = _read(place)
-    with atomic_path(kept) as part, part.open("wb") as stream:
-        np.savez(
-            stream,
-            keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogatepass"), dtype=np.uint8),
-            places=index.places,
-            faults=np.frombuffer(json.dumps([index.broken, index.first]).encode(), dtype=np.uint8),
-        )
+    except _NOT_KEPT:
+        pass
+    # processes of a machine come to a shard at the same time: one reads it, if it can, and the others wait
+    with locked(kept.with_name(f"{kept.name[:2]}.lock"), is_needed=False):
+        try:
+            return _load(kept)
+        except _NOT_KEPT:
+            index = _read(place)
+        if "unreadable_shard" in index.broken:  # perhaps the disk's fault, and gone next time
+            return index
+        with atomic_path(kept) as part, part.open("wb") as stream:
+            np.savez(
+                stream,
+                keys=np.frombuffer(_joined(index.keys), dtype=np.uint8),
+                places=index.places,
+                faults=np.frombuffer(json.dumps([index.broken, index.first, index.digest]).encode(), dtype=np.uint8),
+            )
     return index
+
+
+def prepare_index(path: str | os.PathLike[str]) -> None:
+    """Make the index of a local shard if it was not made before; cheaper than reading one that was."""
+    with suppress(OSError):
+        if not _kept(Path(path).absolute(), None).is_file():
+            shard_index(path)
+
+
+def _kept(place: Path, folder: Path | None) -> Path:
+    facts = place.stat()
+    name = hashlib.sha256(f"{_FORMAT}\n{place}\n{facts.st_size}\n{facts.st_mtime_ns}".encode()).hexdigest()[:32]
+    return (folder or cache_folder() / "shard-index") / f"{name}.npz"
 
 
 def _load(file: Path) -> ShardIndex:
     # opened here: of a damaged file NumPy leaves the closing to the collector
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         names = stored["keys"].tobytes().decode("utf-8", "surrogatepass")
-        broken, first = json.loads(stored["faults"].tobytes())
-        keys = names.split("\0") if len(stored["places"]) else []
-        return ShardIndex(keys, stored["places"], broken, {kind: (key, text) for kind, (key, text) in first.items()})
+        places = stored["places"]
+        broken, first, digest = json.loads(stored["faults"].tobytes())
+        keys = names.split("\0") if len(places) else []
+        return ShardIndex(keys, places, broken, {kind: (key, text) for kind, (key, text) in first.items()}, digest)
 
 
 def _read(path: Path) -> ShardIndex:
@@ -114,9 +140,32 @@ def _read(path: Path) -> ShardIndex:
             keys.append(key)
             rows.append((image, *(parts.get(name, (0, -1)) for name in ("txt", "json", "cls"))))
     places = np.array(rows, dtype=np.int64).reshape(len(rows), 4, 2)
-    return ShardIndex(keys, places, dict(broken), first)
+    try:
+        return ShardIndex(keys, places, dict(broken), first, _digest(path, keys, places))
+    except OSError as error:
+        return _unreadable(f"{path}: cannot read this shard: {error.strerror or error}")
+
+
+def _digest(path: Path, keys: list[str], places: np.ndarray) -> str:
+    digest = hashlib.sha256(_joined(keys))
+    digest.update(places.tobytes())
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for image, txt, meta, label in places.tolist():
+            for offset, size in (txt, meta, label):
+                if 0 < size <= _MAX_TEXT_BYTES:
+                    digest.update(os.pread(descriptor, size, offset))
+            end = min(image[1], _IMAGE_END_BYTES)
+            digest.update(os.pread(descriptor, end, image[0] + image[1] - end))
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
+
+
+def _joined(keys: list[str]) -> bytes:
+    return "\0".join(keys).encode("utf-8", "surrogatepass")
 
 
 def _unreadable(message: str) -> ShardIndex:
     places = np.empty((0, 4, 2), dtype=np.int64)
-    return ShardIndex([], places, {"unreadable_shard": 1}, {"unreadable_shard": ("", message)})
+    return ShardIndex([], places, {"unreadable_shard": 1}, {"unreadable_shard": ("", message)}, "")

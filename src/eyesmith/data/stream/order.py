@@ -1,23 +1,21 @@
 """The order of samples in shards: a pure function of (seed, shards, lanes), looked up window by window.
 
-Nothing of the order is kept but the window in use, so a billion samples need no permutation of a billion numbers, and a
-step number is the whole position.
+Nothing of the order is kept but the windows in use, so a billion samples need no permutation of a billion numbers, and
+a step number is the whole position. Only the rows that are asked for are computed, so a process pays for its own.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
+from eyesmith.data.stream.shuffle import Recent, Shuffle
 from eyesmith.errors import ConfigError, DataError
 
 DEFAULT_WINDOW = 1 << 17  # samples shuffled together; open_clip's sample buffer holds 5,000
 _BLOCK = 1 << 13  # rows in which a weighted source has its share, rounded to whole rows
-_MAX_WINDOWS = 8
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+_Run = tuple[np.ndarray, int, int, int, int]  # places among the rows asked for, group, pass, first row of it, end
 _SHARDS, _WINDOW, _MIXTURE = 1, 2, 3  # which order a stream of random words is for; 0 is data/order.py's
 
 
@@ -71,8 +69,13 @@ class GroupOrder:
         self.num_samples = int(self.counts.sum())
         self.lane_len = self.num_samples // lanes
         self._group, self._seed, self._window = group, seed, window
-        self._passes: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
-        self._windows: OrderedDict[Window, np.ndarray] = OrderedDict()
+        self._passes: Recent[int, tuple[np.ndarray, np.ndarray]] = Recent()
+        self._windows: Recent[Window, Shuffle] = Recent()
+
+    def next_round(self) -> None:
+        """Let go of what neither this round nor the one before it asked for; a round is a step's rows."""
+        self._passes.next_round()
+        self._windows.next_round()
 
     def rows(self, lane: int, epoch: int, start: int, stop: int) -> Rows:
         """Rows start .. stop - 1 of a lane in one pass, 0 <= start <= stop <= lane_len."""
@@ -80,10 +83,11 @@ class GroupOrder:
         while start < stop:
             number, offset = divmod(start, self._window)
             end = min(stop, (number + 1) * self._window)
-            line = self._shuffled(Window(self._group, lane, epoch, number))[offset : offset + end - start]
+            shuffle = self._shuffle(Window(self._group, lane, epoch, number))
+            line = shuffle.part(offset, offset + end - start) + (lane * self.lane_len + number * self._window)
             parts.append(self._find(epoch, line))
             start = end
-        return _join(parts)
+        return join(parts)
 
     def windows(self, lane: int, epoch: int, start: int, stop: int) -> list[Window]:
         """The windows that rows start .. stop - 1 lie in."""
@@ -110,20 +114,23 @@ class GroupOrder:
 
     def _pass(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Shards in the order of a pass, and where each ends on the line of samples: int64 [shards] both."""
-        if epoch not in self._passes:
-            order = _permutation(len(self.counts), self._seed, epoch, (_SHARDS, self._group, 0))
-            _keep(self._passes, epoch, (order, np.cumsum(self.counts[order])), 2)
-        return self._passes[epoch]
 
-    def _shuffled(self, window: Window) -> np.ndarray:
-        """The samples of a window, as places on the line of the pass, shuffled: int64 [at most window]."""
-        if window not in self._windows:
-            start = window.number * self._window
-            size = min(self._window, self.lane_len - start)
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            shuffle = Shuffle(len(self.counts), seed=self._seed, epoch=epoch, stream=(_SHARDS, self._group, 0))
+            order = shuffle.all()
+            return order, np.cumsum(self.counts[order])
+
+        return self._passes.get(epoch, make)
+
+    def _shuffle(self, window: Window) -> Shuffle:
+        """The order of a window's samples, counted from its first."""
+
+        def make() -> Shuffle:
+            size = min(self._window, self.lane_len - window.number * self._window)
             stream = (_WINDOW, (self._group << 32) | window.lane, window.number)
-            places = _permutation(size, self._seed, window.epoch, stream) + (window.lane * self.lane_len + start)
-            _keep(self._windows, window, places, _MAX_WINDOWS)
-        return self._windows[window]
+            return Shuffle(size, seed=self._seed, epoch=window.epoch, stream=stream)
+
+        return self._windows.get(window, make)
 
 
 class StreamPlan:
@@ -181,6 +188,8 @@ class StreamPlan:
                 f"in {lanes} lane(s); lower the batch size"
             )
         self._mixture = _Mixture(weights, seed) if len(groups) > 1 else None
+        self._mixed: Recent[tuple[int, int, int], list[_Run]] = Recent()
+        self._step = -1  # the one whose rows were asked for last
 
     def epoch(self, step: int) -> int:
         """Epoch that a global step belongs to, counted from 0; of weighted sources, batches the size of one."""
@@ -202,23 +211,32 @@ class StreamPlan:
 
     def batch(self, step: int) -> Rows:
         """The samples of a global step, lane after lane."""
-        return _join([self.lane(step, lane) for lane in range(self.lanes)])
+        return join([self.lane(step, lane) for lane in range(self.lanes)])
 
     def lane(self, step: int, lane: int) -> Rows:
         """The samples of one lane in a global step."""
+        return self.rows(step, lane, 0, self.lane_batch)
+
+    def rows(self, step: int, lane: int, first: int, last: int) -> Rows:
+        """Rows first .. last - 1 of one lane's batch in a global step, 0 <= first < last <= lane_batch."""
+        if step != self._step:
+            self._step = step
+            for kept in (*self._groups, self._mixture, self._mixed):
+                if kept is not None:
+                    kept.next_round()
         parts = [
             (places, group, self._groups[group].rows(lane, epoch, start, stop))
-            for places, group, epoch, start, stop in self._runs(step, lane)
+            for places, group, epoch, start, stop in self._runs(step, lane, first, last)
         ]
-        joined = _join(
+        joined = join(
             [Rows(rows.shard + self._first_shard[group], rows.sample, rows.epoch) for _, group, rows in parts]
         )
         order = np.argsort(np.concatenate([places for places, _, _ in parts]), kind="stable")
         return joined.take(order)
 
-    def windows(self, step: int, lane: int) -> list[Window]:
-        """The windows that a lane reads in a global step."""
-        runs = self._runs(step, lane)
+    def windows(self, step: int, lane: int, first: int, last: int) -> list[Window]:
+        """The windows that rows first .. last - 1 of a lane's batch read in a global step."""
+        runs = self._runs(step, lane, first, last)
         found = (self._groups[group].windows(lane, epoch, start, stop) for _, group, epoch, start, stop in runs)
         return list(dict.fromkeys(window for windows in found for window in windows))
 
@@ -226,17 +244,23 @@ class StreamPlan:
         """Numbers, over all groups, of the shards that a window reads; empty past the end of its lane."""
         return self._groups[window.group].shards(window) + self._first_shard[window.group]
 
-    def _runs(self, step: int, lane: int) -> list[tuple[np.ndarray, int, int, int, int]]:
-        """The lane's rows as consecutive rows of passes: places in the lane's batch, group, pass, first, end."""
+    def _runs(self, step: int, lane: int, first: int, last: int) -> list[_Run]:
+        """Rows of a lane's batch as consecutive rows of passes."""
         at = self.position(step)
+        start, stop = at.row + first, at.row + last
         if self._mixture is None:
-            return [(np.arange(self.lane_batch), 0, at.epoch, at.row, at.row + self.lane_batch)]
+            return [(np.arange(last - first), 0, at.epoch, start, stop)]
+        return self._mixed.get((lane, start, stop), lambda: self._mix(lane, start, stop))
+
+    def _mix(self, lane: int, first: int, last: int) -> list[_Run]:
+        """The same of rows counted from the lane's first, where sources are weighted."""
+        assert self._mixture is not None
         runs = []
-        drawn = self._mixture.groups(lane, at.row, at.row + self.lane_batch)
+        drawn = self._mixture.groups(lane, first, last)
+        given_out = self._mixture.given_out(lane, first).tolist()
         for number, group in enumerate(self._groups):
             places = np.flatnonzero(drawn == number)
-            start = self._mixture.given_out(lane, at.row, number)
-            stop = start + len(places)
+            start, stop = given_out[number], given_out[number] + len(places)
             while start < stop:
                 epoch, row = divmod(start, group.lane_len)
                 size = min(stop - start, group.lane_len - row)
@@ -258,47 +282,37 @@ class _Mixture:
         if quota.min() < 1:
             raise ConfigError(f"weights: too many sources for blocks of {_BLOCK} rows: {len(quota)}")
         self._quota, self._seed = quota, seed
-        self._blocks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._ends = np.cumsum(quota)  # of each group's numbers in a block, before they are shuffled
+        self._blocks: Recent[tuple[int, int], Shuffle] = Recent()
+
+    def next_round(self) -> None:
+        """Let go of what neither this round nor the one before it asked for; a round is a step's rows."""
+        self._blocks.next_round()
 
     def groups(self, lane: int, start: int, stop: int) -> np.ndarray:
         """Group of rows start .. stop - 1: int64 [stop - start]."""
-        blocks = range(start // _BLOCK, (stop - 1) // _BLOCK + 1)
-        joined = np.concatenate([self._block(lane, block) for block in blocks])
-        return joined[start - blocks.start * _BLOCK : stop - blocks.start * _BLOCK]
+        parts = []
+        while start < stop:
+            block, place = divmod(start, _BLOCK)
+            size = min(stop - start, _BLOCK - place)
+            parts.append(self._block(lane, block).part(place, place + size))
+            start += size
+        return np.searchsorted(self._ends, np.concatenate(parts), side="right")
 
-    def given_out(self, lane: int, row: int, group: int) -> int:
-        """How many of the lane's rows before `row` come from a group."""
+    def given_out(self, lane: int, row: int) -> np.ndarray:
+        """How many of the lane's rows before `row` come from each group: int64 [groups]."""
         block, place = divmod(row, _BLOCK)
-        inside = int((self._block(lane, block)[:place] == group).sum()) if place else 0
-        return block * int(self._quota[group]) + inside
+        return block * self._quota + self._block(lane, block).counts_before(place, self._ends - self._quota)
 
-    def _block(self, lane: int, block: int) -> np.ndarray:
-        if (lane, block) not in self._blocks:
-            drawn = np.repeat(np.arange(len(self._quota)), self._quota)
-            places = _permutation(_BLOCK, self._seed, 0, (_MIXTURE, lane, block))
-            _keep(self._blocks, (lane, block), drawn[places], _MAX_WINDOWS)
-        return self._blocks[lane, block]
+    def _block(self, lane: int, block: int) -> Shuffle:
+        return self._blocks.get(
+            (lane, block), lambda: Shuffle(_BLOCK, seed=self._seed, epoch=0, stream=(_MIXTURE, lane, block))
+        )
 
 
-def _permutation(size: int, seed: int, epoch: int, stream: tuple[int, int, int]) -> np.ndarray:
-    """Ranks of `size` words of Philox4x64, key (seed, epoch), the counter's upper words `stream`: int64 [size]."""
-    if seed < 0 or epoch < 0:
-        raise ConfigError(f"seed and epoch: expected 0 or more, got {seed} and {epoch}")
-    tag, high, low = stream
-    generator = np.random.Philox(
-        key=np.array([seed, epoch], dtype=np.uint64), counter=np.array([0, low, high, tag], dtype=np.uint64)
-    )
-    return np.argsort(generator.random_raw(size), kind="stable")
-
-
-def _join(parts: list[Rows]) -> Rows:
+def join(parts: Sequence[Rows]) -> Rows:
+    """Rows one after the other."""
     if len(parts) == 1:
         return parts[0]
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("shard", "sample", "epoch")]
     return Rows(*columns)
-
-
-def _keep(kept: "OrderedDict[Key, Value]", key: Key, value: Value, limit: int) -> None:
-    kept[key] = value
-    while len(kept) > limit:
-        kept.popitem(last=False)

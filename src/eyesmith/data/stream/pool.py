@@ -79,7 +79,7 @@ class DecodePool:
             root = str(Path(eyesmith.__file__).parents[1])
             paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
             process = subprocess.Popen(
-                [sys.executable, "-m", "eyesmith.data.stream.worker", str(theirs.fileno()), str(memory)],
+                [sys.executable, "-P", "-m", "eyesmith.data.stream.worker", str(theirs.fileno()), str(memory)],
                 pass_fds=(theirs.fileno(), memory),
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},

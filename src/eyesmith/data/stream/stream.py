@@ -6,26 +6,29 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from eyesmith.data.sample import Finding
-from eyesmith.data.stream.feed import Feed, index_faults
+from eyesmith.data.stream.feed import Feed
 from eyesmith.data.stream.fetch import ShardCache
+from eyesmith.data.stream.identity import described, fingerprint
 from eyesmith.data.stream.index import JSON, TXT, shard_index
 from eyesmith.data.stream.line import Line
+from eyesmith.data.stream.opening import Counts, Exchange, open_shards, worst
 from eyesmith.data.stream.order import DEFAULT_WINDOW, Position, StreamPlan
-from eyesmith.data.stream.places import ShardSource, list_shards, stated_counts
+from eyesmith.data.stream.places import ShardSource
 from eyesmith.data.stream.read import Chunk, ChunkRead, Reader, captions_of
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import cache_folder
 from eyesmith.images.transforms import Mode, PreprocessConfig, TrainTransformConfig
 
+DEFAULT_CACHE_GIB = 50.0
 _CHUNK_ROWS = 16
-_SHARD_FAULTS = ("unreadable_shard", "truncated_tar", "damaged_tar")  # counted once a shard
 _MAX_EXAMPLES = 1000
 _JUDGED_FROM = 1000  # samples: a handful of broken ones at the start is no rate yet
 
@@ -47,10 +50,10 @@ class Pairs:
 class ShardStream:
     """Image-text pairs of tar shards, local or remote. `batch(step)` depends on nothing but its arguments here.
 
-    plan: the order, see StreamPlan. broken: how many samples could not be used, by kind and shard; skipped: up to 1,000
-    of them as findings. The row of a broken sample shows the next usable one of the same lane's batch (its caption too,
-    so that a loss which masks equal captions does not take the two for a negative pair): shapes stay fixed, and all of
-    this is the same for any number of processes and workers.
+    plan: the order, see StreamPlan; sources: what the shards are. broken: how many samples could not be used, by kind
+    and shard; skipped: up to 1,000 of them as findings. The row of a broken sample shows the next usable one of the
+    same lane's batch (its caption too, so that a loss which masks equal captions does not take the two for a negative
+    pair): shapes stay fixed, and all of this is the same for any number of processes and workers.
     """
 
     def __init__(
@@ -67,11 +70,12 @@ class ShardStream:
         prefetch_batches: int = 2,
         lanes: int = 1,
         window: int = DEFAULT_WINDOW,
-        counts: Literal["index", "stated"] = "index",
+        counts: Counts = "index",
         max_skipped_frac: float = 0.01,
         require_text: bool = True,
         cache_dir: str | os.PathLike[str] | None = None,
-        cache_gib: float = 50.0,
+        cache_gib: float = DEFAULT_CACHE_GIB,
+        exchange: Exchange | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         """batch_size: rows of a step over all processes; rank, world_size: which of them this process gets.
@@ -81,8 +85,9 @@ class ShardStream:
         read shards of their own; set it to the number of machines where shards are remote. window: samples shuffled
         together. counts: "index" reads every shard's headers once (and keeps what it found), "stated" trusts the
         numbers beside the shards, see `stated_counts`. require_text: false passes captions over, texts are then "".
-        cache_dir, cache_gib: of remote shards, eyesmith's cache by
-        default. on_progress: called with the shards counted and their number.
+        cache_dir, cache_gib: of remote shards, eyesmith's cache by default. exchange: how the processes share what one
+        of them read of the shards; without it each reads all of it. on_progress: called with the shards this process
+        has counted and will count.
 
         Raises ConfigError for numbers that make no sense; DataError when a source is not there, holds less than a
         batch, or more than max_skipped_frac of its samples (or shards) cannot be used.
@@ -93,17 +98,27 @@ class ShardStream:
                 f"0..1, got {num_workers}, {cache_gib}, {prefetch_batches}, {max_skipped_frac}"
             )
         given = [ShardSource(path=os.fspath(sources))] if isinstance(sources, (str, os.PathLike)) else list(sources)
-        self.broken: Counter[tuple[str, str]] = Counter()
-        self.skipped: list[Finding] = []
         self._frac, self._rank, self._world_size = max_skipped_frac, rank, world_size
         self._seen = self._num_broken_rows = 0
-        self._judged: set[str] = set()
         self._cache = ShardCache(cache_dir or cache_folder() / "shards", limit_bytes=int(cache_gib * 2**30))
-        groups, self._weights = _groups(given)
-        self.shards = [shard for group in groups for shard in group]
-        sizes = self._count(counts, on_progress)
-        self._sizes = _cut(sizes, [len(group) for group in groups])
-        self._plan_settings: dict[str, Any] = {"seed": seed, "lanes": lanes, "window": window, "weights": self._weights}
+        opened = open_shards(
+            given,
+            self._cache,
+            counts=counts,
+            max_skipped_frac=max_skipped_frac,
+            exchange=exchange,
+            rank=rank,
+            world_size=world_size,
+            on_progress=on_progress,
+        )
+        self.shards, self.sources, self._sizes = opened.shards, opened.sources, opened.groups
+        self.broken, self.skipped = opened.broken, opened.skipped
+        self._plan_settings: dict[str, Any] = {
+            "seed": seed,
+            "lanes": lanes,
+            "window": window,
+            "weights": opened.weights,
+        }
         self.plan = StreamPlan(self._sizes, batch_size, **self._plan_settings)
         self._reader = Reader(transform, mode=mode, seed=seed, require_text=require_text)
         self._num_workers, self._prefetch = num_workers, prefetch_batches
@@ -147,6 +162,17 @@ class ShardStream:
         """Rows a step of this process."""
         return self.plan.batch_size // self._world_size
 
+    def describe(self) -> dict[str, Any]:
+        """The order and every shard by what it holds, as JSON values; see `identity.described` and `differences`."""
+        return described(self.sources, {**self._plan_settings, "weights": list(self._plan_settings["weights"])})
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the data and their order (lanes, window, weights): another one is another run's.
+
+        Where the shards lie and when they were written does not count.
+        """
+        return fingerprint(self.describe())
+
     def captions(self) -> list[str]:
         """Every caption that a batch may hold, duplicates included; reads the text members of all shards."""
         texts: list[str] = []
@@ -171,7 +197,8 @@ class ShardStream:
             "step": at.step,
             "epoch": at.epoch,
             "row": at.row,
-            "shards": self._digest(),
+            "shards": self._digest,
+            "content": self._content,
             **self._plan_settings,
             "seen": self._seen,
             "broken_rows": self._num_broken_rows,
@@ -183,7 +210,8 @@ class ShardStream:
 
         The world size, the number of workers and the batch size may differ from those of the run that wrote it: no
         sample of the epoch that is given out already comes again, and none of those left is lost. Raises ConfigError
-        when the seed, lanes, window or weights differ, DataError when the shards do: the order would be another one.
+        when the seed, lanes, window or weights differ, DataError when the shards or their content do (a state written
+        before content was noted is not asked for it, nor is one whose shards lay where content is noted otherwise).
         """
         if state.get("version") != 1:
             raise DataError(f"state of the data: expected version 1, got {state.get('version')!r}")
@@ -193,10 +221,16 @@ class ShardStream:
                 raise ConfigError(
                     f"{name}: the run was started with {stored}, now it is {value}; the order would differ"
                 )
-        if state["shards"] != self._digest():
+        if state["shards"] != self._digest:
             raise DataError(
                 "the shards are not those the run was started with (their names, order or numbers of samples differ); "
                 "give the same shards, or start a new run from the weights"
+            )
+        content = self._content
+        if state.get("content", content)[0] == content[0] and state.get("content", content) != content:
+            raise DataError(
+                "the shards have the names and numbers of samples of those the run was started with, but other "
+                "content; give the same shards, or start a new run from the weights"
             )
         origin = Position(step=state["step"], epoch=state["epoch"], row=state["row"])
         self._close_line()
@@ -246,36 +280,6 @@ class ShardStream:
         self._feed.done(feed)
         return pixels, parts
 
-    def _count(self, counts: str, on_progress: Callable[[int, int], None] | None) -> list[int]:
-        repeated = [shard for shard, times in Counter(self.shards).items() if times > 1]
-        if repeated:
-            raise DataError(f"{repeated[0]}: given {Counter(self.shards)[repeated[0]]} times; give a weight instead")
-        if counts not in ("index", "stated"):
-            raise ConfigError(f"counts: expected 'index' or 'stated', got {counts!r}")
-        if counts == "stated":
-            return stated_counts(self.shards)
-        sizes = [0] * len(self.shards)
-        # processes of one machine find each other's indices: each begins at another place
-        begin = self._rank * len(self.shards) // self._world_size
-        for done, number in enumerate((*range(begin, len(self.shards)), *range(begin)), start=1):
-            shard = self.shards[number]
-            index = shard_index(self._cache.hold(shard))
-            self._cache.release(shard)
-            sizes[number] = len(index)
-            self.broken.update(index_faults(shard, index))
-            for kind, (key, detail) in index.first.items():
-                self._example(kind, key, shard.rpartition("/")[2], detail)
-            if on_progress is not None:
-                on_progress(done, len(self.shards))
-        lost = sum(count for (kind, _), count in self.broken.items() if kind not in _SHARD_FAULTS)
-        bad_shards = len({shard for kind, shard in self.broken if kind in _SHARD_FAULTS})
-        if lost > self._frac * (sum(sizes) + lost) or bad_shards > self._frac * len(sizes):
-            raise DataError(
-                f"{lost:,} of {sum(sizes) + lost:,} samples and {bad_shards:,} of {len(sizes):,} shards cannot be "
-                f"used, {self._frac:.1%} are allowed: {self._worst()}; `eyesmith data check` lists them all"
-            )
-        return sizes
-
     def _judge(self, parts: list[ChunkRead]) -> None:
         self._seen += sum(len(part.keys) for part in parts)
         for part in parts:
@@ -287,7 +291,7 @@ class ShardStream:
         if self._num_broken_rows > self._frac * judged:
             raise DataError(
                 f"{self._num_broken_rows:,} of {self._seen:,} samples read cannot be used, {self._frac:.1%} are "
-                f"allowed: {self._worst()}; `eyesmith data check` lists them all"
+                f"allowed: {worst(self.broken, self.skipped)}; `eyesmith data check` lists them all"
             )
 
     def _example(self, kind: str, key: str, shard: str, detail: str) -> None:
@@ -296,29 +300,16 @@ class ShardStream:
             if finding not in self.skipped:
                 self.skipped.append(finding)
 
-    def _worst(self) -> str:
-        shown = [f"{count:,} {kind} in {shard}" for (kind, shard), count in self.broken.most_common(3)]
-        first = next((one for one in self.skipped if one.kind == self.broken.most_common(1)[0][0][0]), None)
-        return "; ".join(shown) + (f" (first: {first.key or first.where}: {first.detail})" if first else "")
-
+    @cached_property
     def _digest(self) -> str:
+        """Of the shards' names and numbers of samples: what the order depends on."""
         names = [[shard.rpartition("/")[2] for shard in self.shards], self._sizes]
         return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
-
-def _groups(sources: list[ShardSource]) -> tuple[list[list[str]], tuple[float, ...]]:
-    """Shards by group, and the groups' weights: one group without weights, or one a source."""
-    if not sources:
-        raise ConfigError("sources: expected one or more")
-    weights = tuple(source.weight for source in sources)
-    if any(weights) and not all(weights):
-        raise ConfigError(f"weights: expected one above 0 for every source or for none, got {weights}")
-    listed = [list_shards(source.path) for source in sources]
-    if len(listed) > 1 and any(weights):
-        return listed, weights
-    return [[shard for shards in listed for shard in shards]], ()
-
-
-def _cut(values: list[int], lengths: list[int]) -> list[list[int]]:
-    left = iter(values)
-    return [[next(left) for _ in range(length)] for length in lengths]
+    @cached_property
+    def _content(self) -> list[str]:
+        """The kinds of the shards' marks, and a digest of the marks and sizes."""
+        facts = [one for source in self.sources for one in source.shards]
+        kinds = sorted({one.mark.partition(":")[0] for one in facts})
+        marks = [[one.num_bytes, one.mark] for one in facts]
+        return ["+".join(kinds), hashlib.sha256(json.dumps(marks).encode()).hexdigest()]

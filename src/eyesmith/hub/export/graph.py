@@ -15,7 +15,7 @@ from eyesmith.hub.export.target import ExportTarget
 from eyesmith.images.pixels import normalize
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.vitamin.config import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 
 PIXELS, IDS = "pixels", "ids"
 IMAGE_FEATURES, TEXT_FEATURES = "image_features", "text_features"

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.models.eva02.config import Eva02Config
-from eyesmith.models.eva02.initial import STD
-from eyesmith.models.eva02.model import Eva02
+from eyesmith.models.eva02.model import STD, Eva02, Eva02Config
 
 PATCH_GRAD_SCALE = 0.1  # of every released command; the paper does not say so
 

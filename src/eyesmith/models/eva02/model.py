@@ -1,127 +1,250 @@
 """TrV, the image encoder of EVA-02 (arXiv 2303.11331): a plain ViT with SwiGLU, sub-LN and 2D rotary positions.
 
 Exact to the released models and timm's `eva02_*`, with one change of storage: q, k, v are one matrix, and so are gate
-and value, in every size. B batch, H W grid cells, N = H*W patches, C channels, D embedding; token 0 is the class token.
+and value, in every size. The plain ViTs of the same release and the steps from ViT to TrV are settings of the same
+config. B batch, H W grid cells, N = H*W patches, C channels, D embedding; token 0 is the class token.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Self, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, Self, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
-from eyesmith.models.cpu_ops import attend
-from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.eva02.config import Eva02Config, Pooling
-from eyesmith.models.eva02.initial import initialise
-from eyesmith.models.eva02.relative import relative_index, resize_relative_table, table_rows
-from eyesmith.models.eva02.rope import rope_table, rotate
-from eyesmith.models.linear import Linear, can_fuse
-from eyesmith.models.position import resize_position_table
+from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
+from eyesmith.models.position import (
+    relative_index,
+    relative_rows,
+    resize_position_table,
+    resize_relative_table,
+    rope_table,
+)
 
-EPS = 1e-6  # of every LayerNorm
 NUM_TAPS = 4  # evenly spread over the blocks
+STD = 0.02
+HEAD_SCALE = 0.001  # of the head in fine-tuning and CLIP
+
+Norm = Literal["pre", "sub", "post"]
+Ffn = Literal["swiglu", "mlp"]
+Relation = Literal["rope", "bias", "none"]
+Pooling = Literal["token", "mean", "normed_mean"]
+Initial = Literal["jax", "beit"]
+Resize = Literal["reference", "timm"]
+_CHOICES = {"norm": Norm, "ffn": Ffn, "relation": Relation, "pooling": Pooling, "initial": Initial, "resize": Resize}
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention with a bias on q and v, none on k."""
+@dataclass(frozen=True, kw_only=True)
+class Eva02Config:
+    """One TrV encoder, or a step on the way from ViT to it: a plain transformer over patches and a class token."""
 
-    def __init__(self, config: Eva02Config) -> None:
-        super().__init__()
-        width = config.width
-        self.num_heads = config.num_heads
-        self.qkv = Linear(width, 3 * width, bias=False)  # rows q, k, v; in each head by head
-        self.q_bias = nn.Parameter(torch.zeros(width))
-        self.v_bias = nn.Parameter(torch.zeros(width))
-        has_table = config.relation == "bias"
-        self.relative = nn.Parameter(torch.zeros(table_rows(config.grid), self.num_heads)) if has_table else None
-        self.norm = nn.LayerNorm(width, eps=EPS) if config.has_inner_norm else None
-        self.out = Linear(width, width)
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width of the input, pixels; multiples of patch_px."""
+    patch_px: int = 14
+    """Side of a patch, pixels."""
+    width: int
+    """Channels."""
+    depth: int
+    """Blocks."""
+    num_heads: int
+    """Attention heads; must divide the width. A head of TrV has 64 channels."""
+    hidden_dim: int
+    """Channels inside the feed-forward network: int(width * 8 / 3) for SwiGLU, 4 * width for an MLP."""
+    embed_dim: int
+    """Width of the projected feature; 0 leaves out the projection (the feature is then `width` wide)."""
+    norm: Norm = "pre"
+    """LayerNorm before attention and network; `sub`: and one inside the network; `post`: on the results instead."""
+    has_inner_norm: bool = False
+    """A LayerNorm on the joined heads, before the output projection of attention: in the CLIP towers alone."""
+    ffn: Ffn = "swiglu"
+    """The feed-forward network."""
+    has_position: bool = True
+    """Whether a learned position table is added to the tokens. Every published model has one, beside its RoPE."""
+    relation: Relation = "rope"
+    """What attention knows of places: 2D rotary positions, a learned relative bias (BEiT's), or nothing."""
+    pooling: Pooling = "mean"
+    """`token`: norm, class token, head. `mean`: mean of the patches, norm, head. `normed_mean`: norm, mean, head."""
+    is_packed: bool = True
+    """Whether published files hold q, k, v (and gate, value) as one matrix. Here they are one; it decides the spread of
+    the JAX initialisation, its gain on v, and the names in files."""
+    initial: Initial = "jax"
+    """How weights are drawn: the release's scheme of pre-training (`jax`), or of fine-tuning and CLIP (`beit`)."""
+    resize: Resize = "reference"
+    """How tables and kernels are resampled: the release's plain bicubic, or timm's, antialiased."""
+    drop_path_prob: float = 0.0
+    """Stochastic depth of the last block; rises linearly from 0 at the first."""
 
-    def forward(self, x: Tensor, places: Tensor | None, *, plus: Tensor | None = None) -> Tensor:
-        """x: [B, 1 + N, C]. places: rope_table's, or relative_index's [1 + N, 1 + N]. plus: added to the result."""
-        batch, tokens, width = x.shape
-        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = self.qkv(x, bias=bias).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        v = qkv[:, :, 2].transpose(1, 2)  # [B, heads, 1 + N, C/heads]
-        scores = None
-        qk = qkv[:, :, :2]
-        if self.relative is not None and places is not None:
-            scores = self.relative[places].permute(2, 0, 1).to(v.dtype)  # [heads, 1 + N, 1 + N]
-        elif places is not None:
-            qk = rotate(qk, places)
-        q, k = qk.permute(2, 0, 3, 1, 4)  # each [B, heads, 1 + N, C/heads]
-        x = attend(q, k, v) if scores is None else F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
-        x = x.transpose(1, 2).reshape(batch, tokens, width)
-        if self.norm is not None:
-            x = self.norm(x)
-        return self.out(x, plus=plus)
+    def __post_init__(self) -> None:
+        if self.patch_px < 1 or any(side <= 0 or side % self.patch_px for side in self.image_size):
+            raise ConfigError(f"image_size: expected multiples of the patch, {self.patch_px}, got {self.image_size}")
+        if min(self.width, self.depth, self.num_heads, self.hidden_dim) < 1:
+            raise ConfigError(f"width, depth, num_heads and hidden_dim must be positive, got {self}")
+        if self.width % self.num_heads:
+            raise ConfigError(f"num_heads: {self.num_heads} does not divide the width {self.width}")
+        if self.relation == "rope" and self.width // self.num_heads % 4:
+            raise ConfigError(
+                f"num_heads: 2D rotary positions need heads of a multiple of 4 channels, got {self.width} / "
+                f"{self.num_heads}; change num_heads, or set relation='none'"
+            )
+        if self.embed_dim < 0:
+            raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
+        if not 0 <= self.drop_path_prob < 1:
+            raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise ConfigError(f"{name}: expected {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image_size[0] // self.patch_px, self.image_size[1] // self.patch_px
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks, which are all alike."""
+        return self.depth
+
+    def with_blocks(self, num_blocks: int) -> "Eva02Config":
+        """The same encoder with another number of transformer blocks."""
+        return replace(self, depth=num_blocks)
+
+    def build(self) -> "Eva02":
+        """A new encoder with random weights, drawn as `initial` says."""
+        return Eva02(self)
 
 
-class SwiGLU(nn.Module):
-    """SiLU(gate) * value, with sub-LN a LayerNorm, then back to C."""
-
-    def __init__(self, width: int, hidden: int, *, has_norm: bool) -> None:
-        super().__init__()
-        self.enter = Linear(width, 2 * hidden, num_parts=2)  # rows [gate | value]
-        self.norm = nn.LayerNorm(hidden, eps=EPS) if has_norm else None
-        self.out = Linear(hidden, width)
-
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        if can_fuse(x, self.enter.weight):
-            x = self.enter(x, part=1, times=self.enter(x, part=0, silu=True))
-        else:
-            gate, value = self.enter(x).chunk(2, dim=-1)
-            x = F.silu(gate) * value
-        if self.norm is not None:
-            x = self.norm(x)
-        return self.out(x, plus=plus)
+def _trv(width: int, depth: int, *, is_packed: bool) -> Eva02Config:
+    return Eva02Config(
+        width=width,
+        depth=depth,
+        num_heads=width // 64,
+        hidden_dim=int(width * (4 * 2 / 3)),
+        embed_dim=0,
+        norm="pre" if is_packed else "sub",
+        is_packed=is_packed,
+    )
 
 
-class Mlp(nn.Module):
-    """Two linear layers around an exact GELU, with sub-LN a LayerNorm after it."""
+def _plain(width: int, depth: int, hidden_dim: int, norm: Norm) -> Eva02Config:
+    return Eva02Config(
+        width=width,
+        depth=depth,
+        num_heads=16,
+        hidden_dim=hidden_dim,
+        embed_dim=1024,
+        norm=norm,
+        ffn="mlp",
+        relation="none",
+        pooling="token",
+        initial="beit",
+    )
 
-    def __init__(self, width: int, hidden: int, *, has_norm: bool) -> None:
-        super().__init__()
-        self.enter = Linear(width, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=EPS) if has_norm else None
-        self.out = Linear(hidden, width)
 
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        x = self.enter(x, gelu=True)
-        if self.norm is not None:
-            x = self.norm(x)
-        return self.out(x, plus=plus)
+EVA02: dict[str, Eva02Config] = {
+    # ours: a tower for a laptop, as wide as EVA-02-Ti
+    "nano": Eva02Config(
+        image_size=(48, 48),
+        patch_px=8,
+        width=192,
+        depth=6,
+        num_heads=3,
+        hidden_dim=512,
+        embed_dim=256,
+        pooling="token",
+    ),
+    "tiny": _trv(192, 12, is_packed=True),
+    "small": _trv(384, 12, is_packed=True),
+    "base": _trv(768, 12, is_packed=False),
+    "large": _trv(1024, 24, is_packed=False),
+    # the image towers of EVA-01-CLIP (the teacher of the pre-training) and of EVA-02-CLIP-E: ViTs without any of TrV
+    "giant": _plain(1408, 40, 6144, "pre"),
+    "enormous": _plain(1792, 64, 15360, "post"),
+}
+"""Image encoders by size, with the pooling of fine-tuned models."""
 
 
-class Block(nn.Module):
-    """Attention and a feed-forward network, each beside a shortcut: normed before, or (`post`) after."""
+def _clip(size: str, embed_dim: int, side_px: int = 224, *, patch_px: int = 14) -> Eva02Config:
+    """A tower of EVA-02-CLIP: the pre-trained encoder with LayerNorms on the heads, pooled by class token."""
+    tower = replace(EVA02[size], has_inner_norm=True, pooling="token", initial="beit", patch_px=patch_px)
+    return replace(tower, embed_dim=embed_dim, image_size=(side_px, side_px))
 
-    def __init__(self, config: Eva02Config, drop_path_prob: float) -> None:
-        super().__init__()
-        self.is_post = config.norm == "post"
-        self.norm1 = nn.LayerNorm(config.width, eps=EPS)
-        self.attention = Attention(config)
-        self.norm2 = nn.LayerNorm(config.width, eps=EPS)
-        kind = SwiGLU if config.ffn == "swiglu" else Mlp
-        self.mlp = kind(config.width, config.hidden_dim, has_norm=config.norm == "sub")
-        self.drop1, self.drop2 = DropPath(drop_path_prob), DropPath(drop_path_prob)
 
-    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
-        if self.is_post:
-            x = x + self.drop1(self.norm1(self.attention(x, places)))
-            return x + self.drop2(self.norm2(self.mlp(x)))
-        if can_fuse(x, self.attention.out.weight) and not self.training:
-            x = self.attention(self.norm1(x), places, plus=x)
-            return self.mlp(self.norm2(x), plus=x)
-        x = x + self.drop1(self.attention(self.norm1(x), places))
-        return x + self.drop2(self.mlp(self.norm2(x)))
+PAIRS: dict[str, tuple[Eva02Config, str]] = {
+    "EVA02-B-16": (_clip("base", 512, patch_px=16), "base"),
+    "EVA02-L-14": (_clip("large", 768), "large"),
+    "EVA02-L-14-336": (_clip("large", 768, 336), "large"),
+    "EVA02-E-14": (EVA02["enormous"], "large2"),
+    "EVA02-E-14-plus": (EVA02["enormous"], "enormous"),
+    "EVA01-g-14": (EVA02["giant"], "large"),
+    "EVA01-g-14-plus": (EVA02["giant"], "large2"),
+    "TrV-Nano": (EVA02["nano"], "nano"),
+}
+"""Image-text models by OpenCLIP's name: the image tower, and the size of the text tower (text.model.CLIP_TEXT)."""
+
+ENCODERS: dict[str, Eva02Config] = {
+    "eva02_tiny_patch14_224": EVA02["tiny"],
+    "eva02_small_patch14_224": EVA02["small"],
+    "eva02_base_patch14_224": EVA02["base"],
+    "eva02_large_patch14_224": EVA02["large"],
+    "eva02_tiny_patch14_336": replace(EVA02["tiny"], image_size=(336, 336)),
+    "eva02_small_patch14_336": replace(EVA02["small"], image_size=(336, 336)),
+    "eva02_base_patch14_448": replace(EVA02["base"], image_size=(448, 448)),
+    "eva02_large_patch14_448": replace(EVA02["large"], image_size=(448, 448)),
+    "eva02_base_patch16_clip_224": PAIRS["EVA02-B-16"][0],
+    "eva02_large_patch14_clip_224": PAIRS["EVA02-L-14"][0],
+    "eva02_large_patch14_clip_336": PAIRS["EVA02-L-14-336"][0],
+    "eva02_enormous_patch14_clip_224": PAIRS["EVA02-E-14"][0],
+    "eva_giant_patch14_clip_224": PAIRS["EVA01-g-14"][0],
+    "trv_nano_48": PAIRS["TrV-Nano"][0],
+}
+"""Image encoders by timm's name: as pre-trained and fine-tuned, without projection; of CLIP models with theirs."""
+
+ALIASES: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One row. top1: printed accuracy on IN-1K after fine-tuning, percent; None where pre-training did not hold."""
+
+    config: Eva02Config
+    top1: float | None
+
+
+def _rung(norm: Norm, initial: Initial, ffn: Ffn, relation: Relation, top1: float | None) -> Rung:
+    config = Eva02Config(
+        image_size=(196, 196),  # 196 tokens of 14 px
+        width=768,
+        depth=12,
+        num_heads=12,
+        hidden_dim=int(768 * (4 * 2 / 3)) if ffn == "swiglu" else 4 * 768,
+        embed_dim=0,
+        norm=norm,
+        ffn=ffn,
+        relation=relation,
+        is_packed=ffn == "mlp" or norm != "sub",
+        initial=initial,
+    )
+    return Rung(config, top1)
+
+
+LADDER: tuple[Rung, ...] = (
+    _rung("pre", "beit", "mlp", "none", 84.0),
+    _rung("pre", "jax", "mlp", "none", 84.0),
+    _rung("pre", "beit", "swiglu", "none", 83.9),
+    _rung("pre", "jax", "swiglu", "none", 85.0),
+    _rung("sub", "jax", "swiglu", "none", 85.2),
+    _rung("sub", "jax", "swiglu", "rope", 85.6),  # TrV
+    _rung("sub", "jax", "swiglu", "bias", None),
+    _rung("post", "jax", "swiglu", "rope", None),
+)
+"""In the order of the table; all are as large as ViT-B. Each keeps its learned position table, as TrV's code does, so
+that a relation is an addition. Not told by the paper, and chosen here: post-LN is that of EVA-02-CLIP-E (the shortcut
+around the norm), the relative bias is BEiT's, of each block its own, and no row has BEiT's LayerScale."""
 
 
 class Eva02(Encoder):
@@ -145,17 +268,18 @@ class Eva02(Encoder):
             f"block{depth}": depth for depth in (k * config.depth // count for k in range(1, count + 1))
         }
         self.taps = {name: Tap(config.patch_px, config.width) for name in self._tap_depths}
+        self.half_tap = f"block{config.depth // 2}" if config.depth > 1 else None
 
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         num_tokens = 1 + config.grid[0] * config.grid[1]
         self.position = nn.Parameter(torch.zeros(1, num_tokens, config.width)) if config.has_position else None
         self.patch = nn.Conv2d(3, config.width, config.patch_px, stride=config.patch_px)
         rates = [config.drop_path_prob * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.layers = nn.ModuleList(Block(config, rate) for rate in rates)
+        self.layers = nn.ModuleList(_block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.width, eps=EPS)
         self.head = nn.Linear(config.width, config.embed_dim) if config.embed_dim else nn.Identity()
         self._places = self._make_places()  # no buffer: it is computed, and stored nowhere
-        initialise(self)
+        _initialise(self)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """The patches as vectors, before any position: pixels [B, 3, H, W] -> [B, N, C]."""
@@ -266,6 +390,75 @@ class Eva02(Encoder):
         super()._apply(fn, recurse)
         self._follow()
         return self
+
+
+def _block(config: Eva02Config, drop_path_prob: float) -> Block:
+    rows = relative_rows(config.grid) if config.relation == "bias" else 0
+    attention = Attention(config.width, config.num_heads, has_norm=config.has_inner_norm, relative_rows=rows)
+    kind = SwiGLU if config.ffn == "swiglu" else Mlp
+    mlp = kind(config.width, config.hidden_dim, has_norm=config.norm == "sub")
+    return Block(attention, mlp, drop_path_prob, is_post=config.norm == "post")
+
+
+@torch.no_grad()
+def _initialise(encoder: Eva02) -> None:
+    """Draw every weight anew by `encoder.config.initial`; LayerNorms are 1 and 0, biases 0 but for the patches'.
+
+    jax, the scheme of pre-training: matrices normal with deviation sqrt(2 / (fan in + fan out)), packed ones with their
+    whole fan out; patches uniform by the same rule; tables normal with deviation 0.02 cut at +-0.02, which leaves
+    0.0108. With sub-LN, and only then, the feed-forward matrices, the output projections and v (where stored apart)
+    are multiplied by sqrt(ln(2 depth)).
+    beit, the scheme of fine-tuning and CLIP: all matrices and tables normal with deviation 0.02; both output matrices
+    of block i (from 1) divided by sqrt(2 i); the head multiplied by 0.001.
+    """
+    nn.Conv2d.reset_parameters(encoder.patch)  # leaves the bias uniform in +-1/sqrt(fan in), in both schemes
+    for module in encoder.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    for name, parameter in encoder.named_parameters():
+        if name.endswith("bias") and parameter.ndim == 1 and name != "patch.bias" and "norm" not in name:
+            nn.init.zeros_(parameter)
+        if name.endswith("relative"):
+            nn.init.zeros_(parameter)
+    if encoder.config.initial == "jax":
+        _jax(encoder)
+    else:
+        _beit(encoder)
+
+
+def _jax(encoder: Eva02) -> None:
+    config = encoder.config
+    gain = math.sqrt(math.log(2 * config.depth)) if config.norm == "sub" else 1.0
+    for table in (encoder.class_token, encoder.position):
+        if table is not None:
+            nn.init.trunc_normal_(table, std=STD, a=-STD, b=STD)
+    flat = encoder.patch.weight.view(config.width, -1)
+    nn.init.xavier_uniform_(flat)
+    parts = 1 if config.is_packed else 3
+    for block in cast(list[Block], list(encoder.layers)):
+        attention, ffn = block.attention, block.mlp
+        for index, part in enumerate(attention.qkv.weight.chunk(parts)):
+            nn.init.xavier_normal_(part, gain if index == 2 else 1.0)
+        nn.init.xavier_normal_(attention.out.weight, gain)
+        for part in ffn.enter.weight.chunk(1 if config.is_packed or config.ffn == "mlp" else 2):
+            nn.init.xavier_normal_(part, gain)
+        nn.init.xavier_normal_(ffn.out.weight, gain)
+    if isinstance(encoder.head, nn.Linear):
+        nn.init.xavier_normal_(encoder.head.weight, 1.0)
+
+
+def _beit(encoder: Eva02) -> None:
+    for table in (encoder.class_token, encoder.position):
+        if table is not None:
+            nn.init.trunc_normal_(table, std=STD)
+    for number, block in enumerate(cast(list[Block], list(encoder.layers)), 1):
+        for linear in (block.attention.qkv, block.attention.out, block.mlp.enter, block.mlp.out):
+            nn.init.trunc_normal_(linear.weight, std=STD)
+        for linear in (block.attention.out, block.mlp.out):
+            linear.weight.div_(math.sqrt(2 * number))
+    if isinstance(encoder.head, nn.Linear):
+        nn.init.trunc_normal_(encoder.head.weight, std=STD)
+        encoder.head.weight.mul_(HEAD_SCALE)
 
 
 def _check_memory(config: Eva02Config) -> None:

@@ -1,24 +1,155 @@
-"""TrV weights from and to the files of the release, of timm and of open_clip, bit for bit.
+"""TrV weights from and to the files of the release, of timm and of open_clip, bit for bit; which TrV tensors are.
 
-Formats of files are hub's business: this page maps named tensors. `layouts` has the names, `recognise` the sizes.
+All names are brought to the release's classification names first ("plain" here): `blocks.i.attn.q_proj.weight`,
+`.q_bias`, `mlp.w1`, and `norm` or `fc_norm`.
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from eyesmith.data.evaluation.imagenet import published_classes
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.images import PreprocessConfig
+from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.config import Eva02Config, Resize
-from eyesmith.models.eva02.layouts import TRUNK, VISUAL, Found, Layout, find_tower, to_timm_name
-from eyesmith.models.eva02.relative import resize_relative_table
-from eyesmith.models.position import resize_position_table
+from eyesmith.models.eva02.model import EVA02, Eva02Config, Pooling, Resize
+from eyesmith.models.keymap import (
+    LEAVES,
+    Asked,
+    Theirs,
+    check_fit,
+    count_blocks,
+    inner,
+    meta_state,
+    table_size,
+    to_ours,
+    to_theirs,
+    with_leaves,
+)
+from eyesmith.models.position import resize_position_table, resize_relative_table
+from eyesmith.models.registry import config as model_config
+from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.text import weights as text_weights
-from eyesmith.models.text.config import ClipTextConfig
+from eyesmith.models.text.model import ClipTextConfig
 
+Layout = Literal["reference", "timm", "open_clip"]
+
+TRUNK = "visual.trunk."  # open_clip's prefix of timm's names
+VISUAL = "visual."  # of the release's CLIP files
+WANTED = "this EVA-02"
+_MARKS = ("cls_token", "patch_embed.proj.weight", "blocks.0.attn.proj.weight")
+_ATTENTION = ("blocks.0.attn.q_proj.weight", "blocks.0.attn.q_bias")
+_PRETRAINING = ("mask_token", "lm_head.weight", "lm_head.bias")
+_NOT_WEIGHTS = re.compile(r"(^|\.)rope\.|relative_position_index$|\.k_bias$")  # tables that are computed
 _OLD_SCALE = "text.logit_scale"  # where early files of EVA-CLIP have it
+_BIASES = ((".attn.q_proj.bias", ".attn.q_bias"), (".attn.v_proj.bias", ".attn.v_bias"))
+_TO_PLAIN = (
+    (".attn.norm.", ".attn.inner_attn_ln."),
+    (".mlp.norm.", ".mlp.ffn_ln."),
+    (".mlp.fc1_g.", ".mlp.w1."),
+    (".mlp.fc1_x.", ".mlp.w2."),
+)
+_SWIGLU_TO_PLAIN = ((".mlp.fc1.", ".mlp.w12."), (".mlp.fc2.", ".mlp.w3."))
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image tower's tensors in plain names.
+
+    layout: whose file it is; is_clip: it lay beside a text tower, or has a CLIP's prefix; extras: what of a
+    pre-training file is not the encoder (mask token, the head of the targets), by its names.
+    """
+
+    tensors: dict[str, Tensor]
+    layout: Layout
+    is_clip: bool
+    extras: dict[str, Tensor]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What of a pre-training file is not the encoder, in words."""
+        words = ["the mask token"] if "mask_token" in self.extras else []
+        if (head := self.extras.get("lm_head.weight")) is not None:
+            words.append(f"the pre-training's head of {head.shape[0]} targets")
+        return tuple(words)
+
+
+def recognises(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are a TrV's tensors, or those of a plain ViT of the same release, in anybody's names but ours."""
+    return _prefix(state) is not None
+
+
+def find_tower(state: Mapping[str, Tensor]) -> Found:
+    """The image tower of a file of the release (pre-training, classification, CLIP), of timm or of open_clip.
+
+    Tables of rotary positions are left out, whatever their shape: they are computed. Raises CheckpointError when these
+    are no such tensors.
+    """
+    prefix = _prefix(state)
+    if prefix is None:
+        raise CheckpointError(
+            "these are no EVA-02 weights: expected names such as 'blocks.0.attn.q_proj.weight', got "
+            f"{', '.join(list(state)[:3])} ..."
+        )
+    tower = {name: value for name, value in inner(state, prefix).items() if not _NOT_WEIGHTS.search(name)}
+    has_mlp = "blocks.0.mlp.fc1.weight" in tower
+    is_gated = has_mlp and tower["blocks.0.mlp.fc1.weight"].shape[0] == 2 * tower["blocks.0.mlp.fc2.weight"].shape[1]
+    is_timm = is_gated or (has_mlp and "blocks.0.mlp.norm.weight" in tower)
+    is_timm |= any(".mlp.fc1_g." in name or ".q_proj.bias" in name for name in tower)
+    plain: dict[str, Tensor] = {}
+    for name, value in tower.items():
+        for theirs, own in _BIASES + _TO_PLAIN + (_SWIGLU_TO_PLAIN if is_gated or not has_mlp else ()):
+            name = name.replace(theirs, own)
+        plain[name] = value
+    layout: Layout = "open_clip" if prefix == TRUNK else "timm" if is_timm else "reference"
+    extras = {name: plain.pop(name) for name in _PRETRAINING if name in plain}
+    return Found(plain, layout, bool(prefix) or "logit_scale" in state, extras)
+
+
+def _prefix(state: Mapping[str, Tensor]) -> str | None:
+    for prefix in (TRUNK, VISUAL, ""):
+        if all(prefix + name in state for name in _MARKS) and any(prefix + name in state for name in _ATTENTION):
+            return prefix
+    return None
+
+
+def _plain_map(config: Eva02Config) -> dict[str, Theirs]:
+    """Where a file in plain names has each of our tensors, packed or apart; first as config says."""
+
+    def packed(whole: str, *parts: str) -> Theirs:
+        return Theirs((whole,), (parts,)) if config.is_packed else Theirs(parts, ((whole,),))
+
+    is_gated = config.ffn == "swiglu"
+    modules = {"norm1": "norm1", "attention.out": "attn.proj", "norm2": "norm2"}
+    modules["mlp.out"] = "mlp.w3" if is_gated else "mlp.fc2"
+    if not is_gated:
+        modules["mlp.enter"] = "mlp.fc1"
+    if config.has_inner_norm:
+        modules["attention.norm"] = "attn.inner_attn_ln"
+    if config.norm == "sub":
+        modules["mlp.norm"] = "mlp.ffn_ln"
+    keymap = {"class_token": Theirs(("cls_token",))}
+    if config.has_position:
+        keymap["position"] = Theirs(("pos_embed",))
+    keymap |= with_leaves({"patch": "patch_embed.proj"} | ({"head": "head"} if config.embed_dim else {}))
+    for i in range(config.depth):
+        own, their = f"layers.{i}.", f"blocks.{i}."
+        keymap |= with_leaves({own + name: their + other for name, other in modules.items()})
+        qkv = [f"{their}attn.{letter}_proj.weight" for letter in "qkv"]
+        keymap[f"{own}attention.qkv.weight"] = packed(f"{their}attn.qkv.weight", *qkv)
+        keymap |= {f"{own}attention.{name}": Theirs((f"{their}attn.{name}",)) for name in ("q_bias", "v_bias")}
+        if config.relation == "bias":
+            keymap[f"{own}attention.relative"] = Theirs((f"{their}attn.relative_position_bias_table",))
+        for leaf in LEAVES if is_gated else ():
+            halves = [f"{their}mlp.{name}.{leaf}" for name in ("w1", "w2")]
+            keymap[f"{own}mlp.enter.{leaf}"] = packed(f"{their}mlp.w12.{leaf}", *halves)
+    last, other = ("fc_norm", "norm") if config.pooling == "mean" else ("norm", "fc_norm")
+    return keymap | {f"norm.{leaf}": Theirs((f"{last}.{leaf}",), ((f"{other}.{leaf}",),)) for leaf in LEAVES}
 
 
 def from_published(state: Mapping[str, Tensor] | Found, config: Eva02Config) -> dict[str, Tensor]:
@@ -30,20 +161,17 @@ def from_published(state: Mapping[str, Tensor] | Found, config: Eva02Config) -> 
     tensors that are missing, left over or of another shape.
     """
     found = state if isinstance(state, Found) else find_tower(state)
-    plain = _joined(found.tensors, config)
-    if not config.embed_dim:
-        plain.pop("head.weight", None)
-        plain.pop("head.bias", None)
+    plain = {name: value for name, value in found.tensors.items() if config.embed_dim or not name.startswith("head.")}
+    if not {"norm.weight", "fc_norm.weight"} & plain.keys():  # a detector's or segmenter's backbone has none
+        like, last = plain.get("cls_token", torch.zeros(1)), "fc_norm" if config.pooling == "mean" else "norm"
+        plain |= {f"{last}.weight": like.new_ones(config.width), f"{last}.bias": like.new_zeros(config.width)}
     table = plain.get("pos_embed")
     if table is not None and config.has_position and table.shape[2] == config.width:
         plain["pos_embed"] = _fitted_table(table, config)
     kernel = plain.get("patch_embed.proj.weight")
     if kernel is not None and kernel.shape[-1] != config.patch_px:
         plain["patch_embed.proj.weight"] = resize_patch_kernel(kernel, config.patch_px, rule=config.resize)
-    names = _names(config)
-    expected = meta_state(config)
-    _compare(plain, {theirs: expected[own] for own, theirs in names.items()})
-    return {own: plain[theirs] for own, theirs in names.items()}
+    return to_ours(plain, _plain_map(config), meta_state(config), wanted=WANTED)
 
 
 def to_published(state: Mapping[str, Tensor], config: Eva02Config, *, layout: Layout) -> dict[str, Tensor]:
@@ -52,27 +180,21 @@ def to_published(state: Mapping[str, Tensor], config: Eva02Config, *, layout: La
     Separate matrices where config says so, as the published models have them. The last norm is called `fc_norm` where
     it stands after the mean, else `norm`; timm knows no mean of normed tokens, so there too it becomes `fc_norm`.
     """
-    plain: dict[str, Tensor] = {}
-    for own, theirs in _names(config).items():
-        value = state[own]
-        if theirs.startswith("norm.") and layout != "reference" and config.pooling == "normed_mean":
-            theirs = "fc_" + theirs
-        if theirs.endswith(".attn.qkv.weight") and not config.is_packed:
-            parts = (theirs.replace("qkv", f"{letter}_proj") for letter in "qkv")
-            plain |= dict(zip(parts, _apart(value, 3), strict=True))
-        elif ".mlp.w12." in theirs and not config.is_packed:
-            parts = (theirs.replace("w12", name) for name in ("w1", "w2"))
-            plain |= dict(zip(parts, _apart(value, 2), strict=True))
-        elif theirs.endswith((".attn.q_bias", ".attn.v_bias")) and not config.is_packed and layout != "reference":
-            plain[theirs.replace("_bias", "_proj.bias")] = value
-        else:
-            plain[theirs] = value
+    plain = to_theirs(state, _plain_map(config))
     if layout == "reference":
         return plain
-    if any("relative_position" in name for name in plain):
+    if config.relation == "bias":
         raise ConfigError("layout: timm's Eva has no relative bias; write the release's names")
-    prefix = TRUNK if layout == "open_clip" else ""
-    return {prefix + to_timm_name(name, is_gated=config.ffn == "swiglu"): value for name, value in plain.items()}
+    renames = [*_TO_PLAIN, *(_SWIGLU_TO_PLAIN if config.ffn == "swiglu" else ())]
+    renames += () if config.is_packed else _BIASES
+    theirs: dict[str, Tensor] = {}
+    for name, value in plain.items():
+        for other, own in renames:
+            name = name.replace(own, other)
+        if name.startswith("norm.") and config.pooling == "normed_mean":
+            name = "fc_" + name
+        theirs[(TRUNK if layout == "open_clip" else "") + name] = value
+    return theirs
 
 
 def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
@@ -80,25 +202,76 @@ def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tens
 
     Raises CheckpointError as from_published does, and for a text tower that does not fit.
     """
-    image, text = _parts(config)
+    image, text = _towers(config)
     scale = state.get("logit_scale", state.get(_OLD_SCALE))
     if scale is None or scale.numel() != 1:
         raise CheckpointError("expected one number called 'logit_scale', as every CLIP file has")
     ours = {"image." + name: value for name, value in from_published(state, image).items()}
     found = text_weights.from_open_clip(state)
-    with torch.device("meta"):
-        expected = dict(text.build().state_dict())
-    _compare(found, expected)
+    check_fit(found, meta_state(text), wanted=WANTED)
     return ours | {"text." + name: value for name, value in found.items()} | {"logit_scale": scale.reshape(())}
 
 
 def to_clip(state: Mapping[str, Tensor], config: ClipConfig, *, layout: Layout = "open_clip") -> dict[str, Tensor]:
     """Our Clip's tensors in open_clip's names, or in those of EVA-CLIP's own files (`reference`)."""
-    image, _ = _parts(config)
-    own = {part: _inner(state, part + ".") for part in ("image", "text")}
+    image, _ = _towers(config)
     prefix = "" if layout == "open_clip" else VISUAL
-    theirs = {prefix + name: value for name, value in to_published(own["image"], image, layout=layout).items()}
-    return theirs | text_weights.to_open_clip(own["text"]) | {"logit_scale": state["logit_scale"]}
+    tower = to_published(inner(state, "image."), image, layout=layout)
+    theirs = {prefix + name: value for name, value in tower.items()}
+    return theirs | text_weights.to_open_clip(inner(state, "text.")) | {"logit_scale": state["logit_scale"]}
+
+
+def write(state: Mapping[str, Tensor], config: ClipConfig | Eva02Config, layout: str) -> dict[str, Tensor]:
+    """Our tensors in another program's names: `open_clip` for a pair, `timm` for an encoder."""
+    if isinstance(config, Eva02Config):
+        return to_published(state, config, layout="timm")
+    if layout == "open_clip_root":
+        raise ConfigError("to: open_clip keeps the text tower of an EVA-02 under `text.`; take --to open_clip")
+    return to_clip(state, config)
+
+
+def read(
+    tensors: Mapping[str, Tensor], asked: Asked
+) -> tuple[ClipConfig | ClassifierConfig | Eva02Config, dict[str, Tensor], tuple[str, ...]]:
+    """Config and tensors in our names, and what was left out in words.
+
+    A fine-tuned file is a classifier: mean, norm, and a head of classes, named as `published_classes` names them. With
+    the name of an image-text model its encoder alone is taken. Of a name image and patch size are taken, tables and the
+    kernel resampled by the rule of the file's source. Raises CheckpointError for tensors that do not fit, ConfigError
+    for a name of something else.
+    """
+    found, name = find_tower(tensors), asked.name
+    named = None if name is None else model_config(name).image if name in list_models() else encoder_config(name)
+    is_pair_name = name is None or name in list_models()
+    if found.is_clip and is_pair_name and text_weights.from_open_clip(tensors):
+        pair = pair_config(found, tensors, sizes=asked.sizes, name=name)
+        assert isinstance(pair.image, Eva02Config)
+        image = _as_named(pair.image, named, asked.image_size)
+        preprocess = replace(pair.preprocess, image_size=image.image_size)
+        pair = replace(pair, image=image, preprocess=preprocess)
+        return pair, from_clip(tensors, pair), ()
+    config = tower_config(found, sizes=asked.sizes)
+    count = config.embed_dim if config.pooling == "mean" else 0
+    if config.pooling == "mean":
+        config = replace(config, embed_dim=0)
+    if name is not None:
+        _check_name(config, named, name)
+    config = _as_named(config, named, asked.image_size)
+    ours = from_published(found, config)
+    if count < 2 or (name is not None and is_pair_name):
+        classes = (f"a classifier of {count} classes",) if count else ()
+        return config, ours, found.left_out + classes
+    made = classifier_config(name or _known_name(config), config, published_classes(count))
+    return made, {"image." + key: value for key, value in ours.items()} | _head(found, config, count), found.left_out
+
+
+def own_config(tensors: Mapping[str, Tensor], asked: Asked) -> None:
+    """None: the tensors of a TrV in our names do not tell which it is; it needs its model's name."""
+
+
+def wanted_size(config: Eva02Config, asked: Asked) -> tuple[int, int] | None:
+    """The image size to run at, None for the stored one; that of a name is part of what was read."""
+    return asked.image_size
 
 
 def resize_state(state: Mapping[str, Tensor], old: Eva02Config, new: Eva02Config) -> dict[str, Tensor]:
@@ -130,61 +303,99 @@ def resize_patch_kernel(kernel: Tensor, patch_px: int, *, rule: Resize) -> Tenso
     return (kernel.float().flatten(2) @ inverse).view(*kernel.shape[:2], *size).to(kernel.dtype)
 
 
-def meta_state(config: Eva02Config) -> dict[str, Tensor]:
-    """Our names and shapes, without numbers."""
-    with torch.device("meta"):
-        return dict(config.build().state_dict())
+def tower_config(found: Found, *, sizes: tuple[tuple[int, int], ...] = ()) -> Eva02Config:
+    """The config of an image tower, with the head its tensors have (0 without one), at the size of its table.
+
+    sizes: heights and widths in pixels to prefer where the table could be for several; otherwise it is square. What
+    tensors do not tell comes from the known encoder of that width: heads (64 channels each in TrV), post-norm. Resizing
+    follows the source: timm's rule for timm's and open_clip's files, the release's own for its own. Pooling too: the
+    class token in CLIP, the mean of normed tokens in a pre-training file, else the norm after the mean.
+    Raises CheckpointError when the table is for no square image, or tensors are missing that tell a size.
+    """
+    plain = found.tensors
+    is_gated = "blocks.0.mlp.w3.weight" in plain
+    try:
+        width, _, patch_px, _ = plain["patch_embed.proj.weight"].shape
+        hidden = plain["blocks.0.mlp.w3.weight" if is_gated else "blocks.0.mlp.fc2.weight"].shape[1]
+    except KeyError as error:
+        raise CheckpointError(f"{error.args[0]!r} is missing, by which an EVA-02 tells its sizes") from None
+    known = next((known for known in EVA02.values() if known.width == width), None)
+    head = plain.get("head.weight")
+    table = plain.get("pos_embed")
+    norm = "sub" if "blocks.0.mlp.ffn_ln.weight" in plain else "pre"
+    if not is_gated and known is not None:
+        norm = known.norm if norm == "pre" else norm
+    has_bias = "blocks.0.attn.relative_position_bias_table" in plain
+    if table is None or table.ndim != 3:
+        image_size = sizes[0] if sizes else (16 * patch_px, 16 * patch_px)
+    else:
+        image_size = table_size(table.shape[1] - 1, patch_px, sizes)
+    return Eva02Config(
+        image_size=image_size,
+        patch_px=patch_px,
+        width=width,
+        depth=count_blocks(plain, "blocks."),
+        num_heads=known.num_heads if known is not None else max(1, width // 64),
+        hidden_dim=hidden,
+        embed_dim=0 if head is None else head.shape[0],
+        norm=norm,
+        has_inner_norm="blocks.0.attn.inner_attn_ln.weight" in plain,
+        ffn="swiglu" if is_gated else "mlp",
+        has_position=table is not None,
+        relation="bias" if has_bias else "rope" if is_gated else "none",
+        pooling=_pooling(found),
+        is_packed="blocks.0.attn.qkv.weight" in plain,
+        initial="beit" if found.is_clip or not found.extras else "jax",
+        resize="reference" if found.layout == "reference" else "timm",
+    )
 
 
-def _names(config: Eva02Config) -> dict[str, str]:
-    """Every name of ours to the plain one, with packed matrices throughout."""
-    is_gated = config.ffn == "swiglu"
-    parts = {
-        "norm1": "norm1",
-        "attention.out": "attn.proj",
-        "norm2": "norm2",
-        "mlp.enter": "mlp.w12" if is_gated else "mlp.fc1",
-        "mlp.out": "mlp.w3" if is_gated else "mlp.fc2",
-    }
-    if config.has_inner_norm:
-        parts["attention.norm"] = "attn.inner_attn_ln"
-    if config.norm == "sub":
-        parts["mlp.norm"] = "mlp.ffn_ln"
-    names = {"class_token": "cls_token"}
-    if config.has_position:
-        names["position"] = "pos_embed"
-    modules = {"patch": "patch_embed.proj"}
-    for i in range(config.depth):
-        modules |= {f"layers.{i}.{own}": f"blocks.{i}.{theirs}" for own, theirs in parts.items()}
-        names |= {
-            f"layers.{i}.attention.{leaf}": f"blocks.{i}.attn.{leaf}" for leaf in ("qkv.weight", "q_bias", "v_bias")
-        }
-        if config.relation == "bias":
-            names[f"layers.{i}.attention.relative"] = f"blocks.{i}.attn.relative_position_bias_table"
-    modules["norm"] = "fc_norm" if config.pooling == "mean" else "norm"
-    if config.embed_dim:
-        modules["head"] = "head"
-    return names | {f"{own}.{leaf}": f"{their}.{leaf}" for own, their in modules.items() for leaf in ("weight", "bias")}
+def pair_config(
+    found: Found, state: Mapping[str, Tensor], *, sizes: tuple[tuple[int, int], ...] = (), name: str | None = None
+) -> ClipConfig:
+    """The image-text model of these tensors: a registered one where the sizes fit, else one made of the sizes.
+
+    name: which registered one it must be; its image size is the table's all the same. Raises CheckpointError without
+    text tower, or where its sizes cannot be told.
+    """
+    image = tower_config(found, sizes=sizes)
+    text = text_weights.text_config(text_weights.from_open_clip(state))
+    if text is None:
+        raise CheckpointError("an EVA-02-CLIP without a whole text tower: its sizes cannot be told")
+    if name is not None:
+        known = model_config(name)
+        if not isinstance(known.image, Eva02Config):
+            raise ConfigError(f"name: {name} is no EVA-02, and the tensors are in the names of one")
+    else:
+        fitting = [
+            known
+            for known in map(model_config, list_models())
+            if isinstance(known.image, Eva02Config) and same_shape(known.image, image) and known.text == text
+        ]
+        fitting.sort(key=lambda known: (known.image.image_size != image.image_size, known.name))
+        known = fitting[0] if fitting else None
+    preprocess = PreprocessConfig(image_size=image.image_size)
+    if known is None:
+        return ClipConfig(name="EVA02", image=image, text=text, preprocess=preprocess)
+    assert isinstance(known.image, Eva02Config)
+    image = replace(image, initial=known.image.initial, drop_path_prob=known.image.drop_path_prob)
+    return replace(known, image=image, preprocess=preprocess)
 
 
-def _joined(tensors: Mapping[str, Tensor], config: Eva02Config) -> dict[str, Tensor]:
-    """Plain tensors with q, k, v and gate, value as one matrix each, and the last norm under config's name."""
-    plain = dict(tensors)
-    for i in range(config.depth):
-        groups = {f"blocks.{i}.attn.qkv.weight": [f"blocks.{i}.attn.{letter}_proj.weight" for letter in "qkv"]}
-        for leaf in ("weight", "bias"):
-            groups[f"blocks.{i}.mlp.w12.{leaf}"] = [f"blocks.{i}.mlp.{name}.{leaf}" for name in ("w1", "w2")]
-        for whole, parts in groups.items():
-            if whole not in plain and all(part in plain for part in parts):
-                plain[whole] = torch.cat([plain.pop(part) for part in parts])
-    wanted, other = ("fc_norm", "norm") if config.pooling == "mean" else ("norm", "fc_norm")
-    for leaf in ("weight", "bias"):
-        if f"{wanted}.{leaf}" not in plain and f"{other}.{leaf}" in plain:
-            plain[f"{wanted}.{leaf}"] = plain.pop(f"{other}.{leaf}")
-    if f"{wanted}.weight" not in plain:  # a detector's or segmenter's backbone has none
-        like = plain.get("cls_token", torch.zeros(1))
-        plain |= {f"{wanted}.weight": like.new_ones(config.width), f"{wanted}.bias": like.new_zeros(config.width)}
-    return plain
+def same_shape(left: Eva02Config, right: Eva02Config) -> bool:
+    """Whether two towers differ in nothing but image size, pooling, rates, ways of drawing and of resizing."""
+    if left.patch_px != right.patch_px:  # then the other's image size may be off the grid
+        return False
+    loose = ("image_size", "pooling", "initial", "resize", "drop_path_prob")
+    return replace(left, **{field: getattr(right, field) for field in loose}) == right
+
+
+def _pooling(found: Found) -> Pooling:
+    if found.is_clip:
+        return "token"
+    if "fc_norm.weight" in found.tensors:
+        return "mean"
+    return "normed_mean" if "mask_token" in found.extras else "token"
 
 
 def _fitted_table(table: Tensor, config: Eva02Config) -> Tensor:
@@ -196,16 +407,44 @@ def _fitted_table(table: Tensor, config: Eva02Config) -> Tensor:
     return resize_state({"position": table}, old, config)["position"]
 
 
-def _apart(value: Tensor, count: int) -> list[Tensor]:
-    # clones: a file that holds two views of one storage would store the whole twice
-    return [part.clone() for part in value.chunk(count)]
+def _head(found: Found, config: Eva02Config, count: int) -> dict[str, Tensor]:
+    """The head of a fine-tuned file in a classifier's names. Raises CheckpointError for a damaged one."""
+    shapes = {"head.weight": (count, config.width), "head.bias": (count,)}
+    for key, shape in shapes.items():
+        there = found.tensors.get(key)
+        if there is None or tuple(there.shape) != shape:
+            what = "missing" if there is None else f"{list(there.shape)}"
+            raise CheckpointError(f"'{key}' is {what}, a classifier of {count} classes needs {list(shape)}")
+    return {key: found.tensors[key] for key in shapes}
 
 
-def _inner(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def _known_name(config: Eva02Config) -> str:
+    """timm's name of an encoder like this at this size, for tables; EVA-02 where there is none."""
+    known = ((name, encoder_config(name)) for name in list_encoders())
+    like = [name for name, one in known if isinstance(one, Eva02Config) and same_shape(one, config)]
+    at_size = [name for name in like if encoder_config(name).image_size == config.image_size]
+    return min(at_size or like, default="EVA-02")
 
 
-def _parts(config: ClipConfig) -> tuple[Eva02Config, ClipTextConfig]:
+def _as_named(config: Eva02Config, named: object, image_size: tuple[int, int] | None) -> Eva02Config:
+    """The config at the size asked for, else at the named model's, else as it is."""
+    if isinstance(named, Eva02Config):
+        config = replace(config, patch_px=named.patch_px, image_size=named.image_size)
+    return config if image_size is None else replace(config, image_size=image_size)
+
+
+def _check_name(config: Eva02Config, named: object, name: str) -> None:
+    if not isinstance(named, Eva02Config):
+        raise ConfigError(f"name: {name} is no EVA-02, and the tensors are in the names of one")
+    at_patch = replace(named, patch_px=config.patch_px, image_size=config.image_size, embed_dim=config.embed_dim)
+    # a classifier or a pre-trained encoder may become the start of a CLIP tower, which has norms that it lacks
+    if not same_shape(at_patch, config) and not same_shape(replace(at_patch, has_inner_norm=False), config):
+        raise ConfigError(
+            f"name: {name} has {named.depth} blocks of width {named.width}, the file {config.depth} of {config.width}"
+        )
+
+
+def _towers(config: ClipConfig) -> tuple[Eva02Config, ClipTextConfig]:
     if not isinstance(config.image, Eva02Config) or not isinstance(config.text, ClipTextConfig):
         raise ConfigError(
             f"{config.name}: this layout needs an EVA-02 image tower and open_clip's text tower, got "
@@ -214,18 +453,3 @@ def _parts(config: ClipConfig) -> tuple[Eva02Config, ClipTextConfig]:
     if not config.image.embed_dim:
         raise ConfigError(f"{config.name}: image.embed_dim is 0; a CLIP has a projection")
     return config.image, config.text
-
-
-def _compare(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise CheckpointError unless names and shapes are the expected ones."""
-    bent = [name for name in expected if name in theirs and theirs[name].shape != expected[name].shape]
-    missing = [name for name in expected if name not in theirs]
-    left_over = [name for name in theirs if name not in expected]
-    lines = [f"'{name}' is {list(theirs[name].shape)}, expected {list(expected[name].shape)}" for name in bent[:1]]
-    lines += [f"{len(bent) - 1} more of another shape"] if len(bent) > 1 else []
-    for names, what in ((missing, "missing"), (left_over, "with no place")):
-        if names:
-            shown = ", ".join(f"'{name}'" for name in names[:3])
-            lines.append(f"{len(names)} {what}: {shown}{' ...' if len(names) > 3 else ''}")
-    if lines:
-        raise CheckpointError("weights do not fit this EVA-02: " + "; ".join(lines) + "; pass the model's name")

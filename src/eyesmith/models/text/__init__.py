@@ -1,5 +1,4 @@
-from eyesmith.models.text.config import ClipTextConfig, HuggingFaceTextConfig
-from eyesmith.models.text.hugging_face import HuggingFaceText
-from eyesmith.models.text.model import ClipText
+from eyesmith.models.text.hugging_face import HuggingFaceText, HuggingFaceTextConfig
+from eyesmith.models.text.model import ClipText, ClipTextConfig
 
 __all__ = ["ClipText", "ClipTextConfig", "HuggingFaceText", "HuggingFaceTextConfig"]

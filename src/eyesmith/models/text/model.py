@@ -5,19 +5,111 @@ Parameter names are OpenCLIP's own. Shapes: T texts, L tokens of the longest tex
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.errors import ShapeError
+from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models.linear import Linear, can_fuse
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.text.packing import GROUP_MACS, Packing, pack_texts
 from eyesmith.tokenizer import ClipTokenizer
 
 VOCABULARY_FILE = "clip_vocabulary.txt.gz"
+GROUP_MACS = 3_000_000  # multiply-adds that take as long as one more group in one block, forward and backward, 2 cores
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTextConfig:
+    """OpenCLIP's text transformer, trained from nothing or loaded from published weights."""
+
+    width: int
+    """Channels of the transformer."""
+    depth: int
+    """Transformer blocks."""
+    heads: int
+    """Attention heads; must divide the width."""
+    embed_dim: int
+    """Width of the projected feature."""
+    context_len: int = 77
+    """Longest text in tokens, start and end token included."""
+    vocab_size: int = 49408
+    """Tokens of the vocabulary; the end-of-text token must be the largest id."""
+    mlp_ratio: float = 4.0
+    """Hidden channels of the MLP over the width."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.embed_dim) < 1 or self.mlp_ratio <= 0:
+            raise ConfigError(f"width, depth, heads, embed_dim and mlp_ratio must be positive, got {self}")
+        if self.width % self.heads:
+            raise ConfigError(f"heads: {self.heads} does not divide the width {self.width}")
+        if self.context_len < 2:
+            raise ConfigError(f"context_len: expected at least 2 (start and end token), got {self.context_len}")
+        if self.vocab_size < 3:
+            raise ConfigError(f"vocab_size: expected at least 3, got {self.vocab_size}")
+
+    def build(self) -> "ClipText":
+        """A new tower with the reference's random initialisation."""
+        return ClipText(self)
+
+
+CLIP_TEXT: dict[str, ClipTextConfig] = {
+    size: ClipTextConfig(width=width, depth=depth, heads=heads, embed_dim=width)
+    for size, (width, depth, heads) in {
+        "nano": (128, 4, 2),
+        "small": (384, 12, 6),
+        "base": (512, 12, 8),
+        "large": (768, 12, 12),
+        "large2": (1024, 24, 16),
+        "xlarge": (1152, 27, 16),
+        "enormous": (1280, 32, 20),
+    }.items()
+}
+"""OpenCLIP's text towers by size; the projection is that of the model that one is part of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A batch of texts without its padding: the true tokens of one text after the other, in groups of equal length.
+
+    Linear layers, norms and MLPs see rows of tokens and do not care which text a row is of; attention runs group by
+    group. Captions of 5 to 25 words, 16 of a batch: 23 tokens a text in place of 39.
+    """
+
+    groups: tuple[tuple[int, int], ...]
+    """(texts, tokens of each) of the groups, in the order of their rows."""
+    texts: Tensor
+    """int64 [rows]: the text of each row."""
+    places: Tensor
+    """int64 [rows]: the place of each row in its text, from 0."""
+    ends: Tensor
+    """int64 [T]: the row of each text's last token, in the order of the batch."""
+
+
+def pack_texts(lengths: Sequence[int], spare: int) -> Packing:
+    """Texts of equal length make a group; shorter ones join it while that pads less than `spare` tokens in all.
+
+    lengths: tokens of each text, at least 1. A row of padding stands behind its text's end, where the causal attention
+    keeps it from all that counts.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    groups: list[tuple[int, int]] = []
+    padded = 0
+    for text in order:
+        padded += groups[-1][1] - lengths[text] if groups else 0
+        if groups and (lengths[text] == groups[-1][1] or padded < spare):
+            groups[-1] = groups[-1][0] + 1, groups[-1][1]
+        else:
+            groups.append((1, lengths[text]))
+            padded = 0
+    texts = torch.tensor(order)
+    widths = torch.tensor([length for count, length in groups for _ in range(count)])  # [T], sorted as the texts
+    starts = widths.cumsum(0) - widths
+    ends = torch.empty_like(texts)
+    ends[texts] = starts + torch.tensor(lengths)[texts] - 1
+    rows = torch.arange(int(widths.sum()))
+    return Packing(tuple(groups), texts.repeat_interleave(widths), rows - starts.repeat_interleave(widths), ends)
 
 
 def attend_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -126,7 +218,7 @@ class ClipText(nn.Module):
     `out_dim` is the projected width, `context_len` the longest text in tokens. A text's vector is the last state at
     its end token, the first occurrence of the row's largest id. What follows that token cannot reach it (the attention
     is causal), so padding needs no mask, and a batch may be cut after its last end token without changing a value.
-    Departs from open_clip 3.3: that cut, or no padding at all (packing.py), and what only end tokens need is computed
+    Departs from open_clip 3.3: that cut, or no padding at all (Packing), and what only end tokens need is computed
     for them alone: ln_final, packed also the last block but for its keys and values.
     """
 

@@ -1,25 +1,50 @@
 """Text weights from and to OpenCLIP's layouts. Inside the tower the names are the same, only the prefix differs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
+from eyesmith.errors import ConfigError
+from eyesmith.models.keymap import count_blocks, inner
+from eyesmith.models.text.model import ClipTextConfig
+
 PREFIX = "text."  # of the text tower in OpenCLIP's CustomTextCLIP (all ViTamin and EVA models)
-_BUFFERS = ("attn_mask",)  # stored by old checkpoints, computed here
+HEAD_DIM = 64  # of every published tower
 _OWN = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
 def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The text tower's tensors out of a whole OpenCLIP state dict, named as ClipText names them.
 
-    Reads CustomTextCLIP (`text.` before every name) and the older CLIP class (no prefix); other tensors are left out.
-    Empty when the state holds no text tower.
+    Reads CustomTextCLIP (`text.` before every name) and the older CLIP class (no prefix); other tensors are left out,
+    so are the masks that old checkpoints store. Empty when the state holds no text tower.
     """
     prefix = PREFIX if any(key.startswith(PREFIX) for key in state) else ""
-    inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return {key: value for key, value in inner.items() if key.startswith(_OWN) and key not in _BUFFERS}
+    return {key: value for key, value in inner(state, prefix).items() if key.startswith(_OWN)}
 
 
 def to_open_clip(state: Mapping[str, Tensor], *, prefix: str = PREFIX) -> dict[str, Tensor]:
     """The tower's state dict with OpenCLIP's names: `text.` for CustomTextCLIP, an empty prefix for the CLIP class."""
     return {prefix + key: value for key, value in state.items()}
+
+
+def same_sizes(left: ClipTextConfig, right: ClipTextConfig) -> bool:
+    """Whether two towers differ in nothing but heads, which tensors do not tell."""
+    return replace(left, heads=1) == replace(right, heads=1)
+
+
+def text_config(state: Mapping[str, Tensor]) -> ClipTextConfig | None:
+    """The config of a text tower by its tensors, in heads of 64; None when it is not whole."""
+    try:
+        vocab_size, width = state["token_embedding.weight"].shape
+        return ClipTextConfig(
+            width=width,
+            depth=count_blocks(state, "transformer.resblocks."),
+            heads=max(1, width // HEAD_DIM),
+            embed_dim=state["text_projection"].shape[1],
+            context_len=state["positional_embedding"].shape[0],
+            vocab_size=vocab_size,
+        )
+    except (KeyError, ValueError, IndexError, ConfigError):
+        return None

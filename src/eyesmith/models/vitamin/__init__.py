@@ -1,3 +1,3 @@
-from eyesmith.models.vitamin.config import VITAMIN, ViTaminConfig
+from eyesmith.models.vitamin.model import VITAMIN, ViTamin, ViTaminConfig
 
-__all__ = ["VITAMIN", "ViTaminConfig"]
+__all__ = ["VITAMIN", "ViTamin", "ViTaminConfig"]

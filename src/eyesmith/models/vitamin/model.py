@@ -2,167 +2,168 @@
 
 Exact to the released models (timm `vitamin_*`), with two changes that leave the mathematics alone: the convolution
 stages run on [B, H, W, C] maps, so that LayerNorm and 1x1 convolutions need no layout change and the tokens are a view;
-and the two input products of the GeGLU are one matrix.
+and the two input products of the GeGLU are one matrix. Sizes: table 1, exact widths from the released configurations.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
-from eyesmith.models.cpu_ops import attend, depthwise, depthwise_gelu
-from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.linear import Linear, can_fuse
+from eyesmith.models.linear import can_fuse
 from eyesmith.models.position import resize_position_table
-from eyesmith.models.vitamin.ablations import MBConvBnSe, Mlp
-from eyesmith.models.vitamin.config import Ffn, ViTaminConfig
+from eyesmith.models.vitamin.blocks import EPS, Block, Ffn, MBConv, MBConvBnSe, Stem, Transition
 
-EPS = 1e-6  # every LayerNorm of the image tower
+STRIDE = 16  # input pixels per token of every released model, the product of four stride-2 steps
 CACHED_BYTES = 16 * 2**20  # of the widest map of the convolution stages, on a CPU without gradient
 
 
-class ChannelsLastConv(nn.Conv2d):
-    """A convolution on [B, H, W, C] maps; the transposes are views of a channels-last tensor."""
+@dataclass(frozen=True, kw_only=True)
+class ViTaminConfig:
+    """One ViTamin encoder: a stem, two MBConv-LN stages and one transformer stage."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width of the input, pixels; multiples of the stride."""
+    widths: tuple[int, int, int]
+    """Channels of stage 1 (and the stem), stage 2 and the transformer."""
+    depths: tuple[int, int, int]
+    """Blocks in stage 1, stage 2 and the transformer."""
+    num_heads: int
+    """Attention heads of the transformer; must divide its width."""
+    embed_dim: int
+    """Width of the projected feature; 0 leaves out the projection (the feature is then widths[2] wide)."""
+    has_position: bool = True
+    """Whether a learned position table is added to the tokens. XL has none."""
+    drop_path_prob: float = 0.1
+    """Stochastic depth of the last transformer block; rises linearly from 0 at the first."""
+    convolution: Literal["ln", "bn_se"] = "ln"
+    """Blocks of stages 1 and 2: MBConv-LN, or CoAtNet's MBConv with BatchNorm and squeeze-excitation."""
+    ffn: Ffn = "geglu"
+    """Network of the transformer blocks: GeGLU 2C wide, or a GELU MLP 3C wide, which is as large."""
+    stride: int = STRIDE
+    """Pixels per token, 8, 16 or 32. Stages 1 and 2 stay as they are: at 8 the convolution before the transformer does
+    not step, at 32 its cells are averaged 2x2."""
 
+    def __post_init__(self) -> None:
+        if self.stride not in (8, 16, 32):
+            raise ConfigError(f"stride: expected 8, 16 or 32, got {self.stride}")
+        if any(side <= 0 or side % self.stride for side in self.image_size):
+            raise ConfigError(f"image_size: expected multiples of {self.stride}, got {self.image_size}")
+        if min(*self.widths, *self.depths, self.num_heads) < 1:
+            raise ConfigError(f"widths, depths and num_heads must be positive, got {self}")
+        if self.widths[2] % self.num_heads:
+            raise ConfigError(f"num_heads: {self.num_heads} does not divide the width {self.widths[2]}")
+        if self.embed_dim < 0:
+            raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
+        if not 0 <= self.drop_path_prob < 1:
+            raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
+        for name, kinds in (("convolution", ("ln", "bn_se")), ("ffn", get_args(Ffn))):
+            if getattr(self, name) not in kinds:
+                raise ConfigError(f"{name}: expected {' or '.join(kinds)}, got {getattr(self, name)!r}")
 
-class Depthwise(nn.Module):
-    """A depthwise 3x3 convolution on [B, H, W, C] maps."""
+    @property
+    def has_released_parts(self) -> bool:
+        """Whether its blocks and stride are those of the released models, so that their file layouts can hold it."""
+        return (self.convolution, self.ffn, self.stride) == ("ln", "geglu", STRIDE)
 
-    def __init__(self, dim: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.weight = nn.Parameter(torch.empty(dim, 1, 3, 3))
-        self.bias = nn.Parameter(torch.empty(dim))
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens."""
+        return self.image_size[0] // self.stride, self.image_size[1] // self.stride
 
-    def forward(self, x: Tensor, *, gelu: bool = False) -> Tensor:
-        x = x.permute(0, 3, 1, 2)
-        if gelu and can_fuse(x, self.weight):
-            return depthwise_gelu(x, self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
-        y = depthwise(x, self.weight, self.bias, self.stride).permute(0, 2, 3, 1)
-        return F.gelu(y) if gelu else y
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks, which are all alike."""
+        return self.depths[2]
 
+    def with_blocks(self, num_blocks: int) -> "ViTaminConfig":
+        """The same encoder with another number of transformer blocks."""
+        return replace(self, depths=(*self.depths[:2], num_blocks))
 
-class Stem(nn.Module):
-    """Two 3x3 convolutions, the first with stride 2; LayerNorm and GELU between them, nothing after."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = ChannelsLastConv(3, width, 3, stride=2, padding=1)
-        self.norm = nn.LayerNorm(width, eps=EPS)
-        self.conv2 = ChannelsLastConv(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.gelu(self.norm(self.conv1(x))))  # [B, H/2, W/2, C]
-
-
-class MBConv(nn.Module):
-    """Inverted bottleneck with one LayerNorm in front: expand 4x (of the channels out), depthwise 3x3, reduce.
-
-    The shortcut comes from the raw input; with stride 2 it is average-pooled (3x3, padding not counted) and, where the
-    width changes, projected.
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
-        super().__init__()
-        hidden = 4 * dim_out
-        self.stride = stride
-        self.norm = nn.LayerNorm(dim_in, eps=EPS)
-        self.expand = Linear(dim_in, hidden)
-        self.depthwise = Depthwise(hidden, stride)
-        self.reduce = Linear(hidden, dim_out)
-        self.shortcut = Linear(dim_in, dim_out) if dim_in != dim_out else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        kept = x
-        if self.stride == 2:
-            pooled = F.avg_pool2d(x.permute(0, 3, 1, 2), 3, stride=2, padding=1, count_include_pad=False)
-            kept = pooled.permute(0, 2, 3, 1)
-        if self.shortcut is not None:
-            kept = self.shortcut(kept)
-        x = self.expand(self.norm(x), gelu=True)
-        x = self.depthwise(x, gelu=True)
-        return self.reduce(x, plus=kept)
-
-
-class Transition(nn.Module):
-    """LayerNorm and a 3x3 stride-2 convolution, from stage 2 to the width of the transformer.
-
-    step: cells of stage 2 per token; 1 takes the stride away, 4 averages the result 2x2.
-    """
-
-    def __init__(self, dim_in: int, dim_out: int, step: int = 2) -> None:
-        super().__init__()
-        self.step = step
-        self.norm = nn.LayerNorm(dim_in, eps=EPS)
-        self.conv = ChannelsLastConv(dim_in, dim_out, 3, stride=min(step, 2), padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.norm(x))
-        return F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) if self.step == 4 else x
+    def build(self) -> "ViTamin":
+        """A new encoder with the reference's random initialisation."""
+        return ViTamin(self)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention over all tokens."""
-
-    def __init__(self, width: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = Linear(width, 3 * width)
-        self.out = Linear(width, width)
-
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, N, C/heads]
-        x = attend(q, k, v)
-        return self.out(x.transpose(1, 2).reshape(batch, tokens, width), plus=plus)
-
-
-class GeGLU(nn.Module):
-    """LayerNorm, then GELU(gate) * value, both of width 2C, then back to C."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        hidden = 2 * width
-        self.norm = nn.LayerNorm(width, eps=EPS)
-        self.gate_value = Linear(width, 2 * hidden, num_parts=2)  # rows [gate | value]
-        self.out = Linear(hidden, width)
-
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        x = self.norm(x)
-        if can_fuse(x, self.gate_value.weight):
-            x = self.gate_value(x, part=1, times=self.gate_value(x, part=0, gelu=True))
-        else:
-            gate, value = self.gate_value(x).chunk(2, dim=-1)
-            x = F.gelu(gate) * value
-        return self.out(x, plus=plus)
+VITAMIN: dict[str, ViTaminConfig] = {
+    # ours, by the paper's scaling rule (C, 2C, 6C) with 2/4/N blocks: C = 32, N = 6
+    "nano": ViTaminConfig(image_size=(48, 48), widths=(32, 64, 192), depths=(2, 4, 6), num_heads=3, embed_dim=256),
+    "small": ViTaminConfig(widths=(64, 128, 384), depths=(2, 4, 14), num_heads=6, embed_dim=384),
+    "base": ViTaminConfig(widths=(128, 256, 768), depths=(2, 4, 14), num_heads=12, embed_dim=512),
+    "large": ViTaminConfig(widths=(160, 320, 1024), depths=(2, 4, 31), num_heads=16, embed_dim=768),
+    "xlarge": ViTaminConfig(
+        image_size=(256, 256),
+        widths=(192, 384, 1152),
+        depths=(2, 4, 32),
+        num_heads=16,
+        embed_dim=1152,
+        has_position=False,
+    ),
+}
+"""Image encoders by size."""
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block. The released models norm twice before the GeGLU: here and inside it."""
+def _sized(size: str, embed_dim: int, side_px: int) -> ViTaminConfig:
+    return replace(VITAMIN[size], embed_dim=embed_dim, image_size=(side_px, side_px))
 
-    def __init__(self, width: int, num_heads: int, drop_path_prob: float, ffn: Ffn = "geglu") -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.attention = Attention(width, num_heads)
-        self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = GeGLU(width) if ffn == "geglu" else Mlp(width, EPS)
-        self.drop1, self.drop2 = DropPath(drop_path_prob), DropPath(drop_path_prob)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if can_fuse(x, self.attention.out.weight) and not self.training:
-            x = self.attention(self.norm1(x), plus=x)
-            return self.mlp(self.norm2(x), plus=x)
-        x = x + self.drop1(self.attention(self.norm1(x)))
-        return x + self.drop2(self.mlp(self.norm2(x)))
+PAIRS: dict[str, tuple[ViTaminConfig, str]] = {
+    "ViTamin-S": (_sized("small", 384, 224), "small"),
+    "ViTamin-S-LTT": (_sized("small", 768, 224), "large"),
+    "ViTamin-B": (_sized("base", 512, 224), "base"),
+    "ViTamin-B-LTT": (_sized("base", 768, 224), "large"),
+    "ViTamin-L": (_sized("large", 768, 224), "large"),
+    "ViTamin-L-256": (_sized("large", 768, 256), "large"),
+    "ViTamin-L-336": (_sized("large", 768, 336), "large"),
+    "ViTamin-L-384": (_sized("large", 768, 384), "large"),
+    "ViTamin-L2": (_sized("large", 1024, 224), "large2"),
+    "ViTamin-L2-256": (_sized("large", 1024, 256), "large2"),
+    "ViTamin-L2-336": (_sized("large", 1024, 336), "large2"),
+    "ViTamin-L2-384": (_sized("large", 1024, 384), "large2"),
+    "ViTamin-XL-256": (_sized("xlarge", 1152, 256), "xlarge"),
+    "ViTamin-XL-336": (_sized("xlarge", 1152, 336), "xlarge"),
+    "ViTamin-XL-384": (_sized("xlarge", 1152, 384), "xlarge"),
+    "ViTamin-Nano": (_sized("nano", 256, 48), "nano"),
+}
+"""Image-text models by OpenCLIP's name: the image tower, and the size of the text tower (text.model.CLIP_TEXT).
+
+The size in a name is the size the model runs at, also where a source says otherwise."""
+
+ENCODERS: dict[str, ViTaminConfig] = {
+    f"vitamin_{timm}": PAIRS[pair][0]
+    for timm, pair in {
+        "small_224": "ViTamin-S",
+        "base_224": "ViTamin-B",
+        "large_224": "ViTamin-L",
+        "large_256": "ViTamin-L-256",
+        "large_336": "ViTamin-L-336",
+        "large_384": "ViTamin-L-384",
+        "large2_224": "ViTamin-L2",
+        "large2_256": "ViTamin-L2-256",
+        "large2_336": "ViTamin-L2-336",
+        "large2_384": "ViTamin-L2-384",
+        "xlarge_256": "ViTamin-XL-256",
+        "xlarge_336": "ViTamin-XL-336",
+        "xlarge_384": "ViTamin-XL-384",
+        "nano_48": "ViTamin-Nano",
+    }.items()
+}
+"""Image encoders by timm's name, with the projection of the pair; large2 has large's trunk."""
+
+ALIASES = {
+    "ViTamin-S-T768": "ViTamin-S-LTT",
+    "ViTamin-B-T768": "ViTamin-B-LTT",
+    "vitamin_small": "vitamin_small_224",
+    "vitamin_base": "vitamin_base_224",
+    "vitamin_large": "vitamin_large_224",
+}
+"""What the authors' own repository calls them."""
 
 
 class ViTamin(Encoder):
@@ -176,7 +177,11 @@ class ViTamin(Encoder):
         self.mean, self.std = OPENAI_MEAN, OPENAI_STD
         self.stride = config.stride
         self.embed_dim = config.embed_dim or width
-        self.taps = {"stage1": Tap(4, c1), "stage2": Tap(8, c2), "stage3": Tap(config.stride, width)}
+        self.taps = {"stage1": Tap(4, c1), "stage2": Tap(8, c2)}
+        if config.depths[2] > 1:
+            self.half_tap = "stage3_half"
+            self.taps[self.half_tap] = Tap(config.stride, width)
+        self.taps["stage3"] = Tap(config.stride, width)
 
         self.stem = Stem(c1)
         block = MBConv if config.convolution == "ln" else MBConvBnSe
@@ -236,10 +241,12 @@ class ViTamin(Encoder):
         # grid: [B, H/stride, W/stride, C]
         return {"stage1": stage1, "stage2": stage2, "grid": self.transition(stage2)}
 
-    def _transform(self, grid: Tensor, num_blocks: int) -> Tensor:
+    def _place(self, grid: Tensor) -> Tensor:
         x = grid.flatten(1, 2)  # [B, N, C]
-        if self.position is not None:
-            x = x + self.position
+        return x if self.position is None else x + self.position
+
+    def _transform(self, grid: Tensor, num_blocks: int) -> Tensor:
+        x = self._place(grid)
         for block in self.stage3[:num_blocks]:
             x = block(x)
         return x
@@ -251,9 +258,14 @@ class ViTamin(Encoder):
     def pyramid(self, pixels: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
         names = self.check_taps(taps)
         maps = self._convolve(pixels)
-        grid = maps.pop("grid")
-        if "stage3" in names:
-            maps["stage3"] = self._transform(grid, len(self.stage3)).view(grid.shape)
+        grid, half = maps.pop("grid"), len(self.stage3) // 2
+        if "stage3" in names or "stage3_half" in names:
+            x = self._place(grid)
+            for depth, block in enumerate(self.stage3[: None if "stage3" in names else half], 1):
+                x = block(x)
+                if depth == half:
+                    maps["stage3_half"] = x.view(grid.shape)
+            maps["stage3"] = x.view(grid.shape)
         return {name: maps[name].permute(0, 3, 1, 2) for name in names}
 
     def dense(self, pixels: Tensor) -> Tensor:

@@ -1,33 +1,46 @@
-"""ViTamin weights from and to the layouts of open_clip and timm, bit for bit.
+"""ViTamin weights from and to the layouts of open_clip and timm, bit for bit; which ViTamin tensors are.
 
 Ours differs in names, in 1x1 convolutions kept as matrices, and in one matrix for the two input products of a GeGLU
-(`gate_value` = rows of w0, then of w1). Formats of files are hub's business: this page maps named tensors.
+(`gate_value` = rows of w0, then of w1).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.keymap import (
+    LEAVES,
+    Asked,
+    Theirs,
+    count_blocks,
+    meta_state,
+    table_size,
+    to_ours,
+    to_theirs,
+    with_leaves,
+)
 from eyesmith.models.position import resize_position_table
+from eyesmith.models.registry import ENCODERS, encoder_config, list_models
+from eyesmith.models.registry import config as model_config
 from eyesmith.models.text import weights as text_weights
-from eyesmith.models.text.config import ClipTextConfig
-from eyesmith.models.vitamin.config import ViTaminConfig
-from eyesmith.models.vitamin.recognise import likely_models, num_tokens
+from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vitamin.model import STRIDE, VITAMIN, ViTaminConfig
 
 TRUNK = "visual.trunk."  # open_clip's prefix of timm's names
 HEAD = "visual.head.proj.weight"
 POSITION = "pos_embed"
 _BACKBONE = "patch_embed.backbone."
-_POINTWISE = ("conv1_1x1.weight", "conv3_1x1.weight", "shortcut.expand.weight")  # theirs [M, C, 1, 1], ours [M, C]
+_STEM = _BACKBONE + "stem.conv1.weight"
 
 
-def is_open_clip(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the tensors of a whole ViTamin CLIP with open_clip's names."""
-    return TRUNK + _BACKBONE + "stem.conv1.weight" in state and "logit_scale" in state
+def recognises(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are a ViTamin's tensors in the names of open_clip or timm."""
+    return _STEM in state or TRUNK + _STEM in state
 
 
 def from_open_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tensor]:
@@ -37,28 +50,24 @@ def from_open_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str,
     copied. Raises CheckpointError naming tensors that are missing, left over or of another shape, and the model they
     look like; ConfigError when config is no ViTamin with open_clip's text tower.
     """
-    image, text = _parts(config)
+    image, text = _towers(config)
     theirs = _text_prefixed(state)
-    if (scale := theirs.get("logit_scale")) is not None and scale.numel() == 1:
+    scale = theirs.get("logit_scale")
+    if scale is not None and scale.numel() == 1:
         theirs["logit_scale"] = scale.reshape(())
     _fit_position(theirs, TRUNK + POSITION, image)
-    _compare(theirs, _expected_pair(image, text), wanted=config.name, looks_like=likely_models(theirs))
-    ours = {"image." + name: value for name, value in _trunk_to_ours(theirs, image, TRUNK).items()}
-    ours["image.head.weight"] = theirs[HEAD]
-    ours |= {"text." + name: value for name, value in text_weights.from_open_clip(theirs).items()}
-    return ours | {"logit_scale": theirs["logit_scale"]}
+    like = {"image." + name: value for name, value in meta_state(image).items()}
+    like |= {"text." + name: value for name, value in meta_state(text).items()}
+    like["logit_scale"] = torch.empty((), device="meta")
+    return to_ours(theirs, _pair_map(image, like), like, wanted=config.name, hint=_hint(theirs, config.name))
 
 
 def to_open_clip(
     state: Mapping[str, Tensor], config: ClipConfig, *, is_text_prefixed: bool = True
 ) -> dict[str, Tensor]:
     """open_clip's state dict out of our Clip's: with `text.` names (its CustomTextCLIP), or with text at the root."""
-    image, _ = _parts(config)
-    own = {part: _inner(state, part + ".") for part in ("image", "text")}
-    theirs = {TRUNK + name: value for name, value in _trunk_to_theirs(own["image"], image).items()}
-    theirs[HEAD] = own["image"]["head.weight"]
-    theirs |= text_weights.to_open_clip(own["text"], prefix=text_weights.PREFIX if is_text_prefixed else "")
-    return theirs | {"logit_scale": state["logit_scale"]}
+    image, _ = _towers(config)
+    return to_theirs(state, _pair_map(image, state, text_weights.PREFIX if is_text_prefixed else ""))
 
 
 def from_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, Tensor]:
@@ -67,39 +76,98 @@ def from_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, T
     A head becomes the projection; its bias must be zero, as it is where timm loaded a CLIP model. With embed_dim 0 the
     head is left out. Raises CheckpointError as from_open_clip does.
     """
-    _check_parts(config)
-    theirs = dict(state)
+    theirs = {name: value for name, value in state.items() if config.embed_dim or name != "head.weight"}
     bias = theirs.pop("head.bias", None)
-    if not config.embed_dim:
-        theirs.pop("head.weight", None)
-    elif bias is not None and bool((bias != 0).any()):
+    if config.embed_dim and bias is not None and bool((bias != 0).any()):
         raise CheckpointError(
             "head.bias: expected zeros, a CLIP projection has no bias; this is a classifier: "
             "set embed_dim=0 to take the encoder without it"
         )
     _fit_position(theirs, POSITION, config)
-    expected = to_timm(_meta_state(config), config)
-    expected.pop("head.bias", None)
-    _compare(theirs, expected, wanted="the encoder", looks_like=likely_models(theirs))
-    ours = _trunk_to_ours(theirs, config, "")
-    if config.embed_dim:
-        ours["head.weight"] = theirs["head.weight"]
-    return ours
+    wanted, hint = "the encoder", _hint(theirs, "the encoder")
+    return to_ours(theirs, _trunk_map(config), meta_state(config), wanted=wanted, hint=hint)
 
 
 def to_timm(state: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, Tensor]:
     """timm's state dict out of our image encoder's. A projection becomes its classifier, with a bias of zeros."""
-    _check_parts(config)
-    theirs = _trunk_to_theirs(state, config)
-    if config.embed_dim:
-        theirs["head.weight"] = state["head.weight"]
-        theirs["head.bias"] = state["head.weight"].new_zeros(config.embed_dim)
-    return theirs
+    theirs = to_theirs(state, _trunk_map(config))
+    return theirs | ({"head.bias": state["head.weight"].new_zeros(config.embed_dim)} if config.embed_dim else {})
 
 
-def _module_names(config: ViTaminConfig) -> dict[str, str]:
-    """Our module name to timm's, of all modules with weight and bias that correspond one to one."""
-    names = {
+def write(state: Mapping[str, Tensor], config: ClipConfig | ViTaminConfig, layout: str) -> dict[str, Tensor]:
+    """Our tensors in another program's names: `open_clip` or `open_clip_root` for a pair, `timm` for an encoder."""
+    if isinstance(config, ViTaminConfig):
+        return to_timm(state, config)
+    return to_open_clip(state, config, is_text_prefixed=layout != "open_clip_root")
+
+
+def read(
+    tensors: Mapping[str, Tensor], asked: Asked
+) -> tuple[ClipConfig | ViTaminConfig, dict[str, Tensor], tuple[str, ...]]:
+    """Config and tensors in our names, at the size of their table, and what was left out in words.
+
+    Raises CheckpointError for tensors that do not fit or fit nothing that is known, ConfigError for a name of something
+    else.
+    """
+    if TRUNK + _STEM in tensors and "logit_scale" in tensors:
+        pair = pair_config(tensors, asked)
+        if pair is None:
+            raise CheckpointError("OpenCLIP's layout, but the sizes of no model that is known; pass its name")
+        return pair, from_open_clip(tensors, pair), ()
+    if TRUNK + _STEM in tensors:
+        heads = {"head.weight": tensors[HEAD]} if HEAD in tensors else {}
+        tensors = {key.removeprefix(TRUNK): value for key, value in tensors.items() if key != HEAD} | heads
+    config = tower_config(tensors, asked)
+    bias, left_out = tensors.get("head.bias"), ()
+    if config.embed_dim and bias is not None and bool((bias != 0).any()):
+        left_out = (f"a classifier of {config.embed_dim} classes",)
+        config = replace(config, embed_dim=0)
+    return config, from_timm(tensors, config), left_out
+
+
+def own_config(tensors: Mapping[str, Tensor], asked: Asked) -> ClipConfig | ViTaminConfig | None:
+    """The config of tensors in our names; None when they are no ViTamin, or asked.name is none."""
+    if any(key.startswith("text.") for key in tensors):
+        named = None if asked.name is None else model_config(asked.name)
+        return pair_config(tensors, asked) if named is None or isinstance(named.image, ViTaminConfig) else None
+    return tower_config(tensors, asked) if {"stem.conv1.weight", "norm.weight"} <= tensors.keys() else None
+
+
+def wanted_size(config: ViTaminConfig, asked: Asked) -> tuple[int, int] | None:
+    """The image size to run at, None for the stored one: as asked, as named, or, without a table, as hinted."""
+    if asked.image_size is not None:
+        return asked.image_size
+    if asked.name is not None:
+        named = model_config(asked.name).image if asked.name in list_models() else ENCODERS.get(asked.name)
+        return named.image_size if isinstance(named, ViTaminConfig) else None
+    if config.has_position or asked.said is not None:
+        return None if config.has_position else asked.said
+    known = [*ENCODERS.items(), *((name, image) for name, image, _ in _known_pairs())]
+    sizes = {
+        name: image.image_size
+        for name, image in known
+        if isinstance(image, ViTaminConfig) and (image.widths, image.depths) == (config.widths, config.depths)
+    }
+    found = _named_in(asked.hint, list(sizes))
+    return None if found is None else sizes[found]
+
+
+def resize_state(state: Mapping[str, Tensor], old: ViTaminConfig, new: ViTaminConfig) -> dict[str, Tensor]:
+    """Our encoder's tensors at another image size: the table resampled."""
+    resized = dict(state)
+    if "position" in resized:
+        resized["position"] = resize_position_table(resized["position"], old.grid, new.grid)
+    return resized
+
+
+def _trunk_map(config: ViTaminConfig) -> dict[str, Theirs]:
+    """Where timm has each of our encoder's tensors."""
+    if not config.has_released_parts:
+        raise ConfigError(
+            f"the layouts of open_clip and timm hold ViTamin's released parts only, this one has convolution="
+            f"{config.convolution!r}, ffn={config.ffn!r} and stride {config.stride}; keep it in eyesmith's own format"
+        )
+    modules = {
         "stem.conv1": _BACKBONE + "stem.conv1",
         "stem.norm": _BACKBONE + "stem.norm1",
         "stem.conv2": _BACKBONE + "stem.conv2",
@@ -107,79 +175,205 @@ def _module_names(config: ViTaminConfig) -> dict[str, str]:
         "transition.conv": _BACKBONE + "pool.proj",
         "norm": "fc_norm",
     }
-    convolutions = {"norm": "pre_norm", "expand": "conv1_1x1", "depthwise": "conv2_kxk", "reduce": "conv3_1x1"}
+    convolution = {"norm": "pre_norm", "expand": "conv1_1x1", "depthwise": "conv2_kxk", "reduce": "conv3_1x1"}
     for stage in (0, 1):
-        for index in range(config.depths[stage]):
-            ours, theirs = f"stage{stage + 1}.{index}.", f"{_BACKBONE}stages.{stage}.{index}."
-            names |= {ours + own: theirs + other for own, other in convolutions.items()}
+        for i in range(config.depths[stage]):
+            own, their = f"stage{stage + 1}.{i}.", f"{_BACKBONE}stages.{stage}.{i}."
+            modules |= {own + name: their + other for name, other in convolution.items()}
     if config.widths[0] != config.widths[1]:
-        names["stage2.0.shortcut"] = _BACKBONE + "stages.1.0.shortcut.expand"
-    block = {
-        "norm1": "norm1",
-        "attention.qkv": "attn.qkv",
-        "attention.out": "attn.proj",
-        "norm2": "norm2",
-        "mlp.norm": "mlp.norm",
-        "mlp.out": "mlp.w2",
-    }
-    for index in range(config.depths[2]):
-        names |= {f"stage3.{index}.{own}": f"blocks.{index}.{other}" for own, other in block.items()}
-    return names
-
-
-def _trunk_to_ours(theirs: Mapping[str, Tensor], config: ViTaminConfig, prefix: str) -> dict[str, Tensor]:
-    ours: dict[str, Tensor] = {}
-    for own, other in _module_names(config).items():
-        for leaf in ("weight", "bias"):
-            value = theirs[f"{prefix}{other}.{leaf}"]
-            ours[f"{own}.{leaf}"] = value.flatten(1) if f"{other}.{leaf}".endswith(_POINTWISE) else value
-    for index in range(config.depths[2]):
-        for leaf in ("weight", "bias"):
-            gate, value = (theirs[f"{prefix}blocks.{index}.mlp.{name}.{leaf}"] for name in ("w0", "w1"))
-            ours[f"stage3.{index}.mlp.gate_value.{leaf}"] = torch.cat((gate, value))
+        modules["stage2.0.shortcut"] = _BACKBONE + "stages.1.0.shortcut.expand"
+    block = {"norm1": "norm1", "attention.qkv": "attn.qkv", "attention.out": "attn.proj", "norm2": "norm2"}
+    block |= {"mlp.norm": "mlp.norm", "mlp.out": "mlp.w2"}
+    keymap: dict[str, Theirs] = {}
+    for i in range(config.depths[2]):
+        modules |= {f"stage3.{i}.{name}": f"blocks.{i}.{other}" for name, other in block.items()}
+        for leaf in LEAVES:
+            halves = (f"blocks.{i}.mlp.w0.{leaf}", f"blocks.{i}.mlp.w1.{leaf}")
+            keymap[f"stage3.{i}.mlp.gate_value.{leaf}"] = Theirs(halves)
+    keymap |= with_leaves(modules)
+    for name in keymap:
+        if name.startswith(("stage1.", "stage2.")) and name.endswith(
+            ("expand.weight", "reduce.weight", "shortcut.weight")
+        ):
+            keymap[name] = Theirs(keymap[name].parts, is_pointwise=True)
     if config.has_position:
-        ours["position"] = theirs[prefix + POSITION]
-    return ours
+        keymap["position"] = Theirs((POSITION,))
+    if config.embed_dim:
+        keymap["head.weight"] = Theirs(("head.weight",))
+    return keymap
 
 
-def _trunk_to_theirs(ours: Mapping[str, Tensor], config: ViTaminConfig) -> dict[str, Tensor]:
-    theirs: dict[str, Tensor] = {}
-    for own, other in _module_names(config).items():
-        for leaf in ("weight", "bias"):
-            value = ours[f"{own}.{leaf}"]
-            theirs[f"{other}.{leaf}"] = value[..., None, None] if f"{other}.{leaf}".endswith(_POINTWISE) else value
-    for index in range(config.depths[2]):
-        for leaf in ("weight", "bias"):
-            halves = ours[f"stage3.{index}.mlp.gate_value.{leaf}"].chunk(2)
-            # clones: a file that holds two views of one storage would store the whole twice
-            theirs |= {f"blocks.{index}.mlp.w{half}.{leaf}": halves[half].clone() for half in (0, 1)}
-    if config.has_position:
-        theirs[POSITION] = ours["position"]
-    return theirs
+def _pair_map(
+    image: ViTaminConfig, ours: Mapping[str, Tensor], text_prefix: str = text_weights.PREFIX
+) -> dict[str, Theirs]:
+    """Where open_clip has each tensor of our Clip; the text tower's names are those of `ours`."""
+    keymap: dict[str, Theirs] = {}
+    for name, place in _trunk_map(image).items():
+        parts = (HEAD,) if name == "head.weight" else tuple(TRUNK + part for part in place.parts)
+        keymap["image." + name] = Theirs(parts, is_pointwise=place.is_pointwise)
+    text = {name: Theirs((text_prefix + name.removeprefix("text."),)) for name in ours if name.startswith("text.")}
+    return keymap | text | {"logit_scale": Theirs(("logit_scale",))}
 
 
-def _parts(config: ClipConfig) -> tuple[ViTaminConfig, ClipTextConfig]:
-    if not isinstance(config.image, ViTaminConfig) or not isinstance(config.text, ClipTextConfig):
-        raise ConfigError(
-            f"{config.name}: open_clip's layout needs a ViTamin image tower and open_clip's text tower, got "
-            f"{type(config.image).__name__} and {type(config.text).__name__}"
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The sizes that tensors tell. embed_dim, num_tokens and text are None where there is no such tensor."""
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    embed_dim: int | None
+    num_tokens: int | None
+    text: ClipTextConfig | None
+
+    def image_fits(self, config: ViTaminConfig) -> bool:
+        """Whether an image tower has these widths, depths and, or not, a position table."""
+        same = config.widths == self.widths and config.depths == self.depths
+        return same and config.has_position == (self.num_tokens is not None)
+
+    def text_fits(self, config: ClipTextConfig) -> bool:
+        """Whether a text tower has these sizes; any has where the tensors hold no text tower."""
+        return self.text is None or text_weights.same_sizes(self.text, config)
+
+
+def read_shapes(state: Mapping[str, Tensor]) -> Shapes | None:
+    """The sizes of a ViTamin, with or without text tower, in the names of open_clip, timm or ours; None for others."""
+    stages = (_BACKBONE + "stages.0.", _BACKBONE + "stages.1.", "blocks.")
+    timm = (_STEM, _BACKBONE + "stages.1.0.conv3_1x1.weight", "fc_norm.weight"), stages, POSITION
+    ours = ("stem.conv1.weight", "stage2.0.reduce.weight", "norm.weight"), ("stage1.", "stage2.", "stage3."), "position"
+    for prefix, head, (tellers, stages, position) in (
+        (TRUNK, HEAD, timm),
+        ("", "head.weight", timm),
+        ("image.", "image.head.weight", ours),
+        ("", "head.weight", ours),
+    ):
+        if not all(prefix + name in state for name in tellers):
+            continue
+        table, matrix = state.get(prefix + position), state.get(head)
+        return Shapes(
+            widths=tuple(state[prefix + name].shape[0] for name in tellers),
+            depths=tuple(count_blocks(state, prefix + stage) for stage in stages),
+            embed_dim=matrix.shape[0] if matrix is not None and matrix.ndim == 2 else None,
+            num_tokens=table.shape[1] if table is not None and table.ndim == 3 else None,
+            text=text_weights.text_config(text_weights.from_open_clip(state)),
         )
-    _check_parts(config.image)
-    if not config.image.embed_dim:
-        raise ConfigError(f"{config.name}: image.embed_dim is 0; open_clip's layout has a projection")
-    return config.image, config.text
+    return None
 
 
-def _check_parts(config: ViTaminConfig) -> None:
-    if not config.has_released_parts:
-        raise ConfigError(
-            f"the layouts of open_clip and timm hold ViTamin's released parts only, this one has convolution="
-            f"{config.convolution!r}, ffn={config.ffn!r} and stride {config.stride}; keep it in eyesmith's own format"
-        )
+def likely_models(state: Mapping[str, Tensor]) -> list[str]:
+    """Named image-text models whose tensors these could be; those of the same image size first.
+
+    Empty when no ViTamin fits. The sizes of XL cannot be told apart: it has no table.
+    """
+    shapes = read_shapes(state)
+    if shapes is None:
+        return []
+    found = [
+        (math.prod(image.grid) != shapes.num_tokens, name)
+        for name, image, text in _known_pairs()
+        if shapes.image_fits(image) and shapes.text_fits(text) and shapes.embed_dim in (None, image.embed_dim)
+    ]
+    return [name for _, name in sorted(found, key=lambda entry: entry[0])]
 
 
-def _inner(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def nearest_model(state: Mapping[str, Tensor]) -> str | None:
+    """The named model that shares the widths of the image tower, for tensors that fit no model whole."""
+    shapes = read_shapes(state)
+    near = [pair for pair in _known_pairs() if shapes is not None and pair[1].widths == shapes.widths]
+
+    def distance(pair: tuple[str, ViTaminConfig, ClipTextConfig]) -> tuple[bool, bool, bool]:
+        _, image, text = pair  # the text tower tells S from S-LTT, the table's length the image size
+        assert shapes is not None
+        is_other_head = image.embed_dim != shapes.embed_dim
+        return not shapes.text_fits(text), is_other_head, math.prod(image.grid) != shapes.num_tokens
+
+    return min(near, key=distance)[0] if near else None
+
+
+def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
+    """The config of an image tower by its tensors, for a square image; None when no known one has its widths.
+
+    embed_dim is the rows of its head, 0 without one. A tower whose depths or table differ from the known one's gets the
+    known config, so that what is missing can be named.
+    """
+    shapes = read_shapes(state)
+    if shapes is None:
+        return None
+    known = [*VITAMIN.values(), *(image for _, image, _ in _known_pairs())]
+    fitting = [image for image in known if shapes.image_fits(image)]
+    near = fitting or [image for image in known if image.widths == shapes.widths]
+    if not near:
+        return None
+    config = replace(near[0], embed_dim=shapes.embed_dim or 0)
+    side = math.isqrt(shapes.num_tokens or 0)
+    if side and side * side == shapes.num_tokens and fitting:
+        config = replace(config, image_size=(side * STRIDE, side * STRIDE))
+    return config
+
+
+def pair_config(tensors: Mapping[str, Tensor], asked: Asked) -> ClipConfig | None:
+    """The image-text model of these tensors at the image size of their position table; None when there is none."""
+    if asked.name is not None:
+        config = model_config(asked.name)
+    else:
+        shapes, likely = read_shapes(tensors), likely_models(tensors)
+        chosen = (_named_in(asked.hint, likely) or likely[0]) if likely else None
+        if likely and shapes is not None and shapes.num_tokens is not None:
+            chosen = likely[0]  # the table knows the size better than a path
+        chosen = chosen or nearest_model(tensors)
+        if chosen is None:
+            return None
+        config = model_config(chosen)
+    if not isinstance(config.image, ViTaminConfig):
+        return config
+    size = _table_size(tensors, config.image, asked)
+    preprocess = replace(config.preprocess, image_size=size)
+    return replace(config, image=replace(config.image, image_size=size), preprocess=preprocess)
+
+
+def tower_config(tensors: Mapping[str, Tensor], asked: Asked) -> ViTaminConfig:
+    """The image encoder of these tensors, with the head they have, at the image size of their table.
+
+    Raises CheckpointError when no known one has its widths, ConfigError for a name of something else.
+    """
+    shapes = read_shapes(tensors)
+    if asked.name is not None:
+        known = model_config(asked.name).image if asked.name in list_models() else encoder_config(asked.name)
+        if not isinstance(known, ViTaminConfig):
+            raise ConfigError(f"name: {asked.name} is no ViTamin, the tensors are in a ViTamin's names")
+        config = replace(known, embed_dim=(shapes.embed_dim or 0) if shapes else known.embed_dim)
+    else:
+        config = image_tower(tensors)
+    if config is None:
+        widths = "cannot be told" if shapes is None else f"are {shapes.widths}"
+        raise CheckpointError(f"a ViTamin's names, but no known one has these widths (they {widths}); pass its name")
+    return replace(config, image_size=_table_size(tensors, config, asked))
+
+
+def _table_size(tensors: Mapping[str, Tensor], config: ViTaminConfig, asked: Asked) -> tuple[int, int]:
+    """The image size, in pixels, that the position table is for; the config's own where there is no such table."""
+    shapes = read_shapes(tensors)
+    if shapes is None or shapes.num_tokens is None or not shapes.image_fits(config):
+        return config.image_size
+    return table_size(shapes.num_tokens, STRIDE, (config.image_size, *asked.sizes))
+
+
+def _known_pairs() -> Iterator[tuple[str, ViTaminConfig, ClipTextConfig]]:
+    for name in list_models():
+        config = model_config(name)
+        if isinstance(config.image, ViTaminConfig) and isinstance(config.text, ClipTextConfig):
+            yield name, config.image, config.text
+
+
+def _named_in(hint: str, names: list[str]) -> str | None:
+    """The longest of `names` that occurs in a path or hub id."""
+    return max((name for name in names if name.lower() in hint.lower()), key=len, default=None)
+
+
+def _hint(theirs: Mapping[str, Tensor], wanted: str) -> str:
+    likely = likely_models(theirs)
+    if not likely:
+        return "this looks like no ViTamin"
+    return "" if wanted in likely else f"this looks like {likely[0]}: pass its name"
 
 
 def _text_prefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -196,43 +390,16 @@ def _fit_position(theirs: dict[str, Tensor], name: str, config: ViTaminConfig) -
     if table is None or not config.has_position or table.ndim != 3 or table.shape[::2] != (1, config.widths[2]):
         return
     side = math.isqrt(table.shape[1])
-    if table.shape[1] != num_tokens(config) and side * side == table.shape[1]:
+    if table.shape[1] != math.prod(config.grid) and side * side == table.shape[1]:
         theirs[name] = resize_position_table(table, (side, side), config.grid)
 
 
-def _meta_state(config: ViTaminConfig | ClipTextConfig) -> dict[str, Tensor]:
-    with torch.device("meta"):
-        return dict(config.build().state_dict())
-
-
-def _expected_pair(image: ViTaminConfig, text: ClipTextConfig) -> dict[str, Tensor]:
-    own = _meta_state(image)
-    expected = {TRUNK + name: value for name, value in _trunk_to_theirs(own, image).items()}
-    expected[HEAD] = own["head.weight"]
-    expected |= text_weights.to_open_clip(_meta_state(text))
-    return expected | {"logit_scale": torch.empty((), device="meta")}
-
-
-def _compare(
-    theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, wanted: str, looks_like: list[str]
-) -> None:
-    """Raise CheckpointError unless names and shapes are the expected ones."""
-    bent = [name for name in expected if name in theirs and theirs[name].shape != expected[name].shape]
-    missing = [name for name in expected if name not in theirs]
-    left_over = [name for name in theirs if name not in expected]
-    if not (bent or missing or left_over):
-        return
-    lines = []
-    if bent:
-        name = bent[0]
-        lines.append(f"'{name}' is {list(theirs[name].shape)}, {wanted} needs {list(expected[name].shape)}")
-        lines += [f"{len(bent) - 1} more of another shape"] if len(bent) > 1 else []
-    for names, what in ((missing, "missing"), (left_over, "with no place")):
-        if names:
-            shown = ", ".join(f"'{name}'" for name in names[:3])
-            lines.append(f"{len(names)} {what}: {shown}{' ...' if len(names) > 3 else ''}")
-    if looks_like and wanted not in looks_like:
-        lines.append(f"this looks like {looks_like[0]}: pass its name")
-    elif not looks_like:
-        lines.append("this looks like no ViTamin")
-    raise CheckpointError(f"weights do not fit {wanted}: " + "; ".join(lines))
+def _towers(config: ClipConfig) -> tuple[ViTaminConfig, ClipTextConfig]:
+    if not isinstance(config.image, ViTaminConfig) or not isinstance(config.text, ClipTextConfig):
+        raise ConfigError(
+            f"{config.name}: open_clip's layout needs a ViTamin image tower and open_clip's text tower, got "
+            f"{type(config.image).__name__} and {type(config.text).__name__}"
+        )
+    if not config.image.embed_dim:
+        raise ConfigError(f"{config.name}: image.embed_dim is 0; open_clip's layout has a projection")
+    return config.image, config.text

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.errors import DataError, EyesmithError
-from eyesmith.eval.tasks import TASKS, Task
+from eyesmith.eval.sets import TASKS, Task
 from eyesmith.report.content import Picture
 from eyesmith.report.thumbnails import thumbnail
 

@@ -1,3 +1,0 @@
-from eyesmith.models.timm.config import TIMM, TimmConfig
-
-__all__ = ["TIMM", "TimmConfig"]
