@@ -23,7 +23,7 @@ from torch import Tensor
 
 from eyesmith.errors import CheckpointError
 from eyesmith.files import atomic_path, sync_folder
-from eyesmith.train.distributed import World
+from eyesmith.train.distributed import World, patient_group
 from eyesmith.train.sharding import is_part
 
 FOLDER = "state"
@@ -114,7 +114,7 @@ def write_sharded(
 
     if not in_background:
         with _quiet():
-            _dcp().save(dict(content), checkpoint_id=part)
+            _dcp().save(dict(content), checkpoint_id=part, process_group=_own_group())
         finish()
         return None
     with _quiet():
@@ -234,7 +234,8 @@ def _metadata(path: Path) -> dict[str, Any]:
 def _load_folder(path: Path, content: Mapping[str, Tensor], *, no_dist: bool) -> None:
     from eyesmith.train.checkpoint_reader import planner, reader
 
-    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), no_dist=no_dist)
+    group = None if no_dist else _own_group()
+    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), process_group=group, no_dist=no_dist)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -277,10 +278,15 @@ _groups: dict[int, Any] = {}
 
 
 def _own_group() -> Any:
-    """A gloo group for exchanges in the background, which must not mix with those of training."""
+    """A group for what processes say to each other while they write and read, which must not mix with training.
+
+    None where there is one process.
+    """
+    if not dist.is_initialized():
+        return None
     key = id(dist.group.WORLD)
     if key not in _groups:
-        _groups[key] = dist.new_group(backend="gloo")
+        _groups[key] = patient_group()
     return _groups[key]
 
 

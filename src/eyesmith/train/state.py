@@ -129,6 +129,7 @@ class TrainState:
             note(f"{path.name}: a state that was never written to its end is passed over")
         for path in found:
             damage = self._read(path)
+            world.wait()  # for the one that reads longest
             if not world.any(damage is not None):
                 break
             damage = damage or DamagedStateError(f"{path}: another process cannot read it")
