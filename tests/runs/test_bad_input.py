@@ -11,7 +11,8 @@ from eyesmith import files
 from eyesmith.cli.main import main
 from eyesmith.errors import CheckpointError, DataError
 from eyesmith.runs.train import is_finished, resume, start
-from eyesmith.train import EvalConfig, TrainConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import EvalConfig
 
 
 def test_a_full_disk_while_saving_leaves_the_state_before(

@@ -6,7 +6,7 @@ All ways meet in one set of processes, because starting one takes seconds. RANK 
 import shutil
 import sys
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from eyesmith.data.loader import Batch, Prepare
 from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
@@ -21,19 +22,11 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
-from eyesmith.train import (
-    Batch,
-    Contrastive,
-    DataConfig,
-    OptimConfig,
-    ParallelConfig,
-    TrainConfig,
-    World,
-    joined,
-    new_state,
-    train,
-)
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.checkpoint import consolidate
+from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.distributed import World, joined
+from eyesmith.train.loop import new_state, train
 
 STEPS, ROWS, SIZE = 5, 8, (32, 32)
 WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
@@ -133,24 +126,12 @@ def conv_clip(config: ClipConfig) -> Clip:
     return clip
 
 
-@dataclass
-class Plan:
-    """An epoch is all there is."""
-
-    steps_per_epoch: int = STEPS
-
-
 class RandomBatches:
     """Pictures of noise and random captions; every process makes all rows and keeps its own."""
 
-    def __init__(self, world: World) -> None:
-        self._own = world.share(ROWS)
-        self.plan = Plan()
-        self.skipped: list[Any] = []
-
-    def captions(self) -> list[str]:
-        """None are needed: no tower is locked."""
-        return []
+    def __init__(self, world: World, prepare: Prepare) -> None:
+        self._own, self._prepare = world.share(ROWS), prepare
+        self.steps_per_epoch = STEPS  # an epoch is all there is
 
     def batch(self, step: int) -> Batch:
         """One row of the first process is left out in step 2, as a broken picture would be."""
@@ -161,9 +142,10 @@ class RandomBatches:
         rows = torch.arange(ROWS)[self._own]
         if step == 2:
             rows = rows[rows != 1]
-        return Batch(
+        batch = Batch(
             pixels=pixels[rows], texts=[texts[row] for row in rows], labels=None, keys=tuple(map(str, rows)), rows=rows
         )
+        return batch.with_extra(self._prepare(batch, step))
 
 
 def trained(
@@ -181,7 +163,7 @@ def trained(
         if folder is not None and facts.step in (3, STEPS):
             state.save(folder, in_background=facts.step == 3)
 
-    train(state, objective, RandomBatches(world), config, hooks=[note])
+    train(state, objective, RandomBatches(world, objective.prepare), config, hooks=[note])
     state.finish_saving()
     state.take_average()
     whole = state.whole_model()
@@ -219,7 +201,7 @@ def refuse_unused(world: World) -> None:
     clip.spare = nn.Parameter(torch.zeros(3))
     objective = Contrastive(clip, config)
     with pytest.raises(ConfigError, match=r"optim\.freeze: clip\.spare \(1 in all\) had no part"):
-        train(new_state(objective, config, world), objective, RandomBatches(world), config)
+        train(new_state(objective, config, world), objective, RandomBatches(world, objective.prepare), config)
 
 
 if __name__ == "__main__":

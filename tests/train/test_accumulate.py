@@ -9,9 +9,9 @@ from eyesmith.losses import softmax_loss
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.accumulate import Features, backward
-from eyesmith.train.config import DataConfig, ParallelConfig, TrainConfig
-from eyesmith.train.contrastive import Contrastive
+from eyesmith.train.config import DataConfig, ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.rng import StepDraws
 from eyesmith.train.sharding import Parallel

@@ -38,7 +38,7 @@ def _content(state: TrainState) -> dict[str, Tensor]:
 def _stopped(config: Any, steps: int) -> dict[str, Tensor]:
     objective = tiny.objective_of(config)
     state = new_state(objective, config)
-    train(state, objective, tiny.Noise(10), config, should_stop=lambda: state.step == steps)  # pyright: ignore
+    train(state, objective, tiny.Noise(10, objective.prepare), config, should_stop=lambda: state.step == steps)
     return _content(state)
 
 
@@ -58,7 +58,7 @@ def test_a_step_that_is_not_finite_and_those_after_it_change_nothing(name: Any, 
         train(
             state,
             objective,
-            tiny.Noise(10),  # pyright: ignore[reportArgumentType]
+            tiny.Noise(10, objective.prepare),
             config,
             hooks=[lambda state, facts: seen.append(facts.step)],
         )
@@ -84,7 +84,7 @@ def test_saving_and_stopping_notice_it_too(tmp_path: Path, way: str) -> None:
         train(
             state,
             objective,
-            tiny.Noise(10),  # pyright: ignore[reportArgumentType]
+            tiny.Noise(10, objective.prepare),
             config,
             hooks=[lambda state, facts: state.save(tmp_path) if way == "save" and facts.step == 4 else None],
             should_stop=lambda: way == "stop" and state.step == 4,

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from eyesmith.data.order import step_seed
 from eyesmith.models.drop_path import DropPath
-from eyesmith.train.rng import StepDraws, fractions, step_seed
+from eyesmith.train.rng import StepDraws, fractions
 
 
 def _slow(seed: int, layer: int, row: int) -> float:

@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.train import Contrastive, ParallelConfig, World, new_state
+from eyesmith.tasks.contrastive import Contrastive
 from eyesmith.train.batch_norm import share_statistics
+from eyesmith.train.config import ParallelConfig
+from eyesmith.train.distributed import World
+from eyesmith.train.loop import new_state
 from eyesmith.train.sharding import choose_strategy, shard_mesh
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from eyesmith.errors import CheckpointError
-from eyesmith.train import OptimConfig, TrainState
+from eyesmith.train.config import OptimConfig
+from eyesmith.train.state import TrainState
 
 
 def _state(width: int = 3, *, average: bool = True) -> TrainState:

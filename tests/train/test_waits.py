@@ -10,8 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from eyesmith.models.text import model as text_model
-from eyesmith.train import Log, LogSteps, StepFacts, TrainState, new_state, train
-from eyesmith.train.watch import Pace, Watch
+from eyesmith.train import StepFacts, TrainState, new_state, train
+from eyesmith.train.callbacks.logging import Log, LogSteps
+from eyesmith.train.metrics import Metrics, Throughput
 
 WAITS = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::masked_select"}
 
@@ -61,10 +62,17 @@ def test_the_host_waits_once_in_a_logged_step_and_never_between(
             running.append(profile(activities=[ProfilerActivity.CPU], acc_events=True))
             running[0].start()
 
-    watch = Watch(objective, state, every_steps=4, last_step=10, clip_norm=config.optim.clip_norm)
-    log = LogSteps(Log(tmp_path), watch, Pace(state, world_size=1, precision="fp32"))
-    with watch:
-        train(state, objective, tiny.Noise(10), config, hooks=[log, look], should_stop=lambda: state.step == 6)  # pyright: ignore[reportArgumentType]
+    metrics = Metrics(objective, state, every_steps=4, last_step=10, clip_norm=config.optim.clip_norm)
+    log = LogSteps(Log(tmp_path), metrics, Throughput(state, world_size=1, precision="fp32"))
+    with metrics:
+        train(
+            state,
+            objective,
+            tiny.Noise(10, objective.prepare),
+            config,
+            hooks=[log, look],
+            should_stop=lambda: state.step == 6,
+        )
     assert counts == {3: [], 4: [], 5: []}
     assert fetched == [4, 6]  # the second as it stops
     assert (tmp_path / "log.jsonl").read_text().count('"loss"') == 1

@@ -1,11 +1,11 @@
 """The three kinds of run at their smallest, on batches of noise."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from eyesmith.data.loader import Batch, Prepare
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
 from eyesmith.models.classifier import classifier_config
@@ -14,12 +14,12 @@ from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
-from eyesmith.train import Batch, Contrastive, DataConfig, Masked, MaskedConfig, OptimConfig, TargetConfig, TrainConfig
-from eyesmith.train.class_batches import ClassBatch
-from eyesmith.train.classify import Classify
-from eyesmith.train.classify_config import ClassifyConfig
-from eyesmith.train.masked import PixelTargets
-from eyesmith.train.objective import Objective
+from eyesmith.tasks.classify import Classify, ClassifyConfig
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
+from eyesmith.tasks.masked import Masked, MaskedConfig
+from eyesmith.tasks.task import Task
+from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.teacher import PixelTargets, TargetConfig
 
 SIZE, ROWS = (32, 32), 6
 WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
@@ -58,39 +58,33 @@ CONFIGS: dict[str, Any] = {
 }
 
 
-def objective_of(config: Any) -> Objective[Any]:
+def objective_of(config: Any) -> Task[Any]:
     """With random weights, the same each time."""
     torch.manual_seed(0)
     if isinstance(config, MaskedConfig):
         targets = PixelTargets(config.model.patch_px)
         return Masked(MaskedEva02(config.model, targets.dim), config, targets)
     if isinstance(config, ClassifyConfig):
-        return Classify(classifier_config("tiny", config.model, ("one", "other", "third")).build(), config)
+        classifier = classifier_config("tiny", config.model, ("one", "other", "third")).build()
+        return Classify(classifier, config, None)  # pyright: ignore[reportArgumentType]
     return Contrastive(config.model.build(), config)
 
 
 class Noise:
-    """Batches of noise with captions and labels, `own` rows of each; an epoch has `steps`."""
+    """Batches of noise with captions and labels, prepared as the loader does; an epoch has `steps_per_epoch`."""
 
-    def __init__(self, steps: int, own: slice = slice(None), spoil: Callable[[Batch, int], None] | None = None) -> None:
-        self.plan, self.steps_per_epoch, self.num_samples = self, steps, steps * ROWS
-        self.skipped: list[Any] = []
-        self._own, self._spoil = own, spoil
+    def __init__(self, steps_per_epoch: int, prepare: Prepare) -> None:
+        self.steps_per_epoch, self._prepare = steps_per_epoch, prepare
 
     def batch(self, step: int) -> Batch:
         """A function of the step."""
         draws = torch.Generator().manual_seed(step)
-        rows = torch.arange(ROWS)[self._own]
         words = torch.randint(0, len(WORDS), (ROWS, 4), generator=draws)
-        texts = [" ".join(WORDS[word] for word in row[: 2 + i % 3]) for i, row in enumerate(words.tolist())]
-        pixels = torch.randint(0, 256, (ROWS, 3, *SIZE), dtype=torch.uint8, generator=draws)
-        batch = ClassBatch(
-            pixels=pixels[self._own],
-            texts=texts[self._own],
-            labels=torch.randint(0, 3, (ROWS,), generator=draws)[self._own],
-            keys=tuple(f"{step}/{row}" for row in rows.tolist()),
-            rows=rows,
+        batch = Batch(
+            pixels=torch.randint(0, 256, (ROWS, 3, *SIZE), dtype=torch.uint8, generator=draws),
+            texts=[" ".join(WORDS[word] for word in row[: 2 + i % 3]) for i, row in enumerate(words.tolist())],
+            labels=torch.randint(0, 3, (ROWS,), generator=draws),
+            keys=tuple(f"{step}/{row}" for row in range(ROWS)),
+            rows=torch.arange(ROWS),
         )
-        if self._spoil:
-            self._spoil(batch, step)
-        return batch
+        return batch.with_extra(self._prepare(batch, step))

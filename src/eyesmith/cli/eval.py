@@ -259,7 +259,7 @@ def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr that is told the images of each batch."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     done = 0
     with progress(Console(stderr=True, highlight=False), title, total, unit="image") as advance:

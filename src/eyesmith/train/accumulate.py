@@ -11,25 +11,10 @@ Source: GradCache (arXiv 2101.06983); open_clip's --accum-freq computes the same
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-
-from eyesmith.errors import DataError
-
-
-def cut(num_rows: int, num_parts: int) -> list[slice]:
-    """`num_rows` in parts of equal size, the first ones a row longer where they do not divide.
-
-    Raises DataError for fewer rows than parts, as where nearly all of a batch was left out.
-    """
-    if num_rows < num_parts:
-        raise DataError(f"accumulate: {num_parts} parts of a batch of which {num_rows} samples could be read")
-    size, more = divmod(num_rows, num_parts)
-    ends = [part * size + min(part, more) for part in range(num_parts + 1)]
-    return [slice(start, stop) for start, stop in pairwise(ends)]
 
 
 class Features(NamedTuple):

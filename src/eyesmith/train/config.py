@@ -5,15 +5,13 @@ from typing import Any, Literal, Self
 
 from eyesmith.data.stream import DEFAULT_CACHE_GIB, DEFAULT_WINDOW, default_lanes
 from eyesmith.errors import ConfigError
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
-from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.families import EncoderConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
-from eyesmith.train.health import HealthConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.train.diagnostics import HealthConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +251,7 @@ class TrackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every run has, whatever it learns; each objective adds its own fields, and narrows `model`."""
+    """What every run has, whatever it learns; each task adds its own fields, and narrows `model`."""
 
     model: ClipConfig | EncoderConfig
     data: DataConfig
@@ -343,22 +341,3 @@ class RunConfig:
             raise ConfigError("log_every_steps, save_every_steps and keep_states: expected 1 or more")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, got {self.seed}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
-    """A complete contrastive run."""
-
-    model: ClipConfig
-    loss: LossConfig = field(default_factory=LossConfig)
-    patch_drop_prob: float = 0.0
-    """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794); TrV only."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
-        if not 0 <= self.patch_drop_prob < 1:
-            raise ConfigError(f"patch_drop_prob: expected 0 <= p < 1, got {self.patch_drop_prob}")
-        if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config):
-            raise ConfigError("patch_drop_prob: patches are dropped by a TrV (models.eva02) only; set it to 0")
-        super().__post_init__()

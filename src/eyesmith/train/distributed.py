@@ -65,12 +65,12 @@ class World:
     def fewest(self, count: int) -> int:
         """The least of all processes' numbers; every process must call it at the same point.
 
-        Told between the hosts: no device is waited for.
+        Told between the hosts: no device is waited for. It may take hours.
         """
         if self.size == 1:
             return count
         found = torch.tensor(count)
-        dist.all_reduce(found, dist.ReduceOp.MIN)
+        dist.all_reduce(found, dist.ReduceOp.MIN, group=self.patient)
         return int(found)
 
     def total(self, value: Tensor) -> Tensor:

@@ -1,15 +1,18 @@
 """The training loop: fetch, step, then hooks."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from types import FrameType
+from typing import Protocol, Self
 
 import torch
 
+from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.optim.build import make_optimizer
 from eyesmith.optim.held import keep_or_restore
-from eyesmith.train.batches import BatchReader
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
@@ -56,15 +59,26 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     return state
 
 
-def total_steps(config: RunConfig, batches: BatchReader) -> int:
+class Batches(Protocol):
+    """Where the loop gets its batches from: a `Loader`."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int) -> Batch:
+        """This process's rows of a global step, counted from 0: a pure function of the step."""
+        ...
+
+
+def total_steps(config: RunConfig, steps_per_epoch: int) -> int:
     """Optimiser steps of the whole run, at least one."""
-    return max(1, round(config.epochs * batches.plan.steps_per_epoch))
+    return max(1, round(config.epochs * steps_per_epoch))
 
 
 def train(
     state: TrainState,
     objective: Objective,
-    batches: BatchReader,
+    batches: Batches,
     config: RunConfig,
     *,
     hooks: Sequence[Hook] = (),
@@ -79,7 +93,7 @@ def train(
     step and later ones change nothing. At the next logged, saved or measured step NonFiniteError names the first such
     step and its samples, and `state` is the one before it.
     """
-    last = total_steps(config, batches)
+    last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
     objective.model.train()
     state.gate = gate = Gate(objective.device)
@@ -115,7 +129,7 @@ def train(
             step=state.step,
             is_last=is_last,
             is_logged=is_last or state.step % config.log_every_steps == 0,
-            epoch=state.step / batches.plan.steps_per_epoch,
+            epoch=state.step / batches.steps_per_epoch,
             samples=state.step * config.batch_size,
             batch_size=len(batch.rows) * parallel.world.size,
             lr=lr,
@@ -130,3 +144,35 @@ def train(
         for hook in hooks:
             hook(state, facts)
     return True
+
+
+class StopSignal:
+    """Ctrl-C between two steps, so that what is saved is a whole state.
+
+    Inside the context, a first SIGINT or SIGTERM only raises the flag; a second one acts at once.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def __call__(self) -> bool:
+        return self.is_set
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.is_set = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

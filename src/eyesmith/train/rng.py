@@ -6,7 +6,6 @@ computes the row, in which part, and after which resume; nobody draws for the ro
 
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +15,6 @@ VERSION = 2  # of how dropped paths are drawn, kept in states; 1 drew them for t
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # as a signed number; products of int64 wrap as those of SplitMix64 do
 _MIXERS = ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)))
 _BITS = 24  # of a fraction, all that fp32 holds
-
-
-def step_seed(seed: int, step: int) -> int:
-    """A seed for torch's generators, different for every run seed and step."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def hashed(values: Tensor) -> Tensor:
@@ -53,7 +47,7 @@ class StepDraws:
     """
 
     def __init__(self, model: nn.Module, *, seed: int, device: torch.device) -> None:
-        """seed: of this step, see `step_seed`; torch's global generator is seeded."""
+        """seed: of this step, `order.step_seed`; torch's global generator is seeded."""
         self._seed, self._device = seed, device
         self._paths = [
             module for module in model.modules() if isinstance(module, DropPath) and module.prob > 0 and module.training
