@@ -16,7 +16,7 @@ from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.precision import Precision
 from eyesmith.eval.results.rows import append_rows, as_line
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 
 if TYPE_CHECKING:
     import torch

@@ -35,8 +35,9 @@ from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
 from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext
 from eyesmith.train.config import DataConfig, RunConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.processes import World
+from eyesmith.train.precision import autocast, choose_precision
 
 ALL_SPLITS = "all"
 _FP32 = 4  # bytes
@@ -217,7 +218,9 @@ class Classify(MeanTask[Classifier]):
         splits = self.config.eval.curve_splits
 
         def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._rows(cast(Classifier, model), splits)
+            device = next(model.parameters()).device
+            with autocast(choose_precision(self.config.precision, self.device), device):
+                rows = self._rows(cast(Classifier, model), splits)
             return {f"{row.split}/{row.metric}": row.value for row in rows}
 
         return (lambda model: context.world.once(lambda: measure(model))) if self._splits(splits) else None

@@ -26,10 +26,10 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_rows
-from eyesmith.train.draws import StepDraws
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Model, Objective, StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
-from eyesmith.train.processes import World
+from eyesmith.train.rng import StepDraws
 
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
@@ -66,6 +66,8 @@ class Task(Objective[Model]):
     """
 
     config_type: ClassVar[type[RunConfig]]
+    shares_measuring: ClassVar[bool] = False
+    """Whether what `curve` gives needs the whole model in every process; else in the first one, and None elsewhere."""
     config: Any
 
     def __init__(self, model: Model, config: Any) -> None:
@@ -134,7 +136,8 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all. evaluators: a caller's own, beside the config's.
+        It is called in every process, and gives the same in all; see `shares_measuring`. evaluators: a caller's own,
+        beside the config's.
         """
         del context
         if evaluators:
@@ -167,7 +170,7 @@ class MeanTask(Task[Model]):
 
     def num_terms(self, batch: Batch) -> Tensor:
         """How many terms a batch has, fp32 []: by default one a row."""
-        return torch.tensor(float(len(batch)), device=self.device)
+        return torch.full((), float(len(batch)), device=self.device)
 
     def chance_loss(self) -> float:
         """The loss of guessing; 0 where there is no such level."""
@@ -187,6 +190,6 @@ class MeanTask(Task[Model]):
             return self.terms(outputs, part).sum() * (world.size / count)
 
         parts = [partial(share, part) for part in batch.parts(config.accumulate)]
-        with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+        with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size, chance=self.chance_loss())

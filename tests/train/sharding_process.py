@@ -1,4 +1,4 @@
-"""One process of several: `parallel_process.py FOLDER` trains five steps in each way and leaves the weights there.
+"""One process of several: `sharding_process.py FOLDER` trains five steps in each way and leaves the weights there.
 
 All ways meet in one set of processes, because starting one takes seconds. RANK and the like are set as torchrun does.
 """
@@ -10,20 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyesmith.data.loader import Batch, Prepare
+from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import LossConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.checkpoint import consolidate
 from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.distributed import World, joined
 from eyesmith.train.loop import new_state, train
-from eyesmith.train.processes import World, joined
 
 STEPS, ROWS, SIZE = 5, 8, (32, 32)
 WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
@@ -49,6 +52,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "fsdp": {"strategy": "fsdp"},
     "fsdp, parts, recomputed": {"strategy": "fsdp", "accumulate": 2, "checkpoint_blocks": True},
     "fsdp, sigmoid": {"strategy": "fsdp", "loss": LossConfig(kind="sigmoid")},
+    "ddp, batch norm": {"norms": True},
+    "fsdp, batch norm": {"norms": True, "strategy": "fsdp"},
+    "fsdp, a copy each": {"strategy": "fsdp", "shards": 1},
+    "fsdp, bf16": {"strategy": "fsdp", "precision": "bf16"},
     "ddp, LAMB": {"optim": replace(BASE.optim, name="lamb")},
     "fsdp, LAMB": {"strategy": "fsdp", "optim": replace(BASE.optim, name="lamb")},
 }
@@ -57,8 +64,66 @@ WAYS: dict[str, dict[str, Any]] = {
 def config_of(way: str) -> TrainConfig:
     """The config of one way to train."""
     changes = dict(WAYS[way])
-    parallel = {name: changes.pop(name) for name in ("strategy", "checkpoint_blocks") if name in changes}
+    changes.pop("norms", None)
+    parallel = {name: changes.pop(name) for name in ("strategy", "checkpoint_blocks", "shards") if name in changes}
     return replace(BASE, parallel=ParallelConfig(**parallel), **changes)
+
+
+class Block(nn.Module):
+    """What networks of convolutions are made of, with a factor that is a single number."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.gain = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W], as it comes."""
+        return x + self.gain * torch.relu(self.norm(self.conv(x)))
+
+
+class ConvNet(Encoder):
+    """A small network with batch norms, one outside of its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_size, self.stride, self.embed_dim, self.mean, self.std = SIZE, 4, 16, (0.5,) * 3, (0.5,) * 3
+        self.taps = {"cells": Tap(4, 16)}
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 4, stride=4), nn.BatchNorm2d(16, momentum=None))
+        self.layers = nn.ModuleList(Block(16) for _ in range(2))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[B, 16]."""
+        return self.dense(pixels).mean((2, 3))
+
+    def dense(self, pixels: Tensor) -> Tensor:
+        """[B, 16, 8, 8]."""
+        x = self.stem(self.prepare(pixels))
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def blocks(self) -> list[nn.Module]:
+        """The residual units."""
+        return list(self.layers)
+
+    pyramid = project = tokens = set_image_size = None  # pyright: ignore
+
+
+class ConvContrastive(Contrastive):
+    """Pairs, with the network in place of the image tower."""
+
+    def rebuild(self) -> Clip:
+        """As `conv_clip`."""
+        return conv_clip(self.model.config)
+
+
+def conv_clip(config: ClipConfig) -> Clip:
+    """A model whose image tower is the network."""
+    clip = config.build()
+    clip.image = ConvNet()
+    return clip
 
 
 class RandomBatches:
@@ -80,14 +145,16 @@ class RandomBatches:
         batch = Batch(
             pixels=pixels[rows], texts=[texts[row] for row in rows], labels=None, keys=tuple(map(str, rows)), rows=rows
         )
-        return replace(batch, extra=self._prepare(batch, step))
+        return batch.with_extra(self._prepare(batch, step))
 
 
-def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tuple[dict[str, Tensor], list[float]]:
+def trained(
+    config: TrainConfig, world: World, folder: Path | None = None, *, norms: bool = False
+) -> tuple[dict[str, Tensor], list[float]]:
     """Whole weights and averages after all steps, and the losses; saved half way and at the end below `folder`."""
     torch.manual_seed(0)
-    clip = config.model.build()
-    objective = Contrastive(clip, config)
+    made = ConvContrastive(conv_clip(config.model), config) if norms else Contrastive(config.model.build(), config)
+    objective: Contrastive = made
     state = new_state(objective, config, world)
     losses: list[float] = []
 
@@ -100,7 +167,9 @@ def trained(config: TrainConfig, world: World, folder: Path | None = None) -> tu
     state.finish_saving()
     state.take_average()
     whole = state.whole_model()
-    assert isinstance(whole, Clip)
+    if whole is None:  # it is gathered in the first process
+        assert not world.is_first
+        return {}, losses
     found = {name: value.detach().clone() for name, value in whole.state_dict().items()}
     return found | {name: value.detach().clone() for name, value in state.extra.items()}, losses
 
@@ -115,13 +184,24 @@ def main() -> None:
     with joined() as world:
         for number, way in enumerate(WAYS):
             folder = root / str(number)
-            weights, losses = trained(config_of(way), world, folder)
+            weights, losses = trained(config_of(way), world, folder, norms="norms" in WAYS[way])
             if world.is_first:
                 torch.save({"weights": weights, "losses": losses}, root / f"{number}.pt")
                 if way == "fsdp":  # one file of it beside the parts
                     shutil.copytree(folder, root / "one")
                     consolidate(root / "one")
             world.wait()
+        refuse_unused(world)
+
+
+def refuse_unused(world: World) -> None:
+    """A parameter without a part in the loss is named, in place of a wait without end."""
+    config = config_of("ddp")
+    clip = config.model.build()
+    clip.spare = nn.Parameter(torch.zeros(3))
+    objective = Contrastive(clip, config)
+    with pytest.raises(ConfigError, match=r"optim\.freeze: clip\.spare \(1 in all\) had no part"):
+        train(new_state(objective, config, world), objective, RandomBatches(world, objective.prepare), config)
 
 
 if __name__ == "__main__":
