@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 import eyesmith
-from eyesmith.data.scenes import make_scenes
+from eyesmith.data.make.scenes import make_scenes
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.eval import read_rows
 from eyesmith.runs.memory import keep_freed_memory
