@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation import open_evaluation_set
 from eyesmith.data.evaluation.names import class_names, templates_for
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, Wording, evaluate_suite, read_rows
 from eyesmith.eval.features.store import FeatureStore

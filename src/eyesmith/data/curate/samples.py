@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.tar_index import Member, TarIndex, index_tar
-from eyesmith.data.tar_source import split_member_name
+from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
 
 
@@ -42,11 +42,7 @@ class ShardSamples:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.tar: TarIndex = index_tar(self.path)
-        self._groups: dict[str, dict[str, Member]] = {}
-        for member in self.tar.members:
-            key, extension = split_member_name(member.name)
-            if key:
-                self._groups.setdefault(key, {}).setdefault(extension, member)
+        self._groups: dict[str, dict[str, Member]] = shard_samples(self.tar).samples
         self._stream: BinaryIO = self.path.open("rb")
 
     def __len__(self) -> int:

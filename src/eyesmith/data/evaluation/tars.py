@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.data.evaluation.evaluation_set import LAYOUTS, EvaluationSet, Instance, Layout, Objective
-from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, read_lines, templates_for
+from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, templates_for
 from eyesmith.data.sample import Finding
 from eyesmith.data.tar_source import TarSource
+from eyesmith.data.text import read_lines
 from eyesmith.errors import DataError
 
 TYPE_FILE = "dataset_type.txt"
