@@ -181,7 +181,7 @@ class TarSource:
         found = shard_samples(index)
         for fault in found.faults:
             problem(*fault)
-        required = [("image", *IMAGE_EXTENSIONS)]
+        required: list[tuple[str, ...]] = [("image", *IMAGE_EXTENSIONS)]
         if self._require_text:
             required.append(("text (txt, json or cls)", *TEXT_EXTENSIONS))
         complete = {}
