@@ -22,8 +22,8 @@ class TextCache:
     """Features by text, for one frozen tower.
 
     The file in the cache folder is keyed by the tower (all weights and its context length) and the precision, inside
-    it by the text, so no text is encoded twice by one tower. It only saves time: a damaged or missing file is made anew.
-    `num_encoded` counts the texts that had to be encoded.
+    it by the text, so no text is encoded twice by one tower. It only saves time: a damaged or missing file is made
+    anew. `num_encoded` counts the texts that had to be encoded.
     """
 
     def __init__(
