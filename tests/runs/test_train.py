@@ -165,9 +165,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
 
     healthy, seen = contrastive.contrast, []
 
-    def sick(*arguments: Any) -> torch.Tensor:
+    def sick(*arguments: Any, **rest: Any) -> torch.Tensor:
         seen.append(1)
-        return healthy(*arguments) * (math.nan if len(seen) == 6 else 1.0)
+        return healthy(*arguments, **rest) * (math.nan if len(seen) == 6 else 1.0)
 
     monkeypatch.setattr(contrastive, "contrast", sick)
     with pytest.raises(TrainingError, match=r"step 6: loss nan.*Samples: .*resume"):
