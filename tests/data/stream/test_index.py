@@ -128,12 +128,8 @@ def test_an_index_is_made_ahead_once_and_without_locks_where_there_are_none(tmp_
 
 
 def test_what_belongs_to_no_pair_is_counted_as_the_indexed_reader_does(tmp_path, tar, pair) -> None:
-    dotted = [
-        ("Track 2.0 (Clean).jpg", b"x"),
-        ("Track 2.0 (Clean).txt", b"t"),
-        ("22.05.jpg", b"x"),
-        ("22.05.txt", b"t"),
-    ]
+    keys = ("Track 2.0 (Clean)", "22.05")
+    dotted = [(f"{key}.{extension}", b"x") for key in keys for extension in ("jpg", "txt")]
     other = [("a.heic", b"x"), ("a.caption", b"t"), ("__meta__/info.json", b"{}")]
     path = tar(tmp_path / "s.tar", [*pair("ok", 0), *dotted, *other])
     found = shard_index(path)
