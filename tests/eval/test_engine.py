@@ -218,7 +218,7 @@ torch.set_num_threads(1)
 from eyesmith.eval import Settings, evaluate_suite
 from eyesmith.eval.sets import TASKS
 from eyesmith.models import create
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 torch.manual_seed(0)
 clip = create("ViTamin-Nano").eval()
 with joined() as world:
@@ -262,7 +262,7 @@ from eyesmith.eval import Settings, evaluate_suite
 from eyesmith.eval.sets import TASKS
 from eyesmith.models import create
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 torch.manual_seed(0)
 clip = create("ViTamin-Nano").eval()
 encode = Clip.encode_image

@@ -8,13 +8,14 @@ from eyesmith.data import open_source
 from eyesmith.errors import CheckpointError
 from eyesmith.eval import read_rows
 from eyesmith.hub import load_model, save_model
+from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.recipes import locked_text
 from eyesmith.runs.average import average
-from eyesmith.runs.initial import BEFORE, from_weights, load_initial
 from eyesmith.runs.train import start
-from eyesmith.train import EvalConfig, TrainConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
+from eyesmith.tasks.task import BEFORE
+from eyesmith.train.config import EvalConfig
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def test_weights_of_another_model_are_refused(tiny_model: ClipConfig, trained: P
 
 def test_the_model_comes_from_the_weights(config: TrainConfig, trained: Path) -> None:
     changed = replace(config, model=replace(config.model, name="other"))
-    found = from_weights(changed, trained)
+    found = Contrastive.from_weights(changed, str(trained))
     assert found.model == load_model(trained).config
     assert found.initial == InitialConfig(weights=str(trained))
     assert found.optim == config.optim
@@ -105,7 +106,7 @@ def test_a_fine_tuned_model_is_measured_before_and_after(
     config: TrainConfig, pairs: Path, trained: Path, tmp_path: Path
 ) -> None:
     settings = EvalConfig(curve_data=(str(pairs),), keep_best="none")
-    run = replace(from_weights(config, trained), eval=settings, epochs=1)
+    run = replace(Contrastive.from_weights(config, str(trained)), eval=settings, epochs=1)
     done = start(run, tmp_path / "tuned")
     rows = read_rows(done.folder / "results.jsonl")
     assert rows == done.rows

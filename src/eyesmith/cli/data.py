@@ -209,7 +209,7 @@ def _check(
     """
     from eyesmith.data.check import check as check_data
     from eyesmith.data.evaluation.check import holds_evaluation_sets
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     if evaluation or (split is None and holds_evaluation_sets(data)):
         return _check_evaluation(data, workers=workers, as_json=as_json)
@@ -241,7 +241,7 @@ def _check(
 @contextmanager
 def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after the other: whenever another name comes, the bar before it is closed."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     console = Console(stderr=True, highlight=False)
     with ExitStack() as open_bar:

@@ -16,7 +16,7 @@ from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.precision import Precision
 from eyesmith.eval.results.rows import append_rows, as_line
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,7 @@ def evaluate(
     compare_templates: tuple[Path, ...] = (),
     formats: Annotated[tuple[Literal["clip_benchmark", "open_clip"], ...], tyro.conf.arg(name="format")] = (),
     limit: int | None = None,
+    explain: str | None = None,
     cache: Path | None = None,
     keep_features: bool = True,
     fresh: bool = False,
@@ -87,6 +88,7 @@ def evaluate(
         compare_templates: Such files to compare with the sentences of one set, paired, on its images.
         formats: Files of other evaluators to write beside a suite's results: clip_benchmark, open_clip.
         limit: Only so many images of each set, spread evenly over its classes, to try a command out.
+        explain: The key of one picture: show each step from its bytes to its rank, beside open_clip's.
         cache: Where features of images and classifiers are kept for the next evaluation of the same weights.
         keep_features: Keep them at all.
         fresh: Measure everything anew, whatever features and results are kept.
@@ -114,6 +116,8 @@ def evaluate(
     own = [one.key for file in task for one in register_task_file(file)]
     what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
+    if explain is not None:
+        return _explain(model, what, None if is_path else data, explain, name, settings, as_json=as_json)
     if is_path and is_made_data(what):
         return _made(model, "all", what, splits, out, name, settings, as_json=as_json)
     if what in MADE_TASKS and not is_path and not is_suite_folder(what, data):
@@ -167,7 +171,7 @@ def _made(
         )
     found = load_clip_or_classifier(model, name)
     if isinstance(found, Classifier):
-        rows = split_rows(found, data, splits, batch_size=settings.batch_size, note=say)
+        rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
     else:
         rows = evaluate_splits(found, data, splits or None, tasks=MADE_TASKS[task], settings=settings)
     if not rows:
@@ -241,6 +245,48 @@ def _prompts(
     return 0
 
 
+def _explain(
+    model: str, what: str, data: str | None, key: str, name: str | None, settings: "Settings", *, as_json: bool
+) -> int:
+    """One picture step by step, beside open_clip."""
+    from eyesmith.eval.engine import task_job
+    from eyesmith.eval.features.explain import explain
+    from eyesmith.eval.kinds.measurement import with_sentences
+    from eyesmith.eval.sets.choice import chosen_suite
+    from eyesmith.eval.sets.made import MADE_TASKS, is_made_data, labelled_split
+    from eyesmith.eval.sets.own import own_job
+
+    clip = load_model(model, name)
+    place = data if what in MADE_TASKS else what
+    made = labelled_split(place, key) if place is not None and is_made_data(place) else None
+    if made is not None:
+        task, found = made.task, made.found
+    elif data is None:
+        job = own_job(what)
+        task, found = job.task, job.open()
+    else:
+        suite = chosen_suite(what, data)
+        if len(suite.tasks) != 1:
+            raise ConfigError(f"{what}: a picture is followed in one set; name one task, or a folder")
+        job = task_job(suite.tasks[0], Path(data))
+        task, found = job.task, job.open()
+    found = settings.wording.applied(task, with_sentences(task, found, clip))
+    cache = None if settings.cache is None else Path(settings.cache)
+    steps = explain(clip, found, key, source=model, cache=cache, note=say)
+    if as_json:
+        print_json([dataclasses.asdict(step) for step in steps])
+        return 0
+    first = next((place for place, step in enumerate(steps) if step.is_equal is False), None)
+    marks = ["first difference" if place == first else "" for place in range(len(steps))]
+    has_theirs = any(step.theirs is not None for step in steps)
+    columns = ("step", "ours", "open_clip", "") if has_theirs else ("step", "ours")
+    cells = [(step.name, step.ours, step.theirs or "", mark) for step, mark in zip(steps, marks, strict=True)]
+    print_table(columns, [row[: len(columns)] for row in cells])
+    if has_theirs:
+        say("every step agrees with open_clip" if first is None else f"open_clip differs from: {steps[first].name}")
+    return 0
+
+
 def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as_json: bool) -> int:
     from eyesmith.eval.sets.choice import summary_of
     from eyesmith.report.task_table import tasks_table
@@ -259,7 +305,7 @@ def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr that is told the images of each batch."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     done = 0
     with progress(Console(stderr=True, highlight=False), title, total, unit="image") as advance:

@@ -183,7 +183,7 @@ def test_pictures_of_the_worst_classes_come_from_the_data(tmp_path: Path) -> Non
 def test_a_damaged_prediction_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "cifar10.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DataError, match=r"cifar10\.npz: no prediction file"):
+    with pytest.raises(DataError, match=r"cifar10\.npz: cannot be read as a prediction file"):
         read_predictions(tmp_path)
 
 

@@ -34,7 +34,7 @@ from eyesmith.eval.features.images import (
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.files import atomic_path, locked, write_json
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 Stored = Literal["float32", "float16"]
 
@@ -87,6 +87,10 @@ class FeatureStore:
             self._last = None  # its memory goes before the next comes
             self._last = key, self._found(source, key) or self._made(source, key, advance)
         return self._last[1]
+
+    def kept(self, source: Source) -> ImageFeatures | None:
+        """What the folder holds of `source`, where it is whole and true; None where it holds nothing."""
+        return self._found(source, self._key(source))
 
     def _key(self, source: Source) -> str:
         if self._folder is None:
