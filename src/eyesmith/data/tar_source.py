@@ -181,9 +181,9 @@ class TarSource:
         found = shard_samples(index)
         for fault in found.faults:
             problem(*fault)
-        required: list[tuple[str, ...]] = [("image", *IMAGE_EXTENSIONS)]
+        required = {"image": frozenset(IMAGE_EXTENSIONS)}
         if self._require_text:
-            required.append(("text (txt, json or cls)", *TEXT_EXTENSIONS))
+            required["text (txt, json or cls)"] = frozenset(TEXT_EXTENSIONS)
         complete = {}
         for key, parts in found.samples.items():
             missing = found.lacks(key, required=required)
