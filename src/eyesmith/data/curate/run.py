@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from eyesmith.config import to_dict
 from eyesmith.data.curate.balance import keep_probabilities, tail_share, threshold_of_share
-from eyesmith.data.curate.near_images import NearFinder, groups_of, kept_of_groups
+from eyesmith.data.curate.groups import groups_of, kept_of_groups
+from eyesmith.data.curate.near_images import near_pairs
 from eyesmith.data.curate.places import Executor, Mapper, Progress, open_mapper
 from eyesmith.data.curate.plan import RULES, CurationPlan
 from eyesmith.data.curate.pool import PoolFile, list_pool, polars_module
@@ -103,10 +106,15 @@ def curate(
         threshold = _clip_threshold(plan, files, mapper)
         clock.lap("threshold")
         work = Work(plan, columns, folder, float("nan") if threshold is None else threshold, digest)
-        facts = list(mapper("filter", filter_step, [(work, file) for file in files]))
+        num_rows, counts = 0, Counter()
+        captions = {"before": CaptionCounts(), "after": CaptionCounts()}
+        for facts in mapper("filter", filter_step, [(work, file) for file in files]):
+            num_rows += facts["rows"]
+            counts.update(facts["kept"])
+            for name, held in captions.items():
+                held.merge(CaptionCounts(facts[name]))
         clock.lap("filter")
-        num_rows = sum(fact["rows"] for fact in facts)
-        funnel = _funnel(plan, facts, num_rows)
+        funnel = _funnel(plan, counts, num_rows)
         left = funnel[-1].kept if funnel else num_rows
         if "duplicates" in plan.rules:
             kept = _drop_duplicates(work, files, mapper)
@@ -124,12 +132,6 @@ def curate(
     num_kept, subset = _write_record(work, files)
     write_subset(folder / SUBSET_FILE, subset)
     clock.lap("write")
-    captions = {}
-    for name in ("before", "after"):
-        counts = CaptionCounts()
-        for fact in facts:
-            counts.merge(CaptionCounts(fact[name]))
-        captions["pool" if name == "before" else "after the row rules"] = counts.summary()
     report = CurationReport(
         plan=plan.name,
         pool=os.fspath(pool),
@@ -140,7 +142,7 @@ def curate(
         funnel=funnel,
         clip_threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
         balance=balance,
-        captions=captions,
+        captions={"pool": captions["before"].summary(), "after the row rules": captions["after"].summary()},
         seconds=seconds,
     )
     write_json(folder / REPORT_FILE, report.as_dict())
@@ -203,25 +205,34 @@ def _clip_threshold(plan: CurationPlan, files: Sequence[PoolFile], mapper: Mappe
     return exact_threshold(files, plan.clip.column, plan.clip.fraction, mapper)
 
 
-def _funnel(plan: CurationPlan, facts: Sequence[dict[str, Any]], num_rows: int) -> list[FunnelRow]:
+def _funnel(plan: CurationPlan, counts: Mapping[str, int], num_rows: int) -> list[FunnelRow]:
     rows, left = [], num_rows
     for rule in plan.rules:
         if rule not in ("duplicates", "balance"):
-            kept = sum(fact["kept"][rule] for fact in facts)
-            rows.append(FunnelRow(rule, left, kept))
-            left = kept
+            rows.append(FunnelRow(rule, left, counts[rule]))
+            left = counts[rule]
     return rows
 
 
 def _drop_duplicates(work: Work, files: Sequence[PoolFile], mapper: Mapper) -> int:
-    found = list(mapper("pictures", near_step, [(work, file) for file in files]))
-    uids = np.concatenate([part[0] for part in found])
-    values = np.concatenate([part[1] for part in found if len(part[1])] or [found[0][1]])
-    prefer = np.concatenate([part[2] for part in found])
-    finder = NearFinder(work.plan.duplicates)
-    keep = kept_of_groups(groups_of(len(uids), finder.pairs(values)), prefer, uids)
-    ends = np.cumsum([len(part[0]) for part in found])[:-1]
-    items = [(work, file, part) for file, part in zip(files, np.split(keep, ends), strict=True)]
+    uids, prefer, ends = bytearray(), bytearray(), [0]  # grow in place
+    with tempfile.TemporaryFile(dir=work.out / "parts") as stream:
+        dtype, shape = np.dtype(np.uint64), ()
+        for file, found in zip(files, mapper("pictures", near_step, [(work, file) for file in files]), strict=True):
+            uids += found[0].tobytes()
+            prefer += found[2].tobytes()
+            ends.append(ends[-1] + len(found[0]))
+            if len(found[1]):
+                if stream.tell() and (found[1].dtype, found[1].shape[1:]) != (dtype, shape):
+                    raise DataError(f"{file.features}: features of another size or precision than in the files before")
+                dtype, shape = found[1].dtype, found[1].shape[1:]
+                stream.write(found[1].tobytes())
+        stream.flush()
+        values = np.memmap(stream, dtype=dtype, mode="r", shape=(ends[-1], *shape)) if ends[-1] else np.empty(0, dtype)
+        groups = groups_of(ends[-1], near_pairs(work.plan.duplicates, values)) if ends[-1] else np.empty(0, np.int64)
+        del values  # unmapped before the file goes
+    keep = kept_of_groups(groups, np.frombuffer(prefer), np.frombuffer(uids, dtype=UID))
+    items = [(work, file, part) for file, part in zip(files, np.split(keep, ends[1:-1]), strict=True)]
     return sum(mapper("duplicates", keep_step, items))
 
 

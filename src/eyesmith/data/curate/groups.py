@@ -1,0 +1,74 @@
+"""Groups of rows that near pairs join over any number of steps, and the one row of each that stays."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MERGE_PAIRS = 1 << 22
+
+
+def groups_of(num_rows: int, pairs: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The smallest row that each row is joined to by pairs ([P, 2] at a time), over any number of steps: int64 [N]."""
+    label = np.arange(num_rows)
+    held: list[NDArray[np.int64]] = []
+    for some in pairs:
+        held.append(some[label[some[:, 0]] != label[some[:, 1]]])
+        if sum(map(len, held)) > _MERGE_PAIRS:
+            label = _joined(label, np.concatenate(held))
+            held = []
+    return _joined(label, np.concatenate(held)) if held else label
+
+
+def spanning_pairs(is_near: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Some of the near pairs (row, column) that join what all do: int64 [P, 2]. is_near: [R, C], one at least is.
+
+    A thousand equal pictures are half a million pairs, of which a thousand say as much.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    num_rows, num_columns = is_near.shape
+    rows, columns = np.flatnonzero(is_near.any(axis=1)), np.flatnonzero(is_near.any(axis=0))
+    first = np.concatenate(
+        [
+            np.stack([rows, is_near.argmax(axis=1)[rows]], axis=1),
+            np.stack([is_near.argmax(axis=0)[columns], columns], axis=1),
+        ]
+    )
+    num_nodes = num_rows + num_columns
+    graph = coo_array(
+        (np.ones(len(first), np.int8), (first[:, 0], num_rows + first[:, 1])), shape=(num_nodes, num_nodes)
+    )
+    _, part = connected_components(graph, directed=False)
+    rest = np.argwhere(is_near & (part[:num_rows, None] != part[None, num_rows:]))
+    return np.concatenate([first, rest])
+
+
+def kept_of_groups(
+    groups: NDArray[np.int64], prefer: NDArray[np.floating], uids: NDArray[np.void]
+) -> NDArray[np.bool_]:
+    """One row of each group, in any order of rows: the highest `prefer` (NaN last), then the smallest uid."""
+    kept = np.bincount(groups, minlength=len(groups))[groups] == 1
+    rows = np.flatnonzero(~kept)
+    score = np.where(np.isnan(prefer[rows]), -np.inf, prefer[rows])
+    order = np.lexsort((uids["f1"][rows], uids["f0"][rows], -score, groups[rows]))
+    if len(rows):
+        kept[rows[order[np.append(True, np.diff(groups[rows][order]) != 0)]]] = True
+    return kept
+
+
+def _joined(label: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not len(pairs):
+        return label
+    roots, place = np.unique(label[pairs], return_inverse=True)
+    edges = place.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs), np.int8), (edges[0], edges[1])), shape=(len(roots), len(roots)))
+    _, part = connected_components(graph, directed=False)
+    _, first = np.unique(part, return_index=True)
+    root_of = np.arange(len(label))
+    root_of[roots] = roots[first[part]]  # rising: the first of a part is its smallest
+    return root_of[label]
