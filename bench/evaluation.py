@@ -24,10 +24,10 @@ from bench.captions import prompts_and_names
 from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
 from bench.pictures import jpegs
-from eyesmith.eval.pair_ranks import pair_ranks
-from eyesmith.eval.suites import evaluate_suite
-from eyesmith.eval.tasks import Task
-from eyesmith.eval.text_features import TextFeatures
+from eyesmith.eval import Settings, evaluate_suite
+from eyesmith.eval.features.texts import TextFeatures
+from eyesmith.eval.sets import Task
+from eyesmith.eval.statistics.pair_ranks import pair_ranks
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.foreign.timm import TimmConfig
@@ -183,7 +183,9 @@ def _ours(clip: Clip, cache: Path | None, folder: Path) -> dict[str, float]:
     if cache is not None:
         for file in cache.glob("texts/*/*.npy"):  # the classifier is made anew, as theirs is
             file.unlink()
-    (result,) = evaluate_suite(clip, [task], folder.parent, out=None, cache=cache, num_workers=WORKERS)
+    (result,) = evaluate_suite(
+        clip, [task], folder.parent, out=None, settings=Settings(cache=cache, num_workers=WORKERS)
+    )
     assert result.is_measured, result.problem
     return {name: value for name, value in result.metrics.items() if value is not None}
 

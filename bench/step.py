@@ -21,6 +21,7 @@ from torch import Tensor
 from bench.captions import captions
 from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
+from eyesmith.data.loader import Batch
 from eyesmith.images import PreprocessConfig
 from eyesmith.images.pixels import normalize
 from eyesmith.models.clip import ClipConfig
@@ -32,8 +33,10 @@ from eyesmith.models.registry import override
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
 from eyesmith.models.vitamin.weights import from_open_clip
-from eyesmith.runs.memory import keep_freed_memory
-from eyesmith.train import Batch, Contrastive, DataConfig, OptimConfig, ParallelConfig, TrainConfig, new_state, train
+from eyesmith.runs.machine import keep_freed_memory
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
+from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.loop import new_state, train
 
 Name = Literal["vitamin_s", "vitamin_b", "vitamin_l", "vit_b32", "vit_b16", "vit_l14", "eva02_l14"]
 BATCH = 16
@@ -108,21 +111,17 @@ class Ours:
         self._objective = Contrastive(clip, self._config)
         self._state = new_state(self._objective, self._config)
         self._pairs: Pairs | None = None
-        self.plan, self.skipped = self, []
         self.steps_per_epoch = 1
-
-    def captions(self) -> list[str]:
-        """None are needed: no tower is locked."""
-        return []
 
     def batch(self, step: int) -> Batch:
         """The pairs of the step that runs now."""
         assert self._pairs is not None
         count = len(self._pairs.texts)
         keys = tuple(map(str, range(count)))
-        return Batch(
+        batch = Batch(
             pixels=self._pairs.pixels, texts=self._pairs.texts, labels=None, keys=keys, rows=torch.arange(count)
         )
+        return batch.with_extra(self._objective.prepare(batch, step))
 
     def __call__(self, given: Pairs) -> float:
         """One step; returns its loss."""

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 from eyesmith.cli.main import VERBS, main
+from eyesmith.eval.kinds import KINDS
+from eyesmith.eval.sets import TASKS
 from eyesmith.hub import save_model
 from eyesmith.models import create
 
@@ -28,6 +31,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     save_model(folder, create("ViTamin-Nano").eval())
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_task_stays() -> Iterator[None]:
+    """Tasks that a page registers from files end with it."""
+    tasks, kinds = dict(TASKS), dict(KINDS)
+    yield
+    for known, before in ((TASKS, tasks), (KINDS, kinds)):
+        for name in set(known) - set(before):
+            del known[name]
 
 
 @pytest.fixture

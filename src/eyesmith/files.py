@@ -30,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with part.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(part, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         if error.filename is None or os.fspath(error.filename) == os.fspath(part):
             error.filename = os.fspath(target)
@@ -67,6 +67,39 @@ def not_linked(path: str, flags: int) -> int:
         raise
 
 
+@contextmanager
+def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock file `path` for the block; the value is whether it is held.
+
+    wait: until another process lets go of it; else the value is False at once where another has it. The file stays
+    afterwards: removing it would let a third process lock another file of that name. A system that cannot lock files
+    (some network file systems) gets a lock that is a file's mere presence.
+    """
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    target, timeout = Path(path), -1 if wait else 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        yield False
+        return
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
+        lock = SoftFileLock(target.with_name(f"{target.name}.soft"))
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            yield False
+            return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
 def cache_folder() -> Path:
     """Where what can be fetched or computed again is kept: $EYESMITH_CACHE, or ~/.cache/eyesmith."""
     chosen = os.environ.get("EYESMITH_CACHE")
@@ -88,7 +121,7 @@ def _is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     # a rename survives a power cut only when the folder entry is on disk too; Windows has no such call
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

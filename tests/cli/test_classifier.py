@@ -50,7 +50,7 @@ def test_a_folder_is_measured_into_the_run_s_results(
     assert rows["acc1"]["n"] == 18
     assert rows["acc1"]["low"] <= rows["acc1"]["value"] <= rows["acc1"]["high"]
     lines = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    assert {"top1", "acc1"} <= {line["metric"] for line in lines}
+    assert {"acc1"} <= {line["metric"] for line in lines}
 
 
 def test_the_run_goes_on_from_itself_with_its_head(

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from eyesmith.cli.main import main
-from eyesmith.eval.results import read_rows
+from eyesmith.eval.results.rows import read_rows
 from eyesmith.hub import save_model
 from eyesmith.models import create
 
@@ -48,7 +48,7 @@ def test_probes_write_what_compare_reads(model, tmp_path, capsys):
     assert "shrinkage" in shown
     rows = read_rows(tmp_path / "a" / "results.jsonl")
     assert {row.task for row in rows} == {"probe_linear_1_shot", "probe_linear_2_shots"}
-    assert {row.metric for row in rows} == {"top1", "mean_per_class_recall"}
+    assert {row.metric for row in rows} == {"acc1", "mean_per_class_recall"}
     (tmp_path / "b" / "predictions" / "probe_gaussian_2_shots.npz").rename(
         tmp_path / "b" / "predictions" / "probe_linear_2_shots.npz"
     )
@@ -91,4 +91,4 @@ def test_a_caption_test_is_a_folder_to_evaluate(model, tmp_path, capsys):
     assert main(["eval", str(model), str(folder), "--out", str(tmp_path / "rows.jsonl")]) == 0
     assert "accuracy" in capsys.readouterr().out
     (row,) = read_rows(tmp_path / "rows.jsonl")
-    assert (row.task, row.metric, row.n, row.chance) == ("negatives", "accuracy", 1, pytest.approx(1 / 3))
+    assert (row.task, row.metric, row.n, row.chance) == ("own:test", "accuracy", 1, pytest.approx(1 / 3))

@@ -27,8 +27,10 @@ from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.own import own_config
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
-from eyesmith.train import DataConfig, TrainConfig, run_to_dict
-from eyesmith.train.log import append_line
+from eyesmith.tasks import run_to_dict
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.callbacks.logging import append_line
+from eyesmith.train.config import DataConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mixer.py"
 SCRIPT = "<script>alert(1)</script>\x1b]0;owned\x07"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eyesmith.cli.main import main
-from eyesmith.eval.files import append_eval_result
+from eyesmith.eval.results import append_eval_result
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 
 from eyesmith.data import open_source
 from eyesmith.eval import ResultRow, read_rows
+from eyesmith.runs.quickstart import QuickstartSummary
+from eyesmith.runs.train import RunSummary
 
 
 def test_verify_passes_and_fails_when_one_byte_changed(eyesmith, run_folder: Path, tmp_path: Path) -> None:
@@ -31,7 +33,7 @@ def test_eval_adds_lines_to_the_result_file(eyesmith, run_folder: Path, photos: 
     assert status == 0, err
     rows = read_rows(out_file)
     assert {row.task for row in rows} == {"zero_shot"}
-    assert rows[0].metric == "top1"
+    assert rows[0].metric == "acc1"
     assert "top-1" in out
     status, out, _ = eyesmith("eval", run_folder, "--data", photos, "--out", out_file, "--json")
     assert status == 0
@@ -101,7 +103,13 @@ def test_quickstart_reads_its_fields(eyesmith, tmp_path: Path, monkeypatch: pyte
     seen = []
     # the package re-exports a function of the module's name, so the module is not to be had by its path
     module = importlib.import_module("eyesmith.runs.quickstart")
-    monkeypatch.setattr(module, "quickstart", lambda config, *, console: seen.append(config))
+
+    def quickstart(config: object, *, console: object) -> QuickstartSummary:
+        seen.append(config)
+        run = RunSummary(folder=tmp_path, train_s=0.0, rows=[])
+        return QuickstartSummary(run=run, baseline=None, data=tmp_path, pixels=[], wall_s=0.0)
+
+    monkeypatch.setattr(module, "quickstart", quickstart)
     assert eyesmith("quickstart", "--folder", tmp_path, "seed=3", "--no-baseline", "--holdout-style")[0] == 0
     (config,) = seen
     assert (config.folder, config.seed, config.baseline, config.holdout_style) == (tmp_path, 3, False, True)

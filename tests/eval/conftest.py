@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from eyesmith.data.make import make_miniatures
 from eyesmith.data.sample import Finding, Sample
 from eyesmith.images.transforms import PreprocessConfig
+from eyesmith.models import create
+from eyesmith.models.clip import Clip
 
 COLOURS = {
     "red": (250, 10, 10),
@@ -28,15 +32,18 @@ def png(colour: tuple[int, int, int]) -> bytes:
     return buffer.getvalue()
 
 
-class ColourClip:
+class ColourClip(nn.Module):
     """Features are colours as directions; a text's feature is the colour it names, bent a little by its length."""
 
     def __init__(self, wrong: dict[str, str] | None = None) -> None:
+        super().__init__()
         self.preprocess = PreprocessConfig(image_size=(4, 4))
         self.prompts = ("a photo of a {}.",)
         self.config = SimpleNamespace(name="Colour", lock_text=False)
         self.logit_scale = nn.Parameter(torch.tensor(3.0))
         self.text = nn.Linear(1, 1).requires_grad_(False)
+        self.image = nn.Identity()
+        self.image.embed_dim = 3
         self.wrong = wrong or {}
         self.encoded_texts: list[str] = []
         self.encoded_batches: list[int] = []
@@ -119,3 +126,31 @@ def colour_source() -> ListSource:
 @pytest.fixture
 def make_png() -> object:
     return png
+
+
+KEYS = (
+    "cifar10",
+    "vtab/pets",
+    "imagenet-real",
+    "voc2007_multilabel",
+    "retrieval/flickr_1k_test_image_text_retrieval",
+    "misc/winogavil",
+    "wilds/iwildcam",
+    "wilds/fmow",
+    "fairness/dollar_street",
+    "fairness/fairface",
+    "video/kinetics400",
+)
+
+
+@pytest.fixture(scope="session")
+def miniatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sets")
+    make_miniatures(root, KEYS)
+    return root
+
+
+@pytest.fixture(scope="session")
+def clip() -> Clip:
+    torch.manual_seed(0)
+    return create("ViTamin-Nano").eval()

@@ -8,6 +8,7 @@ import torch
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.hub.convert import convert
+from eyesmith.hub.initial import load_image
 from eyesmith.hub.load import load, load_clip, load_encoder
 from eyesmith.hub.run_folder import save_model
 from eyesmith.hub.stored import read_stored
@@ -18,7 +19,6 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import resize_state, to_clip, to_published
 from eyesmith.models.registry import create, encoder_config
 from eyesmith.models.text.model import ClipTextConfig
-from eyesmith.runs.initial import load_image
 
 SMALL = Eva02Config(
     image_size=(56, 56), width=64, depth=2, num_heads=1, hidden_dim=40, embed_dim=9, norm="sub", is_packed=False

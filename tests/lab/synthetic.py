@@ -5,7 +5,7 @@ import random
 from itertools import product
 from pathlib import Path
 
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.lab.plan import Group, LabPlan
 from eyesmith.lab.result import CellResult, Failure, LabResults, Measured
 
@@ -45,7 +45,7 @@ def cell(group, encoder, size, level, seed, recipe, data, noise, budgets) -> Cel
         share = min(max(share, 0.0), 1.0)
         value = sum(drawn.random() < share for _ in range(NUM_QUERIES)) / NUM_QUERIES if noise else share
         facts = {"low": None, "high": None, "n": NUM_QUERIES, "chance": 1 / 262}
-        rows.append(ResultRow(model=name, task="zero_shot", split=split, metric="top1", value=value, **facts))
+        rows.append(ResultRow(model=name, task="zero_shot", split=split, metric="acc1", value=value, **facts))
     large = 4 if size == "nano" else 1
     return CellResult(
         id=name,

@@ -19,8 +19,10 @@ from eyesmith.lab.encoders import contender
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.runs.train import Interrupted, resume, start
-from eyesmith.train import DataConfig, OptimConfig, TrainConfig, log
-from eyesmith.train.health import HealthConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.callbacks import logging as log
+from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.diagnostics import HealthConfig
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eyesmith.errors import CheckpointError
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.folder import (
     cell_folder,
@@ -22,7 +22,7 @@ from eyesmith.lab.folder import (
 from eyesmith.lab.plan import LabPlan, changed
 
 FACTS = {"parameters": 10, "gmacs": 0.5, "train_s": 1.5, "cpu_s": 2.5, "loss": 0.25}
-ROW = ResultRow(model="m", task="zero_shot", split="all", metric="top1", value=0.5, low=0.2, high=0.8, n=8, chance=0.25)
+ROW = ResultRow(model="m", task="zero_shot", split="all", metric="acc1", value=0.5, low=0.2, high=0.8, n=8, chance=0.25)
 
 
 def test_a_result_comes_back_as_part_of_the_plan(tmp_path: Path, cells: list[Cell]) -> None:
@@ -36,7 +36,7 @@ def test_a_result_comes_back_as_part_of_the_plan(tmp_path: Path, cells: list[Cel
     assert read_failure(folder) is None
     assert (found.encoder, found.level, found.budget, found.samples, found.groups) == ("TrV", 1, 16.0, 16, ("grid",))
     assert found.value("all") == 0.5
-    with pytest.raises(Exception, match="has no zero_shot/other/top1; it has zero_shot/all/top1"):
+    with pytest.raises(Exception, match="has no zero_shot/other/acc1; it has zero_shot/all/acc1"):
         found.value("other")
 
 

@@ -17,6 +17,7 @@ from eyesmith.losses import Same, sigmoid_loss, softmax_loss
 from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
 
 SIZES = {2: (9, 9), 4: (4, 2, 3, 2)}
+MAX_ROWS = 5  # no rank has as many
 
 
 def cases() -> list[tuple[str, int | None, bool, torch.dtype]]:
@@ -35,15 +36,15 @@ def rows_of(rank: int, sizes: tuple[int, ...]) -> slice:
     return slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
 
 
-def told(world_size: int) -> tuple[int, ...] | None:
+def most_rows(world_size: int) -> int | None:
     """What a loss must be told of the ranks' rows: nothing where they are even."""
-    return SIZES[world_size] if len(set(SIZES[world_size])) > 1 else None
+    return MAX_ROWS if len(set(SIZES[world_size])) > 1 else None
 
 
 def measure(group: dist.ProcessGroup | None, rank: int, world_size: int) -> dict[str, list[torch.Tensor]]:
     """[value, own gradients ...] of every case, of the rows that this rank has."""
     rows = rows_of(rank, SIZES[world_size])
-    where: dict[str, Any] = {"group": group, "sizes": told(world_size)}
+    where: dict[str, Any] = {"group": group, "max_rows": most_rows(world_size)}
     found = {}
     for loss, tile_rows, has_same, dtype in cases():
         values = inputs(sum(SIZES[world_size]))
@@ -102,7 +103,7 @@ def trained_weights(rank: int, world_size: int) -> list[torch.Tensor]:
         values = inputs(sum(SIZES[world_size]), seed=step)
         rows = rows_of(rank, SIZES[world_size])
         pair = values["image"][rows], values["text"][rows]
-        softmax_loss(*towers(*pair), tile_rows=2, sizes=told(world_size)).backward()
+        softmax_loss(*towers(*pair), tile_rows=2, max_rows=most_rows(world_size)).backward()
         for parameter in towers.parameters():
             assert parameter.grad is not None
             dist.all_reduce(parameter.grad)

@@ -115,21 +115,18 @@ def test_steps_on_four_processes_equal_those_on_one(found: list[dict[str, Any]])
 
 
 def test_one_process_exchanges_nothing() -> None:
-    ranks = Ranks.of(5)
-    assert (ranks.rank, ranks.sizes, ranks.num_rows, ranks.world_size, ranks.own) == (0, (5,), 5, 1, slice(0, 5))
-    rows = torch.arange(5.0)
-    for found in (ranks.gather(rows), ranks.sum_to_owners(rows), ranks.total(rows), ranks.largest(rows)):
-        assert found is rows
-    assert ranks.total_with_grad(rows) is rows
+    rows = torch.arange(5.0)[:, None]
+    for ranks in (Ranks.of(rows), Ranks.of(rows, max_rows=7)):
+        assert (ranks.rank, ranks.world_size, ranks.num_rows, ranks.own) == (0, 1, 5, slice(0, 5))
+        assert ranks.is_padding is None
+        for found in (ranks.gather(rows), ranks.sum_to_owners(rows), ranks.total(rows), ranks.largest(rows)):
+            assert found is rows
+        assert ranks.total_with_grad(rows) is rows
 
 
-def test_sizes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"expected rows of 1 ranks, 5 of rank 0, got \[4\]"):
-        Ranks.of(5, sizes=(4,))
-    with pytest.raises(ShapeError, match="leave it out"):
-        Ranks.of(5, sizes=(5, 5))
-    with pretended(world_size=3), pytest.raises(ShapeError, match="expected rows of 3 ranks, 4 of rank 1"):
-        softmax_loss(torch.eye(4), torch.eye(4), torch.tensor(1.0), sizes=(4, 3, 4))
+def test_more_rows_than_told_are_refused() -> None:
+    with pytest.raises(ShapeError, match="max_rows: expected 4 or more, the rows of this rank, got 3"):
+        softmax_loss(torch.eye(4), torch.eye(4), torch.tensor(1.0), max_rows=3)
 
 
 def test_a_matrix_among_ranks_is_refused() -> None:
@@ -147,18 +144,19 @@ def pretended(world_size: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def steps(**options: Any) -> dict[str, Callable[[], Tensor]]:
+def steps(tile_rows: int | None = None, max_rows: int | None = None) -> dict[str, Callable[[], Tensor]]:
     """Each loss of the same rows, by name."""
     values, teacher = inputs(12, width=4), inputs(12, seed=1, width=4)
     image, text, scale, bias = (values[name].float().requires_grad_() for name in ("image", "text", "scale", "bias"))
     target = teacher["image"].float(), teacher["text"].float(), torch.tensor(9.0)
     same = Same(values["labels"], values["texts"])
+    options: dict[str, Any] = {"tile_rows": tile_rows, "max_rows": max_rows}
     return {
         "softmax": lambda: softmax_loss(image, text, scale, same, **options),
         "sigmoid": lambda: sigmoid_loss(image, text, scale, bias, same, **options),
         "logit": lambda: logit_distillation(image, text, scale, *target, **options),
-        "affinity": lambda: affinity_distillation(image, text, *target[:2]),
-        "feature": lambda: feature_distillation(image, text, *target[:2]),
+        "affinity": lambda: affinity_distillation(image, text, *target[:2], max_rows=max_rows),
+        "feature": lambda: feature_distillation(image, text, *target[:2], max_rows=max_rows),
     }
 
 
@@ -175,14 +173,14 @@ class _Counted(TorchDispatchMode):
 
 
 # operations of a step, forward and backward, views included, and exchanges among them
-MOST = {"softmax": (200, 7), "sigmoid": (120, 4), "logit": (340, 10), "affinity": (100, 6), "feature": (30, 1)}
+MOST = {"softmax": (230, 8), "sigmoid": (150, 5), "logit": (370, 11), "affinity": (120, 7), "feature": (50, 2)}
 
 
 @pytest.mark.parametrize("name", list(MOST))
 def test_operations_do_not_grow_with_the_ranks(name: str) -> None:
     counts = {}
     for world_size in (2, 512):
-        step = steps()[name]
+        step = steps(max_rows=13)[name]
         with pretended(world_size), _Counted() as seen:
             step().backward()
         counts[world_size] = seen.counts
@@ -201,6 +199,7 @@ def test_nothing_waits_for_the_device(name: str) -> None:
             steps(tile_rows=tile_rows)[name]().backward()
         with pretended(world_size=4):
             steps()[name]().backward()
+            steps(max_rows=13)[name]().backward()
 
 
 @pytest.mark.parametrize("tile_rows", [None, 2])

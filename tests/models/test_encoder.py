@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,14 @@ from torch.profiler import ProfilerActivity, profile
 
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models.acceleration import prepare_for_inference
+from eyesmith.models.classifier import classifier_config
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.model import EVA02
-from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.models.vitamin.model import ViTamin, ViTaminConfig
 
 
 @pytest.fixture
-def encoder() -> Encoder:
+def encoder() -> ViTamin:
     torch.manual_seed(0)
     return ViTaminConfig(image_size=(16, 32), widths=(8, 8, 16), depths=(1, 1, 2), num_heads=2, embed_dim=4).build()
 
@@ -57,6 +59,18 @@ def test_views_follow_mode_and_are_no_part_of_copies_or_state(encoder: Encoder) 
     pixels = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(again.eval()(pixels), view(pixels))
+
+
+def test_a_view_is_not_resized_but_asked_for_another(encoder: ViTamin) -> None:
+    classifier = classifier_config("c", replace(encoder.config, embed_dim=0), ("a", "b")).build()
+    for model in (encoder, classifier):
+        view = model.at_size(32, 32)
+        with pytest.raises(ConfigError, match=r"view at 32 x 32.*at_size\(16, 16\)"):
+            view.set_image_size(16, 16)
+        assert view.at_size(16, 16).image_size == (16, 16)
+        assert model.image_size == (16, 32)
+    assert classifier.at_size(32, 32).config.image.image_size == (32, 32)
+    assert classifier.config.image.image_size == (16, 32)
 
 
 @torch.no_grad()

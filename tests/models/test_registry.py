@@ -18,8 +18,11 @@ from eyesmith.models import (
     list_models,
     register,
 )
+from eyesmith.models.families import FAMILIES
+from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import CLIP, override
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.text.model import CLIP_TEXT
 from eyesmith.models.vitamin.model import ViTaminConfig
 
 # name: image parameters (trunk and head), text parameters, image side, embed_dim; ViTamin, table 3 and model hub
@@ -44,6 +47,18 @@ PUBLISHED = {
 
 def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_every_family_offers_the_same_names_and_no_two_the_same_model() -> None:
+    for family in FAMILIES:
+        assert all(text in CLIP_TEXT for _, text in family.PAIRS.values())
+        assert set(family.ALIASES.values()) <= family.PAIRS.keys() | family.ENCODERS.keys()
+    assert sum(len(family.PAIRS) for family in FAMILIES) == len(list_models())
+    assert sum(len(family.ENCODERS) for family in FAMILIES) == len(list_encoders())
+    for config_class, weights in WEIGHTS.items():
+        assert any(isinstance(known, config_class) for known in map(encoder_config, list_encoders()))
+        for name in ("recognises", "read", "own_config", "write", "resize_state", "wanted_size"):
+            assert callable(getattr(weights, name))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

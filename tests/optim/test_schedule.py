@@ -4,7 +4,7 @@ import pytest
 
 from eyesmith.errors import ConfigError
 from eyesmith.optim import warmup_constant, warmup_cosine
-from eyesmith.train import OptimConfig
+from eyesmith.train.config import OptimConfig
 
 
 def _rates(total: int, warmup: int) -> list[float]:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from eyesmith.data.evaluation import make_miniatures
-from eyesmith.eval.suites import evaluate_suite
-from eyesmith.eval.tasks import TASKS
+from eyesmith.data.make import make_miniatures
+from eyesmith.eval import evaluate_suite
+from eyesmith.eval.sets import TASKS
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.foreign.timm import TimmConfig

@@ -4,8 +4,9 @@ import pytest
 
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.recipes import recipe
-from eyesmith.recipes.plan import plan
-from eyesmith.train import MaskedConfig, TrainConfig
+from eyesmith.runs.plan import plan
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.tasks.masked import MaskedConfig
 
 # peak rate, batch, epochs, drop path, images, steps in millions as the paper rounds them
 TABLE_22 = {

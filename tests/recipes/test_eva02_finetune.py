@@ -10,8 +10,8 @@ from eyesmith.models.classifier import classifier_config
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.recipes import RECIPES, recipe
-from eyesmith.recipes.plan import plan
-from eyesmith.train.classify_config import ClassifyConfig
+from eyesmith.runs.plan import plan
+from eyesmith.tasks.classify import ClassifyConfig
 
 # peak rate, layer decay, side, batch, epochs, warm-up, drop path, smoothing, smallest crop, average, classes
 TABLES = {

@@ -6,7 +6,7 @@ import pytest
 from eyesmith.config import to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.recipes import RECIPES, quickstart, quickstart_vit, recipe
-from eyesmith.train import run_from_dict, run_to_dict
+from eyesmith.tasks import run_from_dict, run_to_dict
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

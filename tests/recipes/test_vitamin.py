@@ -6,7 +6,7 @@ import pytest
 
 from eyesmith.recipes import LENGTHS, RECIPES, recipe
 from eyesmith.recipes.vitamin import FINE_TUNES
-from eyesmith.train import TrainConfig
+from eyesmith.tasks.contrastive import TrainConfig
 
 SHORT = [f"vitamin-{size}-{length}" for size in "sb" for length in LENGTHS]
 # name: batch, pairs an epoch, epochs, peak rate, betas, decay, warm-up steps, side, least crop

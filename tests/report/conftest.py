@@ -73,7 +73,7 @@ def report(picture: Picture) -> ReportData:
             num_samples=262,
         )
 
-    evaluations = {"unseen_drawing/top1": ((60.0, 0.1), (336.0, 0.3817))}
+    evaluations = {"unseen_drawing/acc1": ((60.0, 0.1), (336.0, 0.3817))}
     return ReportData(
         ours=facts("ours", "ViTamin-Nano"),
         baseline=facts("baseline", "ViT-Nano"),
@@ -93,10 +93,10 @@ def report(picture: Picture) -> ReportData:
             split_rule=HOSTILE,
         ),
         scores=(
-            score("unseen_concept", "top1", 0.2),
-            score("unseen_drawing", "top1", 0.3817),
-            score("unseen_drawing", "top5", 0.59),
-            score("unseen_drawing", "image_recall@5", 0.4, "retrieval"),
+            score("unseen_concept", "acc1", 0.2),
+            score("unseen_drawing", "acc1", 0.3817),
+            score("unseen_drawing", "acc5", 0.59),
+            score("unseen_drawing", "image_retrieval_recall@5", 0.4, "retrieval"),
         ),
         curves=(
             Curve(role="ours", name="ViTamin-Nano", loss=((1.0, 5.0), (336.0, 0.4)), evaluations=evaluations),

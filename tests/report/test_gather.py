@@ -12,8 +12,8 @@ from PIL import Image
 from eyesmith.config import to_dict
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
 from eyesmith.errors import EyesmithError
-from eyesmith.eval.results import append_rows
-from eyesmith.eval.suite import evaluate
+from eyesmith.eval import evaluate
+from eyesmith.eval.results.rows import append_rows
 from eyesmith.hub import load, save_model
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
@@ -69,7 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
         start = {"event": "start", "steps": 20, "machine": {"cores": 2, "torch": "2.13", "accelerator": None}}
         log = [start | {"parameters": {"image": 1, "text": 2, "trained": 3}}]
         log += [{"step": step, "samples": 8 * step, "loss": 5 / step, "time_s": float(step)} for step in range(1, 21)]
-        log += [{"step": 20, "time_s": 20.0, "eval": {"unseen_drawing/top1": 0.25}}]
+        log += [{"step": 20, "time_s": 20.0, "eval": {"unseen_drawing/acc1": 0.25}}]
         log += [{"event": "end", "step": 20, "time_s": 20.0, "wall_s": 21.0, "skipped": 0}]
         (root / name / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     return root
@@ -93,9 +93,9 @@ def test_a_whole_run(runs: Path, data: Path) -> None:
     image_params = sum(parameter.numel() for parameter in clip.image.parameters())
     assert report.ours.image_params == image_params
     assert report.ours.trained_params == image_params + 1  # the temperature; the text tower is locked
-    assert [curve.evaluations["unseen_drawing/top1"] for curve in report.curves] == [((20.0, 0.25),)] * 2
+    assert [curve.evaluations["unseen_drawing/acc1"] for curve in report.curves] == [((20.0, 0.25),)] * 2
     scores = {(score.task, score.metric): score for score in report.scores}
-    top1 = scores["zero_shot", "top1"]
+    top1 = scores["zero_shot", "acc1"]
     assert report.gallery is not None
     groups = {group.outcome: group for group in report.gallery.groups}
     assert top1.ours is not None

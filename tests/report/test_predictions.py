@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from eyesmith.data.sample import Finding, Sample
-from eyesmith.eval.features import ImageFeatures
-from eyesmith.eval.metrics import target_ranks, wilson_interval
+from eyesmith.eval.features.images import ImageFeatures
+from eyesmith.eval.statistics.metrics import target_ranks, wilson_interval
 from eyesmith.report.predictions import Predictions, apportion, confusions, gallery, styles
 
 

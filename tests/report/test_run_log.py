@@ -34,11 +34,11 @@ def test_steps_and_evaluations(tmp_path: Path) -> None:
             {"event": "start", "machine": {"cores": 2}},
             step(10, 1.0, 5.0),
             step(20, 2.0, 4.0),
-            {"step": 20, "time_s": 2.0, "eval": {"unseen_drawing/top1": 0.25, "broken": None}},
+            {"step": 20, "time_s": 2.0, "eval": {"unseen_drawing/acc1": 0.25, "broken": None}},
         )
     )
     assert log.loss == [(1.0, 5.0), (2.0, 4.0)]
-    assert log.evaluations == {"unseen_drawing/top1": [(2.0, 0.25)]}
+    assert log.evaluations == {"unseen_drawing/acc1": [(2.0, 0.25)]}
     assert (log.steps, log.samples, log.epochs, log.time_s, log.images_per_s) == (20, 1280, 2.0, 2.0, 300.0)
     assert log.start["machine"] == {"cores": 2}
 

@@ -3,7 +3,7 @@ import re
 
 from rich.console import Console
 
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.report.terminal import splits_table
 
 
@@ -29,7 +29,7 @@ def shown(rows: list[ResultRow], baseline: list[ResultRow] | None = None) -> lis
 
 
 def test_both_models_chance_and_interval_in_one_line() -> None:
-    lines = shown([row("unseen_drawing", "top1", 0.3817)], [row("unseen_drawing", "top1", 0.065, model="ViT [plain]")])
+    lines = shown([row("unseen_drawing", "acc1", 0.3817)], [row("unseen_drawing", "acc1", 0.065, model="ViT [plain]")])
     line = next(line for line in lines if "Unseen drawings" in line)
     cells = re.split(r"  +", line.strip())
     assert cells == ["Unseen drawings", "top-1", "38.2 %", "37.2 – 39.2", "6.5 %", "0.4 %", "262"]
@@ -37,7 +37,7 @@ def test_both_models_chance_and_interval_in_one_line() -> None:
 
 
 def test_known_splits_first_and_the_last_row_of_a_metric_holds() -> None:
-    rows = [row("unseen_concept", "top1", 0.1), row("unseen_drawing", "top1", 0.2), row("unseen_drawing", "top1", 0.3)]
+    rows = [row("unseen_concept", "acc1", 0.1), row("unseen_drawing", "acc1", 0.2), row("unseen_drawing", "acc1", 0.3)]
     lines = [line for line in shown(rows) if "top-1" in line]
     assert len(lines) == 2
     assert "Unseen drawings" in lines[0]
@@ -46,21 +46,23 @@ def test_known_splits_first_and_the_last_row_of_a_metric_holds() -> None:
 
 
 def test_several_tasks_are_told_apart() -> None:
-    lines = shown([row("all", "top1", 0.3), row("all", "image_recall@5", 0.4, task="retrieval")])
+    lines = shown([row("all", "acc1", 0.3), row("all", "image_retrieval_recall@5", 0.4, task="retrieval")])
     assert any("naming" in line for line in lines)
     assert any("search, own" in line for line in lines)
 
 
 def test_only_the_tasks_that_are_asked_for() -> None:
-    rows = [row("all", "top1", 0.3), row("all", "image_recall@5", 0.4, task="retrieval")]
+    rows = [row("all", "acc1", 0.3), row("all", "image_retrieval_recall@5", 0.4, task="retrieval")]
     table = splits_table(rows, tasks=("zero_shot",))
     assert (len(table.rows), len(table.columns)) == (1, 6)  # and no column for the task
 
 
 def test_the_widest_real_table_fits_into_80_columns() -> None:
-    rows = [row("unseen_drawing", "image_recall@10", 1.0, model="ViTamin-Nano", task="retrieval_label")]
-    rows.append(row("unseen_concept", "top1", 0.5, model="ViTamin-Nano"))
-    lines = shown(rows, [row("unseen_drawing", "image_recall@10", 1.0, model="ViT-Nano", task="retrieval_label")])
+    rows = [row("unseen_drawing", "image_retrieval_recall@10", 1.0, model="ViTamin-Nano", task="retrieval_label")]
+    rows.append(row("unseen_concept", "acc1", 0.5, model="ViTamin-Nano"))
+    lines = shown(
+        rows, [row("unseen_drawing", "image_retrieval_recall@10", 1.0, model="ViT-Nano", task="retrieval_label")]
+    )
     assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
 
@@ -70,5 +72,5 @@ def test_an_empty_table_is_a_table() -> None:
 
 
 def test_rows_of_another_model_are_left_out() -> None:
-    lines = shown([row("test", "top1", 0.5), row("test", "top1", 0.25, model="nearest pixels", task="pixel_neighbour")])
+    lines = shown([row("test", "acc1", 0.5), row("test", "acc1", 0.25, model="nearest pixels", task="pixel_neighbour")])
     assert not any("25.0 %" in line for line in lines)

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 import eyesmith
+from eyesmith.cli.alternate import main
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.eval import ResultRow
 from eyesmith.models.eva02.model import Eva02Config
@@ -44,6 +45,8 @@ def test_three_stages_in_one_command_that_goes_on(config: AlternateConfig, monke
     assert isinstance(eyesmith.load(config.out / "clip"), eyesmith.Clip)
     encoder = eyesmith.load(config.out / "masked")
     assert not isinstance(encoder, eyesmith.Clip)
+    monkeypatch.setattr(alternation, "alternate", lambda *_, **__: stages)
+    assert main([f"data={config.data}", f"out={config.out}"], "eyesmith alternate") == 0
     page = (config.out / "alternate.html").read_text()
     assert all(name in page for name in ("teacher", "masked", "clip"))
     with pytest.raises(ConfigError, match="other settings"):
@@ -70,7 +73,7 @@ def test_the_table_has_a_line_a_stage() -> None:
         model="m",
         task="zero_shot",
         split="unseen_drawing",
-        metric="top1",
+        metric="acc1",
         value=0.25,
         low=0.2,
         high=0.3,

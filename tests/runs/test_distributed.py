@@ -17,13 +17,15 @@ from safetensors.torch import load_file
 
 from eyesmith.config import to_dict
 from eyesmith.runs.train import is_finished, resume, start
-from eyesmith.train import OptimConfig, ParallelConfig, TrainConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import OptimConfig, ParallelConfig
 
 RUN = """
 import json, sys, torch, warnings
 from eyesmith.config import from_dict
 from eyesmith.runs.train import start_or_resume
-from eyesmith.train import StreamBatches, TrainConfig, batches
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.data.loader import Loader
 torch.set_num_threads(1)
 ids = open(sys.argv[3], "a")
 def told(kind):
@@ -34,8 +36,7 @@ def told(kind):
         return found
     kind.batch = batch
 if __name__ == "__main__":
-    told(batches.Batches)
-    told(StreamBatches)
+    told(Loader)
     start_or_resume(from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2])
 """
 TIMES = {"time_s", "images_per_s", "wait_frac", "mfu", "peak_mib", "wall_s"}

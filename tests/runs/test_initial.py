@@ -8,13 +8,14 @@ from eyesmith.data import open_source
 from eyesmith.errors import CheckpointError
 from eyesmith.eval import read_rows
 from eyesmith.hub import load_model, save_model
+from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.recipes import locked_text
 from eyesmith.runs.average import average
-from eyesmith.runs.initial import BEFORE, from_weights, load_initial
 from eyesmith.runs.train import start
-from eyesmith.train import EvalConfig, TrainConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
+from eyesmith.tasks.task import BEFORE
+from eyesmith.train.config import EvalConfig
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def test_weights_of_another_model_are_refused(tiny_model: ClipConfig, trained: P
 
 def test_the_model_comes_from_the_weights(config: TrainConfig, trained: Path) -> None:
     changed = replace(config, model=replace(config.model, name="other"))
-    found = from_weights(changed, trained)
+    found = Contrastive.from_weights(changed, str(trained))
     assert found.model == load_model(trained).config
     assert found.initial == InitialConfig(weights=str(trained))
     assert found.optim == config.optim
@@ -105,7 +106,7 @@ def test_a_fine_tuned_model_is_measured_before_and_after(
     config: TrainConfig, pairs: Path, trained: Path, tmp_path: Path
 ) -> None:
     settings = EvalConfig(curve_data=(str(pairs),), keep_best="none")
-    run = replace(from_weights(config, trained), eval=settings, epochs=1)
+    run = replace(Contrastive.from_weights(config, str(trained)), eval=settings, epochs=1)
     done = start(run, tmp_path / "tuned")
     rows = read_rows(done.folder / "results.jsonl")
     assert rows == done.rows
@@ -115,7 +116,7 @@ def test_a_fine_tuned_model_is_measured_before_and_after(
     assert rows[0].model == "tiny"
     assert {split for _, split, _ in after} == {f"{pairs.name}:all"}
     between = average([trained, done.folder], tmp_path / "between", method="wise_ft", alphas=(0.0, 1.0), data=[pairs])
-    value = lambda rows: rows["zero_shot", f"{pairs.name}:all", "top1"].value  # noqa: E731
+    value = lambda rows: rows["zero_shot", f"{pairs.name}:all", "acc1"].value  # noqa: E731
     assert [tried.score for tried in between.tried] == pytest.approx([value(before), value(after)])
     best = trained if between.tried[0].score >= between.tried[1].score else done.folder
     assert same(weights(load_model(between.folder), ""), weights(load_model(best), ""))

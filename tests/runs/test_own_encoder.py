@@ -12,11 +12,11 @@ from eyesmith.models import own as own_files
 from eyesmith.models.classifier import Classifier, classifier_config
 from eyesmith.models.own import own_config
 from eyesmith.recipes import recipe
-from eyesmith.recipes.plan import plan
-from eyesmith.runs.classify import classify_from
+from eyesmith.runs.plan import plan
 from eyesmith.runs.train import resume, start, start_or_resume
-from eyesmith.train import TrainConfig, run_from_dict, run_to_dict
-from eyesmith.train.classify_config import ClassifyConfig
+from eyesmith.tasks import run_from_dict, run_to_dict
+from eyesmith.tasks.classify import ClassifyConfig, classify_from
+from eyesmith.tasks.contrastive import TrainConfig
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "patch_mixer.py"
 

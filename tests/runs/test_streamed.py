@@ -12,25 +12,28 @@ import torch
 import torch.distributed as dist
 
 import eyesmith
+from eyesmith.data.loader import Loader
 from eyesmith.data.stream import StreamPlan
 from eyesmith.errors import ConfigError
 from eyesmith.runs.train import Interrupted, read_run_config, resume, start, start_or_resume
-from eyesmith.train import StreamBatches, TrainConfig, World
+from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train import loop as train_loop
+from eyesmith.train.data import open_rows
+from eyesmith.train.distributed import World
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, tuple[str, ...]]]]:
     """Step and sample keys of every batch that the loop trains on."""
     found: list[tuple[int, tuple[str, ...]]] = []
-    whole = StreamBatches.batch
+    whole = Loader.batch
 
-    def batch(self: StreamBatches, step: int) -> Any:
+    def batch(self: Loader, step: int) -> Any:
         made = whole(self, step)
         found.append((step, made.keys))
         return made
 
-    monkeypatch.setattr(StreamBatches, "batch", batch)
+    monkeypatch.setattr(Loader, "batch", batch)
     return found
 
 
@@ -69,8 +72,8 @@ def test_a_stop_in_mid_epoch_changes_nothing(
 
 
 def test_the_rows_of_two_processes_are_those_of_one(streamed: TrainConfig) -> None:
-    whole = StreamBatches(streamed)
-    parts = [StreamBatches(streamed, world=World(rank=rank, size=2)) for rank in (0, 1)]
+    whole = Loader(open_rows(streamed))
+    parts = [Loader(open_rows(streamed, World(rank=rank, size=2))) for rank in (0, 1)]
     for step in (0, 4, 7):
         one, halves = whole.batch(step), [part.batch(step) for part in parts]
         assert one.keys == halves[0].keys + halves[1].keys
@@ -83,11 +86,11 @@ def test_the_rows_of_two_processes_are_those_of_one(streamed: TrainConfig) -> No
 def test_several_sources_and_what_is_refused(streamed: TrainConfig, shards: Path) -> None:
     first, second = str(shards / "0.tar"), str(shards / "1.tar")
     data = replace(streamed.data, path=first, more_paths=(second,), weights=(1.0, 3.0), num_workers=1)
-    batches = StreamBatches(replace(streamed, data=data))
+    batches = Loader(open_rows(replace(streamed, data=data)))
     assert batches.batch(0).pixels.shape == (4, 3, 32, 32)
     batches.close()
     with pytest.raises(ConfigError, match="expected 2"):
-        StreamBatches(replace(streamed, data=replace(data, weights=(1.0,))))
+        open_rows(replace(streamed, data=replace(data, weights=(1.0,))))
     with pytest.raises(ConfigError, match="set `transform`"):
         replace(streamed, transform=None, data=data)
 
@@ -114,11 +117,11 @@ def test_remote_shards_get_a_lane_a_machine_and_the_run_keeps_them(
     assert not replace(open_ended, seed=9).is_same_run(begun)
     assert not replace(own, data=replace(own.data, lanes=1)).is_same_run(begun)
     start_or_resume(open_ended, tmp_path / "run")  # finished: taken as it is, not refused
-    batches = StreamBatches(begun)
+    batches = open_rows(begun)
     whole = StreamPlan([[one.num_samples for one in batches.stream.sources[0].shards]], 4, seed=0, lanes=2, window=9)
     assert batches.stream.plan.batch(2).sample.tolist() == whole.batch(2).sample.tolist()
     assert batches.describe()["order"] == {"seed": 0, "lanes": 2, "window": 9, "weights": []}
-    before = StreamBatches(open_ended)  # a run of before there were lanes: its config says nothing, it had one
+    before = open_rows(open_ended)  # a run of before there were lanes: its config says nothing, it had one
     assert before.stream.plan.lanes == 1
     assert before.fingerprint() != batches.fingerprint()
     for one in (batches, before):

@@ -16,7 +16,7 @@ from eyesmith.cli.images import (
 )
 from eyesmith.cli.output import AsJson, print_json, print_table
 from eyesmith.errors import ConfigError
-from eyesmith.eval.own_images import class_probabilities, open_images
+from eyesmith.eval.features.index import class_probabilities, open_images
 from eyesmith.models.classifier import Classifier
 
 

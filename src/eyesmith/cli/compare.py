@@ -45,7 +45,7 @@ def compare(
         replicates: Bootstrap resamples.
         seed: Of the resampling; equal seeds give equal numbers.
     """
-    from eyesmith.eval.statistics import compare_folders
+    from eyesmith.eval.results.compare import compare_folders
     from eyesmith.report.comparison import comparison_lines, comparison_table
 
     found = compare_folders(a, b, tasks=task, metric=metric, over=over, replicates=replicates, seed=seed)
@@ -53,6 +53,8 @@ def compare(
         print_json(dataclasses.asdict(found))
         return 0
     columns, rows = comparison_table(found)
+    print(plain(f"A: {found.left}"))
+    print(plain(f"B: {found.right}") + ("  (the same weights as A)" if found.is_same_model else ""))
     print_table(columns, rows, right=columns[2:8])
     for line in comparison_lines(found):
         print(plain(line))

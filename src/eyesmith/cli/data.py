@@ -94,7 +94,7 @@ def _make_emoji(
         size_px: Height and width of a picture.
         seed: Chooses what is held out.
     """
-    from eyesmith.data.emoji import make_emoji
+    from eyesmith.data.make.emoji import make_emoji
 
     facts = make_emoji(folder, holdout=holdout, style=style, size_px=size_px, seed=seed)
     return _show(folder, facts, as_json=as_json)
@@ -110,7 +110,7 @@ def _make_scenes(
         size_px: Height and width of a picture.
         seed: Chooses the scenes and what is held out.
     """
-    from eyesmith.data.scenes import make_scenes
+    from eyesmith.data.make.scenes import make_scenes
 
     facts = make_scenes(folder, samples=samples, seed=seed, size_px=size_px)
     return _show(folder, facts, as_json=as_json)
@@ -129,7 +129,7 @@ def _make_evaluation(
     Args:
         seed: Chooses the pictures.
     """
-    from eyesmith.data.evaluation import make_miniatures
+    from eyesmith.data.make import make_miniatures
 
     made = make_miniatures(folder, tasks or None, seed=seed)
     if as_json:
@@ -149,7 +149,7 @@ def _fetch(
     as_json: AsJson = False,
 ) -> int:
     """Fetch evaluation sets from the hub, with checksums; run again to go on. Exit status 1 when one is missing."""
-    from eyesmith.eval.task_folders import fetch_tasks
+    from eyesmith.eval.sets.folders import fetch_tasks
 
     if not names:
         raise ConfigError("name at least one task or suite to fetch, such as datacomp or vtab/dtd")
@@ -167,7 +167,7 @@ def _fetch(
 
 
 def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
-    from eyesmith.eval.task_folders import check_folder
+    from eyesmith.eval.sets.folders import check_folder
 
     with _bars(unit="sample") as show:
         reports = check_folder(data, num_workers=workers, on_progress=show)
@@ -209,7 +209,7 @@ def _check(
     """
     from eyesmith.data.check import check as check_data
     from eyesmith.data.evaluation.check import holds_evaluation_sets
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     if evaluation or (split is None and holds_evaluation_sets(data)):
         return _check_evaluation(data, workers=workers, as_json=as_json)
@@ -241,7 +241,7 @@ def _check(
 @contextmanager
 def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after the other: whenever another name comes, the bar before it is closed."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     console = Console(stderr=True, highlight=False)
     with ExitStack() as open_bar:

@@ -6,7 +6,7 @@ from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Images, Model, ModelName, broken_as_json, encode, load_model
 from eyesmith.cli.output import AsJson, print_json
 from eyesmith.errors import ConfigError
-from eyesmith.eval.own_images import open_images, write_index
+from eyesmith.eval.features.index import open_images, write_index
 
 
 def main(argv: list[str], prog: str) -> int:

@@ -1,10 +1,10 @@
 """`eyesmith eval`: measure a model on a suite, a task or a folder, into result files that other programs read."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -14,29 +14,27 @@ from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Model, ModelName, load_clip_or_classifier, load_model
 from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
-from eyesmith.eval.precision import Precision
-from eyesmith.train.processes import joined
+from eyesmith.eval.features.precision import Precision
+from eyesmith.eval.results.rows import append_rows, as_line
+from eyesmith.train.distributed import joined
 
 if TYPE_CHECKING:
     import torch
 
-    from eyesmith.eval.classifier_suite import LogitTower
-    from eyesmith.eval.suites import TaskResult
-    from eyesmith.eval.tasks import Suite
+    from eyesmith.eval.engine import Settings
+    from eyesmith.eval.features.classifier import LogitTower
+    from eyesmith.eval.results.rows import ResultRow
+    from eyesmith.eval.results.task_result import TaskResult
+    from eyesmith.eval.sets.suite import Suite
     from eyesmith.models.clip import Clip
-
-TASKS = {
-    "all": ("zero_shot", "zero_shot_all", "retrieval", "retrieval_label"),
-    "zero_shot": ("zero_shot", "zero_shot_all"),
-    "retrieval": ("retrieval", "retrieval_label"),
-}
 
 What = Annotated[
     Positional[str],
     tyro.conf.arg(
         metavar="WHAT",
-        help="Class folders, a table, an evaluation set; a suite (datacomp, eva02, imagenet-variants, video, "
-        "retrieval) or tasks such as cifar10,vtab/dtd below --data; or all, zero_shot, retrieval on a made data set.",
+        help="Class folders, a table, an evaluation set, a caption test; a suite (datacomp, eva02, imagenet-variants, "
+        "video, retrieval) or tasks such as cifar10,vtab/dtd below --data; or all, zero_shot, retrieval on a made data "
+        "set.",
     ),
 ]
 Data = Annotated[
@@ -59,6 +57,8 @@ def evaluate(
     splits: tuple[str, ...] = (),
     out: Path | None = None,
     name: ModelName = None,
+    label: str | None = None,
+    task: tuple[Path, ...] = (),
     batch_size: BatchSize = 64,
     num_workers: int = 4,
     precision: Precision = "fp32",
@@ -67,8 +67,10 @@ def evaluate(
     compare_templates: tuple[Path, ...] = (),
     formats: Annotated[tuple[Literal["clip_benchmark", "open_clip"], ...], tyro.conf.arg(name="format")] = (),
     limit: int | None = None,
+    explain: str | None = None,
     cache: Path | None = None,
     keep_features: bool = True,
+    fresh: bool = False,
     as_json: AsJson = False,
 ) -> int:
     """Zero-shot classification, retrieval and whole suites, with 95 % intervals and chance.
@@ -77,59 +79,68 @@ def evaluate(
         splits: Of a made data set: the splits to measure; all but train when not given.
         out: Where results go: a folder for a suite (RUN/eval by default), else a file that lines are added to
             (RUN/results.jsonl for a run folder, else results.jsonl here).
+        task: Python files that define tasks of your own, below --data; docs/own-task.md.
+        label: What tables of results call the model; the run's folder when not given.
         num_workers: Threads that decode pictures.
         precision: fp32; bf16; or reference, the mixture that DataComp's evaluation computes in on a GPU.
         language: Of ImageNet's class names and sentences: en, ar, cn, it or jp.
         templates: A file of sentences with {c} for the class name, one a line, instead of each set's own.
         compare_templates: Such files to compare with the sentences of one set, paired, on its images.
         formats: Files of other evaluators to write beside a suite's results: clip_benchmark, open_clip.
-        limit: Only the first so many images of each set, to try a command out.
+        limit: Only so many images of each set, spread evenly over its classes, to try a command out.
+        explain: The key of one picture: show each step from its bytes to its rank, beside open_clip's.
         cache: Where features of images and classifiers are kept for the next evaluation of the same weights.
         keep_features: Keep them at all.
+        fresh: Measure everything anew, whatever features and results are kept.
     """
-    from eyesmith.eval.captions import caption_test_kind
-    from eyesmith.eval.own_set import evaluate_own, is_made_data
-    from eyesmith.eval.suites import Wording, chosen_suite, evaluate_suite, read_templates
+    from eyesmith.eval.engine import Settings, evaluate_suite
+    from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
+    from eyesmith.eval.sets.file import register_task_file
+    from eyesmith.eval.sets.made import MADE_TASKS, is_made_data
+    from eyesmith.eval.sets.wording import Wording, read_templates
     from eyesmith.files import cache_folder
 
-    if what in TASKS and (data is not None or not Path(what).exists()):
-        return _made(model, what, data, splits, out, name, batch_size, as_json=as_json)
+    settings = Settings(
+        batch_size=batch_size,
+        num_workers=num_workers,
+        precision=precision,
+        wording=Wording(language=language, templates=read_templates(templates) if templates else ()),
+        limit=limit,
+        cache=(cache or cache_folder() / "eval") if keep_features else None,
+        fresh=fresh,
+        source=model,
+        label=label,
+        note=say,
+        progress=_bar,
+    )
+    own = [one.key for file in task for one in register_task_file(file)]
+    what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
+    if explain is not None:
+        return _explain(model, what, None if is_path else data, explain, name, settings, as_json=as_json)
     if is_path and is_made_data(what):
-        return _made(model, "all", what, splits, out, name, batch_size, as_json=as_json)
-    if is_path and caption_test_kind(what):
-        return _captions(model, what, out, name, as_json=as_json)
+        return _made(model, "all", what, splits, out, name, settings, as_json=as_json)
+    if what in MADE_TASKS and not is_path and not is_suite_folder(what, data):
+        return _made(model, what, data, splits, out, name, settings, as_json=as_json)
     suite = None if is_path else chosen_suite(what, data)
     if compare_templates:
-        keep = (cache or cache_folder() / "eval") if keep_features else None
-        return _prompts(model, what, suite, data, compare_templates, name, limit, keep, as_json=as_json)
+        return _prompts(model, what, suite, data, compare_templates, name, settings, as_json=as_json)
     if formats and suite is None:
         raise ConfigError("--format: other evaluators know tasks by name; it goes with a suite or tasks and --data")
-    settings: dict[str, Any] = {
-        "batch_size": batch_size,
-        "num_workers": num_workers,
-        "precision": precision,
-        "wording": Wording(language=language, templates=read_templates(templates) if templates else ()),
-        "limit": limit,
-        "cache": (cache or cache_folder() / "eval") if keep_features else None,
-    }
-    home = Path(model) if Path(model).is_dir() else Path()
     if suite is None:
-        clip = _measurable(model, name)
-        target = out or home / "results.jsonl"
-        result = evaluate_own(clip, what, target, note=say, progress=_bar, **settings)
-        return _show_own(result, target, as_json=as_json)
-    target = out or home / "eval"
+        return _own(model, what, out, name, settings, as_json=as_json)
+    target = out or (Path(model) if Path(model).is_dir() else Path()) / "eval"
     with joined() as world:
         clip = _measurable(model, name, world.device())
-        settings |= {"formats": formats, "note": say, "progress": _bar, "world": world}
-        results = evaluate_suite(clip, suite, str(data), out=target, **settings)
+        results = evaluate_suite(
+            clip, suite, str(data), out=target, formats=formats, settings=dataclasses.replace(settings, world=world)
+        )
         return _show_suite(suite, results, target, as_json=as_json) if world.is_first else 0
 
 
 def _measurable(model: str, name: str | None, device: "torch.device | None" = None) -> "Clip | LogitTower":
     """An image-text model, or a classifier in its place."""
-    from eyesmith.eval.classifier_suite import LogitTower
+    from eyesmith.eval.features.classifier import LogitTower
     from eyesmith.models.classifier import Classifier
 
     found = load_clip_or_classifier(model, name)
@@ -144,16 +155,15 @@ def _made(
     splits: tuple[str, ...],
     out: Path | None,
     name: str | None,
-    batch_size: int,
+    settings: "Settings",
     *,
     as_json: bool,
 ) -> int:
-    """Zero-shot and retrieval on the splits of a made data set."""
-    from eyesmith.eval.classified import split_rows
-    from eyesmith.eval.results import append_rows
-    from eyesmith.eval.suite import evaluate as evaluate_splits
+    """Zero-shot and retrieval on the splits of a data set."""
+    from eyesmith.eval.engine import evaluate as evaluate_splits
+    from eyesmith.eval.features.classified import split_rows
+    from eyesmith.eval.sets.made import MADE_TASKS
     from eyesmith.models.classifier import Classifier
-    from eyesmith.report.terminal import splits_table
 
     if data is None:
         raise ConfigError(
@@ -161,33 +171,45 @@ def _made(
         )
     found = load_clip_or_classifier(model, name)
     if isinstance(found, Classifier):
-        rows = split_rows(found, data, splits, batch_size=batch_size, note=say)
+        rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
     else:
-        rows = evaluate_splits(found, data, splits or None, batch_size=batch_size, note=say)
-        rows = [row for row in rows if row.task in TASKS[task]]
+        rows = evaluate_splits(found, data, splits or None, tasks=MADE_TASKS[task], settings=settings)
     if not rows:
         raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
-    target = out or (Path(model) if Path(model).is_dir() else Path()) / "results.jsonl"
-    append_rows(target, rows)
+    return _add(rows, _target(model, out), as_json=as_json)
+
+
+def _own(model: str, what: str, out: Path | None, name: str | None, settings: "Settings", *, as_json: bool) -> int:
+    """A user's folder, table or caption test."""
+    from eyesmith.eval.engine import evaluate_own
+    from eyesmith.report.task_table import tasks_table
+
+    target = _target(model, out)
+    result = evaluate_own(_measurable(model, name), what, target, settings=settings)
+    if len({row.split for row in result.rows}) > 1:  # a caption test with categories
+        return _show_rows(result.rows, target, as_json=as_json)
     if as_json:
-        print_json([dataclasses.asdict(row) for row in rows])
+        print_json([as_line(row) for row in result.rows])
     else:
-        console().print(splits_table(rows))
-    say(f"{len(rows)} result lines added to {target}")
+        console().print(tasks_table([result], {}, {}, all_metrics=True))
+    say(f"{len(result.rows)} result lines added to {target}")
     return 0
 
 
-def _captions(model: str, what: str, out: Path | None, name: str | None, *, as_json: bool) -> int:
-    """A caption test: pairs, or right captions among wrong ones."""
-    from eyesmith.eval.captions import evaluate_captions
-    from eyesmith.eval.results import append_rows
+def _target(model: str, out: Path | None) -> Path:
+    return out or (Path(model) if Path(model).is_dir() else Path()) / "results.jsonl"
+
+
+def _add(rows: "list[ResultRow]", target: Path, *, as_json: bool) -> int:
+    append_rows(target, rows)
+    return _show_rows(rows, target, as_json=as_json)
+
+
+def _show_rows(rows: "Sequence[ResultRow]", target: Path, *, as_json: bool) -> int:
     from eyesmith.report.terminal import splits_table
 
-    rows = evaluate_captions(load_model(model, name), what)
-    target = out or (Path(model) if Path(model).is_dir() else Path()) / "results.jsonl"
-    append_rows(target, rows)
     if as_json:
-        print_json([dataclasses.asdict(row) for row in rows])
+        print_json([as_line(row) for row in rows])
     else:
         console().print(splits_table(rows))
     say(f"{len(rows)} result lines added to {target}")
@@ -201,20 +223,19 @@ def _prompts(
     data: str | None,
     files: tuple[Path, ...],
     name: str | None,
-    limit: int | None,
-    cache: Path | None,
+    settings: "Settings",
     *,
     as_json: bool,
 ) -> int:
     """Sets of sentences on the images of one set."""
-    from eyesmith.eval.prompt_files import compare_prompt_files
+    from eyesmith.eval.sets.prompts import compare_prompt_files
     from eyesmith.report.comparison import prompt_sets_table
 
     if suite is not None and len(suite.tasks) != 1:
         raise ConfigError(f"{what}: sentences are compared on one set; name one task, or a folder")
     task = suite.tasks[0] if suite else None
     place = Path(str(data)) / task.folder if task else Path(what)
-    found = compare_prompt_files(load_model(model, name), place, files, task=task, limit=limit, cache=cache)
+    found = compare_prompt_files(load_model(model, name), place, files, task=task, settings=settings)
     if as_json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
@@ -224,19 +245,50 @@ def _prompts(
     return 0
 
 
-def _show_own(result: "TaskResult", target: Path, *, as_json: bool) -> int:
-    from eyesmith.report.task_table import tasks_table
+def _explain(
+    model: str, what: str, data: str | None, key: str, name: str | None, settings: "Settings", *, as_json: bool
+) -> int:
+    """One picture step by step, beside open_clip."""
+    from eyesmith.eval.engine import task_job
+    from eyesmith.eval.features.explain import explain
+    from eyesmith.eval.kinds.measurement import with_sentences
+    from eyesmith.eval.sets.choice import chosen_suite
+    from eyesmith.eval.sets.made import MADE_TASKS, is_made_data, labelled_split
+    from eyesmith.eval.sets.own import own_job
 
-    if as_json:
-        print_json([dataclasses.asdict(row) for row in result.rows])
+    clip = load_model(model, name)
+    place = data if what in MADE_TASKS else what
+    made = labelled_split(place, key) if place is not None and is_made_data(place) else None
+    if made is not None:
+        task, found = made.task, made.found
+    elif data is None:
+        job = own_job(what)
+        task, found = job.task, job.open()
     else:
-        console().print(tasks_table([result], {}, {}, all_metrics=True))
-    say(f"{len(result.rows)} result lines added to {target}")
+        suite = chosen_suite(what, data)
+        if len(suite.tasks) != 1:
+            raise ConfigError(f"{what}: a picture is followed in one set; name one task, or a folder")
+        job = task_job(suite.tasks[0], Path(data))
+        task, found = job.task, job.open()
+    found = settings.wording.applied(task, with_sentences(task, found, clip))
+    cache = None if settings.cache is None else Path(settings.cache)
+    steps = explain(clip, found, key, source=model, cache=cache, note=say)
+    if as_json:
+        print_json([dataclasses.asdict(step) for step in steps])
+        return 0
+    first = next((place for place, step in enumerate(steps) if step.is_equal is False), None)
+    marks = ["first difference" if place == first else "" for place in range(len(steps))]
+    has_theirs = any(step.theirs is not None for step in steps)
+    columns = ("step", "ours", "open_clip", "") if has_theirs else ("step", "ours")
+    cells = [(step.name, step.ours, step.theirs or "", mark) for step, mark in zip(steps, marks, strict=True)]
+    print_table(columns, [row[: len(columns)] for row in cells])
+    if has_theirs:
+        say("every step agrees with open_clip" if first is None else f"open_clip differs from: {steps[first].name}")
     return 0
 
 
 def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as_json: bool) -> int:
-    from eyesmith.eval.suites import summary_of
+    from eyesmith.eval.sets.choice import summary_of
     from eyesmith.report.task_table import tasks_table
 
     summary = summary_of(suite, results)
@@ -253,7 +305,7 @@ def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr that is told the images of each batch."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     done = 0
     with progress(Console(stderr=True, highlight=False), title, total, unit="image") as advance:

@@ -13,8 +13,8 @@ from tyro.conf import Positional
 from eyesmith.cli.output import say
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
-from eyesmith.eval.classified import class_logits
-from eyesmith.eval.own_images import ImageIndex, encode_images
+from eyesmith.eval.features.classified import class_logits
+from eyesmith.eval.features.index import ImageIndex, encode_images
 from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 
@@ -50,7 +50,7 @@ def load_model(source: str, name: str | None) -> Clip:
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:
     """Features of `source` with progress on stderr; broken images are named there and left out."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     with progress(Console(stderr=True, highlight=False), what, len(source), unit="image") as advance:
         watched = cast(Source, _Watched(source, advance))
@@ -61,7 +61,7 @@ def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images")
 
 def own_classes(classifier: Classifier, source: Source, *, batch_size: int) -> tuple[ImageIndex, Tensor]:
     """Logits of `source` as its index, and probabilities [N, K] of the classifier's own classes; else as `encode`."""
-    from eyesmith.runs.progress import progress
+    from eyesmith.train.callbacks.progress import progress
 
     with progress(Console(stderr=True, highlight=False), "images", len(source), unit="image") as advance:
         watched = cast(Source, _Watched(source, advance))

@@ -48,7 +48,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right:
 def show_run(work: Callable[[Console], "RunSummary"]) -> None:
     """Do a run with its progress on the terminal, then show what it reached and how to use it."""
     from eyesmith.report.terminal import splits_table
-    from eyesmith.runs.initial import BEFORE
+    from eyesmith.tasks.task import BEFORE
 
     summary = work(Console(stderr=True, highlight=False))
     rows = [row for row in summary.rows if not row.model.endswith(BEFORE)]

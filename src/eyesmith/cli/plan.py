@@ -2,8 +2,7 @@
 
 from eyesmith.cli.output import print_json, print_table
 from eyesmith.plain import plain
-from eyesmith.recipes.plan import Cluster, Plan, plan
-from eyesmith.runs.masked import teacher_config
+from eyesmith.runs.plan import Cluster, Plan, plan, teacher_config
 from eyesmith.train.config import RunConfig
 
 

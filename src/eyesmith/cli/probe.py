@@ -36,6 +36,7 @@ def probe(
     alpha: float | None = None,
     zero_shot: bool = True,
     cache: Path | None = None,
+    fresh: bool = False,
     out: Path | None = None,
     name: ModelName = None,
     batch_size: BatchSize = 64,
@@ -55,6 +56,7 @@ def probe(
         alpha: Weight of the Gaussian head beside zero-shot, instead of a choice.
         zero_shot: Mix the Gaussian head with zero-shot (a model with a text tower).
         cache: Where image features are kept for the next time; the cache folder when not given.
+        fresh: Compute the features anew.
         out: A folder for results.jsonl and the predictions, which `eyesmith compare` reads.
     """
     from eyesmith.eval.heads.run import ProbePlan, run_probes
@@ -73,6 +75,7 @@ def probe(
         alpha=alpha,
         zero_shot=zero_shot,
         batch_size=batch_size,
+        fresh=fresh,
     )
     found = run_probes(load(model, name=name), plan, model_name=model, cache=cache, out=out, note=say)
     if as_json:

@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.output import AsJson, print_json
+from eyesmith.cli.tasks import take_tasks
 from eyesmith.plain import plain
 
 ReplayPath = Annotated[
@@ -16,7 +17,8 @@ ReplayPath = Annotated[
 
 
 def main(argv: list[str], prog: str) -> int:
-    """Run the verb on its own arguments."""
+    """Run the verb on its own arguments; --task FILE brings a task of the user's own."""
+    argv, _ = take_tasks(argv)
     return call(run_again, argv, prog=prog)
 
 

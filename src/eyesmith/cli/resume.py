@@ -2,11 +2,13 @@
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.tasks import take_tasks
 from eyesmith.cli.verify import RunFolder
 
 
 def main(argv: list[str], prog: str) -> int:
-    """Run the verb on its own arguments."""
+    """Run the verb on its own arguments; --task FILE brings a task of the user's own."""
+    argv, _ = take_tasks(argv)
     return call(resume, argv, prog=prog)
 
 

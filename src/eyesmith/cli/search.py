@@ -11,7 +11,7 @@ from eyesmith.cli.images import BatchSize, Model, ModelName, encode, load_model,
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.eval.own_images import ImageIndex, index_key, open_images, read_index, search, write_index
+from eyesmith.eval.features.index import ImageIndex, open_images, read_index, search, write_index
 from eyesmith.models.clip import Clip
 
 Place = Annotated[
@@ -86,14 +86,16 @@ def _open(place: str, split: str | None) -> Source:
 
 
 def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> ImageIndex:
+    from eyesmith.eval.features.cache import prune, touch
+    from eyesmith.eval.features.identity import WHY, cache_key, model_facts
     from eyesmith.files import cache_folder
-    from eyesmith.hub.fingerprint import fingerprint
 
-    stamps = [_stamp(Path(key)) for key in source.keys]
-    key = index_key(fingerprint(clip)["tensors"], clip, source, stamps)
+    key = cache_key(model_facts(clip.image, clip.preprocess), source)
     path = cache_folder() / "search" / f"{key}.npz"
     kept = None if fresh else read_index(path)
     if kept is not None:
+        touch(path)
+        say(f"image features reused because {WHY}; --fresh computes them anew")
         report_broken(kept)
         return kept
     index = encode(clip, source, batch_size=batch_size, what="reading the images")
@@ -101,9 +103,6 @@ def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> Image
         write_index(path, index)
     except OSError as error:  # the cache is a convenience: a full or read-only disk does not stop a search
         say(f"note: the features could not be kept for the next search ({error.strerror})")
+    else:
+        prune(path.parent)
     return index
-
-
-def _stamp(file: Path) -> int | None:
-    """When a picture was last written, so that one that changed is read again; None for a sample of a shard."""
-    return file.stat().st_mtime_ns if file.is_file() else None

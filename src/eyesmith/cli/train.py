@@ -11,30 +11,37 @@ from typing import Any
 from eyesmith.cli.dispatch import suggestion
 from eyesmith.cli.failures import on_interrupt
 from eyesmith.cli.overrides import parse_config
+from eyesmith.cli.tasks import take_tasks
 from eyesmith.errors import ConfigError
 
 
 def main(argv: list[str], prog: str) -> int:
-    """Run the verb on its own arguments: the recipe's name, --out, --from, --plan, and fields of its config."""
+    """Run the verb on its own arguments: the recipe's name or --task, --out, --from, --plan, fields of its config."""
     from eyesmith.recipes import FAMILIES, RECIPES
+    from eyesmith.tasks.registry import default_config, task_name
 
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_overview(FAMILIES, prog))
-        return 0 if argv else 2
-    name, *words = argv
-    if name not in RECIPES:
-        raise ConfigError(f"unknown recipe {name!r}{suggestion(name, RECIPES)}; `{prog} --help` shows them all")
+    argv, tasks = take_tasks(argv)
+    if tasks:  # a file of the user's own stands for the recipe
+        name, words = task_name(tasks[-1]), argv
+        base = default_config(tasks[-1])
+    else:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(_overview(FAMILIES, prog))
+            return 0 if argv else 2
+        name, *words = argv
+        if name not in RECIPES:
+            raise ConfigError(f"unknown recipe {name!r}{suggestion(name, RECIPES)}; `{prog} --help` shows them all")
+        base = RECIPES[name]()
     given, words = _take_own(words)
-    base = RECIPES[name]()
     if "from" in given:
-        from eyesmith.runs.initial import from_weights
+        from eyesmith.tasks import task_of
 
-        base = from_weights(base, given["from"])
+        base = task_of(base).from_weights(base, given["from"])
     plan_words = [f"{field}={value}" for field, value in given.items() if field not in ("out", "from", "plan", "json")]
     config = parse_config(base, words, prog=f"{prog} {name}")
     if "plan" in given:
         from eyesmith.cli.plan import show_plan
-        from eyesmith.recipes.plan import Cluster
+        from eyesmith.runs.plan import Cluster
 
         cluster = parse_config(Cluster(), plan_words, prog=f"{prog} {name} --plan")
         return show_plan(config, cluster, as_json="json" in given)
@@ -93,6 +100,7 @@ def _overview(families: Mapping[str, Mapping[str, Callable[[], Any]]], prog: str
         ]
     lines += [
         "",
+        "--task FILE      in place of a recipe: a task of your own, with its defaults (docs/own-training-task.md)",
         "--out RUN        the folder to write; runs/RECIPE where not given",
         "--from WEIGHTS   start from a run folder, a weight file or hf:owner/name, with the model they are of",
         "--plan           print what the run would be, and cost, without running: parameters, steps, rates, memory,",

@@ -104,6 +104,10 @@ class FileSource:
         del index  # texts are read when the source is opened: what is wrong with them is already in `problems`
         return []
 
+    def files(self) -> list[Path | bytes]:
+        """Where the bytes of each image lie: a file, or (embedded in a table) the bytes themselves."""
+        return [record.image for record in self._records]
+
     def fingerprint(self) -> str:
         """SHA-256 over class names, then for each sample its key, image size in bytes, captions and label."""
         digest = hashlib.sha256(json.dumps(self._classes).encode())

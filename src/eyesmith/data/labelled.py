@@ -4,19 +4,19 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyesmith.data.class_folders import SPLIT_FOLDERS
 from eyesmith.data.evaluation.imagenet import is_wordnet_id, wordnet_ids
 from eyesmith.data.evaluation.own import open_own_table
-from eyesmith.data.sample import Finding, Sample, Source
+from eyesmith.data.sample import Finding, Sample, Source, files_of
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.data.table_source import TABLE_EXTENSIONS
+from eyesmith.data.table_rows import TABLE_EXTENSIONS
 from eyesmith.errors import ConfigError, DataError
 
 TRAIN, HELD_OUT = "train", "val"
-SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 _SHOWN = 3
 
 
@@ -100,6 +100,10 @@ class LabelledPart:
 
     def where(self, index: int) -> str:
         return self._source.where(self._indices[index])
+
+    def files(self) -> Iterable[Path | bytes]:
+        """Where the images of the whole source lie."""
+        return files_of(self._source)
 
     def fingerprint(self) -> str:
         """SHA-256 of the whole source's, of what was chosen and of its labels."""

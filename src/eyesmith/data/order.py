@@ -22,6 +22,11 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(stream.random_raw(num_samples), kind="stable")
 
 
+def step_seed(seed: int, step: int) -> int:
+    """A seed for torch's generators, different for every run seed and step."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+
+
 class BatchPlan:
     """Which samples each global step trains on.
 

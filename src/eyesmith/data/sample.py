@@ -1,13 +1,13 @@
 """What every source of image-text pairs gives: samples, and findings about the ones it cannot give."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-Severity = Literal["error", "warning"]
+from eyesmith.images.collect import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 
-# the order in which a sample with several image members is read (facts of the CLIP_benchmark tar layout first)
-IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "ppm")
+Severity = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,12 @@ class Source(Protocol):
 
     @property
     def labels(self) -> list[int] | None: ...
+
+
+def files_of(source: Source) -> Iterable[Path | bytes]:
+    """Where the bytes of a source's images lie; of a source that does not say so (`files`), the bytes of each."""
+    files = getattr(source, "files", None)
+    return files() if files is not None else (source.image_bytes(index) for index in range(len(source)))
 
 
 def caption_lines(text: str) -> tuple[str, ...]:

@@ -15,13 +15,17 @@ from typing import Any
 from eyesmith.data.class_folders import open_image_folder
 from eyesmith.data.sample import Finding, Sample, Source
 from eyesmith.data.shards import DATASET_FILE, UNFINISHED_FILE
-from eyesmith.data.table_source import TABLE_EXTENSIONS, open_table
+from eyesmith.data.table_rows import TABLE_EXTENSIONS, read_columns
+from eyesmith.data.table_source import open_table
 from eyesmith.data.tar_source import TarSource
+from eyesmith.data.text import read_lines
 from eyesmith.errors import DataError
 
 __all__ = ["Finding", "Sample", "Source", "open_source", "read_description", "read_templates", "split_names"]
 
 _MAX_PATTERN_FILES = 5_000_000
+_LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's folders of images with texts
+_LISTED_IMAGE = "file_name"
 _LISTED_FROM = 64  # files of one folder: from here on one listing is cheaper than asking for each
 
 
@@ -37,9 +41,10 @@ def open_source(
     """Open image-text pairs at a local path.
 
     path: a made data set or a mirror of one from the hub (split folders of tars), a folder of tars, one tar, a pattern
-    such as "pairs-{0000..0099}.tar" or "pairs-*.tar", a CSV/TSV/JSONL/Parquet file, a folder of class folders, or a
-    folder of images with same-named .txt files. split: needed when there are several. The columns are for tables only;
-    `text_column` may name several. With `require_text` false, images without captions are kept (`texts` is then ()).
+    such as "pairs-{0000..0099}.tar" or "pairs-*.tar", a CSV/TSV/JSONL/Parquet file, a folder with such a table called
+    metadata and a column file_name (and caption or text), a folder of class folders, or a folder of images with
+    same-named .txt files. split: needed when there are several. The columns are for tables only; `text_column` may
+    name several. With `require_text` false, images without captions are kept (`texts` is then ()).
 
     Samples that cannot be used are left out and listed in `problems`. Raises DataError when the path, the split or a
     column does not exist (naming those that do) or when nothing usable is found.
@@ -67,7 +72,7 @@ def open_source(
         if place.suffix.lower() == ".tar" or ".tar." in place.name.lower() or place.suffix.lower() == ".tgz":
             return _open_tars([place], place.parent, name=place.stem, is_whole=False, require_text=require_text)
         raise DataError(f"{place}: expected a .tar or a table ({', '.join(TABLE_EXTENSIONS)}), or a folder")
-    return _open_folder(place, split, require_text=require_text)
+    return _open_folder(place, split, text_column, label_column, require_text=require_text)
 
 
 def split_names(path: str | os.PathLike[str]) -> list[str]:
@@ -87,7 +92,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(file.read_text("utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from error
     if not isinstance(value, dict):
@@ -98,7 +103,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def read_templates(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Prompt templates (zeroshot_classification_templates.txt) of a data set folder, {c} for the class; () if none."""
     file = Path(path) / "zeroshot_classification_templates.txt"
-    return tuple(line for line in _lines(file) if line) if file.is_file() else ()
+    return tuple(line for line in read_lines(file) if line) if file.is_file() else ()
 
 
 def expand_pattern(pattern: str) -> list[Path]:
@@ -121,7 +126,9 @@ def expand_pattern(pattern: str) -> list[Path]:
     return files
 
 
-def _open_folder(folder: Path, split: str | None, *, require_text: bool) -> Source:
+def _open_folder(
+    folder: Path, split: str | None, text_column: str | Sequence[str], label_column: str | None, *, require_text: bool
+) -> Source:
     for home in (folder, folder.absolute().parent):
         if (home / UNFINISHED_FILE).is_file() and not (home / DATASET_FILE).is_file():
             raise DataError(f"{home}: making this data set was stopped half-way; make it again")
@@ -147,8 +154,20 @@ def _open_folder(folder: Path, split: str | None, *, require_text: bool) -> Sour
         if split not in names:
             there = ", ".join(names[:20]) or "no folders"
             raise DataError(f"{folder}: no split {split!r}; it has: {there}{_close(split, names)}")
-        return open_image_folder(folder / split, names_from=folder, require_text=require_text)
-    return open_image_folder(folder, names_from=folder, require_text=require_text)
+    place = folder / split if split is not None else folder
+    listed = next((place / name for name in _LISTS if (place / name).is_file()), None)
+    columns = read_columns(listed) if listed is not None else []
+    if listed is None or _LISTED_IMAGE not in columns:
+        return open_image_folder(place, names_from=folder, require_text=require_text)
+    if text_column == "caption" and "caption" not in columns and "text" in columns:  # as that layout calls it
+        text_column = "text"
+    return open_table(
+        listed,
+        image_column=_LISTED_IMAGE,
+        text_column=text_column,
+        label_column=label_column,
+        require_text=require_text,
+    )
 
 
 def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, is_whole: bool = True) -> TarSource:
@@ -158,7 +177,10 @@ def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, i
     # a split folder opened by itself finds the names beside it, as one opened through its data set does
     for home in dict.fromkeys((root, tars[0].parent, tars[0].parent.parent)):
         if (home / "classnames.txt").is_file():
-            classes = _lines(home / "classnames.txt")
+            # an empty line in the middle is a class with an empty name (CLEVR in the hub's sets) and keeps its index
+            classes = list(read_lines(home / "classnames.txt"))
+            while classes and not classes[-1]:
+                classes.pop()
             break
         described = read_description(home).get("classes")
         if isinstance(described, list):
@@ -180,11 +202,6 @@ def _missing_shards(tars: list[Path], counted: Path) -> list[Finding]:
 def _tars(folder: Path) -> list[Path]:
     files = (file for file in folder.glob("*.tar") if file.name[0] != ".")
     return sorted(files, key=lambda file: natural_key(file.name))
-
-
-def _lines(file: Path) -> list[str]:
-    # an empty line in the middle is a class with an empty name (CLEVR in the hub's sets) and keeps its index
-    return [line.strip() for line in file.read_text("utf-8").rstrip("\n").split("\n")]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

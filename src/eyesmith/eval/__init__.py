@@ -1,35 +1,34 @@
-from eyesmith.eval.features import ImageFeatures, encode_source
-from eyesmith.eval.metrics import chance_of_hit, clustered_interval, target_ranks, top_candidates, wilson_interval
-from eyesmith.eval.pixel_batches import BrokenImage
-from eyesmith.eval.predictions import Confusion, Prediction, confusions, predictions
-from eyesmith.eval.results import ResultRow, append_rows, read_rows
-from eyesmith.eval.retrieval import Retrieval, first_hit_ranks
-from eyesmith.eval.suite import SplitTasks, choose_splits, evaluate, split_tasks
-from eyesmith.eval.text_features import TextFeatures
-from eyesmith.eval.zero_shot import ZeroShot
+from eyesmith.eval.engine import Settings, SuiteEvaluator, evaluate, evaluate_own, evaluate_suite
+from eyesmith.eval.features.batches import BrokenImage
+from eyesmith.eval.features.images import ImageFeatures, encode_source
+from eyesmith.eval.features.texts import TextFeatures
+from eyesmith.eval.kinds.measurement import Measurement
+from eyesmith.eval.results.rows import ResultRow, append_rows, current_name, read_rows
+from eyesmith.eval.results.task_result import TaskResult
+from eyesmith.eval.sets.made import SplitTasks, choose_splits, retrieval, split_tasks, zero_shot
+from eyesmith.eval.sets.wording import Wording, read_templates
 
 __all__ = [
     "BrokenImage",
-    "Confusion",
     "ImageFeatures",
-    "Prediction",
+    "Measurement",
     "ResultRow",
-    "Retrieval",
+    "Settings",
     "SplitTasks",
+    "SuiteEvaluator",
+    "TaskResult",
     "TextFeatures",
-    "ZeroShot",
+    "Wording",
     "append_rows",
-    "chance_of_hit",
     "choose_splits",
-    "clustered_interval",
-    "confusions",
+    "current_name",
     "encode_source",
     "evaluate",
-    "first_hit_ranks",
-    "predictions",
+    "evaluate_own",
+    "evaluate_suite",
     "read_rows",
+    "read_templates",
+    "retrieval",
     "split_tasks",
-    "target_ranks",
-    "top_candidates",
-    "wilson_interval",
+    "zero_shot",
 ]

@@ -13,8 +13,8 @@ from eyesmith.lab.cells import SamplesOf, samples_as_stated
 from eyesmith.lab.plan import LabPlan
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.text.model import ClipTextConfig
-from eyesmith.runs.pace import Trial
-from eyesmith.train.config import TrainConfig
+from eyesmith.runs.equal_time import Trial
+from eyesmith.tasks.contrastive import TrainConfig
 
 RATES_FILE = "rates.json"  # seconds a step, measured once, so that a plan that goes on buys the same
 WARM_UP_STEPS, TIMED_STEPS = 2, 5

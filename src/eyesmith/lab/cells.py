@@ -14,8 +14,9 @@ from eyesmith.errors import ConfigError
 from eyesmith.lab.encoders import Contender, contender
 from eyesmith.lab.plan import Group, LabPlan
 from eyesmith.recipes import recipe as recipe_config
-from eyesmith.train.config import EvalConfig, RunConfig, TrainConfig
-from eyesmith.train.kinds import run_to_dict
+from eyesmith.tasks import run_to_dict
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import EvalConfig, RunConfig
 
 SamplesOf = Callable[[TrainConfig, float], int]
 

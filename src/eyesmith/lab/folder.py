@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import CheckpointError
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.files import not_linked, write_atomic, write_json
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan
 from eyesmith.lab.result import CellResult, Failure
-from eyesmith.train.kinds import run_to_dict
+from eyesmith.tasks import run_to_dict
 
 CELLS = "cells"
 PLAN_FILE = "plan.json"  # in OUT/PLAN: the plan as it was run, with all changes; `lab run` takes it

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from eyesmith.errors import DataError
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.lab.plan import LabPlan
 
 
@@ -48,7 +48,7 @@ class CellResult:
     rows: tuple[ResultRow, ...]
     folder: Path
 
-    def row(self, split: str, metric: str = "top1", task: str = "zero_shot") -> ResultRow:
+    def row(self, split: str, metric: str = "acc1", task: str = "zero_shot") -> ResultRow:
         """The result row of that name. Raises DataError where the cell has none."""
         for row in self.rows:
             if (row.task, row.split, row.metric) == (task, split, metric):
@@ -56,7 +56,7 @@ class CellResult:
         known = sorted({f"{row.task}/{row.split}/{row.metric}" for row in self.rows})
         raise DataError(f"{self.id}: has no {task}/{split}/{metric}; it has {', '.join(known)}")
 
-    def value(self, split: str, metric: str = "top1", task: str = "zero_shot") -> float:
+    def value(self, split: str, metric: str = "acc1", task: str = "zero_shot") -> float:
         """The value of that row, a fraction."""
         return self.row(split, metric, task).value
 

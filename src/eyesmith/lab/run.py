@@ -21,7 +21,7 @@ from eyesmith.lab.result import LabResults, Measured
 from eyesmith.models.registry import register_encoder
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.runs.machine import machine_facts
-from eyesmith.runs.progress import progress
+from eyesmith.train.callbacks.progress import progress
 
 
 @dataclass(frozen=True, kw_only=True)

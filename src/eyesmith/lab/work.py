@@ -19,9 +19,9 @@ from eyesmith.lab.queries import write_ranks
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.registry import register_encoder
 from eyesmith.runs.train import start_or_resume
-from eyesmith.train.config import TrainConfig
-from eyesmith.train.kinds import run_from_dict
-from eyesmith.train.log import read_lines
+from eyesmith.tasks import run_from_dict
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.callbacks.logging import read_lines
 
 BUSY = 75  # exit status: another process works on the cell
 STOPPED = 130

@@ -23,8 +23,8 @@ def tile_shape(num_rows: int, num_texts: int, tile_rows: int | None = None) -> t
     A rank of few rows takes the more texts at a time, so the number of tiles follows from b x B alone.
     """
     limit = tile_rows or TILE_ROWS
-    height = min(num_rows, limit)
-    return height, min(num_texts, 2 * limit**2 // max(1, height))
+    height = max(1, min(num_rows, limit))
+    return height, min(num_texts, 2 * limit**2 // height)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Tile:
 class AllPairs:
     """Every pair of this rank's images with the texts of all ranks.
 
-    image: [b, D], text: [B, D] of all ranks, both in fp32 or fp64, or on CUDA in a half format, which is multiplied as
-    it is and summed in fp32. scale, bias: [] of the logits. codes: int64 [B] vectors of all ranks; where two rows agree
-    in one, their pair is no negative. tile_rows: rows of a tile, None for the measured default.
+    image: [b, D], text: [G, D] of all ranks (G: see `Ranks`), both in fp32 or fp64, or on CUDA in a half format, which
+    is multiplied as it is and summed in fp32. scale, bias: [] of the logits. codes: int64 [G] vectors of all ranks;
+    where two rows agree in one, their pair is no negative. tile_rows: rows of a tile, None for the measured default.
     """
 
     image: Tensor
@@ -79,8 +79,12 @@ class AllPairs:
                 _product(self.image[rows], self.text[columns], out=logits).mul_(self.scale)
                 if self.bias is not None:
                     logits.add_(self.bias)
+                is_none = None if self.ranks.is_padding is None else self.ranks.is_padding[columns]  # [C]
                 if own:
-                    logits.masked_fill_(codes_agree(own, [code[columns] for code in self.codes]), -torch.inf)
+                    agree = codes_agree(own, [code[columns] for code in self.codes])
+                    is_none = agree if is_none is None else agree.logical_or_(is_none)  # [R, C]
+                if is_none is not None:
+                    logits.masked_fill_(is_none, -torch.inf)
                 logits.diagonal(first + row - column).fill_(-torch.inf)  # own pairs; empty in most tiles
                 yield Tile(rows, columns, logits, spare)
 
@@ -147,7 +151,7 @@ def is_whole(same: Same | Tensor | None, tile_rows: int | None, ranks: Ranks) ->
     A mask in full is as large as the logits, so they are too. Raises ConfigError for one among several processes.
     """
     if not isinstance(same, Tensor):
-        return ranks.world_size == 1 and tile_rows is None and ranks.num_rows < WHOLE_BELOW
+        return ranks.world_size == 1 and tile_rows is None and ranks.own_rows < WHOLE_BELOW
     if ranks.world_size > 1 or tile_rows is not None:
         raise ConfigError(
             f"same: a [B, B] matrix goes without tiles, in one process, not with tile_rows={tile_rows} on "
@@ -157,7 +161,7 @@ def is_whole(same: Same | Tensor | None, tile_rows: int | None, ranks: Ranks) ->
 
 
 def gathered_codes(same: Same | None, ranks: Ranks) -> tuple[Tensor, ...]:
-    """The code vectors [B] of all ranks, from those of this one."""
+    """The code vectors [G] of all ranks, from those of this one."""
     return () if same is None else ranks.gather(torch.stack(same.distinct(), dim=1)).unbind(1)
 
 

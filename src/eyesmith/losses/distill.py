@@ -1,6 +1,5 @@
 """What a student CLIP can learn from a teacher CLIP: its features, its softmax over the batch, its cosines."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ def feature_distillation(
     teacher_text: Tensor,
     *,
     group: dist.ProcessGroup | None = None,
-    sizes: Sequence[int] | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Squared distance of the student's unit features from the teacher's, mean of images and texts.
 
@@ -35,7 +34,7 @@ def feature_distillation(
                 f"teacher_{name}: expected {list(student.shape)} as the student's, got {list(teacher.shape)}; project "
                 "the student's features to the teacher's width first"
             )
-    ranks = Ranks.of(len(image), group, sizes)
+    ranks = Ranks.of(image, group, max_rows)
     distance = (_float(image) - _float(teacher_image).detach()).square().sum()
     distance = distance + (_float(text) - _float(teacher_text).detach()).square().sum()
     return ranks.total_with_grad(distance / (2 * ranks.num_rows))
@@ -48,7 +47,7 @@ def affinity_distillation(
     teacher_text: Tensor,
     *,
     group: dist.ProcessGroup | None = None,
-    sizes: Sequence[int] | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Mean squared difference of the cosines of all images with all texts, student's against teacher's.
 
@@ -61,14 +60,14 @@ def affinity_distillation(
     (`logit_distillation` does that).
     """
     _check_pairs(image, text, teacher_image, teacher_text)
-    ranks = Ranks.of(len(image), group, sizes)
+    ranks = Ranks.of(image, group, max_rows)
     student, teacher = (image.double(), text.double()), (teacher_image.double(), teacher_text.double())
     teacher = (teacher[0].detach(), teacher[1].detach())
     total = torch.zeros((), dtype=torch.float64, device=image.device)
     for sign, left, right in ((1, student, student), (-2, student, teacher), (1, teacher, teacher)):
         images, texts = (ranks.total_with_grad(a.mT @ b) for a, b in zip(left, right, strict=True))
         total = total + sign * (images * texts).sum()
-    return (total / ranks.num_rows**2).to(compute_dtype(image))
+    return (total / ranks.num_rows / ranks.num_rows).to(compute_dtype(image))
 
 
 def logit_distillation(
@@ -82,15 +81,15 @@ def logit_distillation(
     temperature: float = 1.0,
     tile_rows: int | None = None,
     group: dist.ProcessGroup | None = None,
-    sizes: Sequence[int] | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Divergence KL(teacher || student) of the softmax over the batch, mean over rows and of both directions.
 
     image, text: [b, D] of the student, teacher_image, teacher_text: [b, E], unit rows of this rank; scale,
     teacher_scale: [] of each one's logits, both divided by temperature. The value is multiplied by temperature squared,
     so that the gradient keeps its size. Returns [], nats; differentiable in image, text and scale; between processes as
-    in `softmax_loss`, in ten exchanges. Computed by tiles, also for few rows: value and gradients in forward, two
-    products of each tile of both models, no matrix of the batch's size.
+    in `softmax_loss`, in ten exchanges (one more with max_rows). Computed by tiles, also for few rows: value and
+    gradients in forward, two products of each tile of both models, no matrix of the batch's size.
     Source: arXiv 1503.02531 over CLIP's logits, as in CLIP-KD (arXiv 2307.12732), whose cross-entropy has the same
     gradient.
     """
@@ -98,7 +97,7 @@ def logit_distillation(
     if temperature <= 0:
         raise ConfigError(f"temperature: expected a positive number, got {temperature}")
     with torch.autocast(image.device.type, enabled=False):
-        ranks = Ranks.of(len(image), group, sizes)
+        ranks = Ranks.of(image, group, max_rows)
         student = (comparable(image), comparable(text), scale / temperature)
         teacher = (comparable(teacher_image), comparable(teacher_text), teacher_scale / temperature)
         teacher = tuple(value.detach() for value in teacher)
@@ -131,7 +130,7 @@ class _TiledDivergence(torch.autograd.Function):
         by_column = _divergence(own, target_own, columns, target_columns)
         own_weights, losses = by_row[0] + by_column[0], [(by_row[1] + by_column[1]).sum()]
 
-        columns, target_columns = ranks.gather(columns), ranks.gather(target_columns)  # [B]
+        columns, target_columns = ranks.gather(columns), ranks.gather(target_columns)  # [G]
         found = Gradients(student, wanted)
         for ours, theirs in zip(student.negatives(), target.negatives(), strict=True):
             by_row = _divergence(ours.logits, theirs.logits, rows[ours.rows, None], target_rows[ours.rows, None])

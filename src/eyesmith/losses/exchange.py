@@ -1,6 +1,5 @@
 """What the processes that share a batch tell each other: their rows, sums over everyone's rows, totals."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,71 +17,76 @@ _reduce_scatter = dist.reduce_scatter_single if _has_new_names else dist.reduce_
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """The ranks over which the rows of a batch are spread, in their order. sizes: rows of each; rank: which is this.
+    """The ranks over which the rows of a batch are spread, in their order; `rank` of `world_size` is this one.
 
-    Every method is one collective, whatever the number of ranks, and none for a single one. No method waits for the
-    device, so all ranks must call the same ones in the same order.
+    own_rows: rows of this rank, b; max_rows: as many are kept for each in what is gathered, which has world_size times
+    max_rows rows, G. num_rows: rows of all ranks, B; is_padding: bool [G], rows that no rank has; None where there are
+    none, and then B is G. Every method is one collective, whatever the number of ranks, and none for a single one. No
+    method waits for the device, so all ranks must call the same ones in the same order.
     """
 
-    rank: int
-    sizes: tuple[int, ...]
+    rank: int = 0
+    world_size: int = 1
+    own_rows: int
+    max_rows: int
+    num_rows: int | Tensor
+    is_padding: Tensor | None = None
     group: dist.ProcessGroup | None = None
 
     @staticmethod
-    def of(num_rows: int, group: dist.ProcessGroup | None = None, sizes: Sequence[int] | None = None) -> "Ranks":
+    def of(features: Tensor, group: dist.ProcessGroup | None = None, max_rows: int | None = None) -> "Ranks":
         """The ranks of a process group (None: the default group, or this process alone where there is none).
 
-        num_rows: of this rank; sizes: of every rank, None if all have as many. They cannot be asked for without waiting
-        for the device. Raises ShapeError for sizes that are not as many as ranks, or that say otherwise of this one.
+        features: [b, D] of this rank. max_rows: the most that any rank may have, equal on all; each then tells how many
+        it has. None: all have b, which nobody checks. Raises ShapeError where b is more.
         """
-        rank, world_size = 0, 1
-        if dist.is_available() and dist.is_initialized():
-            rank, world_size = dist.get_rank(group), dist.get_world_size(group)
-        sizes = (num_rows,) * world_size if sizes is None else tuple(sizes)
-        if len(sizes) != world_size or sizes[rank] != num_rows:
-            raise ShapeError(
-                f"sizes: expected rows of {world_size} ranks, {num_rows} of rank {rank}, got {list(sizes)}; leave it "
-                "out where all ranks have as many rows"
-            )
-        return Ranks(rank=rank, sizes=sizes, group=group)
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks."""
-        return len(self.sizes)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the global batch."""
-        return sum(self.sizes)
+        own_rows = len(features)
+        if max_rows is not None and own_rows > max_rows:
+            raise ShapeError(f"max_rows: expected {own_rows} or more, the rows of this rank, got {max_rows}")
+        if not dist.is_available() or not dist.is_initialized() or dist.get_world_size(group) == 1:
+            return Ranks(own_rows=own_rows, max_rows=own_rows, num_rows=own_rows)
+        rank, world_size = dist.get_rank(group), dist.get_world_size(group)
+        if max_rows is None:
+            num_rows, is_padding, max_rows = world_size * own_rows, None, own_rows
+        else:
+            counts = torch.empty(world_size, dtype=torch.int64, device=features.device)
+            _all_gather(counts, torch.full_like(counts[:1], own_rows), group=group)
+            places = torch.arange(max_rows, device=features.device)
+            is_padding = (places >= counts[:, None]).flatten()
+            num_rows = counts.sum().to(torch.promote_types(features.dtype, torch.float32))
+        return Ranks(
+            rank=rank,
+            world_size=world_size,
+            own_rows=own_rows,
+            max_rows=max_rows,
+            num_rows=num_rows,
+            is_padding=is_padding,
+            group=group,
+        )
 
     @property
     def own(self) -> slice:
-        """Where this rank's rows are in the global batch."""
-        start = sum(self.sizes[: self.rank])
-        return slice(start, start + self.sizes[self.rank])
+        """Where this rank's rows are in what is gathered."""
+        start = self.rank * self.max_rows
+        return slice(start, start + self.own_rows)
 
     def gather(self, own: Tensor) -> Tensor:
-        """Rows [B, ...] of all ranks, from this rank's [b, ...]."""
+        """Rows [G, ...] of all ranks, from this rank's [b, ...]; 0 where no rank has one."""
         if self.world_size == 1:
             return own
-        padded = own.contiguous()
-        if not self._is_even:
-            padded = torch.cat([own, own.new_zeros(max(self.sizes) - len(own), *own.shape[1:])])
-        everyone = own.new_empty(self.world_size * len(padded), *own.shape[1:])
-        _all_gather(everyone, padded, group=self.group)
-        return everyone if self._is_even else everyone[self._places(own.device)]
+        if missing := self.max_rows - self.own_rows:
+            own = torch.cat([own, own.new_zeros(missing, *own.shape[1:])])
+        everyone = own.new_empty(self.world_size * self.max_rows, *own.shape[1:])
+        _all_gather(everyone, own.contiguous(), group=self.group)
+        return everyone
 
     def sum_to_owners(self, everyone: Tensor) -> Tensor:
-        """[b, ...]: the sum over all ranks of what each holds, [B, ...], for the rows of this rank."""
+        """[b, ...]: the sum over all ranks of what each holds, [G, ...], for the rows of this rank."""
         if self.world_size == 1:
             return everyone
-        if not self._is_even:
-            padded = everyone.new_zeros(self.world_size * max(self.sizes), *everyone.shape[1:])
-            everyone = padded.index_copy_(0, self._places(everyone.device), everyone)
-        own = everyone.new_empty(max(self.sizes), *everyone.shape[1:])
-        _reduce_scatter(own, everyone.contiguous(), group=self.group)
-        return own[: self.sizes[self.rank]]
+        own = everyone.new_empty(self.max_rows, *everyone.shape[1:])
+        _reduce_scatter(own, everyone, group=self.group)
+        return own[: self.own_rows]
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of `value` over all ranks, equal on each; `value` is overwritten."""
@@ -101,16 +105,6 @@ class Ranks:
     def total_with_grad(self, part: Tensor) -> Tensor:
         """The sum of all ranks' parts, with the gradient of each part times the number of ranks."""
         return part if self.world_size == 1 else _Total.apply(part, self)  # pyright: ignore[reportReturnType]
-
-    @property
-    def _is_even(self) -> bool:
-        return len(set(self.sizes)) == 1
-
-    def _places(self, device: torch.device) -> Tensor:
-        """Int64 [B]: where the rows are once each rank's are padded to as many as the largest has."""
-        stride = max(self.sizes)
-        places = [rank * stride + row for rank, size in enumerate(self.sizes) for row in range(size)]
-        return torch.tensor(places, device=device)
 
 
 class _Total(torch.autograd.Function):

@@ -1,6 +1,5 @@
 """Sigmoid loss, every pair a yes-or-no question: all logits at once for few rows, else by tiles."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ def sigmoid_loss(
     *,
     tile_rows: int | None = None,
     group: dist.ProcessGroup | None = None,
-    sizes: Sequence[int] | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Binary cross-entropy over all pairs of the global batch, own pairs against all others, summed over texts.
 
@@ -41,12 +40,13 @@ def sigmoid_loss(
     [B, B] bool matrix, in one process without tile_rows only); pairs that agree are left out, own pairs never.
     Returns [], nats per sample: the mean over the images of all ranks, equal on each; fp32, or fp64 for such features.
 
-    Gradients between processes, tiles, group, sizes, half precision and errors: as `softmax_loss`. Each tile is
-    computed once, value and gradients in one pass, in forward; between processes three exchanges (one more with codes).
+    Gradients between processes, tiles, group, max_rows, half precision and errors: as `softmax_loss`. Each tile is
+    computed once, value and gradients in one pass, in forward; between processes three exchanges (one more with codes,
+    one with max_rows).
     Source: SigLIP (arXiv 2303.15343), eq. 1.
     """
     check_features(image, text, same, tile_rows)
-    ranks = Ranks.of(len(image), group, sizes)
+    ranks = Ranks.of(image, group, max_rows)
     with torch.autocast(image.device.type, enabled=False):
         if is_whole(same, tile_rows, ranks):
             return _whole(image, text, scale, bias, same.matrix() if isinstance(same, Same) else same)

@@ -1,6 +1,5 @@
 """Softmax contrastive loss: all logits at once for few rows, else own images against all texts by tiles."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ def softmax_loss(
     *,
     tile_rows: int | None = None,
     group: dist.ProcessGroup | None = None,
-    sizes: Sequence[int] | None = None,
+    max_rows: int | None = None,
 ) -> Tensor:
     """Symmetric softmax loss over all image-text pairs of the global batch.
 
@@ -45,8 +44,8 @@ def softmax_loss(
     Fewer than 1,024 rows of one process are computed with all logits at once; others, and any with tile_rows, by tiles
     of 2 tile_rows^2 logits and a buffer of that size, each tile twice. Ranks gather the texts once, each takes its own
     images against them, and what belongs to a text's column is added up over ranks: four exchanges in forward (one more
-    with codes) and two in backward, none of which waits for the device. group: None is the default group; sizes: rows
-    of each rank, where they differ.
+    with codes, one with max_rows) and two in backward, none of which waits for the device. group: None is the default
+    group. max_rows: the most rows that a rank may have; None: all have as many as this one, or it must be told.
     Half-precision features are multiplied in their own format on CUDA (summed in fp32), converted to fp32 elsewhere.
 
     Raises ShapeError for shapes that do not agree, ConfigError for tile_rows below 1 or with a matrix.
@@ -55,7 +54,7 @@ def softmax_loss(
     caller bounds `scale`, not this function.
     """
     check_features(image, text, same, tile_rows)
-    ranks = Ranks.of(len(image), group, sizes)
+    ranks = Ranks.of(image, group, max_rows)
     with torch.autocast(image.device.type, enabled=False):
         if is_whole(same, tile_rows, ranks):
             return _whole(image, text, scale, same.matrix() if isinstance(same, Same) else same)
@@ -106,7 +105,7 @@ class _TiledSoftmax(torch.autograd.Function):
         with torch.autocast(image.device.type, enabled=False):
             pairs = AllPairs(image=image, text=text, scale=scale, codes=codes, ranks=ranks, tile_rows=ctx.tile_rows)
             row_norms = own + log1p_exp(row_odds)  # [b]: log-sum-exp of the row, own pair included
-            column_norms = ranks.gather(own + log1p_exp(column_odds))  # [B]
+            column_norms = ranks.gather(own + log1p_exp(column_odds))  # [G]
             found = Gradients(pairs, ctx.needs_input_grad)
             for tile in pairs.negatives():
                 torch.sub(tile.logits, row_norms[tile.rows, None], out=tile.spare).exp_()

@@ -100,6 +100,7 @@ class Classifier(Encoder):
         return self.image.tokens(pixels, layer)
 
     def set_image_size(self, height: int, width: int) -> None:
+        self.check_size(height, width)
         self.image.set_image_size(height, width)
         size = (height, width)
         self.image_size, self.preprocess = size, replace(self.preprocess, image_size=size)

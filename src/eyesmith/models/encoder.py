@@ -88,8 +88,8 @@ class Encoder(nn.Module, ABC):
 
         The parameters are shared, not copied, but for position tables of another size: they are resampled by the
         family's rule from this encoder's own, also where this is a view itself, so that no table is ever resampled
-        twice. What is trained or loaded afterwards shows in the view, its tables excepted; compiled and packed parts
-        are not taken over. Raises as set_image_size does.
+        twice; set_image_size of a view is refused. What is trained or loaded afterwards shows in the view, its tables
+        excepted; compiled and packed parts are not taken over. Raises as set_image_size does.
         """
         native = self if self._native is None else self._native[0]
         shared: dict[int, Any] = {id(one): one for one in itertools.chain(native.parameters(), native.buffers())}
@@ -119,7 +119,15 @@ class Encoder(nn.Module, ABC):
         return pixels.to(next(self.parameters()).dtype)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ShapeError unless both sides are positive multiples of the stride."""
+        """Raise ShapeError unless both sides are positive multiples of the stride; set_image_size starts with this.
+
+        Raises ConfigError in a view, whose tables are resampled already.
+        """
+        if self._native is not None:
+            raise ConfigError(
+                f"image_size: this is a view at {self.image_size[0]} x {self.image_size[1]}, whose tables would be "
+                f"resampled twice; take another with at_size({height}, {width})"
+            )
         if min(height, width) < self.stride or height % self.stride or width % self.stride:
             raise ShapeError(
                 f"image_size: expected positive multiples of {self.stride}, got {height} x {width}; "

@@ -7,7 +7,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.models.registry import config as model
 from eyesmith.recipes.vitamin import LENGTHS, short
-from eyesmith.train.config import TrainConfig
+from eyesmith.tasks.contrastive import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

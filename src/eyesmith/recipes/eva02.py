@@ -6,16 +6,18 @@ that `eyesmith.load` reads. Departures of the released code from the paper are c
 
 from dataclasses import dataclass, replace
 
+from eyesmith.data.patch_masks import MaskConfig
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.eva02.model import EVA02, Eva02Config
 from eyesmith.models.registry import config as model
 from eyesmith.recipes.laptop import quickstart
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig, TrainConfig
-from eyesmith.train.initial import InitialConfig
-from eyesmith.train.masked_config import MaskedConfig, TargetConfig
-from eyesmith.train.masks import MaskConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.tasks.masked import MaskedConfig
+from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.teacher import TargetConfig
 
 IN21K, MERGED38M = 14_200_000, 38_000_000  # images
 TEACHER = "hf:timm/eva_giant_patch14_clip_224.laion400m_s11b_b41k"  # the release's EVA01_CLIP_g_14_psz14_s11B

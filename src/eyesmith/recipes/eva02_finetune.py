@@ -7,11 +7,11 @@ embedding is frozen (optim.freeze= trains it), the norm before the head starts a
 
 from dataclasses import dataclass, replace
 
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.class_views import ClassViewConfig
 from eyesmith.models.eva02.model import EVA02
-from eyesmith.train.classify_config import ALL_SPLITS, ClassifyConfig
+from eyesmith.tasks.classify import ALL_SPLITS, ClassifyConfig
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
-from eyesmith.train.initial import InitialConfig
 
 IN21K, IN1K = (14_200_000, 21_841), (1_281_167, 1_000)  # images, classes
 _SIZES = {"ti": "tiny", "s": "small", "b": "base", "l": "large"}

@@ -1,9 +1,10 @@
 """Fine-tuning a trained model on pairs of one's own, on one GPU."""
 
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, TrainConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
 
 
 def finetune() -> TrainConfig:

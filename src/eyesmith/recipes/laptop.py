@@ -5,7 +5,8 @@ from dataclasses import replace
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, TrainConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
 
 _SPLITS = ("unseen_drawing", "unseen_concept")
 

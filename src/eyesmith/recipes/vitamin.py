@@ -8,13 +8,14 @@ workers; here an epoch has samples // batch steps.
 
 from dataclasses import replace
 
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.registry import override
-from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig, TrainConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
 
 LENGTHS = {"128m": 128_000_000, "512m": 512_000_000, "1280m": 1_280_000_000}
 """Pairs of the short schedule."""

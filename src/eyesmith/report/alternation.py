@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.files import write_atomic
 from eyesmith.report.document import document
 from eyesmith.report.markup import element
 from eyesmith.report.words import duration, interval_text, percent, split_title
 
-SHOWN = (("zero_shot", "top1"), ("masked", "cosine"), ("masked", "explained"))
+SHOWN = (("zero_shot", "acc1"), ("masked", "cosine"), ("masked", "explained"))
 """What stands in the table of each split; the other results are in results.jsonl."""
 
 

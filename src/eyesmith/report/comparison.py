@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from eyesmith.eval.heads import PromptSetResult
-from eyesmith.eval.statistics import ModelComparison
+from eyesmith.eval.results.compare import ModelComparison
 
 COLUMNS = ("task", "metric", "A", "B", "B - A", "95 %", "p", "adjusted p", "n", "")
 

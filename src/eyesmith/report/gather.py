@@ -8,8 +8,8 @@ from typing import Any
 
 from eyesmith.data.shards import DATASET_FILE
 from eyesmith.errors import EyesmithError
-from eyesmith.eval.results import ResultRow, read_rows
-from eyesmith.eval.suite import choose_splits
+from eyesmith.eval.results.rows import ResultRow, read_rows
+from eyesmith.eval.sets.made import choose_splits
 from eyesmith.hub.load import load_clip
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE
 from eyesmith.models.clip import Clip

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eyesmith.eval.pixel_neighbour import TASK as PIXEL_TASK
+from eyesmith.eval.heads.pixel_neighbour import TASK as PIXEL_TASK
 from eyesmith.report.charts import Bar, Line, bar_rows, line_chart
 from eyesmith.report.content import Curve, Interval, ReportData, Score
 from eyesmith.report.markup import Markup, element
@@ -42,7 +42,7 @@ def splits_in_order(names: Sequence[str]) -> list[str]:
 
 def main_score(data: ReportData) -> Score | None:
     """The number the page leads with: zero-shot top-1 of the first split, or None where nothing was evaluated."""
-    scores = [score for score in data.scores if score.task == "zero_shot" and score.metric == "top1" and score.ours]
+    scores = [score for score in data.scores if score.task == "zero_shot" and score.metric == "acc1" and score.ours]
     for split in splits_in_order([score.split for score in scores]):
         return next(score for score in scores if score.split == split)
     return None
@@ -223,7 +223,7 @@ def _all_points(curve: Curve) -> list[tuple[tuple[float, float], ...]]:
 def _curve_key(curves: list[Curve], score: Score | None) -> str | None:
     keys = [key for curve in curves for key, points in curve.evaluations.items() if points and "/" in key]
     wanted = f"{score.split}/{score.metric}" if score else ""
-    return wanted if wanted in keys else next((key for key in keys if key.endswith("/top1")), keys[0] if keys else None)
+    return wanted if wanted in keys else next((key for key in keys if key.endswith("/acc1")), keys[0] if keys else None)
 
 
 def _lines(curves: list[Curve], unit_s: float, key: str | None, factor: float) -> list[Line]:

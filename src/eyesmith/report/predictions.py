@@ -13,11 +13,11 @@ from torch import Tensor
 
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.eval.features import ImageFeatures, encode_source
-from eyesmith.eval.metrics import similarity, target_ranks, top_candidates, wilson_interval
-from eyesmith.eval.suite import WHOLE, choose_splits, split_tasks
-from eyesmith.eval.text_features import TextFeatures
-from eyesmith.eval.zero_shot import ZeroShot
+from eyesmith.eval.features.images import ImageFeatures, encode_source
+from eyesmith.eval.features.texts import TextFeatures
+from eyesmith.eval.kinds.measurement import Measurement
+from eyesmith.eval.sets.made import WHOLE, choose_splits, split_tasks
+from eyesmith.eval.statistics.metrics import similarity, target_ranks, top_candidates, wilson_interval
 from eyesmith.models.clip import Clip
 from eyesmith.report.content import (
     Confusion,
@@ -64,22 +64,24 @@ class Predictions:
 
 def predict(clip: Clip, data: str | os.PathLike[str], split: str | None) -> Predictions | None:
     """Zero-shot predictions of `clip` on one split, as `eyesmith eval` makes them; None for data without labels."""
-    tasks = split_tasks(data, split)
-    task = next((task for task in tasks.tasks if isinstance(task, ZeroShot) and task.task == "zero_shot"), None)
+    task = next((task for task in split_tasks(data, split).tasks if task.key == "zero_shot"), None)
     if task is None:
         return None
-    images, scores = task.scores(clip)
-    return from_scores(tasks.split, task, images, scores, scale=float(clip.logit_scale.detach().float().exp()))
+    images = encode_source(clip, task.source)
+    found = task.worded(clip)
+    scores = similarity(images.features, TextFeatures(clip).class_weights(found.classes, found.templates))
+    return from_scores(task, images, scores, scale=float(clip.logit_scale.detach().float().exp()))
 
 
-def from_scores(split: str, task: ZeroShot, images: ImageFeatures, scores: Tensor, *, scale: float) -> Predictions:
+def from_scores(task: Measurement, images: ImageFeatures, scores: Tensor, *, scale: float) -> Predictions:
     """Predictions from the cosines [N, K] of a zero-shot task; scale: the inverse temperature."""
-    targets = task.targets(images)
+    assert task.found.labels is not None  # it is a classification
+    targets = torch.from_numpy(task.found.labels)[list(images.indices)]
     return Predictions(
-        split=split,
+        split=task.split,
         source=task.source,
         images=images,
-        names=tuple(task.names),
+        names=task.found.classes,
         targets=targets,
         probabilities=(scale * scores).softmax(1),
         ranks=target_ranks(scores, targets),

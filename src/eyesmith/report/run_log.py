@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eyesmith.eval.results.rows import current_name
+
 LOG_FILE = "log.jsonl"
 
 
@@ -105,7 +107,7 @@ def _fill(log: RunLog, entries: list[dict[str, Any]]) -> None:
         for key, value in evaluation.items() if isinstance(evaluation, dict) else ():
             fraction = _finite(value)
             if fraction is not None:
-                log.evaluations.setdefault(str(key), []).append((latest, fraction))
+                log.evaluations.setdefault(current_name(str(key)), []).append((latest, fraction))
 
 
 def _number(entry: dict[str, Any], key: str) -> float | None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from eyesmith.eval.suites import TaskResult
-from eyesmith.eval.suites.calibrated import TEMPERATURE
+from eyesmith.eval.results.task_result import TaskResult
+from eyesmith.eval.statistics.calibrated import TEMPERATURE
 from eyesmith.plain import plain
 from eyesmith.report.words import count, interval_text, percent
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.plain import plain
 from eyesmith.report.measured import splits_in_order
 from eyesmith.report.words import TASK_TITLES, count, interval_text, metric_title, percent, split_title

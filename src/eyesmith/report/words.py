@@ -3,7 +3,7 @@
 import math
 import unicodedata
 
-from eyesmith.eval.results import ResultRow
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.report.content import Interval
 
 SPACE = "\N{NO-BREAK SPACE}"
@@ -32,14 +32,14 @@ TASK_TITLES = {
     "retrieval_label": "search, same",
 }
 METRIC_TITLES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "image_recall@1": "image R@1",
-    "image_recall@5": "image R@5",
-    "image_recall@10": "image R@10",
-    "text_recall@1": "text R@1",
-    "text_recall@5": "text R@5",
-    "text_recall@10": "text R@10",
+    "acc1": "top-1",
+    "acc5": "top-5",
+    "image_retrieval_recall@1": "image R@1",
+    "image_retrieval_recall@5": "image R@5",
+    "image_retrieval_recall@10": "image R@10",
+    "text_retrieval_recall@1": "text R@1",
+    "text_retrieval_recall@5": "text R@5",
+    "text_retrieval_recall@10": "text R@10",
 }
 
 
@@ -49,7 +49,7 @@ def split_title(split: str) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """`image_recall@5` -> "image R@5"; a name we do not know stays."""
+    """`image_retrieval_recall@5` -> "image R@5"; a name we do not know stays."""
     return METRIC_TITLES.get(metric, metric)
 
 

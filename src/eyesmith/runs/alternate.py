@@ -14,19 +14,18 @@ from rich.console import Console
 from eyesmith.config import to_dict
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.eval.results import ResultRow, append_rows
+from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.files import write_json
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
-from eyesmith.report.alternation import StageRow, write_alternation
-from eyesmith.runs.initial import BEFORE
 from eyesmith.runs.train import RESULTS_FILE, RunSummary, start_or_resume
-from eyesmith.train import MaskedConfig, TrainConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.tasks.masked import MaskedConfig
+from eyesmith.tasks.task import BEFORE
 
 CONFIG_FILE = "alternate.json"
-REPORT_FILE = "alternate.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +75,9 @@ class Stage:
         """Its results at the end."""
         return [row for row in self.run.rows if not row.model.endswith(BEFORE)]
 
-    def reported(self) -> StageRow:
-        """What the report shows of it."""
-        return StageRow(name=self.name, source=self.source, train_s=self.run.train_s, rows=self.rows())
-
 
 def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
-    """Run all stages, or those that are not finished yet, and write the report; returns them in order.
+    """Run all stages, or those that are not finished yet; returns them in order.
 
     Raises ConfigError when `out` holds an alternation with other settings, Interrupted on Ctrl-C.
     """
@@ -101,9 +96,8 @@ def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
         teacher = str(stages[-1].run.folder)
     if config.scratch:
         stages.append(_scratch(config, stages, console))
-    page = write_alternation(config.out / REPORT_FILE, [one.reported() for one in stages])
     write_results(config.out / RESULTS_FILE, stages)
-    console.print(f"{len(stages)} stages, {time.monotonic() - began:.0f} s in all; report: {page}", markup=False)
+    console.print(f"{len(stages)} stages, {time.monotonic() - began:.0f} s in all", markup=False)
     return stages
 
 

@@ -15,7 +15,7 @@ from eyesmith.hub.stored import Stored, read_stored
 from eyesmith.models.clip import Clip, ClipConfig
 
 Method = Literal["uniform", "greedy", "wise_ft"]
-_SCORED = (("zero_shot", "top1"), ("retrieval", "image_recall@1"))  # the first that a data set can carry
+_SCORED = (("zero_shot", "acc1"), ("retrieval", "image_retrieval_recall@1"))  # the first that a data set can carry
 
 
 @dataclass(frozen=True, kw_only=True)

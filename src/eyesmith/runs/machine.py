@@ -1,11 +1,16 @@
-"""What a run was made on, for its log and its report."""
+"""The machine of a run: what it is, for the log and the report, and its memory allocator set for training on a CPU."""
 
+import ctypes
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+_LARGEST = 2**31 - 1
 
 
 def machine_facts() -> dict[str, Any]:
@@ -33,3 +38,20 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed tensors for the next step instead of giving them back to the system.
+
+    By default it maps every large tensor anew, and the system clears its pages again and again: without that a training
+    step of ViTamin-Nano takes 1.3 times less (batch 128, 2 cores). Process-wide, and memory once used stays with the
+    process. Does nothing where there is no glibc.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    mallopt(_MMAP_THRESHOLD, 2**30)
+    mallopt(_TRIM_THRESHOLD, _LARGEST)

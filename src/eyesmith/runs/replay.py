@@ -7,16 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eyesmith import __version__
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.train.config import ParallelConfig, RunConfig
-from eyesmith.train.kinds import KEY, run_from_dict, run_to_dict
+from eyesmith.runs.train import open_work
+from eyesmith.tasks.registry import KEY, UnregisteredTaskError, run_from_dict
+from eyesmith.train.config import ParallelConfig
 from eyesmith.train.loop import train
-from eyesmith.train.precision import choose_precision
 from eyesmith.train.replay import NonFiniteError, Replay, Trace, read_replay, traced
-from eyesmith.train.state import TrainState
 
-REPLAY_FOLDER = "replay"
 _NAMED_KEYS = 8  # samples in a sentence
 
 
@@ -36,52 +33,32 @@ class Replayed:
     sentences: tuple[str, ...]
 
 
-def save_replay(folder: Path, state: TrainState, config: RunConfig, error: NonFiniteError) -> Path:
-    """Keep the step of `error` in `folder`/replay/step-N; returns the replay file. Every process must call it."""
-    target = folder / REPLAY_FOLDER / f"step-{error.step}"
-    state.save(target)
-    state.finish_saving()
-    replay = Replay(
-        eyesmith_version=__version__,
-        step=error.step,
-        world_size=state.world.size,
-        precision=choose_precision(config.precision, next(state.model.parameters()).device),
-        loss=str(error.loss),
-        grad_norm=str(error.grad_norm),
-        keys=error.keys,
-        train=run_to_dict(config),
-    )
-    if state.world.is_first:
-        replay.write(target)
-    state.world.wait()
-    return target
-
-
 def replay(path: str | os.PathLike[str], *, console: Console | None = None) -> Replayed:
     """Run the step of a replay file (or its folder) again in one process, and explain it.
 
     Nothing is compiled or recomputed, so that every module is seen; values are those of the run but for rounding.
     Raises CheckpointError for a file that is no replay, DataError when the run's data are not where they were.
     """
-    from eyesmith.runs.train import open_work
-
     folder, kept = read_replay(Path(path))
     try:
-        config = run_from_dict(kept.train)
+        config = run_from_dict(kept.train, at=folder.parent.parent)
+    except UnregisteredTaskError:
+        raise
     except ConfigError as wrong:
         raise CheckpointError(f"{folder}: of eyesmith {kept.eyesmith_version}, not readable here ({wrong})") from None
-    config = replace(config, precision=kept.precision, parallel=ParallelConfig())  # pyright: ignore[reportArgumentType]
+    parallel = ParallelConfig(tf32=config.parallel.tf32, cudnn_benchmark=config.parallel.cudnn_benchmark)
+    config = replace(config, precision=kept.precision, parallel=parallel)  # pyright: ignore[reportArgumentType]
     work = open_work(config, folder, console or Console(stderr=True, quiet=True))
     work.state.load(folder)
     if work.state.step + 1 != kept.step:
         raise CheckpointError(f"{folder}: is about step {kept.step}, its state stands before {work.state.step + 1}")
     error: NonFiniteError | None = None
-    objective = work.objective
+    objective = work.task
     with traced(objective.model, fixed=objective.fixed(), rows=objective.row_outputs()) as trace:
         try:
             train(
                 work.state,
-                work.objective,
+                work.task,
                 work.batches,
                 config,
                 should_stop=lambda: work.state.step >= kept.step,

@@ -14,47 +14,32 @@ from rich.console import Console
 from torch import nn
 
 from eyesmith import __version__
-from eyesmith.data import Source, open_source
+from eyesmith.data.loader import Loader, transfer_to
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow, append_rows, read_rows
 from eyesmith.files import write_json
 from eyesmith.hub import is_run_folder
 from eyesmith.hub.run_folder import save_encoder_file
-from eyesmith.runs.checks import Evaluator
-from eyesmith.runs.follow import followed
-from eyesmith.runs.initial import BEFORE
-from eyesmith.runs.kind import Place, kind_of
-from eyesmith.runs.machine import machine_facts
-from eyesmith.runs.memory import keep_freed_memory
-from eyesmith.runs.progress import progress
-from eyesmith.runs.replay import save_replay
-from eyesmith.train import (
-    Batches,
-    BatchReader,
-    DataConfig,
-    Hook,
-    RunConfig,
-    StepFacts,
-    StopSignal,
-    StreamBatches,
-    TrainState,
-    append_line,
-    new_state,
-    run_from_dict,
-    run_to_dict,
-    total_steps,
-    train,
-    truncate_after,
-)
-from eyesmith.train.checkpoint import newest
-from eyesmith.train.class_batches import ClassBatches
-from eyesmith.train.classify_config import ClassifyConfig
-from eyesmith.train.objective import Objective
-from eyesmith.train.processes import World, joined
-from eyesmith.train.replay import NonFiniteError
+from eyesmith.runs.hooks import run_hooks
+from eyesmith.runs.machine import keep_freed_memory, machine_facts
+from eyesmith.tasks import Evaluator, RunContext, Task, run_from_dict, run_to_dict, task_of
+from eyesmith.tasks.registry import UnregisteredTaskError, save_task_file
+from eyesmith.tasks.task import BEFORE
+from eyesmith.train.callbacks.checkpoints import Checkpoints
+from eyesmith.train.callbacks.logging import append_line, truncate_after
+from eyesmith.train.callbacks.progress import progress
+from eyesmith.train.checkpoint import states
+from eyesmith.train.config import RunConfig
+from eyesmith.train.distributed import World, joined
+from eyesmith.train.loop import Hook, StopSignal, new_state, total_steps, train
+from eyesmith.train.precision import choose_precision, set_switches
+from eyesmith.train.readings import StepFacts
+from eyesmith.train.replay import NonFiniteError, Replay
+from eyesmith.train.state import TrainState
 
 CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.jsonl"
+REPLAY_FOLDER = "replay"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -107,7 +92,7 @@ def resume(
             return _summary(root)
         work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
         if world.once(work.has_saved_state):
-            work.state.load(root)
+            work.state.load(root, note=lambda text: work.console.print(text, markup=False))
         step = work.state.step
         work.begin({"event": "resume", "step": step, **work.facts()}, after_step=step)
         return work.finish()
@@ -129,7 +114,9 @@ def read_run_config(folder: Path) -> RunConfig:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
     try:
-        return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"])
+        return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"], at=folder)
+    except UnregisteredTaskError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
 
@@ -154,27 +141,6 @@ def open_work(config: RunConfig, folder: Path, console: Console) -> "_Work":
     return _Work(config, folder, console, World())
 
 
-def open_training_source(data: DataConfig, *, require_text: bool = True) -> Source:
-    """The samples that a run trains on."""
-    return open_source(
-        data.path,
-        split=data.split,
-        image_column=data.image_column,
-        text_column=data.text_column,
-        require_text=require_text,
-    )
-
-
-def open_batches(config: RunConfig, world: World | None = None) -> BatchReader:
-    """The batches of a run: streamed from shards where it has a `transform`, else by index."""
-    if isinstance(config, ClassifyConfig):
-        return ClassBatches(config, world=world)
-    if config.transform is not None:
-        return StreamBatches(config, world=world)
-    source = open_training_source(config.data, require_text=config.reads_texts)
-    return Batches(source, config, image_size=config.image_size, world=world)
-
-
 class _Work:
     """One process's part of a run: everything built from the config, and the way to its end."""
 
@@ -188,26 +154,27 @@ class _Work:
     ) -> None:
         self.config, self.folder, self.world, self.evaluators = config, folder, world, tuple(evaluators)
         self.console = console if world.is_first else Console(quiet=True)
+        self._context = RunContext(folder=folder, world=world, console=self.console)
+        world.check_batch(config.batch_size, config.accumulate)
+        set_switches(config.parallel)
         keep_freed_memory()
-        self.batches = open_batches(config, world)
-        self.fingerprint = self.batches.fingerprint()
+        kind = task_of(config)
+        self.rows = kind.open_rows(config, world)
+        self.fingerprint = self.rows.fingerprint()
         self._tell_left_out()
         torch.manual_seed(config.seed)
-        self.kind = kind_of(config)(config, self.batches, Place(folder=folder, world=world, console=self.console))
-        self.state = new_state(self.objective, config, world)
-        self.last_step = total_steps(config, self.batches)
-
-    @property
-    def objective(self) -> Objective:
-        """What the run learns."""
-        return self.kind.objective
+        self.task: Task = kind.build(config, self.rows, self._context)
+        self.state = new_state(self.task, config, world)
+        self.last_step = total_steps(config, self.rows.steps_per_epoch)
+        transfer = transfer_to(self.task.device)
+        self.batches = Loader(self.rows, prepare=self.task.prepare, transfer=transfer, last_step=self.last_step)
 
     def description(self) -> dict[str, Any]:
-        model, train_part = self.kind.description(), run_to_dict(self.config)
+        model, train_part = self.task.description(), run_to_dict(self.config)
         return {"eyesmith_version": __version__, "model": model, "train": train_part}
 
     def facts(self) -> dict[str, Any]:
-        model = self.objective.model
+        model = self.task.model
         towers = {name: getattr(model, name) for name in ("image", "text") if hasattr(model, name)}
         counts = {name: sum(p.numel() for p in tower.parameters()) for name, tower in towers.items()}
         return {
@@ -216,12 +183,12 @@ class _Work:
                 **counts,
                 "trained": sum(value.numel() for value in self.state.trained().values()),
             },
-            "data": {"samples": self.batches.plan.num_samples, "fingerprint": self.fingerprint},
-            **self.kind.facts(),
+            "data": {"samples": self.rows.num_samples, "fingerprint": self.fingerprint},
+            **self.task.facts(),
         }
 
     def _tell_left_out(self) -> None:
-        left_out = [*self.batches.problems, *self.batches.skipped]
+        left_out = [*self.rows.problems, *self.rows.skipped]
         if left_out:
             first = left_out[0]
             self.console.print(
@@ -231,7 +198,7 @@ class _Work:
             )
 
     def has_saved_state(self) -> bool:
-        return newest(self.folder) is not None
+        return bool(states(self.folder))
 
     def begin(self, line: dict[str, Any], *, after_step: int | None = None) -> None:
         """Write the config, or drop the log after a step, and say in the log what begins."""
@@ -239,6 +206,7 @@ class _Work:
         def write() -> None:
             if after_step is None:
                 save_encoder_file(self.folder, self.config.model)
+                save_task_file(self.folder, self.config)
                 write_json(self.folder / CONFIG_FILE, self.description())
             else:
                 truncate_after(self.folder, after_step)
@@ -249,7 +217,7 @@ class _Work:
     def measure_before(self) -> None:
         """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
         model = self.state.whole_model()
-        rows = lambda: self.kind.measured_before(model, self.console.print)  # noqa: E731
+        rows = lambda: self.task.measured_before(_present(model), self.console.print)  # noqa: E731
         self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, found) if (found := rows()) else None)
 
     def finish(self) -> RunSummary:
@@ -264,36 +232,45 @@ class _Work:
             StopSignal() as stop,
             progress(self.console, f"train {self.config.model_name}", self.last_step, start=self.state.step) as advance,
         ):
+            said = [""]
 
             def show(state: TrainState, facts: StepFacts) -> None:
-                advance(facts.step, f"loss {facts.loss:.3f}")
+                if facts.is_logged:
+                    said[0] = f"loss {facts.loss:.3f}"
+                advance(facts.step, said[0])
 
-            with self._followed() as following:
-                hooks: list[Hook] = [*following, self._save]
+            saving = Checkpoints(
+                self.folder,
+                self.config.save_every_steps,
+                in_background=self.config.parallel.async_save,
+                keep=self.config.keep_states,
+            )
+            with self._hooks() as following:
+                hooks: list[Hook] = [*following, saving]
                 if self.world.is_first:
                     hooks.append(show)
                 is_done = train(
                     self.state,
-                    self.objective,
+                    self.task,
                     self.batches,
                     self.config,
                     hooks=hooks,
                     should_stop=stop,
                 )
         if not is_done:
-            self.state.save(self.folder)
+            self.state.save(self.folder, keep=self.config.keep_states)
             raise Interrupted(
                 f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
                 f"`eyesmith resume {self.folder}`"
             )
         self.state.finish_saving()
         self.state.take_average()
-        whole = self.state.whole_model().cpu().eval()
-        return self.world.once(lambda: self._leave_model(whole, began))
+        whole = self.state.whole_model()
+        return self.world.once(lambda: self._leave_model(_present(whole).cpu().eval(), began))
 
     def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
         before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
-        rows = [*self.kind.measured(model, self.console.print), *before]
+        rows = [*self.task.measured(model, self.console.print), *before]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         append_rows(self.folder / RESULTS_FILE, rows)
         append_line(
@@ -303,34 +280,33 @@ class _Work:
                 "step": self.state.step,
                 "time_s": round(self.state.elapsed_s, 2),
                 "wall_s": round(time.monotonic() - began, 2),
-                "skipped": len(self.batches.problems) + len(self.batches.skipped),
+                "skipped": len(self.rows.problems) + len(self.rows.skipped),
             },
         )
-        self.kind.save(self.folder, model, config=self.description())
+        self.task.save(self.folder, model, config=self.description())
         return RunSummary(folder=self.folder, train_s=self.state.elapsed_s, rows=rows)
 
-    def _save(self, state: TrainState, facts: StepFacts) -> None:
-        if facts.step % self.config.save_every_steps == 0 or facts.is_last:
-            state.save(self.folder, in_background=self.config.parallel.async_save)
-
     @contextmanager
-    def _followed(self) -> Iterator[list[Hook]]:
-        """Hooks that log, watch and measure; a step that is not finite is kept to be run again."""
+    def _hooks(self) -> Iterator[list[Hook]]:
+        """Hooks that log, diagnose and measure; a step that is not finite is kept to be run again."""
         try:
-            with followed(
-                self.config,
-                self.folder,
-                self.kind,
+            with run_hooks(
+                self.task,
+                self._context,
                 self.state,
                 steps=self.last_step,
-                steps_per_epoch=self.batches.plan.steps_per_epoch,
+                steps_per_epoch=self.rows.steps_per_epoch,
                 description=self.description(),
-                console=self.console,
                 evaluators=self.evaluators,
             ) as hooks:
                 yield hooks
         except NonFiniteError as error:
             raise error.with_replay(save_replay(self.folder, self.state, self.config, error)) from None
+
+
+def _present(model: nn.Module | None) -> nn.Module:
+    assert model is not None, "the first process has the whole model"
+    return model
 
 
 def _trained_s(folder: Path) -> float:
@@ -341,3 +317,24 @@ def _trained_s(folder: Path) -> float:
 def _rows(folder: Path) -> list[ResultRow]:
     path = folder / RESULTS_FILE
     return read_rows(path) if path.is_file() else []
+
+
+def save_replay(folder: Path, state: TrainState, config: RunConfig, error: NonFiniteError) -> Path:
+    """Keep the step of `error` in `folder`/replay/step-N; returns the replay file. Every process must call it."""
+    target = folder / REPLAY_FOLDER / f"step-{error.step}"
+    state.save(target)
+    state.finish_saving()
+    replay = Replay(
+        eyesmith_version=__version__,
+        step=error.step,
+        world_size=state.world.size,
+        precision=choose_precision(config.precision, next(state.model.parameters()).device),
+        loss=str(error.loss),
+        grad_norm=str(error.grad_norm),
+        keys=error.keys,
+        train=run_to_dict(config),
+    )
+    if state.world.is_first:
+        replay.write(target)
+    state.world.wait()
+    return target

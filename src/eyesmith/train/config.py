@@ -5,15 +5,13 @@ from typing import Any, Literal, Self
 
 from eyesmith.data.stream import DEFAULT_CACHE_GIB, DEFAULT_WINDOW, default_lanes
 from eyesmith.errors import ConfigError
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
-from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.families import EncoderConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
-from eyesmith.train.health import HealthConfig
-from eyesmith.train.initial import InitialConfig
+from eyesmith.train.diagnostics import HealthConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,12 +177,28 @@ class ParallelConfig:
     strategy: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """ddp: every process holds the whole model; fsdp: every process holds a part of each block, gathered when it runs;
     auto: ddp where there are several processes."""
+    shards: int = 0
+    """With fsdp: processes that share one copy of the model, as the GPUs of one machine, while copies average their
+    gradients; 0 has one copy in all."""
+    tf32: bool = False
+    """Let NVIDIA's GPUs round fp32 products to TensorFloat-32, 10 bits in place of 23: faster, where fp32 is left."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN try its convolutions and take the fastest: each start may choose, and round, otherwise."""
     checkpoint_blocks: bool = False
     """Keep only the inputs of blocks for the backward pass and compute them again there: less memory, slower."""
     compile_blocks: bool = False
     """Compile the image tower's blocks: minutes at the start, faster steps on a GPU."""
     async_save: bool = False
     """Write states in the background while training goes on, from a copy in main memory."""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("auto", "none", "ddp", "fsdp"):
+            raise ConfigError(f"parallel.strategy: expected auto, none, ddp or fsdp, got {self.strategy!r}")
+        if self.shards < 0 or (self.shards and self.strategy != "fsdp"):
+            raise ConfigError(
+                f"parallel.shards: expected 0 or more, and above 0 strategy=fsdp, got {self.shards} with "
+                f"{self.strategy}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,13 +218,13 @@ class EvalConfig:
     suite_data: str = ""
     """The folder that holds their sets."""
     suite_limit: int = 0
-    """Only the first so many images of each of these sets; 0 for all."""
+    """Only so many images of each of these sets, spread evenly over its classes; 0 for all."""
     every_epochs: float = 10.0
     """Epochs between two such measurements."""
     every_steps: int = 0
     """The same as a number of steps; 0 leaves it to every_epochs."""
     keep_best: str = "first"
-    """The value whose best weights are kept in best/, as `unseen_drawing/top1`; first: the first that is measured;
+    """The value whose best weights are kept in best/, as `unseen_drawing/acc1`; first: the first that is measured;
     none: keep the last weights only."""
 
     def __post_init__(self) -> None:
@@ -237,7 +251,7 @@ class TrackConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every run has, whatever it learns; each objective adds its own fields, and narrows `model`."""
+    """What every run has, whatever it learns; each task adds its own fields, and narrows `model`."""
 
     model: ClipConfig | EncoderConfig
     data: DataConfig
@@ -263,6 +277,8 @@ class RunConfig:
     seed: int = 0
     log_every_steps: int = 10
     save_every_steps: int = 100
+    keep_states: int = 2
+    """Saved states that are kept, the newest ones; where the newest turns out damaged, an older one serves."""
 
     @property
     def encoder(self) -> Any:
@@ -321,26 +337,7 @@ class RunConfig:
                 raise ConfigError("augment: is not used where `transform` is set; leave one of them out")
         if self.epochs <= 0:
             raise ConfigError(f"epochs: expected a positive number, got {self.epochs}")
-        if self.log_every_steps < 1 or self.save_every_steps < 1:
-            raise ConfigError("log_every_steps and save_every_steps: expected 1 or more")
+        if min(self.log_every_steps, self.save_every_steps, self.keep_states) < 1:
+            raise ConfigError("log_every_steps, save_every_steps and keep_states: expected 1 or more")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, got {self.seed}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
-    """A complete contrastive run."""
-
-    model: ClipConfig
-    loss: LossConfig = field(default_factory=LossConfig)
-    patch_drop_prob: float = 0.0
-    """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794); TrV only."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
-        if not 0 <= self.patch_drop_prob < 1:
-            raise ConfigError(f"patch_drop_prob: expected 0 <= p < 1, got {self.patch_drop_prob}")
-        if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config):
-            raise ConfigError("patch_drop_prob: patches are dropped by a TrV (models.eva02) only; set it to 0")
-        super().__post_init__()

@@ -1,30 +1,61 @@
-"""What a run learns: the one thing in which training with text, from masked images and by classes differ.
+"""What the loop asks of whatever it trains; the tasks are built on it.
 
-The loop, the optimiser and its schedule, processes, saved states, the log and resuming are the same for all; see
-`contrastive.Contrastive` and `masked.Masked`.
+The loop, the optimiser and its schedule, processes, saved states, the log and resuming are the same for all of them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Set
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping, Set
+from contextlib import AbstractContextManager
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from eyesmith.train.batches import Batch
-
-if TYPE_CHECKING:
-    from eyesmith.train.parallel import Parallel
-
+from eyesmith.data.loader import Batch
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+class Processes(Protocol):
+    """The processes of a run, as a loss sees them."""
+
+    @property
+    def size(self) -> int: ...
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of all processes' values; every process must call it at the same point."""
+        ...
+
+
+class Wrapped(Protocol):
+    """`Objective.module()` ready to train in this process: called like it, its gradients meet under `sync`."""
+
+    world: Any
+    """`Processes`."""
+
+    def __call__(self, *given: Any) -> Any: ...
+
+    def sync(self, is_on: bool) -> AbstractContextManager[None]:
+        """Whether the gradients of all processes meet at the end of the passes inside."""
+        ...
+
+
+class Whole(nn.Module):
+    """A model to be wrapped as it is: the wrappers put things of their own on what they are given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *given: Any) -> Any:
+        return self.model(*given)
 
 
 class StepLoss(NamedTuple):
     """What a backward pass found, equal in all processes.
 
-    loss: [] of the global batch. scale: [] 1/temperature, None where there is none. chance: the loss of guessing,
-    `health.chance_loss`; 0 where there is no such level.
+    loss: [] of the global batch. scale: [] 1/temperature, None where there is none. chance: the loss of guessing, 0
+    where there is no such level.
     """
 
     loss: Tensor
@@ -45,23 +76,32 @@ class Objective(ABC, Generic[Model]):
 
     model: Model
 
-    @abstractmethod
     def module(self) -> nn.Module:
-        """A new module around the model whose forward uses every parameter that trains; `Parallel` wraps and calls it.
+        """A new module around the model whose forward uses every parameter that trains; it is wrapped and called.
 
-        Nothing of the wrapper is saved.
+        Nothing of the wrapper is saved. By default its forward is the model's.
         """
+        return Whole(self.model)
 
-    @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The residual units of all towers, for recomputation and sharding."""
+        """The residual units of all towers, for recomputation and sharding; by default those of the image encoder."""
+        image: Any = self.model.image
+        return image.blocks()
+
+    def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """What else the step needs of its rows, [b, ...] on the CPU, by name: masks, token ids. Becomes `batch.extra`.
+
+        It runs in the loader, beside the step, with nothing to draw from but the seed, the step and the rows.
+        """
+        del batch, step
+        return {}
 
     @abstractmethod
-    def backward(self, parallel: "Parallel", batch: Batch, step: int) -> StepLoss:
+    def backward(self, parallel: Wrapped, batch: Batch, step: int) -> StepLoss:
         """Add the gradient of the global batch's loss to the weights; after it all processes hold equal gradients.
 
         parallel: calls `module()`; use it under `parallel.sync`, as `accumulate.backward` and `accumulate.add_up` do.
-        batch: this process's rows of step `step`, counted from 0.
+        batch: this process's rows of step `step`, counted from 0, with what `prepare` made of them.
         """
 
     @abstractmethod
@@ -82,7 +122,8 @@ class Objective(ABC, Generic[Model]):
 
     def watched(self) -> dict[str, nn.Module]:
         """Modules whose outputs [n, D] tell how features fare, by the name of the tower they speak for."""
-        return {}
+        image: Any = self.model.image
+        return {"image": image}
 
     def fixed(self) -> dict[str, nn.Module]:
         """Models beside the one that trains, whose outputs the loss is made of, by name."""

@@ -27,7 +27,7 @@ from eyesmith.data.curate.plan import (
 )
 from eyesmith.data.curate.steps import _read_matcher
 from eyesmith.data.curate.uids import format_uids, parse_uids
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 
 Row = dict[str, Any]

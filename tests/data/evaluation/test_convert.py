@@ -9,15 +9,23 @@ from eyesmith.errors import DataError
 
 def test_captions_become_lines(tmp_path, picture):
     rows = [
-        {"image": {"bytes": picture(0, "JPEG"), "path": None}, "caption": ["a fox", "a\nfox"], "img_id": "0"},
+        {
+            "image": {"bytes": picture(0, "JPEG"), "path": None},
+            "caption": ["a fox", "a\nfox", "on\u2028two", "\x85"],
+            "img_id": "0",
+        },
         {"image": picture(1), "caption": ["one", "two", "three"]},
     ]
     found = convert_rows(rows, tmp_path / "set", "retrieval")
     assert (found.layout, len(found)) == ("retrieval", 2)
-    assert (found.captions(0), found.captions(1)) == (("a fox", "a\\nfox"), ("one", "two", "three"))
+    assert (found.captions(0), found.captions(1)) == (
+        ("a fox", "a\nfox", "on\u2028two", "\x85"),
+        ("one", "two", "three"),
+    )
     assert found.source.image_bytes(0) == picture(0, "JPEG")
     with tarfile.open(tmp_path / "set" / "test" / "0.tar") as tar:
-        assert tar.getnames() == ["s0000000.jpg", "s0000000.txt", "s0000001.png", "s0000001.txt"]
+        names = ["s0000000.jpg", "s0000000.txt", "s0000000.json", "s0000001.png", "s0000001.txt"]
+        assert tar.getnames() == names
 
 
 def _row(picture, cue, names, gold):

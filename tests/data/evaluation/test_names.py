@@ -6,7 +6,7 @@ import pytest
 
 from eyesmith.data.evaluation import babel_imagenet, class_names, names, open_evaluation_set, templates_for
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval.sets import TASKS
 
 
 @pytest.fixture

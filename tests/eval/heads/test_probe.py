@@ -4,7 +4,7 @@ import torch
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.heads import Labelled, ZeroShotHead, align, fit_logistic, probe, shared_samples
 from eyesmith.eval.heads.choose import accuracy
-from eyesmith.eval.metrics import wilson_interval
+from eyesmith.eval.statistics.metrics import wilson_interval
 
 NAMES = ("ant", "bee", "cat")
 
@@ -26,7 +26,7 @@ def test_a_linear_probe_uses_all_training_samples_at_the_chosen_setting():
     assert fit.validation is not None
     expected = fit_logistic(train.features, train.labels, 3, c=fit.settings["c"], tolerance=1e-6)(test.features)
     torch.testing.assert_close(fit.logits, expected, atol=1e-3, rtol=1e-3)
-    value, low, high = found.metrics["top1"]
+    value, low, high = found.metrics["acc1"]
     assert value == accuracy(expected, test.labels)
     assert (low, high) == wilson_interval(round(value * 300), 300)
     assert (found.n, found.label) == (300, "linear")
@@ -49,11 +49,11 @@ def test_the_test_labels_have_no_part_in_any_choice(head):
 def test_more_shots_are_better_and_seeds_widen_the_interval():
     train, test = made(90, noise=0.5), made(400, 1, noise=0.5)
     few, many = (probe(train, test, shots=shots, seeds=(0, 1, 2)) for shots in (1, 16))
-    assert few.metrics["top1"][0] < many.metrics["top1"][0]
-    assert few.metrics["top1"][2] - few.metrics["top1"][1] > many.metrics["top1"][2] - many.metrics["top1"][1]
+    assert few.metrics["acc1"][0] < many.metrics["acc1"][0]
+    assert few.metrics["acc1"][2] - few.metrics["acc1"][1] > many.metrics["acc1"][2] - many.metrics["acc1"][1]
     assert (few.label, many.label) == ("linear, 1 shot", "linear, 16 shots")
     shares = [accuracy(fit.logits, test.labels) for fit in few.fits]
-    assert few.metrics["top1"][0] == pytest.approx(sum(shares) / 3)
+    assert few.metrics["acc1"][0] == pytest.approx(sum(shares) / 3)
 
 
 def test_zero_shot_helps_a_gaussian_head_with_few_samples():
@@ -61,7 +61,7 @@ def test_zero_shot_helps_a_gaussian_head_with_few_samples():
     alone = probe(train, test, head="gaussian")
     assert alone.fits[0].settings["alpha"] == float("inf")
     mixed = probe(train, test, head="gaussian", zero_shot=ZeroShotHead(weights=torch.eye(10)[:3], scale=20.0))
-    assert mixed.metrics["top1"][0] > alone.metrics["top1"][0]
+    assert mixed.metrics["acc1"][0] > alone.metrics["acc1"][0]
     given = probe(
         train,
         test,
@@ -79,7 +79,7 @@ def test_classes_are_matched_by_name():
     moved = align(test, train)
     assert moved.names == NAMES
     assert [NAMES[label] for label in moved.labels.tolist()[:4]] == ["cat", "ant", "cat", "ant"]
-    assert probe(train, test).metrics["top1"][0] > 0.6
+    assert probe(train, test).metrics["acc1"][0] > 0.6
     strange = Labelled(features=test.features, labels=test.labels, keys=test.keys, names=("cow", "ant"), name="farm")
     with pytest.raises(DataError, match="farm: class 'cow' is not among the 3 classes of made"):
         probe(train, strange)

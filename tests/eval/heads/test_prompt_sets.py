@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.features import ImageFeatures
+from eyesmith.eval.features.images import ImageFeatures
 from eyesmith.eval.heads import compare_prompt_sets
 from eyesmith.eval.statistics import mcnemar_exact
 

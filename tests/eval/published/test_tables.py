@@ -4,7 +4,7 @@ import pytest
 
 from eyesmith.errors import ConfigError
 from eyesmith.eval.published import TABLES, published_rows, published_table
-from eyesmith.eval.tasks import SUITES, TASKS
+from eyesmith.eval.sets import SUITES, TASKS
 
 
 def test_every_table_has_its_rows() -> None:

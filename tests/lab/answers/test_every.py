@@ -128,7 +128,7 @@ def test_what_is_missing_is_told(synthetic, tmp_path) -> None:
 
 def test_numbers_as_files(answers, results) -> None:
     content = json.loads(json.dumps(to_json(answers), allow_nan=False))
-    assert content["metric"] == {"split": "unseen_drawing", "metric": "top1", "task": "zero_shot"}
+    assert content["metric"] == {"split": "unseen_drawing", "metric": "acc1", "task": "zero_shot"}
     assert set(content["answers"]) >= {"hybrid", "data", "size", "resolution", "block", "ltt", "quality", "correlation"}
     assert content["correlation_by_metric"][0]["split"] == "unseen_concept"
     lines = list(csv.DictReader(io.StringIO(results_csv(results))))

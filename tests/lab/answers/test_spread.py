@@ -44,7 +44,7 @@ def test_one_seed_borrows_and_none_has_the_test_set_alone(synthetic, tmp_path) -
 def test_answers_do_not_depend_on_the_order_of_cells(results) -> None:
     one, two = points_of(results.cells, METRIC), points_of(results.cells[::-1], METRIC)
     for setting, point in one.items():
-        assert (two[setting].value, two[setting].low) == pytest.approx((point.value, point.low), abs=0.004)
+        assert (two[setting].value, two[setting].low) == pytest.approx((point.value, point.low), abs=0.005)
 
 
 def test_queries_in_common_make_differences_sharper(results, tmp_path) -> None:

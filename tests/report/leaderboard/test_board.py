@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from eyesmith.errors import ConfigError
-from eyesmith.eval.files import ModelResults, TaskRecord, read_open_clip_csv
-from eyesmith.eval.tasks import SUITES, TASKS
+from eyesmith.eval.results import ModelResults, TaskRecord, read_open_clip_csv
+from eyesmith.eval.sets import SUITES, TASKS
 from eyesmith.report.leaderboard import SuiteBoard, make_board
 from eyesmith.report.leaderboard.board import Cell, Entry
 from eyesmith.report.leaderboard.differences import choose_pair, differences
 from eyesmith.report.leaderboard.robustness import robust_entries
 
-SAMPLE = Path(__file__).parents[2] / "eval" / "files" / "openclip_results_sample.csv"
+SAMPLE = Path(__file__).parents[2] / "eval" / "results" / "openclip_results_sample.csv"
 
 
 def model(name: str, values: dict[str, float], *, half: float | None = None, images: int | None = None) -> ModelResults:
     records = {}
     for key, value in values.items():
-        metric = TASKS[key].metric if key in TASKS else "top1"
+        metric = TASKS[key].metric if key in TASKS else "acc1"
         low, high = (None, None) if half is None else (value - half, value + half)
         records[key] = TaskRecord(
             key=key,

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.files import append_eval_result, write_info
-from eyesmith.eval.results import ResultRow, append_rows
-from eyesmith.eval.tasks import SUITES
+from eyesmith.eval.results import append_eval_result, write_info
+from eyesmith.eval.results.rows import ResultRow, append_rows
+from eyesmith.eval.sets import SUITES
 from eyesmith.hub import save_model
 from eyesmith.models import create
 from eyesmith.report.leaderboard import write_leaderboard
@@ -120,9 +120,9 @@ def test_the_csv_has_every_number(tmp_path: Path) -> None:
 
 def test_without_published_rows_and_with_a_users_own_set(tmp_path: Path) -> None:
     row = ResultRow(
-        model="mine", task="zero_shot", split="test", metric="top1", value=0.5, low=0.4, high=0.6, n=80, chance=0.1
+        model="mine", task="zero_shot", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=80, chance=0.1
     )
-    append_rows(tmp_path / "results.jsonl", [row, dataclasses.replace(row, metric="top5", value=0.9, chance=0.4321)])
+    append_rows(tmp_path / "results.jsonl", [row, dataclasses.replace(row, metric="acc5", value=0.9, chance=0.4321)])
     board = write_leaderboard([tmp_path / "results.jsonl"], tmp_path / "b.html", with_published=False)
     assert board.suites == ()
     page = (tmp_path / "b.html").read_text()
@@ -152,7 +152,8 @@ def test_worst_classes_by_recall_then_by_number(tmp_path: Path) -> None:
 
 
 def test_pictures_of_the_worst_classes_come_from_the_data(tmp_path: Path) -> None:
-    from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+    from eyesmith.data.evaluation import open_evaluation_set
+    from eyesmith.data.make import make_miniatures
 
     folder = make_miniatures(tmp_path / "data", ["cifar10"])["cifar10"]
     found = open_evaluation_set(folder, layout="classification")
@@ -182,7 +183,7 @@ def test_pictures_of_the_worst_classes_come_from_the_data(tmp_path: Path) -> Non
 def test_a_damaged_prediction_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "cifar10.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DataError, match=r"cifar10\.npz: no prediction file"):
+    with pytest.raises(DataError, match=r"cifar10\.npz: cannot be read as a prediction file"):
         read_predictions(tmp_path)
 
 

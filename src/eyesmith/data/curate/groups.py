@@ -21,28 +21,20 @@ def groups_of(num_rows: int, pairs: Iterable[NDArray[np.int64]]) -> NDArray[np.i
 
 
 def spanning_pairs(is_near: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Some of the near pairs (row, column) that join what all do: int64 [P, 2]. is_near: [R, C], one at least is.
+    """Some of the near pairs (row, column) that join what all do: int64 [P, 2]. is_near: [R, C].
 
-    A thousand equal pictures are half a million pairs, of which a thousand say as much.
+    A thousand equal pictures are half a million pairs, of which a few thousand say as much.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     num_rows, num_columns = is_near.shape
-    rows, columns = np.flatnonzero(is_near.any(axis=1)), np.flatnonzero(is_near.any(axis=0))
-    first = np.concatenate(
-        [
-            np.stack([rows, is_near.argmax(axis=1)[rows]], axis=1),
-            np.stack([is_near.argmax(axis=0)[columns], columns], axis=1),
-        ]
-    )
-    num_nodes = num_rows + num_columns
-    graph = coo_array(
-        (np.ones(len(first), np.int8), (first[:, 0], num_rows + first[:, 1])), shape=(num_nodes, num_nodes)
-    )
-    _, part = connected_components(graph, directed=False)
-    rest = np.argwhere(is_near & (part[:num_rows, None] != part[None, num_rows:]))
-    return np.concatenate([first, rest])
+    found = np.empty((0, 2), dtype=np.int64)
+    rest = is_near
+    while rest.any():  # every part is joined to another one, so there are at most half as many the next time
+        rows, columns = np.flatnonzero(rest.any(axis=1)), np.flatnonzero(rest.any(axis=0))
+        pairs = np.stack([[*rows, *rest.argmax(axis=0)[columns]], [*rest.argmax(axis=1)[rows], *columns]], axis=1)
+        found = np.concatenate([found, pairs])
+        part = _parts(found + np.array([0, num_rows]), num_rows + num_columns)
+        rest = is_near & (part[:num_rows, None] != part[None, num_rows:])
+    return found
 
 
 def kept_of_groups(
@@ -59,16 +51,21 @@ def kept_of_groups(
 
 
 def _joined(label: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     if not len(pairs):
         return label
     roots, place = np.unique(label[pairs], return_inverse=True)
-    edges = place.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(pairs), np.int8), (edges[0], edges[1])), shape=(len(roots), len(roots)))
-    _, part = connected_components(graph, directed=False)
+    part = _parts(place.reshape(-1, 2), len(roots))
     _, first = np.unique(part, return_index=True)
     root_of = np.arange(len(label))
-    root_of[roots] = roots[first[part]]  # rising: the first of a part is its smallest
+    root_of[roots] = roots[first[part]]  # roots rise: the first of a part is its smallest
     return root_of[label]
+
+
+def _parts(pairs: NDArray[np.int64], num_nodes: int) -> NDArray[np.int32]:
+    """The number of the connected part that each node lies in."""
+    from scipy.sparse import coo_array  # here: only who looks for duplicates needs it
+    from scipy.sparse.csgraph import connected_components
+
+    shape = (num_nodes, num_nodes)
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=shape)
+    return connected_components(graph, directed=False)[1]

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.tar_index import Member, TarIndex, index_tar
-from eyesmith.data.tar_source import split_member_name
+from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
 
 
@@ -45,13 +45,9 @@ class ShardSamples:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.tar: TarIndex = index_tar(self.path)
-        self.num_repeated = 0
-        groups: dict[str, dict[str, Member]] = {}
-        for member in self.tar.members:
-            key, extension = split_member_name(member.name)
-            if key and groups.setdefault(key, {}).setdefault(extension, member) is not member:
-                self.num_repeated += 1
-        self._groups = list(groups.items())
+        found = shard_samples(self.tar)
+        self.num_repeated = sum(kind == "duplicate_key" for kind, _, _ in found.faults)
+        self._groups = list(found.samples.items())
         self._stream: BinaryIO = self.path.open("rb")
 
     def __len__(self) -> int:

@@ -1,9 +1,10 @@
 """Retrieval sets and WinoGAViL from rows to tar shards: the hub keeps these as tables, the evaluators read shards.
 
 Retrieval: rows with `image` and `caption` (a list). Shards in the layout of CLIP_benchmark: the image and a `txt` with
-one caption a line. WinoGAViL: rows with `cue`, `candidates`, `candidate_images`, `associations`. Its folder is a layout
-of our own: every distinct image once, with its name as `txt`, and `instances.jsonl` beside the shards, one object a
-line with `cue`, `candidates` and `associations` (names of images).
+one caption a line (and a `json` with `texts` where a caption has line breaks of its own). WinoGAViL: rows with `cue`,
+`candidates`, `candidate_images`, `associations`. Its folder is a layout of our own: every distinct image once, with its
+name as `txt`, and `instances.jsonl` beside the shards, one object a line with `cue`, `candidates` and `associations`
+(names of images).
 """
 
 import ast
@@ -81,8 +82,9 @@ def convert_rows(
         if layout == "retrieval":
             for number, row in enumerate(rows):
                 captions = _strings(row, "caption", number)
-                lines = [caption.replace("\r\n", "\n").replace("\n", "\\n") for caption in captions]
-                _write(writer, number, _image(row.get("image"), f"row {number}"), "\n".join(lines))
+                lines = [" ".join(caption.splitlines()) for caption in captions]
+                exact = None if lines == captions else captions
+                _write(writer, number, _image(row.get("image"), f"row {number}"), "\n".join(lines), exact)
         else:
             _write_winogavil(writer, folder / split / INSTANCE_FILE, rows)
     return open_evaluation_set(folder, layout=layout, split=split)
@@ -124,11 +126,15 @@ def _write_winogavil(writer: ShardWriter, instance_file: Path, rows: Iterable[Ro
     write_atomic(instance_file, "".join(f"{line}\n" for line in lines))
 
 
-def _write(writer: ShardWriter, number: int, image: bytes, text: str) -> None:
+def _write(writer: ShardWriter, number: int, image: bytes, text: str, exact: list[str] | None = None) -> None:
+    """exact: captions that lines of a text cannot hold (a line break in one, also U+2028 and U+0085), as json."""
     extension = next((name for magic, name in _MAGIC.items() if image.startswith(magic)), None)
     if extension is None:
         raise DataError(f"image {number}: neither JPEG, PNG nor WebP")
-    writer.write(f"s{number:07d}", {extension: image, "txt": text.encode()})
+    members = {extension: image, "txt": text.encode()}
+    if exact is not None:
+        members["json"] = json.dumps({"texts": exact}).encode()
+    writer.write(f"s{number:07d}", members)
 
 
 def _image(value: Any, where: str) -> bytes:

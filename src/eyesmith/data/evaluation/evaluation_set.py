@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eyesmith.data.sample import Finding, Source
 
-Layout = Literal["classification", "multilabel", "retrieval", "winogavil", "attributes", "video"]
+Layout = Literal["classification", "multilabel", "retrieval", "winogavil", "attributes", "video", "pairs", "choice"]
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 
 
@@ -21,6 +21,25 @@ class Instance:
     cue: str
     candidates: tuple[int, ...]
     gold: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Caption i describes image i, an index in the source. category: "" where there is none."""
+
+    images: tuple[int, int]
+    captions: tuple[str, str]
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """caption describes the image (an index in the source), each of `negatives` does not."""
+
+    image: int
+    caption: str
+    negatives: tuple[str, ...]
+    category: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +57,8 @@ class EvaluationSet:
     source: the N images, thread-safe and picklable; `source.image_bytes(i)` is the encoded picture (of a video its
     middle frame). classes: names by label, an empty one is legal; templates: with {c} for the name; both () where the
     layout has none. labels: int64 [N]. multilabels: int64 [N, K], 0 or 1. metadata: float64 [N, F], the numbers of
-    each sample in the columns that its task names. instances: of WinoGAViL; objectives: of an attributes set, by name.
+    each sample in the columns that its task names. instances: of WinoGAViL; objectives: of an attributes set, by name;
+    pairs, choices: of caption tests.
     Fields that the layout does not have are None or empty. problems: what opening found, and left out where it is an
     error of one sample.
     """
@@ -54,6 +74,8 @@ class EvaluationSet:
     metadata: NDArray[np.float64] | None = None
     texts: tuple[tuple[str, ...], ...] | None = None
     instances: tuple[Instance, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    choices: tuple[Choice, ...] = ()
     objectives: Mapping[str, Objective] = field(default_factory=dict)
     problems: tuple[Finding, ...] = ()
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.data.evaluation.evaluation_set import LAYOUTS, EvaluationSet, Instance, Layout, Objective
-from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, read_lines, templates_for
+from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, templates_for
 from eyesmith.data.sample import Finding
 from eyesmith.data.tar_source import TarSource
+from eyesmith.data.text import read_lines
 from eyesmith.errors import DataError
 
 TYPE_FILE = "dataset_type.txt"
@@ -246,9 +247,11 @@ def _marks(
 def _captions(source: TarSource, faults: list[Finding]) -> tuple[tuple[str, ...], ...]:
     captions = []
     for index in range(len(source)):
-        raw = source.member(index, "txt")
+        raw, whole = source.member(index, "txt"), _texts_of(source.member(index, "json"))
         lines: list[str] = []
-        if raw is None:
+        if whole is not None:  # captions that lines cannot hold
+            lines = whole
+        elif raw is None:
             _fault(faults, source, index, "missing_member", "no txt, so no captions")
         else:
             try:
@@ -261,6 +264,16 @@ def _captions(source: TarSource, faults: list[Finding]) -> tuple[tuple[str, ...]
                     _fault(faults, source, index, "empty_caption", "no caption that is not blank")
         captions.append(tuple(lines))
     return tuple(captions)
+
+
+def _texts_of(raw: bytes | None) -> list[str] | None:
+    """The list `texts` of a sample's json member; None where there is none."""
+    try:
+        texts = json.loads(raw).get("texts") if raw is not None else None
+    except (ValueError, AttributeError):
+        return None
+    is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts) and any(map(str.strip, texts))
+    return texts if is_list else None
 
 
 def _instances(source: TarSource, file: Path, faults: list[Finding]) -> tuple[Instance, ...]:

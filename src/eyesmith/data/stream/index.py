@@ -14,13 +14,13 @@ import numpy as np
 from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.stream.fetch import locked
 from eyesmith.data.tar_index import index_tar
-from eyesmith.data.tar_source import split_member_name
+from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
 from eyesmith.files import atomic_path, cache_folder
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
-_COLUMN = {**dict.fromkeys(IMAGE_EXTENSIONS, IMAGE), "txt": TXT, "json": JSON, "cls": CLS}
-_FORMAT = 2  # raise when what an index holds or leaves out changes
+_REQUIRED = (("image", *IMAGE_EXTENSIONS), ("txt or json", "txt", "json"))
+_FORMAT = 3  # raise when what an index holds or leaves out changes
 _NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
 _MAX_TEXT_BYTES = 1 << 16  # text members up to this size enter the digest whole
 _IMAGE_END_BYTES = 64  # of an encoded image: another image of as many bytes ends otherwise
@@ -113,32 +113,23 @@ def _read(path: Path) -> ShardIndex:
         broken[kind] += 1
         first.setdefault(kind, (key, detail))
 
-    if tar.damage:
-        kind = "truncated_tar" if tar.damage.startswith("cut") else "damaged_tar"
-        count(kind, "", f"{tar.damage}; the {len(tar.members):,} members before it are used")
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    for member in tar.members:
-        key, extension = split_member_name(member.name)
-        if key and extension in _COLUMN:
-            parts = samples.setdefault(key, {})
-            if extension in parts:
-                count("duplicate_key", key, f"a second {extension} member; the first is used")
-            else:
-                parts[extension] = (member.offset, member.size)
-    first_parts = next(iter(samples.values()), {})
-    last = next(reversed(samples), None) if tar.damage else None
+    found = shard_samples(tar)
+    for fault in found.faults:
+        count(*fault)
     keys, rows = [], []
-    for key, parts in samples.items():
-        image = next((parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts), None)
-        # the caption of the last sample may lie behind the damage: what the first sample has, it should have too
-        cut = [name for name in ("txt", "json", "cls") if name in first_parts and name not in parts]
-        if image is None:
-            count("missing_image", key, f"no image, only {', '.join(sorted(parts))}")
-        elif not ("txt" in parts or "json" in parts) or (key == last and cut):
-            count("missing_text", key, f"no {', '.join(cut) or 'txt or json'}, only {', '.join(sorted(parts))}")
-        else:
-            keys.append(key)
-            rows.append((image, *(parts.get(name, (0, -1)) for name in ("txt", "json", "cls"))))
+    for key, parts in found.samples.items():
+        if parts.keys() == {"npy"}:  # an array that belongs to no pair
+            continue
+        missing = found.lacks(key, required=_REQUIRED)
+        if missing:
+            count("missing_image" if missing.startswith("no image") else "missing_text", key, missing)
+            continue
+        if key in found.no_bytes:
+            count("missing_member", key, found.no_bytes[key])
+        keys.append(key)
+        image = next(parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts)
+        texts = (parts.get(name) for name in ("txt", "json", "cls"))
+        rows.append([(image.offset, image.size), *((one.offset, one.size) if one else (0, -1) for one in texts)])
     places = np.array(rows, dtype=np.int64).reshape(len(rows), 4, 2)
     try:
         return ShardIndex(keys, places, dict(broken), first, _digest(path, keys, places))

@@ -237,7 +237,8 @@ def _judge(seen: _Seen, facts: Sequence[ShardFacts], max_frac: float) -> None:
     num_samples = sum(one.num_samples for one in facts)
     lost = sum(count for (kind, _), count in seen.broken.items() if kind not in _SHARD_FAULTS)
     bad_shards = len({shard for kind, shard in seen.broken if kind in _SHARD_FAULTS})
-    if lost > max_frac * (num_samples + lost) or bad_shards > max_frac * len(facts):
+    is_nothing_left = num_samples == 0 and bool(seen.broken)
+    if is_nothing_left or lost > max_frac * (num_samples + lost) or bad_shards > max_frac * len(facts):
         raise DataError(
             f"{lost:,} of {num_samples + lost:,} samples and {bad_shards:,} of {len(facts):,} shards cannot be "
             f"used, {max_frac:.1%} are allowed: {worst(seen.broken, seen.skipped)}; "

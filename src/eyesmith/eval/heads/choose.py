@@ -11,7 +11,7 @@ from torch import Tensor
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.heads.gaussian import GaussianStatistics, mix
 from eyesmith.eval.heads.logistic import LinearHead, fit_logistic
-from eyesmith.eval.metrics import target_ranks
+from eyesmith.eval.statistics.metrics import target_ranks
 
 C_GRID = tuple(10.0**power for power in range(-2, 6))
 """Inverse strengths of L2 for unit features, tried in this order."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from eyesmith.data.sources import open_source, read_templates, split_names
 from eyesmith.errors import DataError
-from eyesmith.eval.feature_store import FeatureStore
+from eyesmith.eval.features.store import FeatureStore
+from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.heads.probe import Labelled, ZeroShotHead
-from eyesmith.eval.text_features import TextFeatures
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
@@ -37,11 +37,11 @@ class EncoderFeatures(nn.Module):
 
 
 def feature_store(
-    model: Clip | Encoder, folder: str | os.PathLike[str] | None, *, batch_size: int = 64
+    model: Clip | Encoder, folder: str | os.PathLike[str] | None, *, batch_size: int = 64, fresh: bool = False
 ) -> FeatureStore:
     """A store of the features of any model; folder: where they are kept, None: nowhere."""
     tower = model if isinstance(model, Clip) else cast(Clip, EncoderFeatures(model))
-    return FeatureStore(tower, folder, batch_size=batch_size)
+    return FeatureStore(tower, folder, batch_size=batch_size, fresh=fresh)
 
 
 def read_labelled(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import DataError, MissingDependencyError, ShapeError
-from eyesmith.eval.metrics import check_finite
+from eyesmith.eval.statistics.metrics import check_finite
 
 AVERAGED = ("imagenet1k", "imagenetv2", "imagenet-real", "imagenet-a", "imagenet-r", "imagenet_sketch")
 NUM_CLASSES = 1000

@@ -22,8 +22,8 @@ from eyesmith.eval.heads.choose import (
 )
 from eyesmith.eval.heads.gaussian import GaussianStatistics
 from eyesmith.eval.heads.logistic import check_labelled, fit_logistic
-from eyesmith.eval.metrics import similarity, target_ranks, wilson_interval
 from eyesmith.eval.statistics.bootstrap import Metric, evaluate_metric, group_mean, mean, percentiles, resampled
+from eyesmith.eval.statistics.metrics import similarity, target_ranks, wilson_interval
 
 HeadName = Literal["linear", "gaussian"]
 _DEFAULT_C, _DEFAULT_SHRINKAGE, _DEFAULT_ALPHA = 10.0, 0.5, 0.1  # where no sample is left to choose them on
@@ -158,7 +158,7 @@ def probe(
         if advance is not None:
             advance(number + 1)
     hits = torch.stack([(target_ranks(fit.logits, test.labels) == 0) for fit in fits], dim=1).double()  # [N, S]
-    metrics: dict[str, Metric] = {"top1": mean, "mean_per_class_recall": group_mean}
+    metrics: dict[str, Metric] = {"acc1": mean, "mean_per_class_recall": group_mean}
     return ProbeResult(
         head=head,
         shots=shots,

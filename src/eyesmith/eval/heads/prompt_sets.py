@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.features import ImageFeatures
-from eyesmith.eval.metrics import similarity, target_ranks, wilson_interval
+from eyesmith.eval.features.images import ImageFeatures
+from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.statistics import Interval, Paired, compare_paired, holm
-from eyesmith.eval.text_features import TextFeatures
+from eyesmith.eval.statistics.metrics import similarity, target_ranks, wilson_interval
 
 
 @dataclass(frozen=True, kw_only=True)

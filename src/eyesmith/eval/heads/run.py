@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
+from eyesmith.eval.features.identity import WHY, decoders, model_facts
 from eyesmith.eval.heads.data import choose_splits, feature_store, read_labelled, zero_shot_head
 from eyesmith.eval.heads.probe import HeadName, Labelled, ProbeResult, align, probe, shared_samples
 from eyesmith.eval.heads.rows import probe_rows, write_probe_predictions
-from eyesmith.eval.results import append_rows
+from eyesmith.eval.results.rows import append_rows
 from eyesmith.files import cache_folder
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
@@ -37,6 +38,7 @@ class ProbePlan:
     alpha: float | None = None
     zero_shot: bool = True
     batch_size: int = 64
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         if self.head not in _HEADS:
@@ -77,7 +79,7 @@ class ProbeLine:
 
     def cells(self) -> tuple[str, ...]:
         """head, shots, top-1, its interval, mean per-class recall, settings, validation accuracy, n, chance."""
-        value, low, high = self.result.metrics["top1"]
+        value, low, high = self.result.metrics["acc1"]
         first = self.result.fits[0]
         chosen = ", ".join(f"{name} {value:g}" for name, value in first.settings.items())
         more = f" (seed {first.seed} of {len(self.result.fits)})" if len(self.result.fits) > 1 else ""
@@ -110,11 +112,13 @@ def run_probes(
     """
     first, second = choose_splits(plan.train, plan.test, plan.train_split, plan.test_split)
     home = Path(cache) if cache is not None else cache_folder() / "eval"  # where `eyesmith eval` keeps them too
-    store = feature_store(model, home / "images", batch_size=plan.batch_size)
+    store = feature_store(model, home / "images", batch_size=plan.batch_size, fresh=plan.fresh)
     train = read_labelled(store, first[0], split=first[1], note=note)
     test = read_labelled(store, second[0], split=second[1], note=note)
     align(test, train)  # refuse what cannot be measured before anything is fitted
     _warn_of_shared(train, test, note)
+    if store.reused:
+        note(f"image features reused because {WHY}: {', '.join(store.reused)}; --fresh computes them anew")
     classifier = None
     if plan.head == "gaussian" and plan.zero_shot:
         if isinstance(model, Clip):
@@ -140,10 +144,12 @@ def run_probes(
         if out is not None:
             write_probe_predictions(out, result, train, test)
     if out is not None:
+        tower = store.clip
+        run = {"source": model_name, **model_facts(tower.image, tower.preprocess), "decoders": decoders()}
         rows = [
             row
             for one in found
-            for row in probe_rows(one.result, train, model_name=model_name, split=second[1] or "all")
+            for row in probe_rows(one.result, train, model_name=model_name, split=second[1] or "all", run=run)
         ]
         append_rows(Path(out) / "results.jsonl", rows)
     return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError
-from eyesmith.eval.metrics import check_finite, similarity
+from eyesmith.eval.statistics.metrics import check_finite, similarity
 from eyesmith.images import ImageSource
 from eyesmith.models.clip import Clip
 

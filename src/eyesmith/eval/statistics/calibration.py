@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError, ShapeError
-from eyesmith.eval.metrics import check_finite
+from eyesmith.eval.statistics.metrics import check_finite
 
 Bins = Literal["width", "mass"]
 

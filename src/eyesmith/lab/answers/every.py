@@ -46,7 +46,7 @@ class Answers:
 def main_metric(results: LabResults) -> Metric | None:
     """Zero-shot top-1 of the first split in our order; another metric where there is none; None without any."""
     known = metrics_of(results.cells)
-    usual = [metric for metric in known if (metric.task, metric.metric) == ("zero_shot", "top1")]
+    usual = [metric for metric in known if (metric.task, metric.metric) == ("zero_shot", "acc1")]
     candidates = usual or known
     splits = splits_in_order([metric.split for metric in candidates])
     return next((metric for split in splits for metric in candidates if metric.split == split), None)

@@ -42,7 +42,7 @@ class Metric:
     """Which number of a cell is looked at, as result files name it."""
 
     split: str
-    metric: str = "top1"
+    metric: str = "acc1"
     task: str = "zero_shot"
 
 
@@ -181,7 +181,7 @@ def points_of(cells: Iterable[CellResult], metric: Metric) -> dict[Setting, Poin
 
 def _hits(members: Sequence[CellResult], metric: Metric, value: float) -> Floats | None:
     """Mean over seeds of who was answered rightly; None where a cell kept no ranks or they do not give its value."""
-    if metric.task != "zero_shot" or not metric.metric.startswith("top"):
+    if metric.task != "zero_shot" or not metric.metric.startswith("acc"):
         return None
     found = [read_ranks(cell.folder, metric.split) for cell in members]
     known = [ranks for ranks in found if ranks is not None]

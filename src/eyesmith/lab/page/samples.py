@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eyesmith.errors import EyesmithError
-from eyesmith.eval.suite import WHOLE
+from eyesmith.eval.sets.made import WHOLE
 from eyesmith.hub.load import load_clip
 from eyesmith.hub.run_folder import MODEL_FILE
 from eyesmith.lab.answers.spread import Metric, has

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyesmith.files import atomic_path, cache_folder
+from eyesmith.models.identity import structure_hash, tensors_hash
 
 BATCH = 256  # texts of one call of the tower
 
@@ -20,17 +21,25 @@ BATCH = 256  # texts of one call of the tower
 class TextCache:
     """Features by text, for one frozen tower.
 
-    The file in the cache folder is keyed by the tower (all weights and its context length), inside it by the text, so
-    no text is encoded twice by one tower. It only saves time: a damaged or missing file is made anew.
-    `num_encoded` counts the texts that had to be encoded.
+    The file in the cache folder is keyed by the tower (all weights and its context length) and the precision, inside
+    it by the text, so no text is encoded twice by one tower. It only saves time: a damaged or missing file is made
+    anew. `num_encoded` counts the texts that had to be encoded.
     """
 
     def __init__(
-        self, tower: nn.Module, encode: Callable[[Sequence[str]], Tensor], *, folder: Path | None = None
+        self,
+        tower: nn.Module,
+        encode: Callable[[Sequence[str]], Tensor],
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
     ) -> None:
-        """encode: texts to unit features [T, D]; called with texts of similar length."""
+        """encode: texts to unit features [T, D]; called with texts of similar length. precision: what it computes in,
+        for features of another are others.
+        """
         self._encode = encode
-        self._path = (folder or cache_folder() / "text") / f"{tower_hash(tower)}.safetensors"
+        name = tower_hash(tower) + ("" if precision == "fp32" else f"-{precision}")
+        self._path = (folder or cache_folder() / "text") / f"{name}.safetensors"
         self._known = _read(self._path)
         self.num_encoded = 0
 
@@ -51,12 +60,8 @@ class TextCache:
 
 
 def tower_hash(tower: nn.Module) -> str:
-    """Hexadecimal digest of a text tower's class, context length and weights."""
-    digest = hashlib.sha256(f"{type(tower).__name__} {tower.context_len}".encode())
-    for name, tensor in sorted(tower.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:24]
+    """Hexadecimal digest of a text tower's weights and of how it uses them: heads, activation, context length."""
+    return hashlib.sha256(f"{tensors_hash(tower)} {structure_hash(tower)}".encode()).hexdigest()[:24]
 
 
 def _key(text: str) -> str:

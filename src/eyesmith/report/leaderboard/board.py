@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from eyesmith.eval.files import ModelResults, TaskRecord
 from eyesmith.eval.published import PublishedRow, published_rows
-from eyesmith.eval.tasks import SUITES, TASKS, Suite, aggregate
+from eyesmith.eval.results import ModelResults, TaskRecord
+from eyesmith.eval.sets import SUITES, TASKS, Suite, aggregate
 
 Role = Literal["ours", "published"]
 
@@ -76,7 +76,7 @@ def make_board(models: Sequence[ModelResults], *, with_published: bool = True) -
         entries.sort(key=lambda entry: _order(entry, first, suite), reverse=True)
         suites.append(SuiteBoard(suite=suite, entries=tuple(entries)))
     others = tuple(
-        (model.full_name, record) for model in models for key, record in model.records.items() if key not in TASKS
+        (model.line, record) for model in models for key, record in model.records.items() if key not in TASKS
     )
     return Board(models=tuple(models), suites=tuple(suites), others=others)
 
@@ -130,7 +130,7 @@ def _measured(model: ModelResults, suite: Suite) -> Entry:
             low, high = (None, None) if margin is None else (max(value - margin, 0.0), min(value + margin, 1.0))
             cells[one.name] = Cell(value=value, low=low, high=high)
     return Entry(
-        label=model.full_name,
+        label=model.line,
         role="ours",
         facts=_with_totals(model.facts),
         averages=cells,
@@ -152,7 +152,7 @@ def _is_partial(record: TaskRecord) -> bool:
     task = TASKS[record.key]
     if task.size is None or record.images is None or task.layout == "winogavil":  # its size counts instances
         return False
-    return record.images < task.size
+    return record.images != task.size  # too many are another set as well
 
 
 def _margin(cells: Sequence[Cell]) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval.sets import TASKS
 from eyesmith.report.leaderboard.board import Entry, SuiteBoard
 
 

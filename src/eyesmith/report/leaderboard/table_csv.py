@@ -4,7 +4,7 @@ import csv
 import io
 
 from eyesmith.eval.published.tables import FACTS
-from eyesmith.eval.tasks import TASKS
+from eyesmith.eval.sets import TASKS
 from eyesmith.report.leaderboard.board import Board, Entry
 
 

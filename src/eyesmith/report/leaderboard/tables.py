@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from eyesmith.eval.files import TaskRecord
-from eyesmith.eval.tasks import Aggregate
+from eyesmith.eval.results import TaskRecord
+from eyesmith.eval.sets import Aggregate
 from eyesmith.report.leaderboard.board import Cell, Entry, SuiteBoard
 from eyesmith.report.markup import Child, Markup, element, join
 from eyesmith.report.words import SPACE, count, metric_title

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval.files import ModelResults, read_results
+from eyesmith.eval.results import ModelResults, read_results
 from eyesmith.files import write_atomic
 from eyesmith.report.leaderboard.board import Board, make_board
 from eyesmith.report.leaderboard.page import render_leaderboard
@@ -46,7 +46,7 @@ def write_leaderboard(
     for name in compare:
         if name not in known:
             raise ConfigError(f"compare: no model {name!r} with tasks; there are: {', '.join(dict.fromkeys(known))}")
-    worst = {model.full_name: _worst(model, data) for model in models}
+    worst = {model.line: _worst(model, data) for model in models}
     write_atomic(target, render_leaderboard(board, compare=compare, worst=worst))
     write_atomic(target.with_suffix(".csv"), render_csv(board))
     return board

@@ -1,0 +1,54 @@
+"""What the numbers of a module depend on: its tensors, and how they are used."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def tensors_hash(module: nn.Module) -> str:
+    """Hexadecimal digest of a module's class and every tensor of its state."""
+    digest = hashlib.sha256(type(module).__name__.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:24]
+
+
+def structure_hash(module: nn.Module) -> str:
+    """Hexadecimal digest of what a module computes beside its tensors: the classes of its parts and their settings
+    (numbers, names, activation functions, configs), so that other heads or another activation are another model."""
+    digest = hashlib.sha256()
+    for name, part in module.named_modules():
+        digest.update(f"{name} {type(part).__module__}.{type(part).__qualname__}\n".encode())
+        for key, value in sorted(vars(part).items()):
+            # what may grow while a model is used (a list, a dict) is no setting
+            if key[0] != "_" and key != "training" and not isinstance(value, list | dict):
+                for line in _settings(value):
+                    digest.update(f"{key} {line}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _settings(value: Any) -> Iterator[str]:
+    """What can be said of an attribute in words that are equal in every process; nothing of tensors and the like."""
+    if isinstance(value, _PLAIN):
+        yield repr(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield type(value).__qualname__
+        for entry in dataclasses.fields(value):
+            yield from (f"{entry.name} {line}" for line in _settings(getattr(value, entry.name)))
+    elif isinstance(value, list | tuple):
+        for place, one in enumerate(value):
+            yield from (f"{place} {line}" for line in _settings(one))
+    elif isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield from (f"{key} {line}" for line in _settings(value[key]))
+    elif isinstance(value, torch.dtype):
+        yield str(value)
+    elif callable(value) and hasattr(value, "__qualname__"):
+        yield f"{value.__module__}.{value.__qualname__}"

@@ -1,0 +1,406 @@
+"""Training with text: both towers' features, the contrastive loss of all pairs, and what a teacher adds."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from eyesmith.config import to_dict
+from eyesmith.data.loader import Batch, Rows
+from eyesmith.data.order import step_seed
+from eyesmith.data.patch_masks import kept_patches
+from eyesmith.errors import ConfigError
+from eyesmith.eval import ResultRow, choose_splits, evaluate
+from eyesmith.eval.curve import Curve
+from eyesmith.eval.features.precision import tower_precision
+from eyesmith.hub import save_model
+from eyesmith.hub.initial import InitialConfig, load_initial
+from eyesmith.hub.load import load_clip
+from eyesmith.hub.stored import read_stored
+from eyesmith.losses.all_pairs import WHOLE_BELOW, tile_shape
+from eyesmith.losses.config import LossConfig
+from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
+from eyesmith.losses.positives import Same, same_from
+from eyesmith.losses.sigmoid import sigmoid_loss
+from eyesmith.losses.softmax import softmax_loss
+from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.eva02.model import Eva02, Eva02Config
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
+from eyesmith.optim.groups import text_blocks
+from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task
+from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.config import RunConfig
+from eyesmith.train.objective import StepLoss, Wrapped
+from eyesmith.train.precision import Precision, autocast, choose_precision
+from eyesmith.train.rng import StepDraws
+from eyesmith.train.text_bank import PassingTexts, TextBank, Texts
+from eyesmith.train.utilisation import StepCost
+
+MAX_LOG_SCALE = math.log(100)  # the temperature's bound of CLIP and of both reference repositories
+_FP32 = 4  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A complete contrastive run."""
+
+    model: ClipConfig
+    loss: LossConfig = field(default_factory=LossConfig)
+    patch_drop_prob: float = 0.0
+    """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794); TrV only."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
+        if not 0 <= self.patch_drop_prob < 1:
+            raise ConfigError(f"patch_drop_prob: expected 0 <= p < 1, got {self.patch_drop_prob}")
+        if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config):
+            raise ConfigError("patch_drop_prob: patches are dropped by a TrV (models.eva02) only; set it to 0")
+        super().__post_init__()
+
+
+class Towers(nn.Module):
+    """Both towers and what scales their products, as one forward.
+
+    `bias` is the sigmoid loss's, None for others.
+    """
+
+    def __init__(self, clip: Clip, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.clip = clip
+        self.bias = bias
+
+    def forward(
+        self, pixels: Tensor, ids: Tensor | None, kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+        """pixels: [b, 3, H, W]; ids: [b, L], None where text features are known already.
+
+        kept: int64 [b, K] patches that the image tower sees, None for all. Returns unit features [b, D] of both, the
+        scale [] and the bias []; None for what is not there.
+        """
+        text = None if ids is None else self.clip.text_features(ids)
+        image = self.clip.image_features(pixels) if kept is None else self._of_kept(pixels, kept)
+        # a view, as DDP wants outputs that are no parameters
+        return image, text, self.clip.logit_scale.exp(), None if self.bias is None else self.bias.view(())
+
+    def _of_kept(self, pixels: Tensor, kept: Tensor) -> Tensor:
+        image = self.clip.image
+        assert isinstance(image, Eva02)
+        features = image.pool(image.encode(image.patches(pixels), kept=kept))
+        return nn.functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+class Contrastive(Task[Clip]):
+    """Pairs of images and texts: each image's feature near its own text's, far from the others'.
+
+    Measured by zero-shot classification and retrieval.
+    """
+
+    config_type = TrainConfig
+    shares_measuring = True
+    config: TrainConfig
+
+    def __init__(
+        self, clip: Clip, config: TrainConfig, *, bank: Texts | None = None, teacher: "Teacher | None" = None
+    ) -> None:
+        """bank: features of all captions, for a locked text tower. teacher: a model to distil from."""
+        super().__init__(clip, config)
+        self.bank, self.teacher = bank, teacher
+        self._bias: nn.Parameter | None = None
+        if config.loss.kind == "sigmoid":
+            self._bias = nn.Parameter(torch.tensor(config.loss.init_bias, device=clip.logit_scale.device))
+
+    @classmethod
+    def new_model(cls, config: TrainConfig) -> Clip:
+        return config.model.build()
+
+    @classmethod
+    def build(cls, config: TrainConfig, rows: Rows, context: RunContext) -> Self:
+        clip = cls.new_model(config)
+        load_initial(clip, config.initial, note=context.say)
+        clip.to(device := context.world.device())
+        if wanted := (*config.eval.splits, *config.eval.curve_splits):
+            choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
+        with context.world.first_on_each_machine():  # the others find the features on disk
+            bank = _encoded_texts(clip, config, rows) if config.model.lock_text else None
+        teacher = None
+        if config.loss.distill.teacher:
+            with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+                found = load_clip(config.loss.distill.teacher)
+            size, precision = config.model.image.image_size, choose_precision(config.precision, device)
+            teacher = Teacher(found.to(device), image_size=size, precision=precision)
+        return cls(clip, config, bank=bank, teacher=teacher)
+
+    @classmethod
+    def skeleton(cls, config: TrainConfig) -> nn.Module:
+        if isinstance(config.model.text, HuggingFaceTextConfig):  # made from files
+            with torch.random.fork_rng(devices=[]):
+                return cls.new_model(config).to("meta")
+        return super().skeleton(config)
+
+    @classmethod
+    def from_weights(cls, config: TrainConfig, source: str) -> TrainConfig:
+        """A run of the source's model, with a locked text tower if it was trained against one.
+
+        Of a source without a text tower, such as a masked-image run, its own image tower starts.
+        """
+        found = read_stored(source).config
+        if not isinstance(found, ClipConfig):
+            return replace(config, initial=InitialConfig(weights=source, part="image"))
+        transform = config.transform and replace(config.transform, image_size=found.image.image_size)
+        return replace(config, model=found, transform=transform, initial=InitialConfig(weights=source))
+
+    @classmethod
+    def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
+        """Features of this GPU's rows and their gradients, everyone's texts and theirs, and logits: a tile, or all.
+
+        Few rows of one GPU keep four B x B matrices.
+        """
+        rows, width = config.batch_size // gpus, config.model.image.embed_dim
+        features = 4 * _FP32 * rows * width
+        if gpus == 1 and rows < WHOLE_BELOW and not config.loss.tile_rows:
+            return features + 4 * _FP32 * rows * rows
+        height, num_texts = tile_shape(rows, config.batch_size, config.loss.tile_rows or None)
+        gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
+        return features + 2 * _FP32 * height * num_texts + gathered
+
+    def module(self) -> Towers:
+        return Towers(self.model, self._bias)
+
+    def blocks(self) -> list[nn.Module]:
+        return [*self.model.image.blocks(), *text_blocks(self.model.text)]
+
+    def extra(self) -> dict[str, nn.Parameter]:
+        return {} if self._bias is None else {"logit_bias": self._bias}
+
+    def locked(self) -> Set[nn.Parameter]:
+        return set(self.model.text.parameters()) if self.model.config.lock_text else set()
+
+    def rebuild(self) -> Clip:
+        return self.model.config.build()
+
+    def after_update(self) -> None:
+        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+
+    def watched(self) -> dict[str, nn.Module]:
+        return {"image": self.model.image, "text": self.model.text}
+
+    def flops(self, text_len: int | None) -> float | None:
+        return StepCost(self.model).flops(text_len)
+
+    def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """ids: [b, L] of the captions, or known: [b, D], their features where all are kept; teacher_ids: as the teacher
+        reads them; kept: [b, K] patches that are seen; image_codes, text_codes: [b] of `Same`.
+        """
+        made: dict[str, Tensor] = {}
+        if self.bank is None:
+            made["ids"] = self.model.text.tokenize(batch.texts)
+        elif isinstance(self.bank, TextBank):
+            made["known"] = self.bank(batch.texts)
+        if self.teacher is not None:
+            made["teacher_ids"] = self.teacher.tokenize(batch.texts)
+        if (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
+            made["image_codes"], made["text_codes"] = same.image_codes, same.text_codes
+        if self.config.patch_drop_prob:
+            assert isinstance(self.model.image, Eva02)
+            grid = self.model.image.config.grid
+            made["kept"] = kept_patches(batch.rows, grid, self.config.patch_drop_prob, seed=self.config.seed, step=step)
+        return made
+
+    def backward(self, parallel: Wrapped, batch: Batch, step: int) -> StepLoss:
+        clip, config, device = self.model, self.config, self.model.logit_scale.device
+        precision = choose_precision(config.precision, device)
+        max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
+        batch = batch.to(device)
+        chance, same = self._chance(batch), None
+        if "text_codes" in batch.extra:
+            same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
+        if self.bank is not None and "known" not in batch.extra:
+            batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts)})  # [b, D]
+        target = None if self.teacher is None else self.teacher(batch.pixels, batch.extra["teacher_ids"])
+
+        def features_of(part: Batch) -> Features:
+            draws.give(part.rows)
+            some = (part.extra["kept"],) if "kept" in part.extra else ()
+            with autocast(precision, device):
+                image, text, scale, bias = parallel(part.pixels, part.extra.get("ids"), *some)
+            text = part.extra["known"] if text is None else text
+            return Features(image, text, scale, bias)
+
+        def loss_of(found: Features) -> Tensor:
+            loss = contrast(config.loss, found, same, max_rows=max_rows)
+            return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
+
+        parts = [partial(features_of, part) for part in batch.parts(config.accumulate)]
+        with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
+            loss, features = backward(parallel, parts, loss_of)
+        return StepLoss(loss, features.scale, chance)
+
+    def _chance(self, batch: Batch) -> float:
+        """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
+        labels = None if batch.labels is None else batch.host.get("image_codes")
+        return chance_loss(self.config.loss, batch.texts, labels, self.config.batch_size)
+
+    def description(self) -> dict[str, Any]:
+        return to_dict(self.config)["model"]
+
+    def facts(self) -> dict[str, Any]:
+        return {"texts_encoded": self.bank.num_encoded if self.bank else None}
+
+    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+        return self._rows(cast(Clip, model), note)
+
+    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
+        """Of initial weights that are all trained ones, where there is what to measure them on."""
+        initial, settings = self.config.initial, self.config.eval
+        if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
+            return []
+        return [replace(row, model=row.model + BEFORE) for row in self._rows(cast(Clip, model), note)]
+
+    def curve(
+        self, context: RunContext, evaluators: Sequence[Evaluator]
+    ) -> Callable[[nn.Module], dict[str, float]] | None:
+        settings = self.config.eval
+        curve = Curve(
+            self.config.data.path,
+            settings.curve_splits,
+            further=settings.curve_data,
+            tasks=settings.curve_tasks,
+            suites=settings.suites,
+            suite_data=settings.suite_data,
+            suite_limit=settings.suite_limit,
+            preprocess=self.config.model.preprocess,
+            evaluators=evaluators,
+            precision=tower_precision(choose_precision(self.config.precision, self.device), "image", self.device),
+            world=context.world,
+        )
+        device = context.world.device()
+        return (lambda model: curve.measure(cast(Clip, model).to(device))) if curve else None
+
+    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
+        save_model(folder, cast(Clip, model), config=config, logit_bias=self._bias)
+
+    def _rows(self, clip: Clip, note: Note) -> list[ResultRow]:
+        """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
+        config, name = self.config, self.model.config.name
+        rows: list[ResultRow] = []
+        if config.eval.splits:
+            rows += evaluate(clip, config.data.path, config.eval.splits, model_name=name, note=note)
+        if config.initial.weights and config.initial.part == "all":
+            for path in config.eval.curve_data:
+                found = evaluate(clip, path, model_name=name, note=note)
+                rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
+        return rows
+
+
+def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:
+    if config.data.epoch_samples:  # too many to count, so too many to keep
+        return PassingTexts(clip, config.precision)
+    return TextBank(clip, rows.captions(), config.precision)
+
+
+def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:
+    """Codes of the rows that are no negatives of each other: of one class, or with equal captions; None: all are."""
+    return same_from(texts, labels) if config.mask == "same" else None
+
+
+def chance_loss(config: LossConfig, texts: Sequence[str], labels: Tensor | None, batch_size: int) -> float:
+    """The loss, nats a sample, of a model that cannot tell one pair from another; log(batch_size) without repeats.
+
+    texts: captions of this process's rows; labels: [b] int64 classes of the same rows, or None. Rows that mean the same
+    are no negatives of each other where the config masks them; their share among all batch_size rows is taken to be
+    that among these. Equal rows are those of equal class, or without classes those of equal caption. For the sigmoid
+    loss it is the best that a constant can do. 0 with a teacher, whose terms have no such level.
+    """
+    if config.distill.teacher:
+        return 0.0
+    groups: list[Any] = list(range(len(texts)))
+    if config.mask == "same":
+        groups = list(texts) if labels is None else labels.tolist()
+    counts = Counter(groups)
+    rows = len(groups)
+    others = [batch_size * (1 - counts[group] / rows) if counts[group] > 1 else batch_size - 1.0 for group in groups]
+    if config.kind == "softmax":
+        return math.fsum(math.log1p(other) for other in others) / rows
+    # one positive among n = 1 + other pairs a row: n times the entropy of a coin that falls so once in n
+    return math.fsum(math.log1p(other) + other * math.log1p(1 / other) if other else 0.0 for other in others) / rows
+
+
+def contrast(config: LossConfig, found: Features, same: Same | None, *, max_rows: int) -> Tensor:
+    """The contrastive loss of the global batch, [], equal in every process.
+
+    found: of this process's rows, at most max_rows; a bias for the sigmoid loss only.
+    """
+    image, text, scale, bias = found
+    tile_rows = config.tile_rows or None
+    if config.kind == "softmax":
+        return softmax_loss(image, text, scale, same, tile_rows=tile_rows, max_rows=max_rows)
+    if bias is None:
+        raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
+    return sigmoid_loss(image, text, scale, bias, same, tile_rows=tile_rows, max_rows=max_rows)
+
+
+class Target(NamedTuple):
+    """A teacher's unit features [b, E] of a batch, and its scale []."""
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor
+
+
+class Teacher:
+    """A frozen model to learn from; it sees the same views and captions as the student."""
+
+    def __init__(
+        self, clip: Clip, *, image_size: tuple[int, int], precision: Precision = "fp32", part_rows: int = 256
+    ) -> None:
+        """image_size, precision: of the student. Raises ConfigError when the teacher takes another."""
+        if tuple(clip.image.image_size) != tuple(image_size):
+            raise ConfigError(
+                f"loss.distill.teacher: takes images of {clip.image.image_size}, the student of {tuple(image_size)}; "
+                "choose a teacher of the same size"
+            )
+        self._clip = clip.requires_grad_(False).eval()
+        self._part_rows = part_rows
+        self._precision: Precision = precision
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """int64 [b, L] on the CPU, as its own tower reads them."""
+        return self._clip.text.tokenize(texts)
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, ids: Tensor) -> Target:
+        """pixels: [b, 3, H, W] uint8; ids: of `tokenize`; both on its device."""
+        clip, rows = self._clip, self._part_rows
+        with autocast(self._precision, clip.logit_scale.device):
+            image = torch.cat([clip.image_features(part) for part in pixels.split(rows)])
+            text = torch.cat([clip.text_features(part) for part in ids.split(rows)])
+        return Target(image, text, clip.logit_scale.exp())
+
+
+def distill(config: LossConfig, found: Features, target: Target, *, max_rows: int) -> Tensor:
+    """The weighted sum [] of the config's distillation terms; max_rows: the most rows that a process may have."""
+    settings = config.distill
+    pairs = (found.image, found.text)
+    both = (*pairs, target.image, target.text)
+    total = torch.zeros((), device=found.image.device)
+    if settings.feature:
+        total = total + settings.feature * feature_distillation(*both, max_rows=max_rows)
+    if settings.affinity:
+        total = total + settings.affinity * affinity_distillation(*both, max_rows=max_rows)
+    if settings.logit:
+        total = total + settings.logit * logit_distillation(
+            *pairs,
+            found.scale,
+            *target,
+            temperature=settings.temperature,
+            tile_rows=config.tile_rows or None,
+            max_rows=max_rows,
+        )
+    return total

@@ -1,0 +1,310 @@
+"""Training from masked images: the loss of the hidden patches of a batch; it leaves an image encoder."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from eyesmith.data import open_source
+from eyesmith.data.indexed import IndexedRows
+from eyesmith.data.loader import Batch, Rows, on_device
+from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
+from eyesmith.errors import CheckpointError, ConfigError, DataError
+from eyesmith.eval import ResultRow, choose_splits
+from eyesmith.files import atomic_path
+from eyesmith.hub import load_encoder, save_model
+from eyesmith.hub.initial import InitialConfig, load_image
+from eyesmith.hub.run_folder import describe_encoder
+from eyesmith.hub.stored import read_stored
+from eyesmith.images.augment import AugmentConfig
+from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
+from eyesmith.losses.patch_regression import masked_cosine, masked_l1
+from eyesmith.models.classifier import ClassifierConfig
+from eyesmith.models.clip import ClipConfig, evaluating
+from eyesmith.models.cost import encoder_cost
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext
+from eyesmith.train.config import RunConfig
+from eyesmith.train.objective import Wrapped
+from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
+
+HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
+TASK = "masked"
+_BATCH = 64
+_FP32 = 4  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedConfig(RunConfig):
+    """A complete masked-image run: a TrV learns to tell hidden patches from the others. Captions are not read."""
+
+    model: Eva02Config
+    name: str
+    """What the encoder is called in tables and results."""
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    patch_grad_scale: float = PATCH_GRAD_SCALE
+    """Factor on the gradient of the patch embedding; 1 leaves it as it is."""
+
+    @property
+    def model_name(self) -> str:
+        return self.name
+
+    @property
+    def reads_texts(self) -> bool:
+        return False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name:
+            raise ConfigError("name: expected what the encoder shall be called, got nothing")
+        if self.model.embed_dim:
+            raise ConfigError(
+                f"model.embed_dim: a masked-image run trains no projection, got {self.model.embed_dim}; set it to 0"
+            )
+        if not 0 <= self.patch_grad_scale <= 1:
+            raise ConfigError(f"patch_grad_scale: expected 0..1, got {self.patch_grad_scale}")
+        if self.target.cache and (self.transform is not None or self.augment != AugmentConfig()):
+            raise ConfigError(
+                "target.cache: features can be kept only where an image has one view; take away `augment` and "
+                "`transform`, or set target.cache=false"
+            )
+        if self.initial.part == "text":
+            raise ConfigError("initial.part: a masked-image run has no text tower; take all or image")
+
+
+class Masked(MeanTask[MaskedEva02]):
+    """Images alone: hidden patches are told from the others, a mean over all hidden patches of the global batch.
+
+    Measured by how near predictions come on images that are not trained on.
+    """
+
+    config_type = MaskedConfig
+    config: MaskedConfig
+
+    def __init__(
+        self, student: MaskedEva02, config: MaskedConfig, targets: Targets, *, teacher: TeacherTargets | None = None
+    ) -> None:
+        """targets: of a step; teacher: what measuring asks, where targets are kept."""
+        super().__init__(student, config)
+        self.targets = targets
+        self._plain: Targets = teacher or targets
+
+    @classmethod
+    def new_model(cls, config: MaskedConfig) -> MaskedEva02:
+        """Where the teacher's width is not in the config, one as wide as the student."""
+        pixels = 3 * config.model.patch_px**2
+        dim = pixels if config.target.kind == "pixels" else config.target.dim or config.model.width
+        return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
+
+    @classmethod
+    def build(cls, config: MaskedConfig, rows: Rows, context: RunContext) -> Self:
+        _check(config)
+        device = context.world.device()
+        teacher, targets = None, cast(Targets, PixelTargets(config.model.patch_px))
+        if config.target.kind == "teacher":
+            with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+                found = load_encoder(config.target.teacher)
+            targets = teacher = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
+        torch.manual_seed(config.seed)  # loading a teacher may draw
+        student = MaskedEva02(config.model, targets.dim, patch_grad_scale=config.patch_grad_scale)
+        if config.initial.weights:
+            load_image(student.image, config.initial.weights, note=context.say)
+        student.to(device)
+        if teacher is not None and config.target.cache:
+            targets = _kept(config, teacher, rows, context)
+        return cls(student, config, targets, teacher=teacher)
+
+    @classmethod
+    def from_weights(cls, config: MaskedConfig, source: str) -> MaskedConfig:
+        """A run of the source's encoder, without its projection. Raises CheckpointError for one that is no TrV."""
+        stored = read_stored(source).config
+        found = stored.image if isinstance(stored, ClipConfig | ClassifierConfig) else stored
+        if not isinstance(found, Eva02Config):
+            raise CheckpointError(f"{source}: masked-image training takes a TrV, this holds a {type(found).__name__}")
+        encoder = replace(found, embed_dim=0, pooling=config.model.pooling, drop_path_prob=config.model.drop_path_prob)
+        transform = config.transform and replace(config.transform, image_size=encoder.image_size)
+        return replace(config, model=encoder, transform=transform, initial=InitialConfig(weights=source, part="image"))
+
+    @classmethod
+    def loss_bytes(cls, config: MaskedConfig, gpus: int) -> int:
+        """Predictions of hidden patches, targets of all, and gradients."""
+        rows, grid = -(-config.batch_size // (gpus * config.accumulate)), config.model.grid
+        dim = (
+            3 * config.model.patch_px**2 if config.target.kind == "pixels" else config.target.dim or config.model.width
+        )
+        hidden = config.mask.counts(grid)[0]
+        return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
+
+    def rebuild(self) -> MaskedEva02:
+        return MaskedEva02(self.model.config, self.model.target_dim, patch_grad_scale=self.model.patch_grad_scale)
+
+    def watched(self) -> dict[str, nn.Module]:
+        return {"image": self.model.predict}
+
+    def flops(self, text_len: int | None) -> float | None:
+        if self.targets.macs is None:
+            return None
+        return float(PASSES * encoder_cost(self.model.config).tower.macs + 2 * self.targets.macs)  # forward alone
+
+    def fixed(self) -> dict[str, nn.Module]:
+        return {"teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
+
+    def row_outputs(self) -> list[nn.Module]:
+        # neither is called as a whole, and the student's head sees hidden patches alone
+        encoders = [self.model.image, *(cast(Encoder, one) for one in self.fixed().values())]
+        return [encoder.blocks()[-1] for encoder in encoders]
+
+    def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """mask: bool [b, N], the hidden patches."""
+        grid = self.model.image.config.grid
+        return {"mask": masks_for(batch.rows, grid, self.config.mask, seed=self.config.seed, step=step)}
+
+    def num_terms(self, batch: Batch) -> Tensor:
+        return batch.extra["mask"].sum().float()
+
+    def outputs(self, model: Wrapped, part: Batch) -> tuple[Tensor, Tensor]:
+        """Predictions and targets of the hidden patches, [M, dim] both."""
+        # found on the host, as on a GPU one would wait for their number
+        places = on_device(hidden_places(part.host["mask"]), self.device)
+        target = self.targets(part.pixels, part.indices).flatten(0, 1)[places]
+        return model(part.pixels, part.extra["mask"], places), target
+
+    def terms(self, outputs: tuple[Tensor, Tensor], part: Batch) -> Tensor:
+        del part
+        return masked_l1(*outputs) if self.config.target.kind == "pixels" else masked_cosine(*outputs)
+
+    def description(self) -> dict[str, Any]:
+        return describe_encoder(self.config.model)
+
+    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
+        student = cast(MaskedEva02, model)
+        head = {name: value.contiguous() for name, value in student.state_dict().items() if name[:6] != "image."}
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / HEAD_FILE) as part:
+            save_file(head, part, metadata={"format": "pt"})
+        save_model(folder, student.image, config=config)
+
+    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+        del note
+        return [row for split in self.config.eval.splits for row in self._rows(cast(MaskedEva02, model), split)]
+
+    def curve(
+        self, context: RunContext, evaluators: Sequence[Evaluator]
+    ) -> Callable[[nn.Module], dict[str, float]] | None:
+        super().curve(context, evaluators)
+        splits = self.config.eval.curve_splits
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            device = next(model.parameters()).device
+            with autocast(choose_precision(self.config.precision, self.device), device):
+                rows = [row for split in splits for row in self._rows(cast(MaskedEva02, model), split)]
+            return {f"{row.split}/{row.metric}": row.value for row in rows}
+
+        return (lambda model: context.world.once(lambda: measure(model))) if splits else None
+
+    def _rows(self, student: MaskedEva02, split: str) -> Iterator[ResultRow]:
+        value, count = self.value_on(student, split)
+        metric = "explained" if self.config.target.kind == "pixels" else "cosine"
+        yield ResultRow(
+            model=self.config.name,
+            task=TASK,
+            split=split,
+            metric=metric,
+            value=value,
+            low=None,
+            high=None,
+            n=count,
+            chance=None,
+        )
+
+    def value_on(self, student: MaskedEva02, split: str) -> tuple[float, int]:
+        """How near predictions come on a split, every even patch hidden, and its number of images.
+
+        The mean cosine with the teacher's tokens; for pixels the share of their absolute deviation from mean grey that
+        is explained.
+        """
+        config, device = self.config, next(student.parameters()).device
+        found = torch.zeros(2, dtype=torch.float64)
+        count = 0
+        targets = self._plain.to(device) if isinstance(self._plain, TeacherTargets) else self._plain
+        with evaluating(student), torch.no_grad():
+            for pixels in self._pixels(split):
+                pixels, mask = pixels.to(device), alternating_mask(len(pixels), config.model.grid).to(device)
+                predicted = student(pixels, mask)
+                target = targets(pixels, None)[mask]
+                if config.target.kind == "pixels":
+                    losses = masked_l1(predicted, target)
+                    found += torch.stack([losses.sum(), target.abs().mean(dim=-1).sum()]).double().cpu()
+                else:
+                    losses = masked_cosine(predicted, target)
+                    found += torch.stack([losses.sum(), torch.tensor(float(len(losses)), device=device)]).double().cpu()
+                count += len(pixels)
+        if config.target.cache and isinstance(targets, TeacherTargets):
+            targets.to(torch.device("cpu"))
+        ratio = (found[0] / found[1]).item()
+        return (1 - ratio if config.target.kind == "pixels" else -ratio), count
+
+    def _pixels(self, split: str) -> Iterator[Tensor]:
+        """The usable images of a split as evaluation sees them, in batches."""
+        data = self.config.data
+        source = open_source(
+            data.path,
+            split=split,
+            image_column=data.image_column,
+            text_column=data.text_column,
+            require_text=False,
+        )
+        preprocess = PreprocessConfig(image_size=self.config.model.image_size)
+
+        def read(index: int) -> Tensor | None:
+            try:
+                return evaluation_pixels(source.image_bytes(index), preprocess)
+            except DataError:
+                return None
+
+        with ThreadPoolExecutor(data.num_workers) as pool:
+            for start in range(0, len(source), _BATCH):
+                places = range(start, min(start + _BATCH, len(source)))
+                good = [one for one in pool.map(read, places) if one is not None]
+                if good:
+                    yield torch.stack(good)
+
+
+def _check(config: MaskedConfig) -> None:
+    if config.target.kind == "teacher" and not config.target.teacher:
+        raise ConfigError(
+            "target.teacher: expected a model to learn from: a run folder, a weight file or hf:owner/name; "
+            "or set target.kind=pixels"
+        )
+    if config.eval.curve_data:
+        raise ConfigError("eval.curve_data: a masked-image run is measured on splits of its own data; leave it out")
+    if wanted := (*config.eval.splits, *config.eval.curve_splits):
+        choose_splits(config.data.path, wanted)
+
+
+def _kept(config: MaskedConfig, teacher: TeacherTargets, rows: Rows, context: RunContext) -> Targets:
+    """The targets of all images, computed now or found on disk; the teacher then waits on the CPU to measure."""
+    assert isinstance(rows, IndexedRows)
+    device = context.world.device()
+    views = f"{rows.fingerprint()} {config.data.decode_px} {config.model.image_size}"
+    with context.world.first_on_each_machine():  # one computes, the others find the file
+        kept = keep_targets(
+            teacher,
+            lambda: rows.fixed_views(_BATCH),
+            num_samples=len(rows.source),
+            data_fingerprint=views,
+            config=config.target,
+            precision=choose_precision(config.precision, device),
+            device=device,
+        )
+    teacher.to(torch.device("cpu"))
+    return kept

@@ -1,0 +1,195 @@
+"""What a run learns: one task is one file here, with its config, its model, its loss, its measures and its folder.
+
+A task is found by its file's name (`registry.py`), so a new one is a new file: `tasks/NAME.py`, or a user's own.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from eyesmith.data.loader import Batch, Rows
+from eyesmith.data.order import step_seed
+from eyesmith.errors import ConfigError
+from eyesmith.eval import ResultRow
+from eyesmith.hub import save_model
+from eyesmith.hub.initial import InitialConfig, load_image
+from eyesmith.hub.run_folder import describe
+from eyesmith.models.clip import Clip
+from eyesmith.models.cost import encoder_cost
+from eyesmith.train.accumulate import add_up
+from eyesmith.train.config import RunConfig
+from eyesmith.train.data import open_rows
+from eyesmith.train.distributed import World
+from eyesmith.train.objective import Model, Objective, StepLoss, Wrapped
+from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.rng import StepDraws
+
+PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
+BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """Where and beside whom a run works."""
+
+    folder: Path
+    world: World
+    console: Console
+
+    def say(self, text: str) -> None:
+        """One line to a person, from the first process."""
+        if self.world.is_first:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+
+class Evaluator(Protocol):
+    """Measures a model. `ZeroShot` and `Retrieval` are evaluators; one of your own needs this method only."""
+
+    def run(self, clip: Clip) -> Iterable[tuple[str, float]]:
+        """Names and fractions; higher is better."""
+        ...
+
+
+class Task(Objective[Model]):
+    """A model in training with everything that its kind of run decides. Every process of a run has one.
+
+    config_type: of its runs, a class of the same file. What has no body here must be given; the rest fits a model with
+    an image encoder `image` that `eyesmith.load` opens by itself.
+    """
+
+    config_type: ClassVar[type[RunConfig]]
+    shares_measuring: ClassVar[bool] = False
+    """Whether what `curve` gives needs the whole model in every process; else in the first one, and None elsewhere."""
+    config: Any
+
+    def __init__(self, model: Model, config: Any) -> None:
+        self.model, self.config = model, config
+
+    @classmethod
+    @abstractmethod
+    def new_model(cls, config: Any) -> Model:
+        """A model with random weights, as the default device and the random seed of this moment make them."""
+
+    @classmethod
+    def open_rows(cls, config: Any, world: World) -> Rows:
+        """The samples that a run of `config` trains on, this process's share of each batch."""
+        return open_rows(config, world)
+
+    @classmethod
+    def build(cls, config: Any, rows: Rows, context: RunContext) -> Self:
+        """The task of a run with its initial weights, on this process's device. The random seed is set before."""
+        del rows
+        model = cls.new_model(config)
+        if config.initial.weights:
+            with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+                load_image(model.image, config.initial.weights, note=context.say)  # pyright: ignore[reportArgumentType]
+        return cls(model.to(context.world.device()), config)
+
+    @classmethod
+    def skeleton(cls, config: Any) -> nn.Module:
+        """The model on the meta device, for plans: names and shapes, no numbers."""
+        with torch.device("meta"):
+            return cls.new_model(config)
+
+    @classmethod
+    def loss_bytes(cls, config: Any, gpus: int) -> int:
+        """Memory of one of `gpus` GPUs that the loss takes, beside pixels and what the towers keep; for plans."""
+        del config, gpus
+        return 0
+
+    @classmethod
+    def from_weights(cls, config: Any, source: str) -> Any:
+        """`config` started from the weights that `source` holds. Raises as `eyesmith.load` does."""
+        return replace(config, initial=InitialConfig(weights=source, part="image"))
+
+    def rebuild(self) -> Model:
+        return self.new_model(self.config)
+
+    def description(self) -> dict[str, Any]:
+        """The `model` part of config.json, by which the finished folder is opened."""
+        return describe(self.model)  # pyright: ignore[reportArgumentType]
+
+    def facts(self) -> dict[str, Any]:
+        """What else the log shall say at the beginning."""
+        return {}
+
+    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+        """Result rows of the final weights; `model` is whole, on the CPU, in evaluation mode."""
+        del model, note
+        return []
+
+    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
+        """Result rows of the initial weights, where they are worth measuring; `model` as for `measured`."""
+        del model, note
+        return []
+
+    def curve(
+        self, context: RunContext, evaluators: Sequence[Evaluator]
+    ) -> Callable[[nn.Module], dict[str, float]] | None:
+        """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
+
+        It is called in every process, and gives the same in all; see `shares_measuring`. evaluators: a caller's own,
+        beside the config's.
+        """
+        del context
+        if evaluators:
+            raise ConfigError("evaluators: they measure image-text models, and this run trains another model")
+        return None
+
+    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
+        """Write the folder that `eyesmith.load` opens, its weights last; config: the content of config.json."""
+        save_model(folder, model, config=config)  # pyright: ignore[reportArgumentType]
+
+    def flops(self, text_len: int | None) -> float | None:
+        """By default of the image encoder, trained."""
+        del text_len
+        return float(PASSES * encoder_cost(self.config.encoder).tower.macs)
+
+
+class MeanTask(Task[Model]):
+    """A task whose loss is a mean of terms that need no other row of the batch: a row each, or a patch."""
+
+    @abstractmethod
+    def outputs(self, model: Wrapped, part: Batch) -> Any:
+        """What the terms of some rows are computed from, in the run's precision. Every parameter goes through `model`.
+
+        `model` is called as `module()`.
+        """
+
+    @abstractmethod
+    def terms(self, outputs: Any, part: Batch) -> Tensor:
+        """The terms of these rows, fp32 [n]."""
+
+    def num_terms(self, batch: Batch) -> Tensor:
+        """How many terms a batch has, fp32 []: by default one a row."""
+        return torch.full((), float(len(batch)), device=self.device)
+
+    def chance_loss(self) -> float:
+        """The loss of guessing; 0 where there is no such level."""
+        return 0.0
+
+    def backward(self, parallel: Wrapped, batch: Batch, step: int) -> StepLoss:
+        config, device, world = self.config, self.device, parallel.world
+        precision = choose_precision(config.precision, device)
+        batch = batch.to(device)
+        count = world.total(self.num_terms(batch))
+
+        def share(part: Batch) -> Tensor:
+            draws.give(part.rows)
+            with autocast(precision, device):
+                outputs = self.outputs(parallel, part)
+            # processes average their gradients, and the mean is over all their terms
+            return self.terms(outputs, part).sum() * (world.size / count)
+
+        parts = [partial(share, part) for part in batch.parts(config.accumulate)]
+        with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws:
+            loss = add_up(parallel, parts)
+        return StepLoss(world.total(loss) / world.size, chance=self.chance_loss())

@@ -1,0 +1,89 @@
+"""The samples of a run's config, opened for a loader."""
+
+import torch.distributed as dist
+
+from eyesmith.data.indexed import IndexedRows, Squares
+from eyesmith.data.loader import Rows, StreamedRows
+from eyesmith.data.sample import Source
+from eyesmith.data.sources import open_source
+from eyesmith.data.stream import ShardSource, ShardStream
+from eyesmith.errors import ConfigError
+from eyesmith.train.config import DataConfig, RunConfig
+from eyesmith.train.distributed import World
+
+
+def open_rows(config: RunConfig, world: World | None = None) -> Rows:
+    """The rows of a run: streamed from shards where it has a `transform`, else squares by index, augmented.
+
+    Raises ConfigError when the processes of `world` cannot share a batch evenly, and DataError for unusable data.
+    """
+    world, data = world or World(), config.data
+    own = world.share(config.batch_size)
+    if config.transform is not None:
+        return open_stream(config, world)
+    return IndexedRows(
+        open_training_source(data, require_text=config.reads_texts),
+        Squares(
+            config.augment,
+            config.image_size,
+            decode_px=data.decode_px,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        ),
+        config.batch_size,
+        own=own,
+        seed=config.seed,
+        require_text=config.reads_texts,
+        num_workers=data.num_workers,
+        keep_mib=data.memory_mib,
+        max_skipped_frac=data.max_skipped_frac,
+    )
+
+
+def open_stream(config: RunConfig, world: World) -> StreamedRows:
+    """Shards as they stream by, views cut while they are decoded. Raises ConfigError without a transform."""
+    data = config.data
+    if config.transform is None:
+        raise ConfigError("transform: streaming from shards cuts views while it decodes; set transform's fields")
+    world.share(config.batch_size)
+    stream = ShardStream(
+        shard_sources(data),
+        config.batch_size,
+        transform=config.transform,
+        seed=config.seed,
+        rank=world.rank,
+        world_size=world.size,
+        num_workers=data.num_workers,
+        max_skipped_frac=data.max_skipped_frac,
+        lanes=data.lanes or 1,
+        window=data.window,
+        cache_gib=data.cache_gib,
+        exchange=world if dist.is_initialized() else None,
+        counts="stated" if data.epoch_samples else "index",
+        require_text=config.reads_texts,
+    )
+    return StreamedRows(
+        stream, epoch_steps=max(1, data.epoch_samples // config.batch_size) if data.epoch_samples else 0
+    )
+
+
+def open_training_source(data: DataConfig, *, require_text: bool = True) -> Source:
+    """The samples that a run trains on."""
+    return open_source(
+        data.path,
+        split=data.split,
+        image_column=data.image_column,
+        text_column=data.text_column,
+        require_text=require_text,
+    )
+
+
+def shard_sources(data: DataConfig) -> list[ShardSource]:
+    """`path` and `more_paths` with their weights. Raises ConfigError for another number of weights than of paths."""
+    paths = (data.path, *data.more_paths)
+    if data.weights and len(data.weights) != len(paths):
+        raise ConfigError(
+            f"data.weights: expected {len(paths)}, one for path and each of more_paths, got {data.weights}"
+        )
+    weights = data.weights or (0.0,) * len(paths)
+    return [ShardSource(path=path, weight=weight) for path, weight in zip(paths, weights, strict=True)]

@@ -1,0 +1,220 @@
+"""What hidden patches are predicted as: a frozen teacher's tokens, for every view or kept on disk, or their pixels."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eyesmith.errors import ConfigError, DataError
+from eyesmith.files import atomic_path, cache_folder
+from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
+from eyesmith.losses.patch_regression import patch_pixels
+from eyesmith.models.cost import encoder_cost
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.registry import EncoderConfig
+from eyesmith.train.precision import Precision, autocast
+
+PART_ROWS = 256  # images that a teacher sees at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """What the hidden patches are predicted as."""
+
+    kind: Literal["teacher", "pixels"] = "teacher"
+    """teacher: a frozen model's projected patch tokens, by negative cosine (EVA-02); pixels: the normalised pixels
+    themselves, by L1 (SimMIM)."""
+    teacher: str = ""
+    """A model as `eyesmith.load` takes it: run folder, weight file or hf:owner/name; its image tower is used."""
+    dim: int = 0
+    """Width of the teacher's tokens; 0 takes what the teacher has."""
+    match: Literal["image", "features"] = "image"
+    """Where the teacher's grid differs from the student's: show it a larger or smaller image, so that both have the
+    same grid, or resample its features."""
+    cache: bool = False
+    """Compute the teacher's features once and keep them on disk, in half precision; needs views that do not change."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("teacher", "pixels") or self.match not in ("image", "features"):
+            raise ConfigError(
+                "target: expected kind teacher or pixels, and match image or features, "
+                f"got {self.kind!r} and {self.match!r}"
+            )
+        if self.kind == "pixels" and (self.teacher or self.cache or self.dim):
+            raise ConfigError("target: pixels need no teacher; leave out target.teacher, target.cache and target.dim")
+        if self.dim < 0:
+            raise ConfigError(f"target.dim: expected 0 or more, got {self.dim}")
+
+
+class Targets(Protocol):
+    """What the patches of images shall be predicted as."""
+
+    dim: int
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds that an image's targets take in each step; None where that is not known."""
+        ...
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]; indices: int64 [b], places in the data set."""
+        ...
+
+
+class PixelTargets:
+    """The normalised pixels of each patch."""
+
+    macs = 0
+
+    def __init__(self, patch_px: int) -> None:
+        self._patch_px = patch_px
+        self.dim = 3 * patch_px**2
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        del indices
+        return patch_pixels(normalize(pixels, OPENAI_MEAN, OPENAI_STD), self._patch_px)
+
+
+def encode_macs(config: EncoderConfig) -> tuple[int, int]:
+    """Multiply-adds of an encoder for one image, every patch projected, and its number of parameters."""
+    cost = encoder_cost(config)
+    with torch.device("meta"):  # the class token, or the mean, is projected in `cost` already
+        width = list(_shortest(config).build().taps.values())[-1].channels
+    return cost.tower.macs + (cost.tokens - 1) * width * config.embed_dim, cost.tower.params
+
+
+def _shortest(config: EncoderConfig) -> EncoderConfig:
+    return replace(config, depth=1) if isinstance(config, Eva02Config) else config
+
+
+class TeacherTargets:
+    """Every patch as the teacher's pooling norm and projection see it: head(norm(token)), not brought to length 1."""
+
+    def __init__(self, teacher: Encoder, config: TargetConfig, *, grid: tuple[int, int]) -> None:
+        """teacher: becomes frozen, and takes images of another size where config.match says so. grid: the student's.
+
+        Raises ConfigError when config.dim is not the width of its features, or its size cannot change.
+        """
+        self._teacher = teacher.requires_grad_(False).eval()
+        self._grid = grid
+        wanted = (grid[0] * teacher.stride, grid[1] * teacher.stride)
+        if config.match == "image" and wanted != tuple(teacher.image_size):
+            teacher.set_image_size(*wanted)
+        self.dim = teacher.embed_dim
+        if config.dim and config.dim != self.dim:
+            raise ConfigError(f"target.dim: the teacher's tokens are {self.dim} wide, expected {config.dim}")
+
+    @property
+    def teacher(self) -> Encoder:
+        """The frozen model."""
+        return self._teacher
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-adds of the teacher for one image; None for an encoder whose config is not known."""
+        config = getattr(self._teacher, "config", None)
+        if not isinstance(config, EncoderConfig):
+            return None
+        return encode_macs(replace(config, image_size=tuple(self._teacher.image_size)))[0]
+
+    def to(self, device: torch.device) -> "TeacherTargets":
+        """Move the teacher."""
+        self._teacher.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, indices: Tensor | None = None) -> Tensor:
+        """[b, N, dim] fp32; pixels: uint8 [b, 3, H, W] at the student's size, resampled where the teacher's differs."""
+        del indices
+        return torch.cat([self._of(part) for part in pixels.split(PART_ROWS)]).float()
+
+    def hash(self) -> str:
+        """Of the teacher's weights and of how it is asked."""
+        digest = hashlib.sha256(json.dumps([self._teacher.image_size, self._grid]).encode())
+        for name, value in sorted(self._teacher.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def _of(self, pixels: Tensor) -> Tensor:
+        size = self._teacher.image_size
+        if tuple(pixels.shape[2:]) != tuple(size):
+            resized = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
+            pixels = resized.round_().clamp_(0, 255).to(torch.uint8)
+        cells = self._teacher.dense(pixels)  # [b, C, h, w]
+        if tuple(cells.shape[2:]) != self._grid:
+            shrinks = cells.shape[2] > self._grid[0] or cells.shape[3] > self._grid[1]
+            cells = F.interpolate(cells.float(), self._grid, mode="bilinear", antialias=shrinks).to(cells.dtype)
+        return self._teacher.project(cells.flatten(2).mT)  # [b, N, D]
+
+
+class KeptTargets:
+    """Targets computed once, half precision, in a file that is mapped into memory and read as it is needed."""
+
+    macs = 0  # in training
+
+    def __init__(self, path: Path, dim: int) -> None:
+        self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
+        self.dim = dim
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        """[b, N, dim] fp32 on the device of pixels. Raises DataError without indices."""
+        if indices is None:
+            raise DataError("target.cache: samples that stream by have no place in the data set; set it to false")
+        return torch.from_numpy(self._values[indices.numpy()]).to(pixels.device, torch.float32)
+
+
+def keep_targets(
+    targets: TeacherTargets,
+    views: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    *,
+    num_samples: int,
+    data_fingerprint: str,
+    config: TargetConfig,
+    precision: Precision,
+    device: torch.device,
+) -> KeptTargets:
+    """The targets of all samples of a data set, out of the cache folder, where they are put if they are not there.
+
+    views: gives places in the data set and their pixels, each sample once; num_samples: of the data set. The file is
+    known by the teacher's weights, the data, the views' size and the precision, and appears whole or not at all.
+    """
+    facts: list[object] = [targets.hash(), data_fingerprint, precision, asdict(config)["match"]]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+    path = cache_folder() / "targets" / f"{name}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as part:
+            file: np.ndarray | None = None
+            for indices, pixels in views():
+                with autocast(precision, device):
+                    found = _halved(targets(pixels.to(device))).cpu().numpy()
+                if file is None:
+                    shape = (num_samples, *found.shape[1:])
+                    file = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+                file[indices.numpy()] = found
+            assert file is not None
+            file.flush()
+            del file
+    return KeptTargets(path, targets.dim)
+
+
+def _halved(features: Tensor) -> Tensor:
+    """In half precision. Raises DataError where a feature is not finite, or too large for it."""
+    half = features.half()
+    if not bool(torch.isfinite(half).all()):
+        if bool(torch.isfinite(features).all()):
+            raise DataError(
+                f"target.cache: a teacher's feature is {float(features.abs().max()):.3g}, half precision ends at "
+                "65504; set target.cache=false"
+            )
+        raise DataError("target.teacher: its features of some image are not finite; is it damaged, or of another task?")
+    return half

@@ -1,0 +1,87 @@
+"""One reader for every kind of result file, and for folders that hold several."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eyesmith.errors import DataError
+from eyesmith.eval.results import append_eval_result, read_result, read_results, write_info, write_run
+from eyesmith.eval.results.rows import ResultRow, append_rows
+from eyesmith.eval.sets import SUITES
+
+
+def row(task: str = "cifar10", metric: str = "acc1", value: float = 0.5, *, split: str = "test", model: str = "m"):
+    return ResultRow(
+        model=model,
+        task=task,
+        split=split,
+        metric=metric,
+        value=value,
+        low=value - 0.1,
+        high=value + 0.1,
+        n=100,
+        chance=0.1,
+    )
+
+
+def test_our_own_lines_of_tasks_and_of_a_users_set(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_rows(
+        path, [row(), row("zero_shot", "acc1", 0.3, split="unseen"), row("zero_shot", "acc5", 0.7, split="unseen")]
+    )
+    (model,) = read_result(path)
+    assert model.records["cifar10"].low == 0.4
+    own = model.records["zero_shot/unseen"]
+    assert (own.main_metric, own.main, own.metrics) == ("acc1", 0.3, {"acc1": 0.3, "acc5": 0.7})
+
+
+def test_a_folder_joins_what_its_files_say_of_one_model(tmp_path: Path) -> None:
+    append_rows(tmp_path / "results.jsonl", [row(model="ViTamin-S")])
+    append_eval_result(
+        tmp_path / "eval_results.jsonl", key="cifar10", name="CIFAR-10", metrics={"acc1": 0.5, "acc5": 0.9}, main=0.5
+    )
+    append_eval_result(tmp_path / "eval_results.jsonl", key="mnist", name="MNIST", metrics={"acc1": 0.7}, main=0.7)
+    (tmp_path / "config.json").write_text(json.dumps({"kind": "another file"}))
+    (model,) = read_result(tmp_path)
+    assert model.model == "ViTamin-S"  # results.jsonl names it, the folder does not
+    assert model.records["cifar10"].high == 0.6
+    assert model.records["cifar10"].metrics == {"acc1": 0.5, "acc5": 0.9}
+    assert model.main_values(SUITES["datacomp"]) == {"cifar10": 0.5, "mnist": 0.7}
+
+
+def test_eva02s_suite_takes_top1_and_never_another_metric(tmp_path: Path) -> None:
+    metrics = {"acc1": 0.8, "mean_per_class_recall": 0.9}
+    append_eval_result(
+        tmp_path / "eval_results.jsonl", key="vtab/caltech101", name="Caltech-101", metrics=metrics, main=0.9
+    )
+    append_rows(tmp_path / "results.jsonl", [row("vtab/pets", "mean_per_class_recall", 0.7)])
+    (model,) = read_result(tmp_path)
+    assert model.main_values(SUITES["eva02"]) == {"vtab/caltech101": 0.8, "vtab/pets": None}
+    assert model.main_values(SUITES["datacomp"]) == {"vtab/caltech101": 0.9, "vtab/pets": 0.7}
+
+
+def test_many_files_of_several_models(tmp_path: Path) -> None:
+    one = write_run(
+        tmp_path, dataset="cifar10", model="a", pretrained="x", task="zeroshot_classification", metrics={"acc1": 0.1}
+    )
+    two = write_run(
+        tmp_path, dataset="mnist", model="a", pretrained="x", task="zeroshot_classification", metrics={"acc1": 0.2}
+    )
+    folder = tmp_path / "b"
+    append_eval_result(folder / "eval_results.jsonl", key="mnist", name="MNIST", metrics={"acc1": 0.7}, main=0.7)
+    write_info(folder, model="b", pretrained="y", image_gmacs=3.0)
+    models = read_results([one, two, folder])
+    assert [model.full_name for model in models] == ["a x", "b y"]
+    assert models[0].main_values(SUITES["datacomp"]) == {"cifar10": 0.1, "mnist": 0.2}
+    assert models[1].facts == {"image_gmacs": 3.0}
+    assert [model.full_name for model in read_result(tmp_path)] == ["a x"]  # a folder is read without those below it
+
+
+@pytest.mark.parametrize("name", ["nothing.jsonl", "folder", "x.pkl", "empty.jsonl"])
+def test_what_holds_no_result_says_what_would(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "x.pkl").write_bytes(b"\x80")
+    (tmp_path / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no such result file|holds no result file|expected eval_results|is empty"):
+        read_result(tmp_path / name)
