@@ -5,18 +5,19 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-_MERGE_PAIRS = 1 << 22
+_MERGE_PAIRS = 1 << 20
 
 
 def groups_of(num_rows: int, pairs: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
     """The smallest row that each row is joined to by pairs ([P, 2] at a time), over any number of steps: int64 [N]."""
     label = np.arange(num_rows)
     held: list[NDArray[np.int64]] = []
+    num_held = 0
     for some in pairs:
         held.append(some[label[some[:, 0]] != label[some[:, 1]]])
-        if sum(map(len, held)) > _MERGE_PAIRS:
-            label = _joined(label, np.concatenate(held))
-            held = []
+        num_held += len(held[-1])
+        if num_held > _MERGE_PAIRS:
+            label, held, num_held = _joined(label, np.concatenate(held)), [], 0
     return _joined(label, np.concatenate(held)) if held else label
 
 
@@ -30,8 +31,9 @@ def spanning_pairs(is_near: NDArray[np.bool_]) -> NDArray[np.int64]:
     rest = is_near
     while rest.any():  # every part is joined to another one, so there are at most half as many the next time
         rows, columns = np.flatnonzero(rest.any(axis=1)), np.flatnonzero(rest.any(axis=0))
-        pairs = np.stack([[*rows, *rest.argmax(axis=0)[columns]], [*rest.argmax(axis=1)[rows], *columns]], axis=1)
-        found = np.concatenate([found, pairs])
+        by_row = np.stack([rows, rest.argmax(axis=1)[rows]], axis=1)
+        by_column = np.stack([rest.argmax(axis=0)[columns], columns], axis=1)
+        found = np.concatenate([found, by_row, by_column])
         part = _parts(found + np.array([0, num_rows]), num_rows + num_columns)
         rest = is_near & (part[:num_rows, None] != part[None, num_rows:])
     return found

@@ -32,7 +32,10 @@ def near_hash_pairs(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[NDArr
     for mask in _band_masks(len(values), max_bits):
         order = np.argsort(values & mask)
         keys = values[order]  # whole ones, neighbours by what is under the mask
-        places = np.flatnonzero((keys[:-1] ^ keys[1:]) & mask == 0)
+        differing = keys[:-1] ^ keys[1:]
+        differing &= mask
+        places = np.flatnonzero(differing == 0)
+        del differing
         for shift in itertools.count(1):
             places = places[places + shift < len(keys)]
             places = places[(keys[places] ^ keys[places + shift]) & mask == 0]
@@ -101,13 +104,13 @@ class NearFinder:
         """Whether each sample is near an evaluation image; True, too, for one without a picture: it is of no use."""
         is_known, values = self.known(uids, features)
         near = ~is_known
-        if self._against is not None and len(self._against):
-            if self.rule.by == "hash":
-                near[is_known] = is_near_hash(values, self._against, self.rule.max_bits)  # type: ignore[arg-type]
+        rule, others = self.rule, self._against
+        if others is not None and len(others):
+            if rule.by == "hash":
+                near[is_known] = is_near_hash(values, others, rule.max_bits)  # type: ignore[arg-type]
             else:
-                near[is_known] = is_near_embedding(
-                    values, self._against, self.rule.min_similarity, device=self.rule.device
-                )  # type: ignore[arg-type]
+                least, device = rule.min_similarity, rule.device
+                near[is_known] = is_near_embedding(values, others, least, device=device)  # type: ignore[arg-type]
         return near
 
 

@@ -202,6 +202,8 @@ class CurationPlan:
         for near in (self.decontaminate, self.duplicates):
             if not 0 <= near.max_bits < 64:
                 raise ConfigError(f"max_bits: expected 0 to 63, got {near.max_bits}")
+        if self.duplicates.max_exact < 0:
+            raise ConfigError(f"duplicates.max_exact: expected 0 or more, got {self.duplicates.max_exact}")
 
     def check_files(self) -> None:
         """Raise ConfigError when a rule of the plan lacks a file that it cannot do without."""

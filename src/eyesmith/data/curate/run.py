@@ -58,7 +58,10 @@ class FunnelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CurationReport:
-    """What a curation did. rows: of the subset file, where a sample stands as often as its multiplicity."""
+    """What a curation did. rows: of the subset file, where a sample stands as often as its multiplicity.
+
+    repeated: samples kept whose uid another one kept has too; the subset shows that sample as often as both say.
+    """
 
     plan: str
     pool: str
@@ -66,6 +69,7 @@ class CurationReport:
     samples: int
     kept: int
     rows: int
+    repeated: int
     funnel: list[FunnelRow]
     clip_threshold: float | None
     balance: dict[str, Any] | None
@@ -129,7 +133,7 @@ def curate(
     if not (funnel[-1].kept if funnel else num_rows):
         steps = ", ".join(f"{row.rule} {row.rows_in:,} -> {row.kept:,}" for row in funnel) or "the pool is empty"
         raise DataError(f"{pool}: the plan {plan.name!r} keeps no sample ({steps}); relax the rule that drops them")
-    num_kept, subset = _write_record(work, files)
+    num_kept, subset, repeated = _write_record(work, files)
     write_subset(folder / SUBSET_FILE, subset)
     clock.lap("write")
     report = CurationReport(
@@ -139,6 +143,7 @@ def curate(
         samples=num_rows,
         kept=num_kept,
         rows=len(subset),
+        repeated=repeated,
         funnel=funnel,
         clip_threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
         balance=balance,
@@ -259,19 +264,18 @@ def _balance(work: Work, files: Sequence[PoolFile], mapper: Mapper) -> tuple[dic
     return facts, matched, kept
 
 
-def _write_record(work: Work, files: Sequence[PoolFile]) -> tuple[int, NDArray[np.void]]:
-    """Write kept.parquet, one row a sample kept; returns how many, and their ids by multiplicity."""
+def _write_record(work: Work, files: Sequence[PoolFile]) -> tuple[int, NDArray[np.void], int]:
+    """Write kept.parquet, one row a sample kept; returns how many, their ids by multiplicity, and repeated ids."""
     import pyarrow.parquet as pq
 
     polars = polars_module()
-    writer, num_kept, ids = None, 0, [np.empty(0, dtype=UID)]
+    writer, held, copies = None, bytearray(), bytearray()  # grow in place
     with atomic_path(work.out / RECORD_FILE) as part:
         try:
             for file in files:
                 frame = kept_of(work, file)
-                copies = frame["multiplicity"].to_numpy()
-                ids.append(join_uids(frame["high"].to_numpy(), frame["low"].to_numpy()).repeat(copies))
-                num_kept += len(frame)
+                held += join_uids(frame["high"].to_numpy(), frame["low"].to_numpy()).tobytes()
+                copies += frame["multiplicity"].to_numpy().astype(np.int32).tobytes()
                 rules = "+".join(work.plan.rules) or "all"
                 frame = frame.drop("high", "low").with_columns(polars.lit(rules).alias("rule"))
                 table = frame.to_arrow(compat_level=polars.CompatLevel.oldest())
@@ -280,4 +284,8 @@ def _write_record(work: Work, files: Sequence[PoolFile]) -> tuple[int, NDArray[n
         finally:
             if writer is not None:
                 writer.close()
-    return num_kept, np.concatenate(ids)
+    uids = np.frombuffer(held, dtype=UID)
+    order = np.lexsort((uids["f1"], uids["f0"]))
+    uids = uids[order]
+    subset = uids.repeat(np.frombuffer(copies, dtype=np.int32)[order])
+    return len(uids), subset, int((uids[1:] == uids[:-1]).sum())
