@@ -178,6 +178,10 @@ class Contrastive(Task[Clip]):
         gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
         return features + 2 * _FP32 * height * num_texts + gathered
 
+    @classmethod
+    def extra_names(cls, config: TrainConfig) -> tuple[str, ...]:
+        return ("logit_bias",) if config.loss.kind == "sigmoid" else ()
+
     def module(self) -> Towers:
         return Towers(self.model, self._bias)
 

@@ -30,7 +30,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
-from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext, first_model
+from eyesmith.tasks.task import PASSES, Evaluator, FrozenTeacher, MeanTask, Note, RunContext, first_model
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
@@ -149,6 +149,14 @@ class Masked(MeanTask[MaskedEva02]):
         )
         hidden = config.mask.counts(grid)[0]
         return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
+
+    @classmethod
+    def frozen_teacher(cls, config: MaskedConfig) -> FrozenTeacher | None:
+        target = config.target
+        if target.kind != "teacher":
+            return None
+        grid = config.model.grid if target.match == "image" else None
+        return FrozenTeacher(source=target.teacher, grid=grid, is_kept=target.cache)
 
     def rebuild(self) -> MaskedEva02:
         return MaskedEva02(self.model.config, self.model.target_dim, patch_grad_scale=self.model.patch_grad_scale)

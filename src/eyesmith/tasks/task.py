@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
+from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.hub import save_model
@@ -25,7 +26,7 @@ from eyesmith.models.clip import Clip
 from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
-from eyesmith.train.data import open_rows
+from eyesmith.train.data import open_rows, open_training_source
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Model, Objective, StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
@@ -49,6 +50,19 @@ class RunContext:
         """One line to a person, from the first process."""
         if self.world.is_first:
             self.console.print(text, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenTeacher:
+    """A model that a run asks about each image, for plans.
+
+    source: as `eyesmith.load` takes it. grid: the cells that it shall have of an image; None: as many as it has by
+    itself. is_kept: it sees each image once, before the training.
+    """
+
+    source: str
+    grid: tuple[int, int] | None
+    is_kept: bool
 
 
 class Evaluator(Protocol):
@@ -107,6 +121,23 @@ class Task(Objective[Model]):
         """Memory of one of `gpus` GPUs that the loss takes, beside pixels and what the towers keep; for plans."""
         del config, gpus
         return 0
+
+    @classmethod
+    def extra_names(cls, config: Any) -> tuple[str, ...]:
+        """Names of the single numbers that train beside the model, see `extra`; for plans."""
+        del config
+        return ()
+
+    @classmethod
+    def training_source(cls, config: Any) -> Source:
+        """What a run of `config` trains on, for plans; broken images are not looked for."""
+        return open_training_source(config.data, require_text=config.reads_texts)
+
+    @classmethod
+    def frozen_teacher(cls, config: Any) -> FrozenTeacher | None:
+        """The model whose answers the image tower learns, where there is one; for plans."""
+        del config
+        return None
 
     @classmethod
     def from_weights(cls, config: Any, source: str) -> Any:
