@@ -172,6 +172,9 @@ class Masked(MeanTask[MaskedEva02]):
     def fixed(self) -> dict[str, nn.Module]:
         return {"teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
 
+    def teachers(self) -> Mapping[str, nn.Module]:
+        return {"target.teacher": self._plain.teacher} if isinstance(self._plain, TeacherTargets) else {}
+
     def row_outputs(self) -> list[nn.Module]:
         # neither is called as a whole, and the student's head sees hidden patches alone
         encoders = [self.model.image, *(cast(Encoder, one) for one in self.fixed().values())]

@@ -4,10 +4,11 @@ A task is found by its file's name (`registry.py`), so a new one is a new file: 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -36,6 +37,7 @@ from eyesmith.train.sharding import blank, choose_strategy
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
 Note = Callable[[str], None]
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class RunContext:
     folder: Path
     world: World
     console: Console
+    kept: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
+    """Frozen weights that the run itself keeps, where the initial weights they came from are gone."""
 
     def say(self, text: str) -> None:
         """One line to a person, from the first process."""
@@ -147,6 +151,10 @@ class Task(Objective[Model]):
     def rebuild(self) -> Model:
         return self.new_model(self.config)
 
+    def teachers(self) -> Mapping[str, nn.Module]:
+        """Frozen models that the loss asks, by name; a run goes on with the same ones only."""
+        return {}
+
     def description(self) -> dict[str, Any]:
         """The `model` part of config.json, by which the finished folder is opened."""
         return describe(self.model)  # pyright: ignore[reportArgumentType]
@@ -156,7 +164,7 @@ class Task(Objective[Model]):
         return {}
 
     def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        """Result rows of the final weights; `model` is whole, on the CPU, in evaluation mode."""
+        """Result rows of the final weights; `model` is whole, on the run's device, in evaluation mode, and saved."""
         del model, note
         return []
 
