@@ -50,7 +50,7 @@ class Job:
         """What a command prints. Raises PartFailed when it fails, or takes longer than `limit_s` or than is left."""
         limit_s = min(limit_s, self.left_s)
         try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=False)  # noqa: S603
+            done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=False)
         except subprocess.TimeoutExpired as error:
             told = error.stderr or b""
             raise PartFailed(
@@ -178,7 +178,7 @@ def resume_after_kill(job: Job) -> dict[str, Any]:
     """The debug run again, killed after a state, gone on with: the same losses, and how far they are off."""
     folder = job.out / "killed"
     words = (*_CLI, "train", "debug", "--out", str(folder), *job.scenes, *_length(job), "save_every_steps=1")
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + min(PART_S, job.left_s)
     try:
         while running.poll() is None and not list((folder / "state").glob("step-*")):

@@ -1,6 +1,6 @@
 """`python -m bench.fake_gpu [PART ...]`: every task's run as on a GPU, on one that is not there.
 
-Whole runs of tiny models: batches, masks, losses, updates, averages, measuring while training, states, replay, texts and
+Whole runs of tiny models: batches, masks, losses, updates, averages, measuring while training, states, replay, texts,
 teachers. Fails on an operation with tensors of two devices and where the host waits for the device, but for the places
 of `ALLOWED`. Needs torch's CUDA build (`make fake-gpu`), no device.
 """
@@ -58,7 +58,8 @@ def check_itself() -> None:
             product = torch.mm(there.requires_grad_(), there)
         assert product.dtype == torch.bfloat16, "autocast is off"
         product.float().sum().backward()
-        assert there.grad is not None and there.grad.dtype == torch.float32, "there is no gradient"
+        assert there.grad is not None, "there is no gradient"
+        assert there.grad.dtype == torch.float32, "the gradient has another format"
 
 
 def _passes(name: str, part: Callable[[Path], None]) -> bool:

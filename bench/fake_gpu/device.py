@@ -77,7 +77,7 @@ class FakeGpu:
             with fake_tensor.unset_fake_temporarily():
                 return func(*args, **kwargs)
         is_on_device = any(isinstance(one, Tensor) and one.device.type == "cuda" for one in leaves)
-        if func in _READS and is_on_device or _selects_by_bool(func, args):
+        if (func in _READS and is_on_device) or _selects_by_bool(func, args):
             return self._read(func, args, kwargs)
         if func is _aten._to_copy.default and target is not None:
             if target.type == "cpu" and is_on_device:
@@ -139,7 +139,9 @@ class _Calls(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # in inference mode they come whole
-        if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(
+            func.name(), "CompositeImplicitAutograd"
+        ):
             with self:
                 found = func.decompose(*args, **kwargs)
             if found is not NotImplemented:
