@@ -1,6 +1,6 @@
 """`python -m bench.fake_gpu [PART ...]`: every task's run as on a GPU, on one that is not there.
 
-Whole runs of tiny models: batches, masks, losses, updates, averages, measuring while training, states, replay, texts and
+Whole runs of tiny models: batches, masks, losses, updates, averages, measuring while training, states, replay, texts,
 teachers. Fails on an operation with tensors of two devices and where the host waits for the device, but for the places
 of `ALLOWED`. Needs torch's CUDA build (`make fake-gpu`), no device.
 """
@@ -27,6 +27,14 @@ ALLOWED = {
     "runs/replay.py:replay": "a broken step is looked at value by value",
 }
 """Where the host may wait for the device, and in all that is called from there. Training steps are not among them."""
+
+ALLOWED_UPLOADS = {
+    "train/rng.py:__init__": "some probabilities",
+    "train/rng.py:give": "a part's places in the batch, 8 bytes a row",
+    "images/pixels.py:_column": "three numbers, kept where tensors are real",
+    "models/clip.py:features": "token ids of captions that are encoded as they pass",
+}
+"""What a training step may copy to the device by itself: the loader has pinned the rest, and sent it ahead."""
 
 
 def main() -> int:
@@ -58,11 +66,11 @@ def check_itself() -> None:
             product = torch.mm(there.requires_grad_(), there)
         assert product.dtype == torch.bfloat16, "autocast is off"
         product.float().sum().backward()
-        assert there.grad is not None and there.grad.dtype == torch.float32, "there is no gradient"
+        assert there.grad is not None, "there is no gradient"
 
 
 def _passes(name: str, part: Callable[[Path], None]) -> bool:
-    gpu = FakeGpu(ALLOWED)
+    gpu = FakeGpu(ALLOWED, ALLOWED_UPLOADS)
     with tempfile.TemporaryDirectory() as folder:
         try:
             with gpu:
@@ -77,10 +85,10 @@ def _passes(name: str, part: Callable[[Path], None]) -> bool:
             print("".join(traceback.format_list(frames)))
             return False
     if gpu.unexpected:
-        print(f"{name}: FAILS, the host waits for the device in places that are not allowed")
+        print(f"{name}: FAILS, waits and uploads in places that are not allowed")
         print("".join(f"  {count} x {place}\n" for place, count in gpu.unexpected.items()))
         return False
-    print(f"{name}: passes; host waits {dict(gpu.waits)}; uploads that are not pinned {dict(gpu.uploads)}")
+    print(f"{name}: passes; host waits {dict(gpu.waits)}; uploads in steps {dict(gpu.uploads)}")
     return True
 
 

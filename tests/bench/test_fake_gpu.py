@@ -1,12 +1,12 @@
-"""The backward pass in Python, beside torch's own on a processor; the rest needs torch's CUDA build: `make fake-gpu`."""
+"""The backward pass in Python, beside torch's own on a processor; the rest needs a CUDA build: `make fake-gpu`."""
 
 from typing import Any
 from unittest.mock import patch
 
 import torch
+from bench.fake_gpu.engine import apply, backward
 from torch import Tensor, nn
 
-from bench.fake_gpu.engine import apply, backward
 from eyesmith.losses.softmax import softmax_loss
 
 
@@ -31,7 +31,8 @@ def test_gradients_are_those_of_autograd() -> None:
         ours = gradients(model(), scale(), lambda loss: backward([loss]))
     assert len(ours) == 6
     for one, other in zip(ours, theirs, strict=True):
-        assert one is not None and other is not None
+        assert one is not None
+        assert other is not None
         torch.testing.assert_close(one, other)
 
 

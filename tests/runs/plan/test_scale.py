@@ -30,7 +30,9 @@ def test_a_machine_with_a_lane_of_its_own_fetches_its_share_and_two_shards() -> 
     assert (found.machines, found.lanes, found.shards) == (64, 64, 1280)
     assert found.machine_bytes == (1280 // 64 + 2) * 1000 * 30_000  # 20 shards, and those cut at the ends
     assert found.total_bytes == 64 * found.machine_bytes
-    assert found.one_lane_bytes == pytest.approx(1280 * 1000 * 30_000, rel=1e-6)  # of 1,000 samples each machine has some
+    assert found.one_lane_bytes == pytest.approx(
+        1280 * 1000 * 30_000, rel=1e-6
+    )  # of 1,000 samples each machine has some
 
 
 def test_a_machine_with_several_lanes_fetches_all_of_them() -> None:

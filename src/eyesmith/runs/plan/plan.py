@@ -15,8 +15,8 @@ from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
-from eyesmith.runs.plan.teacher import TeacherCost, named_teacher, teacher_cost
 from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
+from eyesmith.runs.plan.teacher import TeacherCost, named_teacher, teacher_cost
 from eyesmith.tasks import FrozenTeacher, task_of
 from eyesmith.train.config import RunConfig
 
@@ -64,7 +64,6 @@ class Cluster:
                 "plan: expected gpus of 1 or more, mfu in 0..1, positive peak_tflops and gpu_memory_gib, "
                 f"got {self.gpus}, {self.mfu}, {self.peak_tflops}, {self.gpu_memory_gib}"
             )
-
 
     @property
     def machines(self) -> int:

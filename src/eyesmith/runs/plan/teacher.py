@@ -58,13 +58,12 @@ def named_teacher(source: str) -> EncoderConfig | None:
     return config(name).image if name in list_models() else encoder_config(name)
 
 
-def teacher_cost(
-    teacher: EncoderConfig, *, grid: tuple[int, int] | None, rows: int, is_bf16: bool
-) -> TeacherCost:
+def teacher_cost(teacher: EncoderConfig, *, grid: tuple[int, int] | None, rows: int, is_bf16: bool) -> TeacherCost:
     """The cost of `teacher`, at the image size that gives it `grid` cells; None: at its own.
 
-    rows: images that go through it together. is_bf16: under bfloat16 autocast. Activations are an upper bound: all that a training step would keep of
-    its largest block and at the blocks' borders, the largest weight cast to the products' format.
+    rows: images that go through it together. is_bf16: under bfloat16 autocast. Activations are an upper bound: all that
+    a training step would keep of its largest block and at the blocks' borders, the largest weight cast to the products'
+    format.
     """
     with torch.device("meta"):
         encoder = _short(teacher).build()
