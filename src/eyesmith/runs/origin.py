@@ -189,6 +189,6 @@ def _listed(found: Iterable[str], most: int = 6) -> str:
 
 
 def take_kept(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
-    """Give `model` the weights that the run keeps, by name."""
-    if kept:
+    """Give `model` the weights that the run keeps, by name; a blank one gets them when it is spread."""
+    if kept and not any(value.is_meta for value in model.parameters()):
         model.load_state_dict(dict(kept), strict=False)

@@ -33,7 +33,7 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
-from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task
+from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task, first_model
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import StepLoss, Wrapped
@@ -122,10 +122,18 @@ class Contrastive(Task[Clip]):
 
     @classmethod
     def build(cls, config: TrainConfig, rows: Rows, context: RunContext) -> Self:
-        clip = cls.new_model(config)
-        load_initial(clip, config.initial, note=context.say)
-        clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
-        clip.to(device := context.world.device())
+        device = context.world.device()
+        if config.model.lock_text or isinstance(config.model.text, HuggingFaceTextConfig):
+            clip = cls.new_model(config)  # whole everywhere: its texts are encoded before it is spread
+            load_initial(clip, config.initial, note=context.say)
+            clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
+            clip.to(device)
+        else:
+
+            def load(clip: Clip, context: RunContext) -> None:
+                load_initial(clip, config.initial, note=context.say)
+
+            clip = first_model(config, context, lambda: cls.new_model(config), load)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         with context.world.first_on_each_machine():  # the others find the features on disk
@@ -170,6 +178,10 @@ class Contrastive(Task[Clip]):
         height, num_texts = tile_shape(rows, config.batch_size, config.loss.tile_rows or None)
         gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
         return features + 2 * _FP32 * height * num_texts + gathered
+
+    @classmethod
+    def extra_names(cls, config: TrainConfig) -> tuple[str, ...]:
+        return ("logit_bias",) if config.loss.kind == "sigmoid" else ()
 
     def module(self) -> Towers:
         return Towers(self.model, self._bias)
