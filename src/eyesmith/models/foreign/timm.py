@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
-from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, quicken_depthwise
+from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, replace_convolutions
 from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.foreign.torchvision import ensure_torchvision
@@ -237,7 +237,7 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
             if hasattr(module, "fused_attn"):  # see models/cpu_ops.py: as plain products it trains many times faster
                 setattr(module, "fused_attn", False)  # noqa: B010  timm's modules are not typed
     _take_over_drop_path(backbone)
-    quicken_depthwise(backbone)
+    replace_convolutions(backbone)
     return cast(nn.Module, backbone)
 
 
