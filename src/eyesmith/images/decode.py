@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import stat
 from functools import cache
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eyesmith.errors import ConfigError, ImageError
-from eyesmith.images.formats import open_header, refuse_unread
+from eyesmith.images.formats import open_header, refuse_unread, without_side_chunks
 
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
 
@@ -21,6 +22,8 @@ MAX_PIXELS = 89_478_485  # Pillow's own bound for a picture that is no decompres
 _SHORTEST_SCALED_PX = 64  # below, decoding in full costs nothing and n/8 of so few pixels is no clean scale
 _BLOCK_PIXELS = 1 << 18
 _JPEG_MAGIC = b"\xff\xd8\xff"
+_EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes before marker (0x\w+)")  # as libjpeg says it, and the next
+_HOLES = ("premature end of data", "bad Huffman code", "bad arithmetic code", "instead of RST")
 
 
 def open_image(
@@ -32,8 +35,10 @@ def open_image(
     messages call it; the path when a path is given. max_pixels: width x height above which the header alone is
     reason to refuse. To go above MAX_PIXELS, raise PIL.Image.MAX_IMAGE_PIXELS too.
     Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
-    conversion, which open_clip inherits, clips it to white instead. An EXIF orientation is not applied, because
-    open_clip does not apply it.
+    conversion, which open_clip inherits, clips it to white instead. So are 32-bit floats in 0..1 (in 0..255 they are
+    rounded); of another range, and of 32-bit integers above 255, nobody says which value is white: refused. A JPEG with
+    a hole, which Pillow reads and fills with grey, is found where simplejpeg is installed. An EXIF orientation is not
+    applied, because open_clip does not apply it.
     Only the formats of `eyesmith.images.formats` are read; no picture starts a program.
     Raises ImageError: no such file, a folder, empty, no picture or one of another format, cut short or damaged, no
     pixels, too many pixels.
@@ -41,10 +46,12 @@ def open_image(
     if isinstance(source, Image.Image):
         refuse_unread(source, str(where))
         _check_size(source.size, str(where), max_pixels)
-        return _eight_bit(_load(source, str(where)))
+        return _eight_bit(_load(source, str(where)), str(where))
     data = read_file(source)
     where = str(where) if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
-    return _eight_bit(_load(_open(data, where, max_pixels), where))
+    if is_jpeg(data) and _has_simplejpeg():
+        _refuse_hole(data, where, max_pixels)
+    return _eight_bit(_load(_open(data, where, max_pixels), where), where)
 
 
 def decode(
@@ -75,7 +82,7 @@ def decode(
     if image.format == "JPEG" and at_least_px is not None:
         scale = _dct_scale(min(image.size), at_least_px)
         image.draft(None, (image.width // scale, image.height // scale))  # rounded up, Pillow would scale less
-    image = to_rgb(_eight_bit(_load(image, where)))
+    image = to_rgb(_eight_bit(_load(image, where), where))
     return np.asarray(image)
 
 
@@ -126,7 +133,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
-    image = open_header(data, where)
+    image = open_header(without_side_chunks(data), where)
     _check_size(image.size, where, max_pixels)
     return image
 
@@ -150,17 +157,36 @@ def _load(image: Image.Image, where: str) -> Image.Image:
     return image
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 bits as "L", 257 levels to one, rounded; every other image unchanged."""
+def _eight_bit(image: Image.Image, where: str) -> Image.Image:
+    """Greyscale of 16 bits, 257 levels to one, and of 32 bits as "L", rounded; every other image unchanged."""
     # "I" of PNG and PPM is 0..65535, never 32 bits
-    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format in ("PNG", "PPM")):
+    is_short = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if not is_short and image.mode not in ("I", "F"):
         return image
     levels = np.asarray(image)  # [H, W]
+    factor = 1.0 if is_short else _white_factor(levels, where)
     scaled = np.empty(levels.shape, np.uint8)
     rows = max(1, _BLOCK_PIXELS // image.width)
     for top in range(0, image.height, rows):  # in pieces: the largest picture would take a gigabyte on the way
-        scaled[top : top + rows] = (levels[top : top + rows].clip(0, 65535).astype(np.uint32) + 128) // 257
+        block = levels[top : top + rows]
+        if is_short:
+            scaled[top : top + rows] = (block.clip(0, 65535).astype(np.uint32) + 128) // 257
+        else:
+            scaled[top : top + rows] = (block.astype(np.float64) * factor + 0.5).astype(np.uint8)
     return Image.fromarray(scaled)
+
+
+def _white_factor(levels: NDArray[np.generic], where: str) -> float:
+    """What makes 0..255 of 32-bit levels [H, W]. Raises ImageError where they do not say what white is."""
+    low, high = float(levels.min()), float(levels.max())
+    is_float = levels.dtype.kind == "f"
+    if low >= 0 and high <= 255:  # NaN fails both
+        return 255.0 if is_float and high <= 1 else 1.0
+    kind, known = ("floats", "0..1 or 0..255") if is_float else ("integers", "0..255")
+    raise ImageError(
+        f"{where}: greyscale of 32-bit {kind} from {low:g} to {high:g}, expected {known}: the file does not say which "
+        "value is white; write it as 8 or 16 bits, scaled as you mean it"
+    )
 
 
 def _dct_scale(shorter_px: int, at_least_px: int) -> int:
@@ -200,5 +226,35 @@ def _decode_simplejpeg(data: bytes, at_least_px: int | None, where: str, max_pix
     try:
         pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=least_height, min_width=least_width)
         return cast(NDArray[np.uint8], pixels)
-    except ValueError:
+    except ValueError as error:
+        _raise_if_hole(data, error, where)
         return None
+
+
+def _refuse_hole(data: bytes, where: str, max_pixels: int) -> None:
+    """Raise ImageError where a JPEG's compressed data are damaged, which Pillow does not tell.
+
+    All of them are read, at 1/8 and in grey, so that little but the reading is done.
+    """
+    import simplejpeg
+
+    header = _jpeg_header(data)
+    if header is None or header[2] not in ("YCbCr", "Gray", "RGB"):
+        return
+    _check_size((header[1], header[0]), where, max_pixels)
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=math.ceil(header[0] / 8), min_width=math.ceil(header[1] / 8))
+    except ValueError as error:
+        _raise_if_hole(data, error, where)
+
+
+def _raise_if_hole(data: bytes, error: ValueError, where: str) -> None:
+    """Raise ImageError for a warning of libjpeg that says a part of the compressed data is lost or foreign."""
+    extra = _EXTRA_BYTES.search(str(error))
+    if extra and int(extra[2], 16) == 0xD9:  # before the end mark cameras pad, with one value
+        end = data.rfind(b"\xff\xd9")
+        is_hole = len(set(data[end - int(extra[1]) : end])) > 2
+    else:  # of others, as of odd parameters, the picture is whole
+        is_hole = bool(extra) or any(words in str(error) for words in _HOLES)
+    if is_hole:
+        raise ImageError(f"{where}: damaged, a part of the picture is missing: {error}") from None
