@@ -11,23 +11,34 @@ from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from eyesmith.errors import ConfigError, ImageError
 from eyesmith.images.formats import open_header, refuse_unread, without_side_chunks
 
+Exif = Literal["ignore", "apply"]
+"""Whether a picture is turned as its EXIF orientation says."""
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a picture that is no decompression bomb: 256 MB of RGB
 _SHORTEST_SCALED_PX = 64  # below, decoding in full costs nothing and n/8 of so few pixels is no clean scale
 _BLOCK_PIXELS = 1 << 18
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _EXTRA_BYTES = re.compile(r"(\d+) extraneous bytes before marker (0x\w+)")  # as libjpeg says it, and the next
 _HOLES = ("premature end of data", "bad Huffman code", "bad arithmetic code", "instead of RST")
 
 
 def open_image(
-    source: ImageSource, *, where: str | os.PathLike[str] = "image", max_pixels: int = MAX_PIXELS
+    source: ImageSource, *, where: str | os.PathLike[str] = "image", max_pixels: int = MAX_PIXELS, exif: Exif = "ignore"
 ) -> Image.Image:
     """The first frame of a picture, fully loaded, in the mode its file has.
 
@@ -37,8 +48,8 @@ def open_image(
     Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
     conversion, which open_clip inherits, clips it to white instead. So are 32-bit floats in 0..1 (in 0..255 they are
     rounded); of another range, and of 32-bit integers above 255, nobody says which value is white: refused. A JPEG with
-    a hole, which Pillow reads and fills with grey, is found where simplejpeg is installed. An EXIF orientation is not
-    applied, because open_clip does not apply it.
+    a hole, which Pillow reads and fills with grey, is found where simplejpeg is installed. exif: an EXIF
+    orientation is not applied unless asked for, because open_clip does not apply it.
     Only the formats of `eyesmith.images.formats` are read; no picture starts a program.
     Raises ImageError: no such file, a folder, empty, no picture or one of another format, cut short or damaged, no
     pixels, too many pixels.
@@ -46,12 +57,12 @@ def open_image(
     if isinstance(source, Image.Image):
         refuse_unread(source, str(where))
         _check_size(source.size, str(where), max_pixels)
-        return _eight_bit(_load(source, str(where)), str(where))
+        return _eight_bit(_turn(_load(source, str(where)), exif), str(where))
     data = read_file(source)
     where = str(where) if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
     if is_jpeg(data) and _has_simplejpeg():
         _refuse_hole(data, where, max_pixels)
-    return _eight_bit(_load(_open(data, where, max_pixels), where), where)
+    return _eight_bit(_turn(_load(_open(data, where, max_pixels), where), exif), where)
 
 
 def decode(
@@ -61,6 +72,7 @@ def decode(
     where: str = "image",
     max_pixels: int = MAX_PIXELS,
     backend: Literal["auto", "simplejpeg", "pillow"] = "auto",
+    exif: Exif = "ignore",
 ) -> NDArray[np.uint8]:
     """Pixels of an encoded picture, [H, W, 3] uint8 RGB, as fast as the installed packages allow.
 
@@ -68,7 +80,7 @@ def decode(
     many pixels; None: full size. The scaling happens on the DCT coefficients, so the pixels left out are never
     computed; sides are ceil(side x scale). backend: "simplejpeg" (libjpeg-turbo without Pillow's copies; the extra
     `fast`), "pillow" (its draft mode; the same scales), "auto": the first that is installed and can read the file.
-    Transparency is dropped, as in open_clip. Raises ImageError as `open_image` does.
+    exif: as in `open_image`. Transparency is dropped, as in open_clip. Raises ImageError as `open_image` does.
     """
     if not data:
         raise ImageError(f"{where}: empty, 0 bytes; expected an image file")
@@ -77,17 +89,22 @@ def decode(
     if is_jpeg(data) and backend != "pillow" and _has_simplejpeg():
         pixels = _decode_simplejpeg(data, at_least_px, where, max_pixels)
         if pixels is not None:
-            return pixels
+            turn = None if exif == "ignore" else _TURNS.get(_orientation(data, where, max_pixels))
+            return pixels if turn is None else np.array(Image.fromarray(pixels).transpose(turn))
     image = _open(data, where, max_pixels)
     if image.format == "JPEG" and at_least_px is not None:
         scale = _dct_scale(min(image.size), at_least_px)
         image.draft(None, (image.width // scale, image.height // scale))  # rounded up, Pillow would scale less
-    image = to_rgb(_eight_bit(_load(image, where), where))
+    image = to_rgb(_eight_bit(_turn(_load(image, where), exif), where))
     return np.asarray(image)
 
 
-def image_size(data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) in pixels from the header alone. Raises ImageError as `open_image` does."""
+def image_size(
+    data: bytes, *, where: str = "image", max_pixels: int = MAX_PIXELS, exif: Exif = "ignore"
+) -> tuple[int, int]:
+    """(height, width) in pixels from the header alone. exif and errors: as of `open_image`."""
+    if exif == "apply" and _orientation(data, where, max_pixels) >= 5:
+        return image_size(data, where=where, max_pixels=max_pixels)[::-1]
     header = _jpeg_header(data) if is_jpeg(data) and _has_simplejpeg() else None
     if header is not None:
         _check_size((header[1], header[0]), where, max_pixels)
@@ -130,6 +147,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
+
+
+def _turn(image: Image.Image, exif: Exif) -> Image.Image:
+    """The picture as its orientation says, which it then has no more; itself where there is none."""
+    return image if exif == "ignore" else ImageOps.exif_transpose(image)
+
+
+def _orientation(data: bytes, where: str, max_pixels: int) -> int:
+    """1 (as stored) to 8 (EXIF, tag 274)."""
+    value = _open(data, where, max_pixels).getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in _TURNS else 1
 
 
 def _open(data: bytes, where: str, max_pixels: int) -> Image.Image:
