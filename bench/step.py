@@ -9,7 +9,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -121,7 +121,7 @@ class Ours:
         batch = Batch(
             pixels=self._pairs.pixels, texts=self._pairs.texts, labels=None, keys=keys, rows=torch.arange(count)
         )
-        return replace(batch, extra=self._objective.prepare(batch, step))
+        return batch.with_extra(self._objective.prepare(batch, step))
 
     def __call__(self, given: Pairs) -> float:
         """One step; returns its loss."""

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One run on all GPUs of this machine:       clusters/torchrun.sh train vitamin-b-128m --out runs/b data.path=/data/pairs
 # On several: the same line on each of them, with NODES and, on all, the first one's name in MASTER_ADDR.
-# PROCESSES on each machine: one a GPU unless set (without GPUs it must be).
+# PROCESSES on each machine: one a GPU unless set (without GPUs it must be). RESTARTS: so often all processes are started
+# again when one has died; `train` and `resume` then go on from the last saved state.
 set -euo pipefail
 
 nodes=${NODES:-1}
@@ -15,5 +16,4 @@ else
 fi
 # how long processes may save their state after SIGTERM before they are killed; torchrun's own 30 s is short for that
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}
-# no restarts: a run that failed says why; `eyesmith resume RUN`, started the same way, goes on where its state stands
-exec torchrun "${meet[@]}" --nproc-per-node "$processes" --max-restarts 0 -m eyesmith.cli.main "$@"
+exec torchrun "${meet[@]}" --nproc-per-node "$processes" --max-restarts "${RESTARTS:-3}" -m eyesmith.cli.main "$@"

@@ -41,7 +41,7 @@ def calls(environment: dict[str, str]) -> list[str]:
 def test_one_machine_needs_nothing_but_the_command(programs: dict[str, str]) -> None:
     subprocess.run([CLUSTERS / "torchrun.sh", "train", "debug", "epochs=1"], env=programs, check=True)
     assert calls(programs) == [
-        "torchrun --standalone --nproc-per-node gpu --max-restarts 0 -m eyesmith.cli.main train debug epochs=1"
+        "torchrun --standalone --nproc-per-node gpu --max-restarts 3 -m eyesmith.cli.main train debug epochs=1"
     ]
 
 
@@ -91,11 +91,24 @@ def test_a_slurm_job_that_runs_out_of_time_queues_itself_again(programs: dict[st
     assert calls(programs)[-1] == "scontrol requeue 40001"
 
 
-def test_a_slurm_job_that_fails_is_not_repeated(programs: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["at once", "after a state", "without a new one", "in what comes after the model"])
+def test_a_slurm_job_that_fails_is_repeated_while_it_gets_further(
+    programs: dict[str, str], tmp_path: Path, fault: str
+) -> None:
+    """As when a machine is lost; a mistake in the command, or a step that fails each time, is not."""
+    states = tmp_path / "run" / "state"
+    states.mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    (states / "step-00000099.pt").touch()
+    does = {
+        "after a state": f"touch {states}/step-00000100.pt",
+        "without a new one": f"touch {states}/step-00000099.pt",
+    }
+    does["in what comes after the model"] = f"touch {states}/step-00000100.pt {tmp_path}/run/model.safetensors"
     torchrun = Path(programs["PATH"].partition(":")[0]) / "torchrun"
-    torchrun.write_text("#!/usr/bin/env bash\nexit 3\n")
+    torchrun.write_text(f"#!/usr/bin/env bash\n{does.get(fault, '')}\nexit 3\n")
     assert slurm(programs, tmp_path, "debug", "run").wait() == 3
-    assert not any("requeue" in call for call in calls(programs))
+    assert any("requeue" in call for call in calls(programs)) == (fault == "after a state")
 
 
 def test_a_slurm_job_without_a_recipe_says_how_it_is_called(programs: dict[str, str], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with part.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(part, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         if error.filename is None or os.fspath(error.filename) == os.fspath(part):
             error.filename = os.fspath(target)
@@ -121,7 +121,7 @@ def _is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     # a rename survives a power cut only when the folder entry is on disk too; Windows has no such call
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)

@@ -15,7 +15,7 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.config import DataConfig
 from eyesmith.train.data import open_rows
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 SIZE = (32, 32)
 

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation import open_evaluation_set
 from eyesmith.data.evaluation.names import class_names, templates_for
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, Wording, evaluate_suite, read_rows
 from eyesmith.eval.features.store import FeatureStore
@@ -217,7 +218,7 @@ torch.set_num_threads(1)
 from eyesmith.eval import Settings, evaluate_suite
 from eyesmith.eval.sets import TASKS
 from eyesmith.models import create
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 torch.manual_seed(0)
 clip = create("ViTamin-Nano").eval()
 with joined() as world:
@@ -261,7 +262,7 @@ from eyesmith.eval import Settings, evaluate_suite
 from eyesmith.eval.sets import TASKS
 from eyesmith.models import create
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 torch.manual_seed(0)
 clip = create("ViTamin-Nano").eval()
 encode = Clip.encode_image

@@ -23,7 +23,7 @@ def test_a_full_disk_while_saving_leaves_the_state_before(
 
     def full(descriptor: int) -> None:
         calls.append(descriptor)
-        if (folder / "state" / "last.pt").exists():
+        if (folder / "state" / "step-00000005.pt").exists():
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(descriptor)
 
@@ -32,7 +32,7 @@ def test_a_full_disk_while_saving_leaves_the_state_before(
         start(config, folder)
     monkeypatch.undo()
     assert not is_finished(folder)
-    assert [path.name for path in (folder / "state").iterdir()] == ["last.pt"]
+    assert [path.name for path in (folder / "state").iterdir()] == ["step-00000005.pt"]
     with pytest.raises(CheckpointError, match="eyesmith resume"):
         eyesmith.load(folder)
     resume(folder)

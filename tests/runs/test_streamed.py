@@ -19,7 +19,7 @@ from eyesmith.runs.train import Interrupted, read_run_config, resume, start, sta
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train import loop as train_loop
 from eyesmith.train.data import open_rows
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from eyesmith.images.mix import MixConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.tasks.classify import Classify, ClassifyConfig
 from eyesmith.train.config import DataConfig, OptimConfig
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import DataConfig, ParallelConfig
-from eyesmith.train.draws import StepDraws
-from eyesmith.train.parallel import Parallel
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
+from eyesmith.train.rng import StepDraws
+from eyesmith.train.sharding import Parallel
 
 ROWS = 12
 
@@ -55,7 +55,7 @@ def _gradients(
 
     clip.zero_grad()
     parts = [part(rows) for rows in torch.arange(ROWS).tensor_split(num_parts)]
-    with StepDraws(clip, ROWS, seed=5, device=torch.device("cpu")) as draws:
+    with StepDraws(clip, seed=5, device=torch.device("cpu")) as draws:
         if keep_graphs:
             found = [one() for one in parts]
             image, text = torch.cat([one.image for one in found]), torch.cat([one.text for one in found])
@@ -107,7 +107,7 @@ def test_rows_have_their_own_draws() -> None:
     ).build()
     encoder.train()
     pixels = torch.randn(1, 3, 32, 32).expand(6, -1, -1, -1)
-    with StepDraws(encoder, 6, seed=3, device=torch.device("cpu")) as draws, torch.no_grad():
+    with StepDraws(encoder, seed=3, device=torch.device("cpu")) as draws, torch.no_grad():
         draws.give(torch.arange(6))
         whole = encoder(pixels)
         draws.give(torch.tensor([4, 1]))

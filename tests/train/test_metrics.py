@@ -11,7 +11,8 @@ from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.config import DataConfig
-from eyesmith.train.metrics import Metrics, Throughput, effective_rank, gradient_norm
+from eyesmith.train.metrics import Metrics, Throughput, gram, rank_of
+from eyesmith.train.readings import Readings, StepFacts
 from eyesmith.train.state import TrainState
 from eyesmith.train.utilisation import PEAK_BF16, StepCost, measured_flops, peak_flops, peak_memory_mib
 
@@ -31,6 +32,25 @@ def objective_of(clip: Clip) -> Contrastive:
     return Contrastive(clip, TrainConfig(model=clip.config, data=DataConfig(path="none")))
 
 
+def rank(features: torch.Tensor) -> float:
+    return rank_of(gram(features))
+
+
+def facts_of(state: TrainState, grad_norm: float) -> StepFacts:
+    readings = Readings({"loss": torch.zeros(()), "grad_norm": torch.tensor(grad_norm), **state.readings})
+    return StepFacts(
+        step=state.step,
+        is_last=False,
+        is_logged=True,
+        epoch=0.0,
+        samples=0,
+        batch_size=6,
+        lr=0.0,
+        wait_s=0.0,
+        readings=readings,
+    )
+
+
 def slow_rank(features: torch.Tensor) -> float:
     rows = [row / np.linalg.norm(row) for row in features.numpy().astype(np.float64)]
     values = np.linalg.svd(np.array(rows) - np.mean(rows, axis=0), compute_uv=False)
@@ -41,16 +61,16 @@ def slow_rank(features: torch.Tensor) -> float:
 @pytest.mark.parametrize("shape", [(40, 8), (6, 30), (3, 3)])
 def test_effective_rank_by_singular_values(shape: tuple[int, int]) -> None:
     features = torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * torch.linspace(0.1, 3, shape[1]) + 0.3
-    assert effective_rank(features) == pytest.approx(slow_rank(features), rel=1e-6)
+    assert rank(features) == pytest.approx(slow_rank(features), rel=1e-6)
 
 
 def test_effective_rank_at_its_ends() -> None:
-    assert effective_rank(torch.ones(8, 5)) == 0.0
+    assert rank(torch.ones(8, 5)) == 0.0
     line = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).repeat(4, 1)
-    assert effective_rank(line) == pytest.approx(1.0)
+    assert rank(line) == pytest.approx(1.0)
     corners = torch.cat([torch.eye(4), -torch.eye(4)])
-    assert effective_rank(corners) == pytest.approx(4.0)
-    assert math.isnan(effective_rank(torch.tensor([[1.0, math.nan], [0.0, 1.0]])))
+    assert rank(corners) == pytest.approx(4.0)
+    assert math.isnan(rank(torch.tensor([[1.0, math.nan], [0.0, 1.0]])))
 
 
 def test_a_watched_step_is_measured_and_computes_the_same() -> None:
@@ -71,12 +91,13 @@ def test_a_watched_step_is_measured_and_computes_the_same() -> None:
                 for name in ("image", "text")
             }
             total = torch.nn.utils.clip_grad_norm_(clip.parameters(), 0.5).item()
+            state.readings.clear()
             with watch if is_watched else torch.enable_grad():
                 state.optimizer.step()
             state.optimizer.zero_grad()
             state.step += 1
             if is_watched and state.step == 4:
-                seen = watch.take(total)
+                seen = watch.of(facts_of(state, total))
                 assert seen.image_grad_norm == pytest.approx(before["image"], rel=1e-4)
                 assert seen.text_grad_norm == pytest.approx(before["text"], rel=1e-4)
                 with torch.no_grad():
@@ -89,7 +110,7 @@ def test_a_watched_step_is_measured_and_computes_the_same() -> None:
                 ).macs
                 assert seen.flops == 6 * macs
         if is_watched:
-            assert watch.take(0.0).image_norm is None  # step 5 was not looked at
+            assert watch.of(facts_of(state, 0.0)).image_norm is None  # step 5 was not looked at
         weights.append(torch.cat([value.detach().flatten() for value in clip.parameters()]))
     assert torch.equal(*weights)
 
@@ -100,7 +121,6 @@ def test_a_locked_text_costs_nothing_and_a_frozen_image_one_pass() -> None:
     assert StepCost(clip).flops(None) == 6 * macs
     clip.image.requires_grad_(False)
     assert StepCost(clip).flops(None) == 2 * macs
-    assert gradient_norm(clip.text) is None
 
 
 def test_rates_are_over_the_time_in_steps() -> None:

@@ -16,7 +16,7 @@ from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.precision import Precision
 from eyesmith.eval.results.rows import append_rows, as_line
-from eyesmith.train.processes import joined
+from eyesmith.train.distributed import joined
 
 if TYPE_CHECKING:
     import torch
@@ -171,7 +171,7 @@ def _made(
         )
     found = load_clip_or_classifier(model, name)
     if isinstance(found, Classifier):
-        rows = split_rows(found, data, splits, batch_size=settings.batch_size, note=say)
+        rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
     else:
         rows = evaluate_splits(found, data, splits or None, tasks=MADE_TASKS[task], settings=settings)
     if not rows:

@@ -28,7 +28,8 @@ class Batch:
     pixels: [b, 3, H, W] uint8; texts: one caption each, none where the run reads no texts; labels: [b] int64 class of
     each, or None; keys: for messages; rows: [b] int64 place of each in the batch of all processes, on the CPU;
     indices: [b] int64 place of each in the data set, on the CPU, None where they stream by; extra: what else was made
-    of the rows before the step, [b, ...] each: token ids, masks, second labels.
+    of the rows before the step, [b, ...] each: token ids, masks, second labels; host: the same on the CPU wherever the
+    batch is, for what must be known without waiting for a device.
     """
 
     pixels: Tensor
@@ -38,9 +39,15 @@ class Batch:
     rows: Tensor
     indices: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
+    host: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def with_extra(self, extra: Mapping[str, Tensor]) -> "Batch":
+        """The batch, on the CPU, with what else was made of its rows."""
+        extra = {**self.extra, **extra}
+        return replace(self, extra=extra, host=extra)
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with `move` applied to what the model computes with: pixels, labels and extra."""
@@ -72,6 +79,7 @@ class Batch:
             rows=self.rows[own],
             indices=None if self.indices is None else self.indices[own],
             extra={name: value[own] for name, value in self.extra.items()},
+            host={name: value[own] for name, value in self.host.items()},
         )
 
 
@@ -182,6 +190,11 @@ class SideStream:
         return batch.moved(hold)
 
 
+def on_device(value: Tensor, device: torch.device) -> Tensor:
+    """A value made on the host in the step itself, on its way to the device; the host does not wait for it."""
+    return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
+
+
 def transfer_to(device: torch.device) -> Transfer:
     """How batches get to a device."""
     return SideStream(device) if device.type == "cuda" else StayHere()
@@ -252,8 +265,7 @@ class Loader:
         read = finish()
         if read.batch is None or self._prepare is None:
             return read
-        extra = {**read.batch.extra, **self._prepare(read.batch, step)}
-        return read._replace(batch=replace(read.batch, extra=extra))
+        return read._replace(batch=read.batch.with_extra(self._prepare(read.batch, step)))
 
     def _send(self, step: int) -> None:
         """Send the step's batch when it is made: at once, or by the thread that makes it."""

@@ -107,6 +107,11 @@ def masks_for(rows: Tensor, grid: tuple[int, int], config: MaskConfig, *, seed: 
     return torch.from_numpy(masks)
 
 
+def hidden_places(masks: Tensor) -> Tensor:
+    """Where a mask [b, N] on the CPU, read row by row, is True: int64 [M]; found here, as a GPU would make us wait."""
+    return torch.from_numpy(np.flatnonzero(masks.numpy()))
+
+
 def alternating_mask(rows: int, grid: tuple[int, int]) -> Tensor:
     """The fixed mask of validation, bool [rows, H*W]: every even patch in row-major order is hidden."""
     hidden = torch.arange(grid[0] * grid[1]) % 2 == 0

@@ -25,9 +25,10 @@ from eyesmith.eval import (
     choose_splits,
     split_tasks,
 )
+from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 KEEP_BYTES = 1 << 30  # decoded pixels of all splits that a process keeps between measurements
 
@@ -55,15 +56,18 @@ class Curve:
         suite_data: str = "",
         suite_limit: int = 0,
         preprocess: PreprocessConfig,
+        precision: TowerPrecision | None = None,
         evaluators: Sequence[Any] = (),
         world: World | None = None,
     ) -> None:
         """splits: of `data`; further: data sets of which all splits but train are measured, as SET:SPLIT. tasks: what
         is measured of a split, where it allows. suites: of `eyesmith eval`, with their sets in suite_data, of each the
         first suite_limit images; they and `evaluators` (with `run(clip)`, names and fractions) run in the first
-        process. Raises DataError for a split that is not there or can carry no task.
+        process. precision: what the towers compute in. Raises DataError for a split that is not there or can carry
+        no task.
         """
         self._tasks, self._preprocess, self._world = tuple(tasks), preprocess, world or World()
+        self._precision = precision or TowerPrecision()
         self._room_bytes = KEEP_BYTES
         self._splits = [
             *(self._split(data, split, "") for split in splits),
@@ -79,10 +83,11 @@ class Curve:
     def measure(self, clip: Clip) -> dict[str, float]:
         """The values of `clip`; every process must call it, and gets the same."""
         if self._texts is None or not self._texts.is_current(clip):
-            self._texts = TextFeatures(clip, world=None if clip.config.lock_text else self._world)
+            world = None if clip.config.lock_text else self._world
+            self._texts = TextFeatures(clip, precision=self._precision, world=world)
         texts, found = self._texts, {}
         for split in self._splits:
-            images = split.images.features(clip)
+            images = split.images.features(clip, self._precision)
 
             def measure(split: _Split = split, images: ImageFeatures = images) -> dict[str, float]:
                 return {
@@ -132,8 +137,8 @@ class _Images:
         self.kept_bytes = needed if needed <= keep_bytes else 0
         self._pixels: list[Tensor | BrokenImage] = []
 
-    def features(self, clip: Clip) -> ImageFeatures:
-        """Unit features of all images that can be read, equal in every process."""
+    def features(self, clip: Clip, precision: TowerPrecision) -> ImageFeatures:
+        """Unit features of all images that can be read, equal in every process; precision: what is computed in."""
         own = torch.zeros(len(self._own), clip.image.embed_dim)
         good = torch.zeros(len(self._own), dtype=torch.bool)
         with ThreadPoolExecutor(4) as pool:
@@ -148,7 +153,8 @@ class _Images:
                 rows = [row for row, one in zip(chunk, read, strict=True) if isinstance(one, Tensor)]
                 if rows:
                     pixels = torch.stack([one for one in read if isinstance(one, Tensor)])
-                    own[rows] = clip.encode_image(pixels, batch_size=self._batch_size).float().cpu()
+                    with precision(clip.logit_scale.device):
+                        own[rows] = clip.encode_image(pixels, batch_size=self._batch_size).float().cpu()
                     good[rows] = True
         features = _gathered(own, len(self._source), self._world)  # [N, D]
         usable = _gathered(good.to(torch.uint8), len(self._source), self._world).bool()
@@ -179,5 +185,5 @@ def _gathered(own: Tensor, total: int, world: World) -> Tensor:
     padded = torch.zeros(rows, *own.shape[1:], dtype=own.dtype)
     padded[: len(own)] = own
     parts = [torch.empty_like(padded) for _ in range(world.size)]
-    dist.all_gather(parts, padded)
+    dist.all_gather(parts, padded, group=world.patient)  # one may take long for its share
     return torch.stack(parts, dim=1).flatten(0, 1)[:total]

@@ -37,7 +37,7 @@ from eyesmith.eval.sets.suite import Suite, aggregate
 from eyesmith.eval.sets.task import Task
 from eyesmith.eval.sets.wording import Wording, words_of
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 RECORDS = "eval_results.jsonl"
 ROWS = "results.jsonl"

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eyesmith.optim.lamb import Lamb
 from eyesmith.optim.lion import Lion
+from eyesmith.optim.sgd import Sgd
 
 OptimizerName = Literal["adamw", "lamb", "sgd", "lion"]
 
@@ -17,11 +18,13 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimiser over `parameter_groups`, each with its own weight_decay; `lr` is overwritten before every step.
 
+    An attribute `found_inf` holds the steps of each back, see `held`.
+
     sgd: with Nesterov's momentum, which is the first of `betas`; its decay is added to the gradient. lion: see `Lion`;
     neither has an `eps`.
     """
     if name == "sgd":
-        return torch.optim.SGD(list(groups), lr=lr, momentum=betas[0], nesterov=True)
+        return Sgd(groups, lr=lr, momentum=betas[0])
     if name == "lion":
         return Lion(groups, lr=lr, betas=betas)
     if name == "lamb":
@@ -31,7 +34,7 @@ def make_optimizer(
 
 def fresh_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """What the optimiser keeps of a parameter before its first step, by name, to read a saved state into."""
-    if isinstance(optimizer, torch.optim.SGD | Lion):
+    if isinstance(optimizer, Sgd | Lion):
         name = "exp_avg" if isinstance(optimizer, Lion) else "momentum_buffer"
         return {name: torch.zeros_like(parameter, memory_format=torch.preserve_format)}
     return {

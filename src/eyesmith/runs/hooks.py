@@ -55,11 +55,11 @@ def run_hooks(
                 listeners.append(trackers)
         try:
             log = Log(folder, listeners)
-            hooks: list[Hook] = [lambda state, facts: metrics.forget()]
+            hooks: list[Hook] = []
             if is_first:
                 precision = choose_precision(config.precision, task.device)
                 throughput = Throughput(state, world_size=context.world.size, precision=precision)
-                hooks = [LogSteps(log, metrics, throughput, every)]
+                hooks = [LogSteps(log, metrics, throughput)]
             if (measure := task.curve(context, evaluators)) is not None:
                 hooks.append(
                     Evaluation(
@@ -67,6 +67,7 @@ def run_hooks(
                         config.eval,
                         folder,
                         steps_per_epoch=steps_per_epoch,
+                        everywhere=task.shares_measuring,
                         save=lambda new, model: task.save(new, model, config=description),
                         write=log.write if is_first else lambda line: None,
                         current_name=current_name,

@@ -46,7 +46,8 @@ def replay(path: str | os.PathLike[str], *, console: Console | None = None) -> R
         raise
     except ConfigError as wrong:
         raise CheckpointError(f"{folder}: of eyesmith {kept.eyesmith_version}, not readable here ({wrong})") from None
-    config = replace(config, precision=kept.precision, parallel=ParallelConfig())  # pyright: ignore[reportArgumentType]
+    parallel = ParallelConfig(tf32=config.parallel.tf32, cudnn_benchmark=config.parallel.cudnn_benchmark)
+    config = replace(config, precision=kept.precision, parallel=parallel)  # pyright: ignore[reportArgumentType]
     work = open_work(config, folder, console or Console(stderr=True, quiet=True))
     work.state.load(folder)
     if work.state.step + 1 != kept.step:

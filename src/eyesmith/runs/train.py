@@ -28,11 +28,12 @@ from eyesmith.tasks.task import BEFORE
 from eyesmith.train.callbacks.checkpoints import Checkpoints
 from eyesmith.train.callbacks.logging import append_line, truncate_after
 from eyesmith.train.callbacks.progress import progress
-from eyesmith.train.checkpoint import newest
+from eyesmith.train.checkpoint import states
 from eyesmith.train.config import RunConfig
-from eyesmith.train.loop import Hook, StepFacts, StopSignal, new_state, total_steps, train
-from eyesmith.train.precision import choose_precision
-from eyesmith.train.processes import World, joined
+from eyesmith.train.distributed import World, joined
+from eyesmith.train.loop import Hook, StopSignal, new_state, total_steps, train
+from eyesmith.train.precision import choose_precision, set_switches
+from eyesmith.train.readings import StepFacts
 from eyesmith.train.replay import NonFiniteError, Replay
 from eyesmith.train.state import TrainState
 
@@ -91,7 +92,7 @@ def resume(
             return _summary(root)
         work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
         if world.once(work.has_saved_state):
-            work.state.load(root)
+            work.state.load(root, note=lambda text: work.console.print(text, markup=False))
         step = work.state.step
         work.begin({"event": "resume", "step": step, **work.facts()}, after_step=step)
         return work.finish()
@@ -154,6 +155,8 @@ class _Work:
         self.config, self.folder, self.world, self.evaluators = config, folder, world, tuple(evaluators)
         self.console = console if world.is_first else Console(quiet=True)
         self._context = RunContext(folder=folder, world=world, console=self.console)
+        world.check_batch(config.batch_size, config.accumulate)
+        set_switches(config.parallel)
         keep_freed_memory()
         kind = task_of(config)
         self.rows = kind.open_rows(config, world)
@@ -195,7 +198,7 @@ class _Work:
             )
 
     def has_saved_state(self) -> bool:
-        return newest(self.folder) is not None
+        return bool(states(self.folder))
 
     def begin(self, line: dict[str, Any], *, after_step: int | None = None) -> None:
         """Write the config, or drop the log after a step, and say in the log what begins."""
@@ -214,7 +217,7 @@ class _Work:
     def measure_before(self) -> None:
         """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
         model = self.state.whole_model()
-        rows = lambda: self.task.measured_before(model, self.console.print)  # noqa: E731
+        rows = lambda: self.task.measured_before(_present(model), self.console.print)  # noqa: E731
         self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, found) if (found := rows()) else None)
 
     def finish(self) -> RunSummary:
@@ -229,12 +232,18 @@ class _Work:
             StopSignal() as stop,
             progress(self.console, f"train {self.config.model_name}", self.last_step, start=self.state.step) as advance,
         ):
+            said = [""]
 
             def show(state: TrainState, facts: StepFacts) -> None:
-                advance(facts.step, f"loss {facts.loss:.3f}")
+                if facts.is_logged:
+                    said[0] = f"loss {facts.loss:.3f}"
+                advance(facts.step, said[0])
 
             saving = Checkpoints(
-                self.folder, self.config.save_every_steps, in_background=self.config.parallel.async_save
+                self.folder,
+                self.config.save_every_steps,
+                in_background=self.config.parallel.async_save,
+                keep=self.config.keep_states,
             )
             with self._hooks() as following:
                 hooks: list[Hook] = [*following, saving]
@@ -249,15 +258,15 @@ class _Work:
                     should_stop=stop,
                 )
         if not is_done:
-            self.state.save(self.folder)
+            self.state.save(self.folder, keep=self.config.keep_states)
             raise Interrupted(
                 f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
                 f"`eyesmith resume {self.folder}`"
             )
         self.state.finish_saving()
         self.state.take_average()
-        whole = self.state.whole_model().cpu().eval()
-        return self.world.once(lambda: self._leave_model(whole, began))
+        whole = self.state.whole_model()
+        return self.world.once(lambda: self._leave_model(_present(whole).cpu().eval(), began))
 
     def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
         before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
@@ -293,6 +302,11 @@ class _Work:
                 yield hooks
         except NonFiniteError as error:
             raise error.with_replay(save_replay(self.folder, self.state, self.config, error)) from None
+
+
+def _present(model: nn.Module | None) -> nn.Module:
+    assert model is not None, "the first process has the whole model"
+    return model
 
 
 def _trained_s(folder: Path) -> float:

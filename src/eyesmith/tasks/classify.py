@@ -33,10 +33,11 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext
+from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext, first_model
 from eyesmith.train.config import DataConfig, RunConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.processes import World
+from eyesmith.train.precision import autocast, choose_precision
 
 ALL_SPLITS = "all"
 _FP32 = 4  # bytes
@@ -153,11 +154,14 @@ class Classify(MeanTask[Classifier]):
         assert isinstance(rows, LabelledRows)
         for note in rows.sets.notes:
             context.say(note)
-        classifier = classifier_config(config.name, config.model, rows.sets.classes).build()
-        classifier.start_head(config.head_scale)
-        if config.initial.weights:
-            _load(classifier, config, context)
-        classifier.to(context.world.device())
+        described = classifier_config(config.name, config.model, rows.sets.classes)
+
+        def load(classifier: Classifier, context: RunContext) -> None:
+            classifier.start_head(config.head_scale)
+            if config.initial.weights:
+                _load(classifier, config, context)
+
+        classifier = first_model(config, context, described.build, load)
         freeze(classifier, config.optim.freeze)
         context.say(_frozen(classifier, config))
         task = cls(classifier, config, rows.sets)
@@ -217,7 +221,9 @@ class Classify(MeanTask[Classifier]):
         splits = self.config.eval.curve_splits
 
         def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._rows(cast(Classifier, model), splits)
+            device = next(model.parameters()).device
+            with autocast(choose_precision(self.config.precision, self.device), device):
+                rows = self._rows(cast(Classifier, model), splits)
             return {f"{row.split}/{row.metric}": row.value for row in rows}
 
         return (lambda model: context.world.once(lambda: measure(model))) if self._splits(splits) else None

@@ -18,6 +18,7 @@ from eyesmith.data.patch_masks import kept_patches
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow, choose_splits, evaluate
 from eyesmith.eval.curve import Curve
+from eyesmith.eval.features.precision import tower_precision
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.load import load_clip
@@ -32,12 +33,12 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
-from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task
+from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task, first_model
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
-from eyesmith.train.draws import StepDraws
 from eyesmith.train.objective import StepLoss, Wrapped
-from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.precision import Precision, autocast, choose_precision
+from eyesmith.train.rng import StepDraws
 from eyesmith.train.text_bank import PassingTexts, TextBank, Texts
 from eyesmith.train.utilisation import StepCost
 
@@ -102,6 +103,7 @@ class Contrastive(Task[Clip]):
     """
 
     config_type = TrainConfig
+    shares_measuring = True
     config: TrainConfig
 
     def __init__(
@@ -120,9 +122,17 @@ class Contrastive(Task[Clip]):
 
     @classmethod
     def build(cls, config: TrainConfig, rows: Rows, context: RunContext) -> Self:
-        clip = cls.new_model(config)
-        load_initial(clip, config.initial, note=context.say)
-        clip.to(device := context.world.device())
+        device = context.world.device()
+        if config.model.lock_text or isinstance(config.model.text, HuggingFaceTextConfig):
+            clip = cls.new_model(config)  # whole everywhere: its texts are encoded before it is spread
+            load_initial(clip, config.initial, note=context.say)
+            clip.to(device)
+        else:
+
+            def load(clip: Clip, context: RunContext) -> None:
+                load_initial(clip, config.initial, note=context.say)
+
+            clip = first_model(config, context, lambda: cls.new_model(config), load)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         with context.world.first_on_each_machine():  # the others find the features on disk
@@ -131,7 +141,8 @@ class Contrastive(Task[Clip]):
         if config.loss.distill.teacher:
             with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
                 found = load_clip(config.loss.distill.teacher)
-            teacher = Teacher(found.to(device), image_size=config.model.image.image_size)
+            size, precision = config.model.image.image_size, choose_precision(config.precision, device)
+            teacher = Teacher(found.to(device), image_size=size, precision=precision)
         return cls(clip, config, bank=bank, teacher=teacher)
 
     @classmethod
@@ -192,10 +203,18 @@ class Contrastive(Task[Clip]):
         return StepCost(self.model).flops(text_len)
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """ids: [b, L] of the captions, unless their features are known; kept: [b, K] patches that are seen."""
+        """ids: [b, L] of the captions, or known: [b, D], their features where all are kept; teacher_ids: as the teacher
+        reads them; kept: [b, K] patches that are seen; image_codes, text_codes: [b] of `Same`.
+        """
         made: dict[str, Tensor] = {}
         if self.bank is None:
             made["ids"] = self.model.text.tokenize(batch.texts)
+        elif isinstance(self.bank, TextBank):
+            made["known"] = self.bank(batch.texts)
+        if self.teacher is not None:
+            made["teacher_ids"] = self.teacher.tokenize(batch.texts)
+        if (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
+            made["image_codes"], made["text_codes"] = same.image_codes, same.text_codes
         if self.config.patch_drop_prob:
             assert isinstance(self.model.image, Eva02)
             grid = self.model.image.config.grid
@@ -206,13 +225,13 @@ class Contrastive(Task[Clip]):
         clip, config, device = self.model, self.config, self.model.logit_scale.device
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
-        same = same_of(config.loss, batch.texts, batch.labels)
-        chance = chance_loss(config.loss, batch.texts, batch.labels, config.batch_size)
         batch = batch.to(device)
-        same = None if same is None else same.to(device)
-        if self.bank is not None:
-            batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts).to(device)})  # [b, D]
-        target = None if self.teacher is None else self.teacher(batch.pixels, batch.texts)
+        chance, same = self._chance(batch), None
+        if "text_codes" in batch.extra:
+            same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
+        if self.bank is not None and "known" not in batch.extra:
+            batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts)})  # [b, D]
+        target = None if self.teacher is None else self.teacher(batch.pixels, batch.extra["teacher_ids"])
 
         def features_of(part: Batch) -> Features:
             draws.give(part.rows)
@@ -227,9 +246,14 @@ class Contrastive(Task[Clip]):
             return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
 
         parts = [partial(features_of, part) for part in batch.parts(config.accumulate)]
-        with StepDraws(clip, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+        with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
             loss, features = backward(parallel, parts, loss_of)
         return StepLoss(loss, features.scale, chance)
+
+    def _chance(self, batch: Batch) -> float:
+        """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
+        labels = None if batch.labels is None else batch.host.get("image_codes")
+        return chance_loss(self.config.loss, batch.texts, labels, self.config.batch_size)
 
     def description(self) -> dict[str, Any]:
         return to_dict(self.config)["model"]
@@ -261,6 +285,7 @@ class Contrastive(Task[Clip]):
             suite_limit=settings.suite_limit,
             preprocess=self.config.model.preprocess,
             evaluators=evaluators,
+            precision=tower_precision(choose_precision(self.config.precision, self.device), "image", self.device),
             world=context.world,
         )
         device = context.world.device()
@@ -285,7 +310,7 @@ class Contrastive(Task[Clip]):
 def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:
     if config.data.epoch_samples:  # too many to count, so too many to keep
         return PassingTexts(clip, config.precision)
-    return TextBank(clip, rows.captions())
+    return TextBank(clip, rows.captions(), config.precision)
 
 
 def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:
@@ -340,8 +365,10 @@ class Target(NamedTuple):
 class Teacher:
     """A frozen model to learn from; it sees the same views and captions as the student."""
 
-    def __init__(self, clip: Clip, *, image_size: tuple[int, int], part_rows: int = 256) -> None:
-        """image_size: of the student. Raises ConfigError when the teacher takes another."""
+    def __init__(
+        self, clip: Clip, *, image_size: tuple[int, int], precision: Precision = "fp32", part_rows: int = 256
+    ) -> None:
+        """image_size, precision: of the student. Raises ConfigError when the teacher takes another."""
         if tuple(clip.image.image_size) != tuple(image_size):
             raise ConfigError(
                 f"loss.distill.teacher: takes images of {clip.image.image_size}, the student of {tuple(image_size)}; "
@@ -349,14 +376,20 @@ class Teacher:
             )
         self._clip = clip.requires_grad_(False).eval()
         self._part_rows = part_rows
+        self._precision: Precision = precision
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """int64 [b, L] on the CPU, as its own tower reads them."""
+        return self._clip.text.tokenize(texts)
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor, texts: Sequence[str]) -> Target:
-        """pixels: [b, 3, H, W] uint8."""
-        device = self._clip.logit_scale.device
-        image = torch.cat([self._clip.image_features(part.to(device)) for part in pixels.split(self._part_rows)])
-        text = self._clip.encode_text(texts, batch_size=self._part_rows)
-        return Target(image, text, self._clip.logit_scale.exp())
+    def __call__(self, pixels: Tensor, ids: Tensor) -> Target:
+        """pixels: [b, 3, H, W] uint8; ids: of `tokenize`; both on its device."""
+        clip, rows = self._clip, self._part_rows
+        with autocast(self._precision, clip.logit_scale.device):
+            image = torch.cat([clip.image_features(part) for part in pixels.split(rows)])
+            text = torch.cat([clip.text_features(part) for part in ids.split(rows)])
+        return Target(image, text, clip.logit_scale.exp())
 
 
 def distill(config: LossConfig, found: Features, target: Target, *, max_rows: int) -> Tensor:

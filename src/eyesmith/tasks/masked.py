@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from eyesmith.data import open_source
 from eyesmith.data.indexed import IndexedRows
-from eyesmith.data.loader import Batch, Rows
-from eyesmith.data.patch_masks import MaskConfig, alternating_mask, masks_for
+from eyesmith.data.loader import Batch, Rows, on_device
+from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
 from eyesmith.files import atomic_path
@@ -30,10 +30,10 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
-from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext
+from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext, first_model
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import choose_precision
+from eyesmith.train.precision import autocast, choose_precision
 from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
@@ -115,10 +115,16 @@ class Masked(MeanTask[MaskedEva02]):
                 found = load_encoder(config.target.teacher)
             targets = teacher = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
         torch.manual_seed(config.seed)  # loading a teacher may draw
-        student = MaskedEva02(config.model, targets.dim, patch_grad_scale=config.patch_grad_scale)
-        if config.initial.weights:
-            load_image(student.image, config.initial.weights, note=context.say)
-        student.to(device)
+        dim = targets.dim
+
+        def make() -> MaskedEva02:
+            return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
+
+        def load(student: MaskedEva02, context: RunContext) -> None:
+            if config.initial.weights:
+                load_image(student.image, config.initial.weights, note=context.say)
+
+        student = first_model(config, context, make, load)
         if teacher is not None and config.target.cache:
             targets = _kept(config, teacher, rows, context)
         return cls(student, config, targets, teacher=teacher)
@@ -173,9 +179,10 @@ class Masked(MeanTask[MaskedEva02]):
 
     def outputs(self, model: Wrapped, part: Batch) -> tuple[Tensor, Tensor]:
         """Predictions and targets of the hidden patches, [M, dim] both."""
-        hidden = part.extra["mask"]
-        target = self.targets(part.pixels, part.indices)[hidden]
-        return model(part.pixels, hidden), target
+        # found on the host, as on a GPU one would wait for their number
+        places = on_device(hidden_places(part.host["mask"]), self.device)
+        target = self.targets(part.pixels, part.indices).flatten(0, 1)[places]
+        return model(part.pixels, part.extra["mask"], places), target
 
     def terms(self, outputs: tuple[Tensor, Tensor], part: Batch) -> Tensor:
         del part
@@ -203,7 +210,9 @@ class Masked(MeanTask[MaskedEva02]):
         splits = self.config.eval.curve_splits
 
         def measure(model: nn.Module) -> dict[str, float]:
-            rows = [row for split in splits for row in self._rows(cast(MaskedEva02, model), split)]
+            device = next(model.parameters()).device
+            with autocast(choose_precision(self.config.precision, self.device), device):
+                rows = [row for split in splits for row in self._rows(cast(MaskedEva02, model), split)]
             return {f"{row.split}/{row.metric}": row.value for row in rows}
 
         return (lambda model: context.world.once(lambda: measure(model))) if splits else None

@@ -26,10 +26,11 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_rows
-from eyesmith.train.draws import StepDraws
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Model, Objective, StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
-from eyesmith.train.processes import World
+from eyesmith.train.rng import StepDraws
+from eyesmith.train.sharding import blank, choose_strategy
 
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
@@ -66,6 +67,8 @@ class Task(Objective[Model]):
     """
 
     config_type: ClassVar[type[RunConfig]]
+    shares_measuring: ClassVar[bool] = False
+    """Whether what `curve` gives needs the whole model in every process; else in the first one, and None elsewhere."""
     config: Any
 
     def __init__(self, model: Model, config: Any) -> None:
@@ -85,11 +88,13 @@ class Task(Objective[Model]):
     def build(cls, config: Any, rows: Rows, context: RunContext) -> Self:
         """The task of a run with its initial weights, on this process's device. The random seed is set before."""
         del rows
-        model = cls.new_model(config)
-        if config.initial.weights:
-            with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
-                load_image(model.image, config.initial.weights, note=context.say)  # pyright: ignore[reportArgumentType]
-        return cls(model.to(context.world.device()), config)
+
+        def load(model: Any, context: RunContext) -> None:
+            if config.initial.weights:
+                with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+                    load_image(model.image, config.initial.weights, note=context.say)
+
+        return cls(first_model(config, context, lambda: cls.new_model(config), load), config)
 
     @classmethod
     def skeleton(cls, config: Any) -> nn.Module:
@@ -134,7 +139,8 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all. evaluators: a caller's own, beside the config's.
+        It is called in every process, and gives the same in all; see `shares_measuring`. evaluators: a caller's own,
+        beside the config's.
         """
         del context
         if evaluators:
@@ -149,6 +155,32 @@ class Task(Objective[Model]):
         """By default of the image encoder, trained."""
         del text_len
         return float(PASSES * encoder_cost(self.config.encoder).tower.macs)
+
+
+def first_model(
+    config: RunConfig,
+    context: RunContext,
+    make: Callable[[], Model],
+    load: Callable[[Model, RunContext], None] = lambda model, context: None,
+) -> Model:
+    """What `make` builds with the initial weights that `load` gives it, on this process's device.
+
+    Under FSDP the first process alone makes and loads it, in its main memory; the others' is blank, and gets its parts
+    when it is spread, so that nobody needs room for a whole copy on a GPU. An error of the first is an error of all.
+    """
+    world = context.world
+    if choose_strategy(config.parallel.strategy, world) != "fsdp":
+        model = make()
+        load(model, context)
+        return model.to(world.device())
+    made: list[Model] = []
+
+    def alone() -> None:
+        made.append(make())
+        load(made[0], replace(context, world=World()))
+
+    world.once(alone)
+    return made[0] if world.is_first else blank(make)
 
 
 class MeanTask(Task[Model]):
@@ -167,7 +199,7 @@ class MeanTask(Task[Model]):
 
     def num_terms(self, batch: Batch) -> Tensor:
         """How many terms a batch has, fp32 []: by default one a row."""
-        return torch.tensor(float(len(batch)), device=self.device)
+        return torch.full((), float(len(batch)), device=self.device)
 
     def chance_loss(self) -> float:
         """The loss of guessing; 0 where there is no such level."""
@@ -187,6 +219,6 @@ class MeanTask(Task[Model]):
             return self.terms(outputs, part).sum() * (world.size / count)
 
         parts = [partial(share, part) for part in batch.parts(config.accumulate)]
-        with StepDraws(self.model, config.batch_size, seed=step_seed(config.seed, step), device=device) as draws:
+        with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size, chance=self.chance_loss())

@@ -1,17 +1,18 @@
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig, RunConfig
-from eyesmith.train.loop import Hook, StepFacts, StopSignal, new_state, total_steps, train
+from eyesmith.train.distributed import World, joined
+from eyesmith.train.loop import Hook, StopSignal, new_state, total_steps, train
 from eyesmith.train.objective import Objective, StepLoss
-from eyesmith.train.processes import World, joined
-from eyesmith.train.state import STATE_FILE, TrainState
+from eyesmith.train.readings import Readings, StepFacts
+from eyesmith.train.state import TrainState
 
 __all__ = [
-    "STATE_FILE",
     "DataConfig",
     "EvalConfig",
     "Hook",
     "Objective",
     "OptimConfig",
     "ParallelConfig",
+    "Readings",
     "RunConfig",
     "StepFacts",
     "StepLoss",

@@ -27,7 +27,7 @@ class Features(NamedTuple):
 
 
 class Model(Protocol):
-    """What is trained, as `parallel.Parallel` offers it."""
+    """What is trained, as `sharding.Parallel` offers it."""
 
     def sync(self, is_on: bool) -> AbstractContextManager[None]:
         """Whether the gradients of all processes meet at the end of the passes inside."""

@@ -1,8 +1,9 @@
-"""A named set of tensors on disk: in one file, or in a folder into which every process writes its own parts.
+"""Named sets of tensors on disk, the last few of a run: each one file, or a folder with the parts of every process.
 
-The folder form is torch.distributed.checkpoint's, read by any number of processes, also by one; `consolidate` makes the
-file of it. Either is there whole or not at all: the file is renamed into place, the folder counts once its `.metadata`,
-which the first process renames into place after all have written, is there.
+A state of step N is `state/step-N.pt`, or `state/step-N/` in torch.distributed.checkpoint's format, which any number
+of processes reads, also one; `consolidate` makes the file of it. Either is written under another name, `.step-N*.part`,
+and renamed when it is whole; none that is there is written to again, and an older one goes only when enough newer ones
+are whole. A second state of one step is `step-N-2`.
 """
 
 import pickle
@@ -10,7 +11,7 @@ import re
 import shutil
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,26 +22,40 @@ import torch.distributed as dist
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError
-from eyesmith.files import atomic_path
-from eyesmith.train.parallel import is_part
-from eyesmith.train.processes import World
+from eyesmith.files import atomic_path, sync_folder
+from eyesmith.train.distributed import World, patient_group
+from eyesmith.train.sharding import is_part
 
-STATE_FILE = "state/last.pt"
-_FOLDER = re.compile(r"step-(\d+)")
+FOLDER = "state"
+KEEP = 2
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?(?:\.pt)?")
+_OLD_FILE = "last.pt"  # the one state of a run, until 0.1
 _METADATA = ".metadata"
 
 
-def newest(folder: Path) -> Path | None:
-    """The latest whole state below `folder`, file or folder; None where there is none. Damaged files count."""
-    found = [(step, path) for step, path in _sharded(folder)]
-    file = folder / STATE_FILE
-    if file.is_file():
-        found.append((int(_read_file(file)["step"]) if found else 0, file))
-    return max(found)[1] if found else None
+class DamagedStateError(CheckpointError):
+    """A state that cannot be read; an older one may."""
+
+
+def states(folder: Path) -> list[Path]:
+    """All states below `folder` that were written to their end, files and folders, the newest first."""
+    found = []
+    for path in (folder / FOLDER).glob("step-*"):
+        if named := _NAME.fullmatch(path.name):
+            found.append((int(named[1]), int(named[2] or 1), path.is_file(), path))
+    old = folder / FOLDER / _OLD_FILE
+    if old.is_file():
+        found.append((_step_of(old), 1, True, old))
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What a killed process left of states that it was writing."""
+    return sorted((folder / FOLDER).glob(".*.part"))
 
 
 def sizes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The names in a state and the sizes of their tensors. Raises CheckpointError for a damaged one."""
+    """The names in a state and the sizes of their tensors. Raises DamagedStateError where a part is missing."""
     if path.is_file():
         return {name: tuple(value.shape) for name, value in _read_file(path).items()}
     return {name: tuple(entry.size) for name, entry in _metadata(path).items()}
@@ -49,7 +64,7 @@ def sizes(path: Path) -> dict[str, tuple[int, ...]]:
 def read_into(path: Path, content: Mapping[str, Tensor]) -> None:
     """Fill the tensors of `content` from a state, in place; of those spread over processes each reads its part.
 
-    Raises CheckpointError when one is not there, or the state is damaged.
+    Raises CheckpointError when one is not there, DamagedStateError when the state cannot be read.
     """
     stored = sizes(path)
     if missing := [name for name in content if name not in stored]:
@@ -71,93 +86,156 @@ def read_into(path: Path, content: Mapping[str, Tensor]) -> None:
 
 
 def write_file(
-    folder: Path, content: Mapping[str, Tensor], *, step: int, world: World, in_background: bool
+    folder: Path, content: Mapping[str, Tensor], *, step: int, world: World, in_background: bool, keep: int = KEEP
 ) -> Future[None] | None:
-    """Write last.pt in the first process, which returns what is done when it is on disk; None where it already is."""
+    """Write one file in the first process, which returns what is done when it is on disk; None where it already is."""
     if not world.is_first:
         return None
     if in_background:
         content = {name: value.detach().to("cpu", copy=True) for name, value in content.items()}
-        return _in_thread(_write_file, folder, content)
-    _write_file(folder, content)
+        return _in_thread(_write_file, folder, content, step, keep)
+    _write_file(folder, content, step, keep)
     return None
 
 
 def write_sharded(
-    folder: Path, content: Mapping[str, Tensor], *, step: int, world: World, in_background: bool
+    folder: Path, content: Mapping[str, Tensor], *, step: int, world: World, in_background: bool, keep: int = KEEP
 ) -> Future[None] | None:
-    """Write this process's parts into the folder of the step; done when those of all processes are there."""
-    target = folder / "state" / f"step-{step:08d}"
-    target.mkdir(parents=True, exist_ok=True)
-    if not in_background:
-        with _quiet():
-            _dcp().save(dict(content), checkpoint_id=target)
-        _clean(folder, step, world)
-        return None
-    with _quiet():
-        written = _dcp().async_save(dict(content), checkpoint_id=target, process_group=_own_group())
-    assert isinstance(written, Future)
+    """Write this process's parts into one folder; done when those of all processes are there."""
+    target = world.once(lambda: _free(folder, step, ""))
+    part = target.with_name(f".{target.name}.part")
+    world.once(lambda: _empty(part))
 
     def finish() -> None:
-        written.result()
-        _clean(folder, step, world)
+        if world.is_first:
+            part.rename(target)
+            sync_folder(target.parent)
+            _remove_old(folder, keep)
 
-    return _in_thread(finish)
+    if not in_background:
+        with _quiet():
+            _dcp().save(dict(content), checkpoint_id=part, process_group=_own_group())
+        finish()
+        return None
+    with _quiet():
+        written = _dcp().async_save(dict(content), checkpoint_id=part, process_group=_own_group())
+    assert isinstance(written, Future)
+
+    def finish_later() -> None:
+        written.result()
+        finish()
+
+    return _in_thread(finish_later)
 
 
 def consolidate(folder: Path) -> Path:
-    """Make one file, state/last.pt, of the newest state below a run folder, and remove the parts; returns its path.
+    """Make one file of the newest state below a run folder, and remove those in parts; returns its path.
 
     Needs no other process. Raises CheckpointError when there is no state.
     """
-    path = newest(folder)
+    path = next(iter(states(folder)), None)
     if path is None:
-        raise CheckpointError(f"{folder}: no state to consolidate, there is neither {STATE_FILE} nor state/step-*")
-    if not path.is_file():
-        content = {
-            name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in _metadata(path).items()
-        }
-        with _quiet(), _errors_of(path):
-            _load_folder(path, content, no_dist=True)
-        _write_file(folder, content)
-    return folder / STATE_FILE
+        raise CheckpointError(f"{folder}: no state to consolidate, there is no {FOLDER}/step-*")
+    if path.is_file():
+        return path
+    content = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in _metadata(path).items()}
+    with _quiet(), _errors_of(path):
+        _load_folder(path, content, no_dist=True)
+    made = _write_file(folder, content, _step_of(path), KEEP)
+    for other in states(folder):
+        if other.is_dir():
+            _remove(other)
+    return made
 
 
-def _write_file(folder: Path, content: Mapping[str, Tensor]) -> None:
-    with atomic_path(folder / STATE_FILE) as part, part.open("wb") as stream:
+def _write_file(folder: Path, content: Mapping[str, Tensor], step: int, keep: int) -> Path:
+    target = _free(folder, step, ".pt")
+    with atomic_path(target) as part, part.open("wb") as stream:
         torch.save(dict(content), stream)  # to a path it would not say that the disk is full
-    for _, path in _sharded(folder):
+    _remove_old(folder, keep)
+    return target
+
+
+def _free(folder: Path, step: int, suffix: str) -> Path:
+    """A name that no state has."""
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    taken = {path.name.removesuffix(".pt") for path in states(folder)}
+    name, copy = f"step-{step:08d}", 1
+    while name in taken:
+        copy += 1
+        name = f"step-{step:08d}-{copy}"
+    return folder / FOLDER / f"{name}{suffix}"
+
+
+def _empty(part: Path) -> None:
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+
+
+def _remove_old(folder: Path, keep: int) -> None:
+    """Remove what is older than the newest `keep` whole states, what is damaged, and what was never finished."""
+    num_whole = 0
+    for path in states(folder):
+        if num_whole < keep and _is_whole(path):
+            num_whole += 1
+        else:
+            _remove(path)
+    for path in unfinished(folder):
+        _delete(path)
+
+
+def _remove(path: Path) -> None:
+    """In a way that a kill leaves nothing that looks like a state."""
+    gone = path.with_name(f".{path.name}.gone.part")
+    path.rename(gone)
+    _delete(gone)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _clean(folder: Path, step: int, world: World) -> None:
-    """Remove what the state of `step` replaces."""
-    if world.is_first:
-        (folder / STATE_FILE).unlink(missing_ok=True)
-        for path in (folder / "state").iterdir():
-            named = _FOLDER.fullmatch(path.name)
-            if named and int(named[1]) != step:
-                shutil.rmtree(path)
+def _is_whole(path: Path) -> bool:
+    try:
+        sizes(path)
+    except CheckpointError:
+        return False
+    return True
 
 
-def _sharded(folder: Path) -> list[tuple[int, Path]]:
-    """Whole folder states with their steps."""
-    paths = sorted((folder / "state").glob("step-*"))
-    named = [(match, path) for path in paths if (match := _FOLDER.fullmatch(path.name))]
-    return [(int(match[1]), path) for match, path in named if (path / _METADATA).is_file()]
+def _step_of(path: Path) -> int:
+    if named := _NAME.fullmatch(path.name):
+        return int(named[1])
+    try:
+        return int(_read_file(path)["step"])
+    except CheckpointError:
+        return -1
 
 
 def _metadata(path: Path) -> dict[str, Any]:
+    """The list of a folder's tensors, after a look whether all that it names is there."""
     from eyesmith.train.checkpoint_reader import read_metadata
 
     with _errors_of(path):
-        return dict(read_metadata(path / _METADATA).state_dict_metadata)
+        try:
+            listed = read_metadata(path / _METADATA)
+        except CheckpointError as error:
+            raise DamagedStateError(str(error)) from None
+        for place in listed.storage_data.values():
+            has = (path / place.relative_path).stat().st_size
+            if has < place.offset + place.length:
+                raise DamagedStateError(f"{path / place.relative_path}: is {has} bytes, and there should be more")
+    return dict(listed.state_dict_metadata)
 
 
 def _load_folder(path: Path, content: Mapping[str, Tensor], *, no_dist: bool) -> None:
     from eyesmith.train.checkpoint_reader import planner, reader
 
-    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), no_dist=no_dist)
+    group = None if no_dist else _own_group()
+    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), process_group=group, no_dist=no_dist)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -179,11 +257,13 @@ def _dcp() -> Any:
 def _errors_of(path: Path) -> Iterator[None]:
     try:
         yield
+    except CheckpointError:
+        raise
     except BaseException as error:
         known = (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError)
         if not isinstance(error, known) and type(error).__name__ != "CheckpointException":  # which is no Exception
             raise
-        raise CheckpointError(f"{path}: cannot be read ({error}); delete the run and start it again") from None
+        raise DamagedStateError(f"{path}: cannot be read ({error})") from None
 
 
 @contextmanager
@@ -198,14 +278,19 @@ _groups: dict[int, Any] = {}
 
 
 def _own_group() -> Any:
-    """A gloo group for exchanges in the background, which must not mix with those of training."""
+    """A group for what processes say to each other while they write and read, which must not mix with training.
+
+    None where there is one process.
+    """
+    if not dist.is_initialized():
+        return None
     key = id(dist.group.WORLD)
     if key not in _groups:
-        _groups[key] = dist.new_group(backend="gloo")
+        _groups[key] = patient_group()
     return _groups[key]
 
 
-def _in_thread(function: Any, *arguments: Any) -> Future[None]:
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> Future[None]:
     pool = ThreadPoolExecutor(1, thread_name_prefix="save")
     future = pool.submit(function, *arguments)
     pool.shutdown(wait=False)

@@ -184,12 +184,28 @@ class ParallelConfig:
     strategy: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """ddp: every process holds the whole model; fsdp: every process holds a part of each block, gathered when it runs;
     auto: ddp where there are several processes."""
+    shards: int = 0
+    """With fsdp: processes that share one copy of the model, as the GPUs of one machine, while copies average their
+    gradients; 0 has one copy in all."""
+    tf32: bool = False
+    """Let NVIDIA's GPUs round fp32 products to TensorFloat-32, 10 bits in place of 23: faster, where fp32 is left."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN try its convolutions and take the fastest: each start may choose, and round, otherwise."""
     checkpoint_blocks: bool = False
     """Keep only the inputs of blocks for the backward pass and compute them again there: less memory, slower."""
     compile_blocks: bool = False
     """Compile the image tower's blocks: minutes at the start, faster steps on a GPU."""
     async_save: bool = False
     """Write states in the background while training goes on, from a copy in main memory."""
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("auto", "none", "ddp", "fsdp"):
+            raise ConfigError(f"parallel.strategy: expected auto, none, ddp or fsdp, got {self.strategy!r}")
+        if self.shards < 0 or (self.shards and self.strategy != "fsdp"):
+            raise ConfigError(
+                f"parallel.shards: expected 0 or more, and above 0 strategy=fsdp, got {self.shards} with "
+                f"{self.strategy}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +284,8 @@ class RunConfig:
     seed: int = 0
     log_every_steps: int = 10
     save_every_steps: int = 100
+    keep_states: int = 2
+    """Saved states that are kept, the newest ones; where the newest turns out damaged, an older one serves."""
 
     @property
     def encoder(self) -> Any:
@@ -326,7 +344,7 @@ class RunConfig:
                 raise ConfigError("augment: is not used where `transform` is set; leave one of them out")
         if self.epochs <= 0:
             raise ConfigError(f"epochs: expected a positive number, got {self.epochs}")
-        if self.log_every_steps < 1 or self.save_every_steps < 1:
-            raise ConfigError("log_every_steps and save_every_steps: expected 1 or more")
+        if min(self.log_every_steps, self.save_every_steps, self.keep_states) < 1:
+            raise ConfigError("log_every_steps, save_every_steps and keep_states: expected 1 or more")
         if self.seed < 0:
             raise ConfigError(f"seed: expected 0 or more, got {self.seed}")

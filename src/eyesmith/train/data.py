@@ -9,7 +9,7 @@ from eyesmith.data.sources import open_source
 from eyesmith.data.stream import ShardSource, ShardStream
 from eyesmith.errors import ConfigError
 from eyesmith.train.config import DataConfig, RunConfig
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 def open_rows(config: RunConfig, world: World | None = None) -> Rows:

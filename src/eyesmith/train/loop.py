@@ -1,11 +1,9 @@
 """The training loop: fetch, step, then hooks."""
 
-import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol, Self
 
@@ -14,32 +12,16 @@ import torch
 from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.optim.build import make_optimizer
+from eyesmith.optim.held import keep_or_restore
 from eyesmith.train.config import RunConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
-from eyesmith.train.parallel import Parallel
-from eyesmith.train.processes import World
-from eyesmith.train.replay import NonFiniteError
+from eyesmith.train.precision import choose_precision
+from eyesmith.train.readings import Gate, Readings, StepFacts
+from eyesmith.train.sharding import Parallel
 from eyesmith.train.state import TrainState
 
-
-@dataclass(frozen=True, kw_only=True)
-class StepFacts:
-    """What one step did. `step` counts from 1; wait_s is the time that fetching the batch took.
-
-    scale: 1/temperature, None where there is none. chance_loss: the loss of guessing, 0 where there is no such level.
-    """
-
-    step: int
-    is_last: bool
-    epoch: float
-    samples: int
-    batch_size: int
-    loss: float
-    lr: float
-    scale: float | None
-    grad_norm: float
-    wait_s: float
-    chance_loss: float = 0.0
+STOP_STEPS = 10  # several processes ask each other so often whether one of them shall stop
 
 
 class Hook(Protocol):
@@ -55,10 +37,13 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     batch size that the number of processes does not allow.
     """
     model, optim, world = objective.model, config.optim, world or World()
-    world.share(config.batch_size)
+    world.check_batch(config.batch_size, config.accumulate)
     freeze(model, optim.freeze)
+    # under FSDP a model may lie elsewhere before it is spread
+    device = world.device() if world.size > 1 else objective.device
+    precision = choose_precision(config.precision, device)
     extra = objective.extra()
-    parallel = Parallel(objective, config.parallel, world)
+    parallel = Parallel(objective, config.parallel, world, precision=precision)
     groups = parameter_groups(
         model,
         weight_decay=optim.weight_decay,
@@ -105,14 +90,22 @@ def train(
     """Train from `state.step` to the end of the run; False when `should_stop` ended it between two steps.
 
     Every process of the run calls this, with the batches of its own rows; facts are equal in all of them, but for
-    waiting times. Raises NonFiniteError before the update when the loss or a gradient is not finite, naming step and
-    samples.
+    waiting times. Of several processes each asks `should_stop` at every `STOP_STEPS`-th step only.
+
+    The host waits for the device at logged steps alone. A loss or gradient that is not finite shuts a gate there: that
+    step and later ones change nothing. At the next logged, saved or measured step NonFiniteError names the first such
+    step and its samples, and `state` is the one before it.
     """
     last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
     objective.model.train()
+    state.gate = gate = Gate(objective.device)
+    state.optimizer.found_inf = gate.shut  # pyright: ignore[reportAttributeAccessIssue]
+    counted = list(state.counted().values())
+    before = [value.clone() for value in counted]  # running statistics change in the forward pass already
     while state.step < last:
-        if parallel.world.any(should_stop()):
+        if (parallel.world.size == 1 or state.step % STOP_STEPS == 0) and parallel.world.any(should_stop()):
+            state.confirm()
             return False
         start = time.perf_counter()
         batch = batches.batch(state.step)
@@ -123,43 +116,37 @@ def train(
             group["lr"] = lr * group["lr_scale"]
         found = objective.backward(parallel, batch, state.step)
         grad_norm = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm)
-        facts = StepFacts(
-            step=state.step + 1,
-            is_last=state.step + 1 == last,
-            epoch=(state.step + 1) / batches.steps_per_epoch,
-            samples=(state.step + 1) * config.batch_size,
-            batch_size=len(batch.rows) * parallel.world.size,
-            loss=found.loss.item(),
-            lr=lr,
-            scale=None if found.scale is None else found.scale.item(),
-            grad_norm=grad_norm.item(),
-            wait_s=fetched - start,
-            chance_loss=found.chance,
-        )
-        _check_finite(facts, batch)
+        gate.look(found.loss, grad_norm)
+        state.readings.clear()
         state.optimizer.step()
         state.optimizer.zero_grad()
         with torch.no_grad():
             objective.after_update()
+            keep_or_restore(gate.shut, counted, before)
         state.update_average(config.optim)
+        elapsed_s = state.elapsed_s
         state.step += 1
-        state.elapsed_s += time.perf_counter() - start
+        is_last = state.step == last
+        readings = {"shut": gate.shut, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
+        facts = StepFacts(
+            step=state.step,
+            is_last=is_last,
+            is_logged=is_last or state.step % config.log_every_steps == 0,
+            epoch=state.step / batches.steps_per_epoch,
+            samples=state.step * config.batch_size,
+            batch_size=len(batch.rows) * parallel.world.size,
+            lr=lr,
+            wait_s=fetched - start,
+            readings=Readings({**readings, **state.readings}),
+            chance_loss=found.chance,
+        )
+        gate.note(facts, batch.keys, elapsed_s)
+        if facts.is_logged:
+            state.confirm()
+        state.elapsed_s = elapsed_s + time.perf_counter() - start
         for hook in hooks:
             hook(state, facts)
     return True
-
-
-def _check_finite(facts: StepFacts, batch: Batch) -> None:
-    if not (math.isfinite(facts.loss) and math.isfinite(facts.grad_norm)):
-        raise NonFiniteError(
-            f"step {facts.step}: loss {facts.loss}, gradient norm {facts.grad_norm}, learning rate {facts.lr:.2g}; "
-            f"stopped before the update. Samples: {', '.join(batch.keys[:8])} ... Lower optim.peak_lr, or set "
-            "optim.clip_norm=1, and resume from the last saved state",
-            step=facts.step,
-            keys=batch.keys,
-            loss=facts.loss,
-            grad_norm=facts.grad_norm,
-        )
 
 
 class StopSignal:

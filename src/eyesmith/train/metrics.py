@@ -1,19 +1,23 @@
 """What is measured inside a logged step: features, gradients by tower, use of the machine. Nothing it does is felt."""
 
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
-from eyesmith.train.parallel import is_part
 from eyesmith.train.precision import Precision
+from eyesmith.train.readings import StepFacts
+from eyesmith.train.sharding import total_norm
 from eyesmith.train.state import TrainState
 from eyesmith.train.utilisation import device_flops, peak_memory_mib
 
 TOWERS = ("image", "text")
+
 MAX_RANK_ROWS = 1024  # features whose effective rank is taken: more cost more and say little more
 
 
@@ -21,7 +25,7 @@ MAX_RANK_ROWS = 1024  # features whose effective rank is taken: more cost more a
 class StepMeasures:
     """One step, measured. None where a tower ran not at all, or has no gradient.
 
-    norm: mean length of features before they are brought to length 1; rank: `effective_rank` of the unit features of
+    norm: mean length of features before they are brought to length 1; rank: `rank_of` the unit features of
     all processes; grad_norm: L2 norm of a tower's gradients, before clipping; flops: of the model for one sample.
     """
 
@@ -51,7 +55,6 @@ class Metrics:
         self._features: dict[str, list[Tensor]] = {name: [] for name in TOWERS}
         self._text_len: int | None = None
         self._seen_step = -1
-        self._grad_norms: dict[str, float | None] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
@@ -70,29 +73,21 @@ class Metrics:
         step = self._state.step + 1
         return self._objective.model.training and (step % self._every_steps == 0 or step == self._last_step)
 
-    def forget(self) -> None:
-        """Drop what was seen, where nobody takes it."""
-        self._grad_norms = {}
-        for parts in self._features.values():
-            parts.clear()
+    def of(self, facts: StepFacts) -> StepMeasures:
+        """What was measured in a logged step."""
+        readings = facts.readings
+        shrunk = max(1.0, facts.grad_norm / self._clip_norm) if self._clip_norm else 1.0
 
-    def take(self, grad_norm: float) -> StepMeasures:
-        """What was measured since the last call; grad_norm: of all gradients before clipping."""
-        shrunk = max(1.0, grad_norm / self._clip_norm) if self._clip_norm else 1.0
-        norms: dict[str, float | None] = {}
-        ranks: dict[str, float | None] = {}
-        for name, parts in self._features.items():
-            raw = torch.cat(parts).float() if parts else None  # [B, D]
-            norms[name] = None if raw is None else raw.norm(dim=-1).mean().item()
-            ranks[name] = None if raw is None else effective_rank(raw)
-            parts.clear()
-        grads = {name: None if norm is None else norm * shrunk for name, norm in self._grad_norms.items()}
-        self._grad_norms = {}
+        def number(name: str) -> float | None:
+            return readings.number(name) if name in readings else None
+
+        ranks = {name: rank_of(readings[f"{name}_gram"]) for name in TOWERS if f"{name}_gram" in readings}
+        grads = {name: norm * shrunk for name in TOWERS if (norm := number(f"{name}_grad_norm")) is not None}
         return StepMeasures(
-            image_norm=norms["image"],
-            text_norm=norms["text"],
-            image_rank=ranks["image"],
-            text_rank=ranks["text"],
+            image_norm=number("image_norm"),
+            text_norm=number("text_norm"),
+            image_rank=ranks.get("image"),
+            text_rank=ranks.get("text"),
             image_grad_norm=grads.get("image"),
             text_grad_norm=grads.get("text"),
             flops=self._objective.flops(self._text_len),
@@ -102,72 +97,71 @@ class Metrics:
     def _see_features(self, name: str) -> Any:
         def see(_: nn.Module, given: tuple[Any, ...], features: Tensor) -> None:
             if self.is_due():
-                if self._seen_step != self._state.step:
-                    self._forget()
+                if self._seen_step != self._state.step:  # a step that was given up left its own
+                    self._seen_step = self._state.step
+                    for parts in self._features.values():
+                        parts.clear()
                 self._features[name].append(features.detach())
                 if name == "text" and isinstance(given[0], Tensor):
                     self._text_len = given[0].shape[1]
 
         return see
 
-    def _forget(self) -> None:
-        """Begin a step anew: in processes that write no log nobody takes what was seen."""
-        self._seen_step = self._state.step
-        for parts in self._features.values():
-            parts.clear()
-
     def _see_gradients(self, *_: Any) -> None:
-        if self.is_due():
-            for parts in self._features.values():
-                if parts and self._state.world.size > 1:
-                    parts[:] = [_of_all(torch.cat(parts), self._state.world.size)]
-            towers = {name: getattr(self._objective.model, name, None) for name in TOWERS}
-            self._grad_norms = {name: gradient_norm(tower) for name, tower in towers.items() if tower is not None}
+        if not self.is_due():
+            return
+        found = self._state.readings
+        for name, parts in self._features.items():
+            if parts:
+                features = torch.cat(parts).float()  # [B, D]
+                parts.clear()
+                if self._state.world.size > 1:
+                    features = _of_all(features, self._state.world)
+                found[f"{name}_norm"] = features.norm(dim=-1).mean()
+                found[f"{name}_gram"] = gram(features)
+        for name in TOWERS:
+            tower = getattr(self._objective.model, name, None)
+            grads = [] if tower is None else [value.grad for value in tower.parameters() if value.grad is not None]
+            if grads:
+                found[f"{name}_grad_norm"] = total_norm(grads)
 
 
-def _of_all(own: Tensor, world_size: int) -> Tensor:
+def _of_all(own: Tensor, world: World) -> Tensor:
     """[n, D]: features of all processes, of each as many of its [b, D] as the rank takes."""
-    fewest = torch.tensor(min(len(own), max(1, MAX_RANK_ROWS // world_size)), device=own.device)
-    dist.all_reduce(fewest, dist.ReduceOp.MIN)  # a process that left out broken samples has fewer
-    some = own[: int(fewest)].contiguous()
-    parts = [torch.empty_like(some) for _ in range(world_size)]
+    # a process that left out broken samples has fewer; told between the hosts, so that no device is waited for
+    fewest = world.fewest(min(len(own), max(1, MAX_RANK_ROWS // world.size)))
+    some = own[:fewest].contiguous()
+    parts = [torch.empty_like(some) for _ in range(world.size)]
     dist.all_gather(parts, some)
     return torch.cat(parts)
 
 
-def gradient_norm(module: nn.Module) -> float | None:
-    """L2 norm of all gradients of a module, of all its parts where they are spread; None without any gradient."""
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    if not gradients:
-        return None
-    whole = [gradient for gradient in gradients if not is_part(gradient)]
-    parts = [cast(Any, gradient).to_local() for gradient in gradients if is_part(gradient)]
-    square = nn.utils.get_total_norm(whole).square()
-    if parts:
-        spread = nn.utils.get_total_norm(parts).square()
-        dist.all_reduce(spread)
-        square = square + spread
-    return square.sqrt().item()
-
-
 @torch.no_grad()
-def effective_rank(features: Tensor) -> float:
-    """How many directions features [B, D] of any length spread over: between 0 and min(B - 1, D).
+def gram(features: Tensor) -> Tensor:
+    """Products [n, n] fp64, n = min(B, D), of features [B, D] of any length: at length 1, less their mean.
+
+    Of rows with rows, or of columns with columns, whichever are fewer: both have the same eigenvalues but for zeros.
+    """
+    rows = torch.nn.functional.normalize(features[:MAX_RANK_ROWS].double(), dim=-1)
+    rows = rows - rows.mean(dim=0)
+    return rows @ rows.mT if len(rows) < rows.shape[1] else rows.mT @ rows
+
+
+def rank_of(products: Tensor) -> float:
+    """Over how many directions features spread, by their `gram` on the CPU: between 0 and min(B - 1, D).
 
     exp of the entropy of the singular values, normalised to sum 1, of rows brought to length 1 less their mean. 0 for
     equal rows, nan where a feature is not finite. Source: Roy and Vetterli 2007, The effective rank.
     """
-    rows = torch.nn.functional.normalize(features[:MAX_RANK_ROWS].double(), dim=-1)
-    rows = rows - rows.mean(dim=0)
-    gram = rows @ rows.mT if len(rows) < rows.shape[1] else rows.mT @ rows
-    if not torch.isfinite(gram).all():
+    matrix = products.numpy()
+    if not np.isfinite(matrix).all():
         return float("nan")
-    squares = torch.linalg.eigvalsh(gram).clamp_min(0)  # of the singular values
-    if squares.sum() < 1e-12 * len(rows):  # equal rows but for rounding
+    squares = np.linalg.eigvalsh(matrix).clip(0)  # of the singular values
+    if squares.sum() < 1e-12 * len(matrix):  # equal rows but for rounding
         return 0.0
-    values = torch.where(squares < 1e-14 * squares.max(), 0, squares).sqrt()  # below lies rounding
-    shares = values / values.sum()
-    return torch.exp(-torch.special.xlogy(shares, shares).sum()).item()
+    values = np.sqrt(np.where(squares < 1e-14 * squares.max(), 0, squares))  # below lies rounding
+    shares = values[values > 0] / values.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 class Throughput:

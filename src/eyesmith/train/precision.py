@@ -1,9 +1,11 @@
-"""In what number format the towers compute."""
+"""In what number format the towers compute, and the switches of a GPU that decide it further."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
+
+from eyesmith.train.config import ParallelConfig
 
 Precision = Literal["fp32", "bf16"]
 
@@ -22,3 +24,10 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.devi
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """The context in which the towers run; weights, norms' statistics, loss and optimiser stay fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def set_switches(config: ParallelConfig) -> None:
+    """Set TensorFloat-32 and cuDNN's choice of convolutions for this process, whatever they were before."""
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    torch.backends.cudnn.allow_tf32 = config.tf32
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark

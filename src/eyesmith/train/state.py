@@ -4,7 +4,7 @@ The order of the data, the views of the images and every random draw inside the 
 step, so there is no random state to save.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError
+from eyesmith.models.drop_path import DropPath
 from eyesmith.optim.build import fresh_moments
-from eyesmith.train import checkpoint
-from eyesmith.train.checkpoint import STATE_FILE
+from eyesmith.train import checkpoint, ema, rng
+from eyesmith.train.checkpoint import DamagedStateError
 from eyesmith.train.config import OptimConfig
-from eyesmith.train.parallel import Parallel
-from eyesmith.train.processes import World
-
-__all__ = ["STATE_FILE", "TrainState"]
+from eyesmith.train.distributed import World
+from eyesmith.train.readings import Gate
+from eyesmith.train.sharding import Parallel
 
 
 @dataclass
@@ -30,7 +30,8 @@ class TrainState:
     """A model in training. `step` counts the finished ones; `average` are the averaged weights by name, if kept.
 
     extra: parameters that train and are no part of the model, by name (the sigmoid loss's bias). parallel: how the
-    model is spread over processes; None for one process and a plain model.
+    model is spread over processes; None for one process and a plain model. readings: small tensors that hooks measured
+    in the step that runs, for its `StepFacts`. gate: tells, when asked, whether all steps so far were finite.
     """
 
     model: nn.Module
@@ -40,7 +41,10 @@ class TrainState:
     elapsed_s: float = 0.0
     extra: dict[str, nn.Parameter] = field(default_factory=dict)
     parallel: Parallel | None = None
+    readings: dict[str, Tensor] = field(default_factory=dict)
+    gate: Gate | None = None
     _writing: Future[None] | None = None
+    _rng_version: int = rng.VERSION
 
     @property
     def world(self) -> World:
@@ -61,52 +65,48 @@ class TrainState:
     def update_average(self, config: OptimConfig) -> None:
         """Move the averaged weights towards the present ones, after each step."""
         if self.average:
-            decay = config.ema_decay
-            if config.ema_warmup:
-                decay = min(decay, (self.step + 1) / (self.step + 10))
-            trained = self.trained()
-            with torch.no_grad():
-                for name, value in self.average.items():
-                    value.lerp_(trained[name], 1 - decay)
+            decay = ema.decay_at(self.step, config.ema_decay, has_warmup=config.ema_warmup)
+            ema.move(self.average, self.trained(), decay, self.gate.shut if self.gate else None)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the model has the averaged weights, if they are kept."""
-        trained = self.trained()
-        present = {name: trained[name].detach().clone() for name in self.average}
-        self.take_average()
-        try:
+        with ema.taken(self.average, self.trained()):
             yield
-        finally:
-            with torch.no_grad():
-                for name, value in present.items():
-                    trained[name].copy_(value)
 
     def take_average(self) -> None:
         """Give the model the averaged weights, if they are kept."""
-        trained = self.trained()
-        with torch.no_grad():
-            for name, value in self.average.items():
-                trained[name].copy_(value)
+        ema.take(self.average, self.trained())
 
-    def whole_model(self) -> nn.Module:
-        """The model, or where processes hold parts of it a copy in whole; every process must call it."""
-        return self.parallel.whole() if self.parallel else self.model
+    def confirm(self) -> None:
+        """Raise NonFiniteError where a step since the last call was not finite; every process must call it."""
+        if self.gate is not None:
+            self.gate.confirm(self)
 
-    def save(self, folder: Path, *, in_background: bool = False) -> None:
-        """Write the state below `folder`/state, whole or not at all; what was there before stays until then.
+    def whole_model(self, *, everywhere: bool = False) -> nn.Module | None:
+        """The model, or where processes hold parts of it a copy in whole, in the first process or everywhere.
 
-        One file, `last.pt`, written by the first process; where processes hold parts of the model, a folder
-        `step-N` into which each writes its own. Every process must call it. in_background: from a copy, while training
-        goes on; errors show at the next call or in `finish_saving`.
+        Every process must call it; None in those that get none.
         """
+        return self.parallel.whole(everywhere=everywhere) if self.parallel else self.model
+
+    def save(self, folder: Path, *, in_background: bool = False, keep: int = checkpoint.KEEP) -> None:
+        """Write the state below `folder`/state, whole or not at all; of older ones the newest stay, `keep` in all.
+
+        One file, `step-N.pt`, written by the first process; where processes hold parts of the model, a folder
+        `step-N` into which each writes its own. Every process must call it. in_background: from a copy, while training
+        goes on; errors show at the next call or in `finish_saving`. Raises NonFiniteError, and writes nothing, where a
+        step since the last call was not finite.
+        """
+        self.confirm()
         self.finish_saving()
         content = self._tensors()
         content["step"] = torch.tensor(self.step)
         content["elapsed_s"] = torch.tensor(self.elapsed_s, dtype=torch.float64)
+        content["rng_version"] = torch.tensor(rng.VERSION)
         is_sharded = self.parallel is not None and self.parallel.strategy == "fsdp"
         write = checkpoint.write_sharded if is_sharded else checkpoint.write_file
-        self._writing = write(folder, content, step=self.step, world=self.world, in_background=in_background)
+        self._writing = write(folder, content, step=self.step, world=self.world, in_background=in_background, keep=keep)
 
     def finish_saving(self) -> None:
         """Wait until what is being saved is on disk; raises what went wrong there."""
@@ -114,23 +114,60 @@ class TrainState:
         if writing is not None:
             writing.result()
 
-    def load(self, folder: Path) -> None:
-        """Take the newest saved state, written by any number of processes; every process must call it.
+    def load(self, folder: Path, *, note: Callable[[str], None] = lambda _: None) -> None:
+        """Take the newest saved state that can be read, written by any number of processes.
 
-        Raises CheckpointError when there is none, it is damaged, or of another model.
+        Every process must call it. note: told when a newer one cannot be read or was never finished, and when the run
+        goes on with other random numbers than it began with. Raises CheckpointError when there is none, none can be
+        read, or it is of another model.
         """
-        saved = checkpoint.newest(folder)
-        if saved is None:
-            raise CheckpointError(f"{folder}: nothing to resume, there is no {STATE_FILE}")
-        stored = checkpoint.sizes(saved)
-        self._check_fits(saved, stored)
+        world = self.world
+        found = world.once(lambda: checkpoint.states(folder))
+        if not found:
+            raise CheckpointError(f"{folder}: nothing to resume, there is no state below {checkpoint.FOLDER}/")
+        for path in world.once(lambda: checkpoint.unfinished(folder)):
+            note(f"{path.name}: a state that was never written to its end is passed over")
+        for path in found:
+            damage = self._read(path)
+            world.wait()  # for the one that reads longest
+            if not world.any(damage is not None):
+                break
+            damage = damage or DamagedStateError(f"{path}: another process cannot read it")
+            if path == found[-1]:
+                raise CheckpointError(f"{damage}, and there is no older state; delete the run and start it again")
+            note(f"{damage}; the state before it is taken")
+        if self._paths() and self._rng_version != rng.VERSION:
+            note(
+                "dropped paths are drawn in another way than when this run began: it goes on with other random numbers "
+                "than a run never stopped has"
+            )
+
+    def _read(self, path: Path) -> DamagedStateError | None:
+        """Take a state, or say why it cannot be read; then what was taken of it must be replaced by another."""
+        try:
+            stored = checkpoint.sizes(path)
+            error = None
+        except DamagedStateError as damaged:
+            stored, error = {}, damaged
+        if self.world.any(error is not None):  # before a read in which processes wait for each other
+            return error or DamagedStateError(f"{path}: another process cannot read it")
+        self._check_fits(path, stored)
         if any(name.startswith("optimizer/") for name in stored):
             self._prepare_optimizer()
         content = self._tensors()
         content["step"] = torch.tensor(0)
         content["elapsed_s"] = torch.tensor(0.0, dtype=torch.float64)
-        checkpoint.read_into(saved, content)
+        version = {"rng_version": torch.tensor(1)}
+        try:
+            checkpoint.read_into(path, content | version if "rng_version" in stored else content)
+        except DamagedStateError as damaged:
+            return damaged
         self.step, self.elapsed_s = int(content["step"]), float(content["elapsed_s"])
+        self._rng_version = int(version["rng_version"])
+        return None
+
+    def _paths(self) -> list[nn.Module]:
+        return [module for module in self.model.modules() if isinstance(module, DropPath) and module.prob > 0]
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, the very ones that training changes."""

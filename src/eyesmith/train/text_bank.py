@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
-from eyesmith.models.clip import Clip
+from eyesmith.data.loader import on_device
+from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.text.cache import TextCache
 from eyesmith.train.precision import autocast, choose_precision
+
+_BATCH = 256  # texts that a tower sees at a time
 
 
 class Texts(Protocol):
@@ -23,9 +27,16 @@ class Texts(Protocol):
 class TextBank:
     """Unit features of every distinct caption; `num_encoded` counts those that no earlier run had encoded."""
 
-    def __init__(self, clip: Clip, texts: Sequence[str]) -> None:
+    def __init__(self, clip: Clip, texts: Sequence[str], precision: Literal["auto", "fp32", "bf16"] = "fp32") -> None:
+        device = clip.logit_scale.device
+        chosen = choose_precision(precision, device)
+
+        def encode(some: Sequence[str]) -> Tensor:
+            with autocast(chosen, device):
+                return clip.encode_text(some)
+
         distinct = list(dict.fromkeys(texts))
-        cache = TextCache(clip.text, clip.encode_text)
+        cache = TextCache(clip.text, encode, precision=chosen)
         self._features = cache(distinct)  # [T, D]
         self._rows = {text: row for row, text in enumerate(distinct)}
         self.num_encoded = cache.num_encoded
@@ -48,11 +59,15 @@ class PassingTexts:
         self.num_encoded = 0
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """[B, D] fp32 on the model's device."""
+        """[B, D] fp32 on the model's device, which is not waited for."""
+        clip, device = self._clip, self._clip.logit_scale.device
         distinct = list(dict.fromkeys(texts))
         rows = {text: row for row, text in enumerate(distinct)}
-        device = self._clip.logit_scale.device
-        with autocast(choose_precision(self._precision, device), device):
-            features = self._clip.encode_text(distinct)  # [T, D]
+        found = []
+        with evaluating(clip), torch.no_grad(), autocast(choose_precision(self._precision, device), device):
+            for start in range(0, len(distinct), _BATCH):
+                ids = clip.text.tokenize(distinct[start : start + _BATCH])
+                found.append(clip.text_features(on_device(ids, device)))
         self.num_encoded += len(distinct)
-        return features[[rows[text] for text in texts]]
+        places = torch.tensor([rows[text] for text in texts])
+        return torch.cat(found)[on_device(places, device)]

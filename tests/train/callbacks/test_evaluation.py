@@ -16,7 +16,7 @@ from torch import nn
 import eyesmith
 from eyesmith.config import to_dict
 from eyesmith.data import open_source
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, encode_source, evaluate_suite, zero_shot
 from eyesmith.eval import curve as module
@@ -29,8 +29,8 @@ from eyesmith.tasks import RunContext
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.callbacks.evaluation import Evaluation, read_best, replace_best
 from eyesmith.train.config import EvalConfig, OptimConfig, ParallelConfig
-from eyesmith.train.loop import StepFacts
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
+from eyesmith.train.readings import Readings, StepFacts
 from eyesmith.train.state import TrainState
 
 
@@ -48,14 +48,13 @@ def facts(step: int, *, is_last: bool = False) -> StepFacts:
     return StepFacts(
         step=step,
         is_last=is_last,
+        is_logged=True,
         epoch=0.0,
         samples=0,
         batch_size=1,
-        loss=1.0,
         lr=0.0,
-        scale=1.0,
-        grad_norm=1.0,
         wait_s=0.0,
+        readings=Readings({}),
     )
 
 

@@ -1,8 +1,9 @@
 """A classifier on labelled images: logits of a source, and top-1 and top-5 with their intervals."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import DataError
 from eyesmith.eval.features.batches import BrokenImage, pixel_batches
+from eyesmith.eval.features.identity import content_hash, decoders, model_facts
 from eyesmith.eval.features.images import check_broken
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import target_ranks, wilson_interval
@@ -60,11 +62,18 @@ def class_logits(
 
 
 def accuracy_rows(
-    classifier: Classifier, source: Source, split: str, *, model_name: str, batch_size: int = 64, num_workers: int = 4
+    classifier: Classifier,
+    source: Source,
+    split: str,
+    *,
+    model_name: str,
+    batch_size: int = 64,
+    num_workers: int = 4,
+    run: Mapping[str, Any] | None = None,
 ) -> list[ResultRow]:
     """Top-1 and, with more than five classes, top-5 on a labelled source, with Wilson's 95 % intervals.
 
-    source: its labels are the classifier's. Equal logits: the lowest class wins.
+    source: its labels are the classifier's. run: what was measured, for the lines. Equal logits: the lowest class wins.
     """
     found = class_logits(classifier, source, batch_size=batch_size, num_workers=num_workers)
     assert source.labels is not None
@@ -87,6 +96,7 @@ def accuracy_rows(
                 high=high,
                 n=len(ranks),
                 chance=k / classifier.embed_dim,
+                run=run,
             )
         )
     return rows
@@ -98,6 +108,7 @@ def split_rows(
     splits: Sequence[str],
     *,
     batch_size: int = 64,
+    model_source: str | None = None,
     note: Callable[[str], None] = lambda message: None,
 ) -> list[ResultRow]:
     """`accuracy_rows` of splits of a data set, all but train where none is named. Classes are known by name.
@@ -106,6 +117,8 @@ def split_rows(
     that is not there, or when there is nothing to measure.
     """
     rows: list[ResultRow] = []
+    facts = {"source": model_source, **model_facts(classifier, classifier.preprocess), "decoders": decoders()}
+    facts |= {"precision": "fp32", "wording": None, "limit": None}
     known = split_names(path)
     for split in splits or [name for name in known if name != "train"]:
         source = open_source(path, split=split, require_text=False)
@@ -115,7 +128,8 @@ def split_rows(
             note(line)
         if part is not None:
             name = classifier.config.name
-            rows += accuracy_rows(classifier, part, split, model_name=name, batch_size=batch_size)
+            run = facts | {"data": content_hash(part)}
+            rows += accuracy_rows(classifier, part, split, model_name=name, batch_size=batch_size, run=run)
     if not rows:
         raise DataError(f"{path}: has no images of the classifier's {len(classifier.classes)} classes to measure on")
     return rows

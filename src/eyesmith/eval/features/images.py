@@ -12,7 +12,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.batches import BrokenImage, PixelBatch, pixel_batches
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 @dataclass(frozen=True, kw_only=True)

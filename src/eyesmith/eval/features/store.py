@@ -34,7 +34,7 @@ from eyesmith.eval.features.images import (
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.files import atomic_path, locked, write_json
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 Stored = Literal["float32", "float16"]
 

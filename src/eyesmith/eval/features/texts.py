@@ -20,7 +20,7 @@ from eyesmith.files import atomic_path
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.text.cache import TextCache
 from eyesmith.models.text.model import ClipText
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 
 class TextFeatures:

@@ -11,7 +11,7 @@ from eyesmith.eval.features.precision import Precision, TowerPrecision, tower_pr
 from eyesmith.eval.features.store import FeatureStore, Stored
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.models.clip import Clip
-from eyesmith.train.processes import World
+from eyesmith.train.distributed import World
 
 _SHOWN = 4  # sets named in a note
 

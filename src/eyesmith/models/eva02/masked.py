@@ -35,10 +35,11 @@ class MaskedEva02(nn.Module):
         nn.init.xavier_normal_(self.predict.weight)
         nn.init.zeros_(self.predict.bias)
 
-    def forward(self, pixels: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, mask: Tensor, places: Tensor | None = None) -> Tensor:
         """Predictions of the hidden patches: [M, target_dim], images in order, patches of an image row-major.
 
-        pixels: [B, 3, H, W], uint8 or normalised floats. mask: bool [B, N], True for hidden patches, M in all.
+        pixels: [B, 3, H, W], uint8 or normalised floats. mask: bool [B, N], True for hidden patches, M in all. places:
+        int64 [M], those of `mask` when it is read row by row; None finds them, which makes the host wait for a GPU.
         """
         patches = self.image.patches(pixels)  # [B, N, C]
         if mask.shape != patches.shape[:2] or mask.dtype != torch.bool:
@@ -46,6 +47,9 @@ class MaskedEva02(nn.Module):
         if self.patch_grad_scale != 1:
             patches = patches.detach() * (1 - self.patch_grad_scale) + patches * self.patch_grad_scale
         patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
-        tokens = self.image.encode(patches)[:, 1:]
-        # one norm per token, so those that nobody asks for need none
-        return self.predict(self.image.norm(tokens[mask]))
+        tokens = self.image.encode(patches)  # [B, 1 + N, C]
+        if places is None:
+            places = mask.flatten().nonzero()[:, 0]
+        # one norm per token, so those that nobody asks for need none; each image has its class token before its patches
+        hidden = tokens.flatten(0, 1)[places + places // mask.shape[1] + 1]
+        return self.predict(self.image.norm(hidden))

@@ -21,17 +21,25 @@ BATCH = 256  # texts of one call of the tower
 class TextCache:
     """Features by text, for one frozen tower.
 
-    The file in the cache folder is keyed by the tower (all weights and its context length), inside it by the text, so
-    no text is encoded twice by one tower. It only saves time: a damaged or missing file is made anew.
-    `num_encoded` counts the texts that had to be encoded.
+    The file in the cache folder is keyed by the tower (all weights and its context length) and the precision, inside
+    it by the text, so no text is encoded twice by one tower. It only saves time: a damaged or missing file is made
+    anew. `num_encoded` counts the texts that had to be encoded.
     """
 
     def __init__(
-        self, tower: nn.Module, encode: Callable[[Sequence[str]], Tensor], *, folder: Path | None = None
+        self,
+        tower: nn.Module,
+        encode: Callable[[Sequence[str]], Tensor],
+        *,
+        precision: str = "fp32",
+        folder: Path | None = None,
     ) -> None:
-        """encode: texts to unit features [T, D]; called with texts of similar length."""
+        """encode: texts to unit features [T, D]; called with texts of similar length. precision: what it computes in,
+        for features of another are others.
+        """
         self._encode = encode
-        self._path = (folder or cache_folder() / "text") / f"{tower_hash(tower)}.safetensors"
+        name = tower_hash(tower) + ("" if precision == "fp32" else f"-{precision}")
+        self._path = (folder or cache_folder() / "text") / f"{name}.safetensors"
         self._known = _read(self._path)
         self.num_encoded = 0
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.files import not_linked, write_atomic
-from eyesmith.train.loop import StepFacts
 from eyesmith.train.metrics import Metrics, Throughput
+from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
 
 LOG_FILE = "log.jsonl"
@@ -58,19 +58,19 @@ class Log:
 
 
 class LogSteps:
-    """Writes every n-th step: what the step did, what `metrics` measured in it, and rates since the last such line.
+    """Writes a logged step: what the step did, what `metrics` measured in it, and rates since the last such line.
 
     A value that is not there (the gradient of a locked tower, an unknown number of operations) is left out.
     """
 
-    def __init__(self, log: Log, metrics: Metrics, throughput: Throughput, every_steps: int) -> None:
-        self._log, self._metrics, self._throughput, self._every_steps = log, metrics, throughput, every_steps
+    def __init__(self, log: Log, metrics: Metrics, throughput: Throughput) -> None:
+        self._log, self._metrics, self._throughput = log, metrics, throughput
 
     def __call__(self, state: TrainState, facts: StepFacts) -> None:
         self._throughput.add(facts.batch_size, facts.wait_s)
-        if facts.step % self._every_steps and not facts.is_last:
+        if not facts.is_logged:
             return
-        seen = self._metrics.take(facts.grad_norm)
+        seen = self._metrics.of(facts)
         chance = facts.chance_loss
         line = {
             "step": facts.step,

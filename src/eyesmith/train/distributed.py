@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -14,16 +14,21 @@ from torch import Tensor
 from eyesmith.errors import ConfigError
 
 Result = TypeVar("Result")
-TIMEOUT = timedelta(minutes=60)  # of one exchange: the first process may measure or write while the others wait
+STEP_TIMEOUT = timedelta(minutes=10)  # of one exchange in a step: a peer that is silent for longer is dead
+LONG_TIMEOUT = timedelta(hours=24)  # where the first process may measure, read or write while the others wait
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process among `size` of them. `local_rank` counts those of one machine, and chooses the device."""
+    """This process among `size` of them. `local_rank` counts those of one machine, and chooses the device.
+
+    patient: a group of all processes between the hosts for exchanges that may wait for hours; None for the default one.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    patient: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -43,13 +48,30 @@ class World:
         own = batch_size // self.size
         return slice(self.rank * own, (self.rank + 1) * own)
 
+    def check_batch(self, batch_size: int, accumulate: int) -> None:
+        """Raises ConfigError unless each process gets an equal share of a batch, and that falls into equal parts."""
+        if batch_size % (self.size * accumulate):
+            least = self.size * accumulate
+            raise ConfigError(
+                f"batch_size {batch_size}, accumulate {accumulate} and {self.size} processes do not go together: each "
+                f"process takes an equal share of a batch in equal parts, so batch_size must be a multiple of "
+                f"{self.size} x {accumulate} = {least}, as {max(1, round(batch_size / least)) * least}"
+            )
+
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set in any process; every process must call it at the same point."""
+        return self.fewest(int(not flag)) == 0
+
+    def fewest(self, count: int) -> int:
+        """The least of all processes' numbers; every process must call it at the same point.
+
+        Told between the hosts: no device is waited for. It may take hours.
+        """
         if self.size == 1:
-            return flag
-        found = torch.tensor(float(flag), device=self.device())
-        dist.all_reduce(found, dist.ReduceOp.MAX)
-        return bool(found)
+            return count
+        found = torch.tensor(count)
+        dist.all_reduce(found, dist.ReduceOp.MIN, group=self.patient)
+        return int(found)
 
     def total(self, value: Tensor) -> Tensor:
         """The sum of all processes' values; every process must call it at the same point."""
@@ -59,12 +81,15 @@ class World:
         return value
 
     def wait(self) -> None:
-        """Go on when all processes are here."""
+        """Go on when all processes are here, which may take hours."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.patient)
 
     def once(self, action: Callable[[], Result]) -> Result:
-        """Run `action` in the first process and give its result, or its error, to all; the result must pickle."""
+        """Run `action` in the first process and give its result, or its error, to all; the result must pickle.
+
+        It may take hours.
+        """
         if self.size == 1:
             return action()
         outcome: list[Any] = [None, None]
@@ -73,7 +98,7 @@ class World:
                 outcome[0] = action()
             except Exception as error:
                 outcome[1] = error
-        dist.broadcast_object_list(outcome, src=0)
+        dist.broadcast_object_list(outcome, src=0, group=self.patient)
         if outcome[1] is not None:
             raise outcome[1]
         return cast(Result, outcome[0])
@@ -102,11 +127,17 @@ class World:
                 self.wait()
 
 
+def patient_group() -> Any:
+    """A new group of all processes, between their hosts, for exchanges that may take hours; all must call it."""
+    return dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """The world of this process. Joins the others where torchrun started them, and leaves them at the end.
 
-    A process group that exists already is used and kept. Exchanges go over NCCL on CUDA devices, over gloo on CPUs.
+    A process group that exists already is used and kept. Exchanges go over NCCL on CUDA devices, over gloo on CPUs; one
+    of a step that takes longer than STEP_TIMEOUT ends the process, and torchrun then all of them.
     """
     is_ours = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not is_ours and not dist.is_initialized():
@@ -116,8 +147,9 @@ def joined() -> Iterator[World]:
     if is_ours:
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-    world = World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_TIMEOUT)
+    patient = patient_group() if is_ours else None
+    world = World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, patient=patient)
     try:
         yield world
     finally:
