@@ -185,7 +185,7 @@ def _look(source: Source, index: int, split: str, min_px: int, max_aspect: float
         findings.append(
             finding("transparent", f"{share:.1%} of the pixels; alpha is dropped, what lies under it shows")
         )
-        if all(low == high for low, high in picture.getextrema()):
+        if len(picture.getcolors(1) or ()) == 1:
             findings.append(finding("blank_without_alpha", "one colour once alpha is dropped; lay it on a background"))
         pixels.update(alpha.tobytes())
         white = Image.new("RGB", image.size, "white")

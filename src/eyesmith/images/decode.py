@@ -104,7 +104,8 @@ def image_size(
 ) -> tuple[int, int]:
     """(height, width) in pixels from the header alone. exif and errors: as of `open_image`."""
     if exif == "apply" and _orientation(data, where, max_pixels) >= 5:
-        return image_size(data, where=where, max_pixels=max_pixels)[::-1]
+        height, width = image_size(data, where=where, max_pixels=max_pixels)
+        return width, height
     header = _jpeg_header(data) if is_jpeg(data) and _has_simplejpeg() else None
     if header is not None:
         _check_size((header[1], header[0]), where, max_pixels)

@@ -9,7 +9,7 @@ Measured on 2 cores (AVX-512, AMX; torch 2.13), batch 128:
 All give the same numbers within rounding; on other devices, and for inference, torch's own operation runs.
 
 Wrong is a convolution in bfloat16 whose output is one cell wide: on processors with AVX-512's or AMX's bfloat16 its
-weight gradient is garbage (1e20, NaN), now and then its result (torch 2.13; kernels of one cell are right). They are
+weight gradient is garbage (1e20, NaN), now and then its result (torch 2.13; docs/log.md has counts). They are
 computed in fp32 here: `Conv`, and what is built on it.
 """
 
