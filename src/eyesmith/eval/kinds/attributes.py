@@ -46,7 +46,7 @@ class Attributes(Kind):
         return {**attribute_metrics(predicted, metadata)}
 
 
-def attribute_metrics(predicted: Mapping[str, Tensor], metadata: Mapping[str, Tensor]) -> dict[str, float]:
+def attribute_metrics(predicted: Mapping[str, Tensor], metadata: Mapping[str, Tensor]) -> Metrics:
     """All metrics, by the reference's names.
 
     predicted: for each of OBJECTIVES the best class of each face, [N] int64. metadata: columns age, gender, race,
