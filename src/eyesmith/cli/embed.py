@@ -7,6 +7,7 @@ from eyesmith.cli.images import BatchSize, Images, Model, ModelName, broken_as_j
 from eyesmith.cli.output import AsJson, print_json
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import open_images, write_index
+from eyesmith.eval.statistics.metrics import check_finite
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -39,6 +40,7 @@ def embed(
         raise ConfigError(f"{out}: is there already; choose another --out, or --overwrite")
     source = open_images(images)
     index = encode(load_model(model, name), source, batch_size=batch_size)
+    check_finite(index.features)
     write_index(out, index)
     count, dim = index.features.shape
     if as_json:

@@ -359,7 +359,7 @@ class Eva02(Encoder):
 
     def _enter(self, patches: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The tokens before the first block, and what attention needs to know of their places."""
-        x = torch.cat((self.class_token.to(patches.dtype).expand(len(patches), -1, -1), patches), dim=1)
+        x = torch.cat((self.class_token.to(patches.dtype).expand(patches.shape[0], -1, -1), patches), dim=1)
         if self.position is not None:
             x = x + self.position
         places = None if self._places is None else self._places.to(x.device)  # moves for a meta device alone
@@ -368,7 +368,7 @@ class Eva02(Encoder):
     def _keep(self, x: Tensor, places: Tensor | None, kept: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.config.relation == "bias":
             raise ConfigError("relation: patches cannot be dropped with a relative bias; take rope or none")
-        rows = torch.cat((kept.new_zeros(len(kept), 1), kept + 1), dim=1)  # the class token stays
+        rows = torch.cat((kept.new_zeros(kept.shape[0], 1), kept + 1), dim=1)  # the class token stays
         x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
         return x, None if places is None else places[rows]  # [B, 1 + K, P, 2]
 
