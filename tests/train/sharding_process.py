@@ -7,6 +7,7 @@ import shutil
 import sys
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from eyesmith.train.checkpoint import consolidate
 from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
 from eyesmith.train.distributed import World, joined
 from eyesmith.train.loop import new_state, train
+from eyesmith.train.sharding import blank
 
 STEPS, ROWS, SIZE = 5, 8, (32, 32)
 WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
@@ -56,6 +58,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "fsdp, batch norm": {"norms": True, "strategy": "fsdp"},
     "fsdp, a copy each": {"strategy": "fsdp", "shards": 1},
     "fsdp, bf16": {"strategy": "fsdp", "precision": "bf16"},
+    "fsdp, from the first": {"strategy": "fsdp", "sent": True, "loss": LossConfig(kind="sigmoid")},
+    "fsdp, batch norm, from the first": {"norms": True, "strategy": "fsdp", "sent": True, "shards": 1},
     "ddp, LAMB": {"optim": replace(BASE.optim, name="lamb")},
     "fsdp, LAMB": {"strategy": "fsdp", "optim": replace(BASE.optim, name="lamb")},
 }
@@ -64,7 +68,8 @@ WAYS: dict[str, dict[str, Any]] = {
 def config_of(way: str) -> TrainConfig:
     """The config of one way to train."""
     changes = dict(WAYS[way])
-    changes.pop("norms", None)
+    for name in ("norms", "sent"):
+        changes.pop(name, None)
     parallel = {name: changes.pop(name) for name in ("strategy", "checkpoint_blocks", "shards") if name in changes}
     return replace(BASE, parallel=ParallelConfig(**parallel), **changes)
 
@@ -149,14 +154,24 @@ class RandomBatches:
 
 
 def trained(
-    config: TrainConfig, world: World, folder: Path | None = None, *, norms: bool = False
+    config: TrainConfig, world: World, folder: Path | None = None, *, norms: bool = False, sent: bool = False
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """Whole weights and averages after all steps, and the losses; saved half way and at the end below `folder`."""
+    """Whole weights and averages after all steps, and the losses; saved half way and at the end below `folder`.
+
+    norms: of the network with batch norms. sent: the first process alone has the weights that all begin with.
+    """
     torch.manual_seed(0)
-    made = ConvContrastive(conv_clip(config.model), config) if norms else Contrastive(config.model.build(), config)
-    objective: Contrastive = made
+    make = partial(conv_clip, config.model) if norms else config.model.build
+    clip = blank(make) if sent and not world.is_first else make()
+    objective = (ConvContrastive if norms else Contrastive)(clip, config)
     state = new_state(objective, config, world)
     losses: list[float] = []
+    if sent:
+        torch.manual_seed(0)
+        first = state.whole_model(everywhere=True)
+        assert first is not None
+        for (name, value), (_, expected) in zip(first.state_dict().items(), make().state_dict().items(), strict=True):
+            assert torch.equal(value, expected), name
 
     def note(state: Any, facts: Any) -> None:
         losses.append(facts.loss)
@@ -184,7 +199,9 @@ def main() -> None:
     with joined() as world:
         for number, way in enumerate(WAYS):
             folder = root / str(number)
-            weights, losses = trained(config_of(way), world, folder, norms="norms" in WAYS[way])
+            weights, losses = trained(
+                config_of(way), world, folder, norms="norms" in WAYS[way], sent="sent" in WAYS[way]
+            )
             if world.is_first:
                 torch.save({"weights": weights, "losses": losses}, root / f"{number}.pt")
                 if way == "fsdp":  # one file of it beside the parts

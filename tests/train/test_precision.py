@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.config import ParallelConfig
+from eyesmith.train.precision import autocast, choose_precision, set_switches
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16"), (False, "fp32")])
@@ -24,3 +25,19 @@ def test_products_inside_the_context_are_in_the_chosen_format() -> None:
         assert (a @ a).dtype == torch.bfloat16
     with autocast("fp32", torch.device("cpu")):
         assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_the_switches_of_a_gpu_are_those_of_the_config(is_on: bool) -> None:
+    before = (
+        ParallelConfig(tf32=torch.backends.cuda.matmul.allow_tf32, cudnn_benchmark=torch.backends.cudnn.benchmark),
+        torch.backends.cudnn.allow_tf32,
+    )
+    try:
+        set_switches(ParallelConfig(tf32=is_on, cudnn_benchmark=is_on))
+        assert torch.backends.cuda.matmul.allow_tf32 == is_on
+        assert torch.backends.cudnn.allow_tf32 == is_on
+        assert torch.backends.cudnn.benchmark == is_on
+    finally:
+        set_switches(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

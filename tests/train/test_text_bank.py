@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -24,11 +26,26 @@ def test_texts_that_pass_have_the_features_of_those_that_are_kept(clip: Clip, tm
 
 def test_each_distinct_text_of_a_batch_is_encoded_once(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    encode = Clip.encode_text
-    monkeypatch.setattr(Clip, "encode_text", lambda clip, texts: asked.extend(texts) or encode(clip, texts))
+    tokenize = type(clip.text).tokenize
+    monkeypatch.setattr(type(clip.text), "tokenize", lambda text, some: asked.extend(some) or tokenize(text, some))
     passing = PassingTexts(clip, "fp32")
     features = passing(TEXTS)
     assert sorted(asked) == sorted(set(TEXTS))
     assert passing.num_encoded == 3
     assert torch.equal(features[0], features[2])
     assert torch.equal(passing(TEXTS), features)
+
+
+def test_texts_are_encoded_in_the_run_s_precision(clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept apart on disk: features of one precision are never another's."""
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path))
+    exact = TextBank(clip, TEXTS, "fp32")
+    half = TextBank(clip, TEXTS, "bf16")
+    assert (exact.num_encoded, half.num_encoded) == (3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = clip.encode_text(sorted(set(TEXTS), key=lambda text: (len(text), text)))
+    assert torch.equal(half(["a cube"])[0], expected[0].float())
+    assert not torch.equal(half(TEXTS), exact(TEXTS))
+    torch.testing.assert_close(half(TEXTS), exact(TEXTS), atol=2e-2, rtol=0)
+    torch.testing.assert_close(PassingTexts(clip, "bf16")(TEXTS), half(TEXTS), atol=1e-2, rtol=0)
+    assert TextBank(clip, TEXTS, "fp32").num_encoded == TextBank(clip, TEXTS, "bf16").num_encoded == 0

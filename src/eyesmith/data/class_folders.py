@@ -191,14 +191,17 @@ def _walk(folder: Path) -> _Found:
         raise DataError(f"{error.filename}: this folder cannot be read ({error.strerror}); its images would be missing")
 
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        inside = {name: os.path.realpath(os.path.join(place, name)) for name in folders if name[0] != "."}
-        twice = {name: real for name, real in inside.items() if real in entered}
-        for name, real in sorted(twice.items()):
+        inside = sorted(name for name in folders if name[0] != ".")
+        folders.clear()
+        for name in inside:
+            real = os.path.realpath(os.path.join(place, name))
+            if real not in entered:
+                entered.add(real)
+                folders.append(name)
+                continue
             where = file_key((Path(place).relative_to(folder) / name).as_posix())
             detail = f"a link to {file_key(real)}, which is in this data set already; left out"
             found.lost.append(Finding("duplicate_folder", "warning", "", f"{where}/", detail))
-        folders[:] = sorted(set(inside) - set(twice))
-        entered.update(inside.values())
         relative = Path(place).relative_to(folder)
         for name in files:
             if name[0] == ".":

@@ -8,18 +8,20 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from eyesmith.data.class_folders import open_image_folder
+from eyesmith.data.own_source import OwnSource, Samples
 from eyesmith.data.sample import Finding, Sample, Source
 from eyesmith.data.shards import DATASET_FILE, UNFINISHED_FILE
 from eyesmith.data.table_rows import TABLE_EXTENSIONS, read_columns
 from eyesmith.data.table_source import open_table
 from eyesmith.data.tar_source import TarSource
 from eyesmith.data.text import read_lines
-from eyesmith.errors import DataError
+from eyesmith.errors import ConfigError, DataError
 
 __all__ = ["Finding", "Sample", "Source", "open_source", "read_description", "read_templates", "split_names"]
 
@@ -27,6 +29,20 @@ _MAX_PATTERN_FILES = 5_000_000
 _LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's folders of images with texts
 _LISTED_IMAGE = "file_name"
 _LISTED_FROM = 64  # files of one folder: from here on one listing is cheaper than asking for each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a caller of `open_source` wants of a source beside its path."""
+
+    split: str | None = None
+    image_column: str = "image"
+    text_column: str | Sequence[str] = "caption"
+    label_column: str | None = None
+    require_text: bool = True
+
+
+Opener = Callable[[Path, Asked], "Source | Samples"]
 
 
 def open_source(
@@ -42,13 +58,21 @@ def open_source(
 
     path: a made data set or a mirror of one from the hub (split folders of tars), a folder of tars, one tar, a pattern
     such as "pairs-{0000..0099}.tar" or "pairs-*.tar", a CSV/TSV/JSONL/Parquet file, a folder with such a table called
-    metadata and a column file_name (and caption or text), a folder of class folders, or a folder of images with
-    same-named .txt files. split: needed when there are several. The columns are for tables only; `text_column` may
-    name several. With `require_text` false, images without captions are kept (`texts` is then ()).
+    metadata and a column file_name (and caption or text), a folder of class folders, a folder of images with
+    same-named .txt files, or what an opener of OPENERS knows by its ending. split: needed when there are several. The
+    columns are for tables only; `text_column` may name several. With `require_text` false, images without captions are
+    kept (`texts` is then ()).
 
     Samples that cannot be used are left out and listed in `problems`. Raises DataError when the path, the split or a
     column does not exist (naming those that do) or when nothing usable is found.
     """
+    asked = Asked(
+        split=split,
+        image_column=image_column,
+        text_column=text_column,
+        label_column=label_column,
+        require_text=require_text,
+    )
     text = os.fspath(path)
     if "://" in text:
         raise DataError(f"{text}: expected a local path; fetch the data first and give the folder")
@@ -59,20 +83,28 @@ def open_source(
     place = Path(path)
     if not place.exists():
         raise DataError(f"{place}: no such file or folder{_closest_sibling(place)}")
-    if place.is_file():
-        _refuse_split(text, split)
-        if place.suffix.lower() in TABLE_EXTENSIONS:
-            return open_table(
-                place,
-                image_column=image_column,
-                text_column=text_column,
-                label_column=label_column,
-                require_text=require_text,
-            )
-        if place.suffix.lower() == ".tar" or ".tar." in place.name.lower() or place.suffix.lower() == ".tgz":
-            return _open_tars([place], place.parent, name=place.stem, is_whole=False, require_text=require_text)
+    opener = next((OPENERS[one] for one in OPENERS if place.name.lower().endswith(one)), None)
+    if place.is_dir() and opener in (None, _open_one_table, _open_one_tar):
+        opener = _open_folder
+    if opener is None:
         raise DataError(f"{place}: expected a .tar or a table ({', '.join(TABLE_EXTENSIONS)}), or a folder")
-    return _open_folder(place, split, text_column, label_column, require_text=require_text)
+    found = opener(place, asked)
+    if hasattr(found, "image_bytes"):  # not isinstance: it would read the labels
+        return cast(Source, found)
+    return OwnSource(cast(Samples, found), name=place.name, require_text=require_text)
+
+
+def register_opener(ending: str, opener: Opener) -> None:
+    """Let `open_source`, and so training and measuring, open paths with this ending, such as ".lmdb".
+
+    opener: gets the path (a file or a folder) and what is asked of it; gives a `Source`, or `Samples` of one's own.
+    Raises ConfigError for an ending that is taken or does not begin with a dot.
+    """
+    if not ending.startswith(".") or ending != ending.lower():
+        raise ConfigError(f"ending: expected one in lower case that begins with a dot, such as '.lmdb', got {ending!r}")
+    if ending in OPENERS:
+        raise ConfigError(f"ending: {ending} is opened already")
+    OPENERS[ending] = opener
 
 
 def split_names(path: str | os.PathLike[str]) -> list[str]:
@@ -126,9 +158,24 @@ def expand_pattern(pattern: str) -> list[Path]:
     return files
 
 
-def _open_folder(
-    folder: Path, split: str | None, text_column: str | Sequence[str], label_column: str | None, *, require_text: bool
-) -> Source:
+def _open_one_table(file: Path, asked: Asked) -> Source:
+    _refuse_split(str(file), asked.split)
+    return open_table(
+        file,
+        image_column=asked.image_column,
+        text_column=asked.text_column,
+        label_column=asked.label_column,
+        require_text=asked.require_text,
+    )
+
+
+def _open_one_tar(file: Path, asked: Asked) -> Source:
+    _refuse_split(str(file), asked.split)
+    return _open_tars([file], file.parent, name=file.stem, is_whole=False, require_text=asked.require_text)
+
+
+def _open_folder(folder: Path, asked: Asked) -> Source:
+    split, require_text = asked.split, asked.require_text
     for home in (folder, folder.absolute().parent):
         if (home / UNFINISHED_FILE).is_file() and not (home / DATASET_FILE).is_file():
             raise DataError(f"{home}: making this data set was stopped half-way; make it again")
@@ -159,15 +206,17 @@ def _open_folder(
     columns = read_columns(listed) if listed is not None else []
     if listed is None or _LISTED_IMAGE not in columns:
         return open_image_folder(place, names_from=folder, require_text=require_text)
-    if text_column == "caption" and "caption" not in columns and "text" in columns:  # as that layout calls it
-        text_column = "text"
-    return open_table(
-        listed,
-        image_column=_LISTED_IMAGE,
-        text_column=text_column,
-        label_column=label_column,
-        require_text=require_text,
-    )
+    is_usual = asked.text_column == "caption" and "caption" not in columns
+    text_column = "text" if is_usual and "text" in columns else asked.text_column  # as that layout calls it
+    return _open_one_table(listed, replace(asked, split=None, image_column=_LISTED_IMAGE, text_column=text_column))
+
+
+# by the ending of a name; more are added with `register_opener`
+OPENERS: dict[str, Opener] = {
+    **dict.fromkeys(TABLE_EXTENSIONS, _open_one_table),
+    # compressed ones too: reading them says what to do
+    **dict.fromkeys((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"), _open_one_tar),
+}
 
 
 def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, is_whole: bool = True) -> TarSource:

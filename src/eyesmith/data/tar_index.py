@@ -152,14 +152,17 @@ def _members(stream: BinaryIO, file_size: int) -> Iterator[Member | _Link | _Spa
             elif kind == b"x":
                 pax = _pax_records(extra)
             continue
-        stated = pax.get("GNU.sparse.name") or pax.get("path", "")
-        name = stated.partition("\0")[0] or long_name or _header_name(header)
-        target = pax.get("linkpath", "").partition("\0")[0] or long_target or member_name(header[157:257])
+        name = long_name or _header_name(header)
+        if pax:
+            name = (pax.get("GNU.sparse.name") or pax.get("path", "")).partition("\0")[0] or name
+        target = ""
+        if kind in (_HARD_LINK, _SYMBOLIC_LINK):
+            target = pax.get("linkpath", "").partition("\0")[0] or long_target or member_name(header[157:257])
         is_sparse = kind == b"S" or any(keyword.startswith("GNU.sparse.") for keyword in pax)
         long_name, long_target, pax = None, None, {}
         if data + size > file_size:
             raise _DamageError(f"cut inside {name} (needs {data + size:,} bytes, the file has {file_size:,})")
-        if kind in (_HARD_LINK, _SYMBOLIC_LINK):
+        if target:
             # a hard link names a member as the tar does, a symbolic one a place beside itself
             yield _Link(name, target if kind == _HARD_LINK else posixpath.join(posixpath.dirname(name), target))
         elif is_sparse:

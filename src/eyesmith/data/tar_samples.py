@@ -4,7 +4,7 @@ One reading for shards with random access, streamed ones and those that are cura
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,14 @@ class ShardSamples:
     no_bytes: dict[str, str]
     is_cut: bool
 
-    def lacks(self, key: str, *, required: Sequence[Sequence[str]]) -> str:
+    def lacks(self, key: str, *, required: Mapping[str, frozenset[str]]) -> str:
         """What a sample has not got, "" when it is complete.
 
-        required: kinds of members, one of each is needed; the first word of a kind is its name. Of a damaged shard the
-        last sample needs the texts that the first one has, which may lie behind the damage.
+        required: extensions by the name of what they hold, one of each is needed. Of a damaged shard the last sample
+        needs the texts that the first one has, which may lie behind the damage.
         """
         parts = self.samples[key]
-        missing = [kind[0] for kind in required if not any(extension in parts for extension in kind[1:])]
+        missing = [name for name, extensions in required.items() if extensions.isdisjoint(parts)]
         if not missing and self.is_cut and key == next(reversed(self.samples)):
             first = next(iter(self.samples.values()))
             missing = [name for name in TEXT_EXTENSIONS if name in first and name not in parts]
@@ -89,7 +89,7 @@ def split_member_name(name: str) -> tuple[str, str]:
     name = name.removeprefix("./")
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
-    if not stem or not extension or _ABOUT_ALL.match(name):
+    if not stem or not extension or (name.startswith("__") and _ABOUT_ALL.match(name)):
         return "", ""
     return f"{folder}{slash}{stem}", extension.lower()
 

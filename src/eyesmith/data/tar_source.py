@@ -104,10 +104,10 @@ class TarSource:
         return self._shards[self._shard_of[index]].name
 
     def text_findings(self, index: int) -> list[Finding]:
-        texts, _, faults = self._read_texts(index)
+        texts, meta, faults = self._read_texts(index)
         if not texts and self._require_text:
             faults.append(("empty_caption", "no caption that is not blank"))
-        if self._has_labels:
+        if self._has_labels or meta.get("cls") is not None:
             wrong = self._label_fault(self._label(index))
             if wrong:
                 faults.append(("bad_label", wrong))
@@ -182,9 +182,9 @@ class TarSource:
         found = shard_samples(index)
         for fault in found.faults:
             problem(*fault)
-        required: list[tuple[str, ...]] = [("image", *IMAGE_EXTENSIONS)]
+        required = {"image": frozenset(IMAGE_EXTENSIONS)}
         if self._require_text:
-            required.append(("text (txt, json or cls)", *TEXT_EXTENSIONS))
+            required["text (txt, json or cls)"] = frozenset(TEXT_EXTENSIONS)
         complete = {}
         for key, parts in found.samples.items():
             missing = found.lacks(key, required=required)

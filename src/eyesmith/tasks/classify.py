@@ -14,6 +14,7 @@ from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.data.indexed import ClassViews, IndexedRows
 from eyesmith.data.labelled import LabelledSets, open_labelled
 from eyesmith.data.loader import Batch, Rows
+from eyesmith.data.sample import Source
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.classified import accuracy_rows
@@ -33,7 +34,7 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext
+from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext, first_model
 from eyesmith.train.config import DataConfig, RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
@@ -154,11 +155,14 @@ class Classify(MeanTask[Classifier]):
         assert isinstance(rows, LabelledRows)
         for note in rows.sets.notes:
             context.say(note)
-        classifier = classifier_config(config.name, config.model, rows.sets.classes).build()
-        classifier.start_head(config.head_scale)
-        if config.initial.weights:
-            _load(classifier, config, context)
-        classifier.to(context.world.device())
+        described = classifier_config(config.name, config.model, rows.sets.classes)
+
+        def load(classifier: Classifier, context: RunContext) -> None:
+            classifier.start_head(config.head_scale)
+            if config.initial.weights:
+                _load(classifier, config, context)
+
+        classifier = first_model(config, context, described.build, load)
         freeze(classifier, config.optim.freeze)
         context.say(_frozen(classifier, config))
         task = cls(classifier, config, rows.sets)
@@ -181,6 +185,10 @@ class Classify(MeanTask[Classifier]):
         """Logits, their logarithms and gradients."""
         rows = -(-config.batch_size // (gpus * config.accumulate))
         return 4 * _FP32 * rows * config.num_classes
+
+    @classmethod
+    def training_source(cls, config: ClassifyConfig) -> Source:
+        return open_labelled_of(config).train
 
     def rebuild(self) -> Classifier:
         return self.model.config.build()

@@ -30,7 +30,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
-from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext
+from eyesmith.tasks.task import PASSES, Evaluator, FrozenTeacher, MeanTask, Note, RunContext, first_model
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
@@ -115,10 +115,16 @@ class Masked(MeanTask[MaskedEva02]):
                 found = load_encoder(config.target.teacher)
             targets = teacher = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
         torch.manual_seed(config.seed)  # loading a teacher may draw
-        student = MaskedEva02(config.model, targets.dim, patch_grad_scale=config.patch_grad_scale)
-        if config.initial.weights:
-            load_image(student.image, config.initial.weights, note=context.say)
-        student.to(device)
+        dim = targets.dim
+
+        def make() -> MaskedEva02:
+            return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
+
+        def load(student: MaskedEva02, context: RunContext) -> None:
+            if config.initial.weights:
+                load_image(student.image, config.initial.weights, note=context.say)
+
+        student = first_model(config, context, make, load)
         if teacher is not None and config.target.cache:
             targets = _kept(config, teacher, rows, context)
         return cls(student, config, targets, teacher=teacher)
@@ -144,6 +150,14 @@ class Masked(MeanTask[MaskedEva02]):
         hidden = config.mask.counts(grid)[0]
         return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
 
+    @classmethod
+    def frozen_teacher(cls, config: MaskedConfig) -> FrozenTeacher | None:
+        target = config.target
+        if target.kind != "teacher":
+            return None
+        grid = config.model.grid if target.match == "image" else None
+        return FrozenTeacher(source=target.teacher, grid=grid, is_kept=target.cache)
+
     def rebuild(self) -> MaskedEva02:
         return MaskedEva02(self.model.config, self.model.target_dim, patch_grad_scale=self.model.patch_grad_scale)
 
@@ -157,6 +171,9 @@ class Masked(MeanTask[MaskedEva02]):
 
     def fixed(self) -> dict[str, nn.Module]:
         return {"teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
+
+    def teachers(self) -> Mapping[str, nn.Module]:
+        return {"target.teacher": self._plain.teacher} if isinstance(self._plain, TeacherTargets) else {}
 
     def row_outputs(self) -> list[nn.Module]:
         # neither is called as a whole, and the student's head sees hidden patches alone

@@ -39,7 +39,9 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     model, optim, world = objective.model, config.optim, world or World()
     world.check_batch(config.batch_size, config.accumulate)
     freeze(model, optim.freeze)
-    precision = choose_precision(config.precision, objective.device)
+    # under FSDP a model may lie elsewhere before it is spread
+    device = world.device() if world.size > 1 else objective.device
+    precision = choose_precision(config.precision, device)
     extra = objective.extra()
     parallel = Parallel(objective, config.parallel, world, precision=precision)
     groups = parameter_groups(

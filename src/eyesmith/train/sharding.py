@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,7 @@ from eyesmith.train.objective import Objective
 from eyesmith.train.precision import Precision
 
 Strategy = Literal["none", "ddp", "fsdp"]
+Made = TypeVar("Made", bound=nn.Module)
 
 
 class Parallel:
@@ -41,7 +42,9 @@ class Parallel:
     def __init__(
         self, objective: Objective, config: ParallelConfig, world: World, *, precision: Precision = "fp32"
     ) -> None:
-        """Wraps the objective's model in place. All processes must hold equal weights.
+        """Wraps the objective's model in place. All processes must hold equal weights, or under FSDP the first alone.
+
+        The others' model then lies on the meta device, as `blank` makes it, and the first one's in main memory.
 
         precision: of the towers; in bf16 FSDP gathers weights in it, and adds gradients up in fp32.
         """
@@ -85,7 +88,10 @@ class Parallel:
 
         # our blocks may return views (a convolution on [B, H, W, C] maps), and nothing changes them in place
         warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(\w+\) returned a view tensor", UserWarning)
-        mesh = shard_mesh(self.world.size, shards, self.objective.device.type)
+        is_sent = self.world.any(self.objective.device.type == "meta")
+        device = self.world.device() if is_sent else self.objective.device
+        held = {name: value.detach() for name, value in _tensors(self._inner)} if is_sent else {}
+        mesh = shard_mesh(self.world.size, shards, device.type)
         # what flows between blocks stays as autocast leaves it
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if precision == "bf16" else None,
@@ -100,6 +106,33 @@ class Parallel:
             if not whole.issuperset(block.parameters()):
                 fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=whole)
         fully_shard(self._inner, mesh=mesh, mp_policy=policy, ignored_params=whole)
+        if is_sent:
+            self._receive(held, device)
+
+    def _receive(self, held: Mapping[str, Tensor], device: torch.device) -> None:
+        """Give every process its parts of what the first one holds; a whole tensor at a time lies on the device."""
+        from torch.distributed.tensor import distribute_tensor
+
+        if self.objective.device.type == "meta":
+            # parameters must stay the objects that the objective, FSDP and the optimiser know
+            before = torch.__future__.get_swap_module_params_on_conversion()
+            torch.__future__.set_swap_module_params_on_conversion(True)
+            try:
+                self._inner.to_empty(device=device)
+            finally:
+                torch.__future__.set_swap_module_params_on_conversion(before)
+        for name, value in _tensors(self._inner):
+            sent: Any = value
+            if not is_part(value):
+                value.data = value.data.to(device)  # the first process's come from its CPU
+            whole = held[name].to(device) if self.world.is_first else torch.empty_like(held[name], device=device)
+            dist.broadcast(whole, src=0)
+            with torch.no_grad():
+                if is_part(value):
+                    own = distribute_tensor(whole, sent.device_mesh, sent.placements, src_data_rank=None)
+                    sent.to_local().copy_(own.to_local())
+                else:
+                    value.copy_(whole)
 
     def __call__(self, *given: Any) -> Any:
         """As the objective's module."""
@@ -161,6 +194,20 @@ class Parallel:
             copy = self.objective.rebuild()
         copy.load_state_dict(tensors)
         return copy.eval()
+
+
+def blank(make: Callable[[], Made]) -> Made:
+    """What `make` builds, on the meta device: names and shapes, no numbers."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except (RuntimeError, NotImplementedError):  # it looks at numbers while it is built
+        return make().to("meta")
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters and buffers by name, also those that no state holds."""
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 class _Ordered(nn.Module):

@@ -153,6 +153,26 @@ def test_two_readers_of_one_folder_fetch_a_shard_once(tmp_path, remote, monkeypa
     assert len(opened) == 1
 
 
+def test_a_copy_is_believed_only_when_the_server_says_the_same(tmp_path, remote) -> None:
+    first = Path(ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar"))
+    remote.pipe_file("/fetch/1.tar", b"\7" * 100)  # another file of as many bytes
+    second = Path(ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar"))
+    assert second.read_bytes() == b"\7" * 100
+    assert first.read_bytes() == b"\1" * 100  # who still reads the old one is not disturbed
+    again = ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar")
+    assert Path(again) == second
+
+
+def test_without_the_server_the_newest_copy_is_taken(tmp_path, remote, monkeypatch) -> None:
+    path = ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar")
+    monkeypatch.setattr("eyesmith.data.stream.fetch._FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(type(remote), "info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    cache = ShardCache(tmp_path, limit_bytes=1000)
+    assert cache.fetch("memory://fetch/1.tar") == path
+    with pytest.raises(DataError, match="cannot be fetched after 4 tries: no route"):
+        cache.fetch("memory://fetch/2.tar")
+
+
 def test_fsspec_is_not_imported_before_it_is_needed() -> None:
     program = "import sys, eyesmith.data.stream; assert 'fsspec' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,6 +1,7 @@
 """Remote shards on the local disk: fetched whole, kept in a folder of bounded size, resumed after an interruption."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -24,6 +25,9 @@ _LONG_S = 3600.0  # unused so long, a copy is in no use, where locks cannot say
 class ShardCache:
     """Local copies of remote shards. A local shard is its own copy and costs nothing.
 
+    A copy is believed when it is of the size and mark (etag, checksum or time) that the server gives, asked once by
+    each cache; another version is another copy, so that a process that reads the old one is not disturbed. Only where
+    the server cannot be reached is the newest copy taken as it is.
     Several processes may share the folder: a shard is fetched by one of them while the others wait. A fetch that was
     interrupted goes on where it stopped, if the remote file is still the same. Above `limit_bytes` the copies used
     longest ago are deleted, except those that a process holds; so what is held, and the few shards being fetched at the
@@ -34,6 +38,7 @@ class ShardCache:
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self._held: dict[str, tuple[int, int]] = {}  # how often, and a descriptor locked as long
         self._sizes: dict[str, int] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
 
     def hold(self, shard: str) -> str:
@@ -88,8 +93,22 @@ class ShardCache:
         return copy
 
     def _place(self, shard: str) -> Path:
-        name = hashlib.sha256(shard.encode()).hexdigest()[:16]
-        return self.folder / f"{name}-{shard.rpartition('/')[2] or 'shard'}"
+        """Where the copy of the server's version lies, or will; without a server the newest copy. Raises DataError."""
+        stem, name = _short_hash(shard), shard.rpartition("/")[2] or "shard"
+        for attempt in range(_TRIES):
+            try:
+                facts = self._facts.get(shard) or _remote_facts(shard)
+            except OSError as error:
+                kept = list(self.folder.glob(f"{stem}-*-{glob.escape(name)}"))
+                if kept:
+                    return max(kept, key=lambda copy: copy.stat().st_mtime)
+                if attempt == _TRIES - 1:
+                    raise DataError(f"{shard}: cannot be fetched after {_TRIES} tries: {error}") from error
+                time.sleep(_FIRST_WAIT_S * 2**attempt)
+            else:
+                self._facts[shard] = facts
+                return self.folder / f"{stem}-{_short_hash(json.dumps(facts, sort_keys=True))}-{name}"
+        raise AssertionError
 
     def _mark(self, shard: str) -> None:
         copy = self._place(shard)
@@ -105,7 +124,7 @@ class ShardCache:
         part, note = copy.with_name(f"{copy.name}.part"), copy.with_name(f"{copy.name}.part.json")
         for attempt in range(_TRIES):
             try:
-                facts = _remote_facts(shard)
+                facts = self._facts[shard]
                 if not _is_same(note, facts):
                     part.unlink(missing_ok=True)
                     write_json(note, facts)
@@ -117,6 +136,7 @@ class ShardCache:
                 raise DataError(f"{shard}: no such shard") from error
             except OSError as error:
                 if attempt == _TRIES - 1:
+                    del self._facts[shard]  # perhaps it changed meanwhile
                     raise DataError(f"{shard}: cannot be fetched after {_TRIES} tries: {error}") from error
                 time.sleep(_FIRST_WAIT_S * 2**attempt)
 
@@ -139,6 +159,10 @@ class ShardCache:
                     file.unlink(missing_ok=True)
                     total -= size
             os.close(mark)
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _remote_facts(shard: str) -> dict[str, Any]:

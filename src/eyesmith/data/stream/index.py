@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from eyesmith.errors import DataError
 from eyesmith.files import atomic_path, cache_folder, locked, open_binary, read_at
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
-_REQUIRED = (("image", *IMAGE_EXTENSIONS), ("txt or json", "txt", "json"))
+_REQUIRED = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
 _FORMAT = 3  # raise when what an index holds or leaves out changes
 _NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
+_MAX_KEPT_BYTES = 4 << 30  # of indices, some 60 million samples
+_YOUNG_S = 24 * 3600.0
 _MAX_TEXT_BYTES = 1 << 16  # text members up to this size enter the digest whole
 _IMAGE_END_BYTES = 64  # of an encoded image: another image of as many bytes ends otherwise
 
@@ -77,6 +80,25 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
     return index
 
 
+def prune_indices(folder: Path | None = None, *, limit_bytes: int = _MAX_KEPT_BYTES) -> None:
+    """Remove the indices that were used the longest ago until those kept are at most `limit_bytes`.
+
+    Those of the last day stay: another process may be about to read them.
+    """
+    found = []
+    for file in (folder or cache_folder() / "shard-index").glob("*.npz"):
+        with suppress(OSError):
+            facts = file.stat()
+            found.append((facts.st_mtime, facts.st_size, file))
+    total = sum(size for _, size, _ in found)
+    for used, size, file in sorted(found):
+        if total <= limit_bytes or time.time() - used < _YOUNG_S:
+            return
+        with suppress(OSError):
+            file.unlink()
+            total -= size
+
+
 def prepare_index(path: str | os.PathLike[str]) -> None:
     """Make the index of a local shard if it was not made before; cheaper than reading one that was."""
     with suppress(OSError):
@@ -91,6 +113,8 @@ def _kept(place: Path, folder: Path | None) -> Path:
 
 
 def _load(file: Path) -> ShardIndex:
+    with suppress(OSError):
+        os.utime(file)  # the time of its last use, for `prune_indices`
     # opened here: of a damaged file NumPy leaves the closing to the collector
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         names = stored["keys"].tobytes().decode("utf-8", "surrogatepass")

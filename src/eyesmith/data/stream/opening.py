@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from eyesmith.data.sample import Finding
 from eyesmith.data.stream.fetch import ShardCache
 from eyesmith.data.stream.identity import ShardFacts, SourceFacts, members_mark, remote_sample_mark, sample_mark
-from eyesmith.data.stream.index import shard_index
+from eyesmith.data.stream.index import prune_indices, shard_index
 from eyesmith.data.stream.places import RemoteFacts, ShardSource, is_remote, list_shards, remote_facts, stated_counts
 from eyesmith.errors import ConfigError, DataError
 
@@ -93,6 +93,8 @@ def open_shards(
         raise ConfigError(f"counts: expected 'index' or 'stated', got {counts!r}")
     shared = exchange or Alone()
     listed, stated, remote = shared.once(lambda: _listed(sources, counts))
+    if stated is None:
+        prune_indices()
     shards = [shard for some in listed for shard in some]
     cache.know({shard: facts.num_bytes for shard, facts in remote.items() if facts.num_bytes >= 0})
     part = range(rank, len(shards), world_size)
