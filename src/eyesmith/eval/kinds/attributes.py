@@ -36,7 +36,8 @@ class Attributes(Kind):
         for name in OBJECTIVES:
             objective = found.objectives[name]
             weights = asked.texts.class_weights(objective.classes, objective.templates)
-            ranking = rank_classes(images.features, weights, torch.zeros(len(rows), dtype=torch.int64))
+            nothing = torch.zeros(len(rows), dtype=torch.int64)
+            ranking = rank_classes(images.features, weights, nothing, device=asked.device)
             records[f"predicted_{name}"] = ranking.top[:, 0].numpy()
         return Answered(records=records | {f"column_{name}": column.numpy() for name, column in columns.items()})
 
