@@ -21,6 +21,9 @@ from typing import Any
 
 import torch
 
+from eyesmith.files import write_json
+
+RESULT = "gpu_job.json"
 BUDGET_S = 570.0
 PART_S = 90.0  # of one run
 CASE_S = 150.0  # of one measurement, most of it compilation
@@ -30,7 +33,10 @@ _CLI = (sys.executable, "-m", "eyesmith.cli.main")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """Where the job writes, and when it must end. small: for a processor: fewer steps, nothing measured."""
+    """When the job must end, and where its runs are; the result is written beside that folder.
+
+    small: for a processor: fewer steps, nothing measured.
+    """
 
     out: Path
     ends_at: float
@@ -133,7 +139,7 @@ def _length(job: Job) -> tuple[str, ...]:
 
 def _spread(job: Job, strategy: str) -> dict[str, Any]:
     """The debug recipe by one process under a strategy that is meant for several, and how far its losses are off."""
-    job.call((sys.executable, "-m", "bench.gpu_job", str(job.out), "--spread", strategy, *_small(job)))
+    job.call((sys.executable, "-m", "bench.gpu_job", str(job.out.parent), "--spread", strategy, *_small(job)))
     found, alone = run_facts(job.out / strategy), run_facts(job.out / "debug")
     pairs = zip(found["losses"], alone["losses"], strict=True)
     return {**found, "largest_difference": max(abs(one - other) for one, other in pairs)}
@@ -208,7 +214,9 @@ def measure(job: Job) -> dict[str, Any]:
             errors[case] = "no time was left"
             continue
         try:
-            told = job.call((sys.executable, "-m", "bench.gpu_job", str(job.out), "--case", case), limit_s=CASE_S)
+            told = job.call(
+                (sys.executable, "-m", "bench.gpu_job", str(job.out.parent), "--case", case), limit_s=CASE_S
+            )
             rows += json.loads(told.splitlines()[-1])
         except (PartFailed, ValueError, IndexError) as error:
             errors[case] = f"{error}: {getattr(error, 'told', '')}"
@@ -261,21 +269,19 @@ def run_parts(job: Job, parts: dict[str, Callable[[Job], dict[str, Any]]]) -> di
                 found |= {"told": error.told} if isinstance(error, PartFailed) else {}
         content["parts"][name] = {**found, "seconds": round(time.monotonic() - began, 1)}
         print(f"{name}: {found['status']} {found.get('why', '')}", file=sys.stderr, flush=True)
-        part_file = job.out / ".gpu_job.json.part"
-        part_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        part_file.rename(job.out / "gpu_job.json")
+        write_json(job.out.parent / RESULT, content)
     return content
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench/gpu_job.sh", description=__doc__)
-    parser.add_argument("out", type=Path, help="an empty folder, or one that is not there")
+    parser.add_argument("out", type=Path, help="the folder of gpu_job.json, and of runs/")
     parser.add_argument("--small", action="store_true", help="fewer steps and no measurement, for a processor")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, help="seconds for all")
     parser.add_argument("--spread", choices=("ddp", "fsdp"), help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    job = Job(out=given.out.absolute(), ends_at=time.monotonic() + given.budget_s, small=given.small)
+    job = Job(out=given.out.absolute() / "runs", ends_at=time.monotonic() + given.budget_s, small=given.small)
     if given.spread:
         spread(job, given.spread)
     elif given.case:
@@ -283,7 +289,7 @@ def main() -> int:
     else:
         job.out.mkdir(parents=True, exist_ok=True)
         if any(job.out.iterdir()):
-            parser.error(f"{job.out}: is not empty")
+            parser.error(f"{job.out}: is not empty, take another folder")
         run_parts(job, PARTS)
     return 0
 

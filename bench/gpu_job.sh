@@ -15,7 +15,6 @@ python=${PYTHON:-python3}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 packages=$out/packages
-job=$out/job
 
 # import name and package
 wanted=(numpy:numpy PIL:pillow safetensors:safetensors huggingface_hub:huggingface_hub tokenizers:tokenizers ftfy:ftfy
@@ -46,7 +45,4 @@ printf 'Metadata-Version: 2.1\nName: eyesmith\nVersion: %s\n' "$version" > "$pac
 
 export PYTHONPATH=$here/src:$here:$packages EYESMITH_CACHE=$out/cache
 cd "$here" || exit 1
-"$python" -m bench.gpu_job "$job" "$@"
-status=$?
-[ -f "$job/gpu_job.json" ] && cp "$job/gpu_job.json" "$out/gpu_job.json" && echo "$out/gpu_job.json"
-exit $status
+exec "$python" -m bench.gpu_job "$out" "$@"

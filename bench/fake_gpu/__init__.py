@@ -1,4 +1,4 @@
-"""Runs on a GPU that is not there: tensors of device `cuda` without numbers, so that all devices are checked."""
+"""Runs on a GPU that is not there: tensors of device `cuda` without numbers, so that their devices are checked."""
 
 from bench.fake_gpu.device import FakeGpu
 

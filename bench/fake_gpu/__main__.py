@@ -28,6 +28,14 @@ ALLOWED = {
 }
 """Where the host may wait for the device, and in all that is called from there. Training steps are not among them."""
 
+ALLOWED_UPLOADS = {
+    "train/rng.py:__init__": "some probabilities",
+    "train/rng.py:give": "a part's places in the batch, 8 bytes a row",
+    "images/pixels.py:_column": "three numbers, kept where tensors are real",
+    "models/clip.py:features": "token ids of captions that are encoded as they pass",
+}
+"""What a training step may copy to the device by itself: the loader has pinned the rest, and sent it ahead."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.fake_gpu", description=__doc__)
@@ -59,11 +67,10 @@ def check_itself() -> None:
         assert product.dtype == torch.bfloat16, "autocast is off"
         product.float().sum().backward()
         assert there.grad is not None, "there is no gradient"
-        assert there.grad.dtype == torch.float32, "the gradient has another format"
 
 
 def _passes(name: str, part: Callable[[Path], None]) -> bool:
-    gpu = FakeGpu(ALLOWED)
+    gpu = FakeGpu(ALLOWED, ALLOWED_UPLOADS)
     with tempfile.TemporaryDirectory() as folder:
         try:
             with gpu:
@@ -78,10 +85,10 @@ def _passes(name: str, part: Callable[[Path], None]) -> bool:
             print("".join(traceback.format_list(frames)))
             return False
     if gpu.unexpected:
-        print(f"{name}: FAILS, the host waits for the device in places that are not allowed")
+        print(f"{name}: FAILS, waits and uploads in places that are not allowed")
         print("".join(f"  {count} x {place}\n" for place, count in gpu.unexpected.items()))
         return False
-    print(f"{name}: passes; host waits {dict(gpu.waits)}; uploads that are not pinned {dict(gpu.uploads)}")
+    print(f"{name}: passes; host waits {dict(gpu.waits)}; uploads in steps {dict(gpu.uploads)}")
     return True
 
 

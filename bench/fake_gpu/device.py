@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Self
 from unittest.mock import patch
 
@@ -24,6 +24,7 @@ from bench.fake_gpu.engine import apply, backward
 
 ROOM = os.sep + os.path.join("src", "eyesmith") + os.sep
 READINGS = "train/readings.py"
+STEP = "train/loop.py:train"
 _aten = torch.ops.aten
 # results whose shape or value the host must know
 _READS = {
@@ -45,12 +46,13 @@ class FakeGpu:
     Copies to the CPU are real again, and random: what the host does with them runs, and its result means nothing.
     waits: how often the host waited for the device inside each place that `allowed` names, "room/file.py:function";
     unexpected: how often elsewhere, by operation and the lines of ours that led there, the innermost first. uploads:
-    copies to the device of memory that is not pinned, by the innermost line.
+    copies to the device of memory that is not pinned, in training steps, by the innermost line; those that
+    `allowed_uploads` does not name are unexpected too.
     """
 
-    def __init__(self, allowed: Mapping[str, str]) -> None:
-        """allowed: places where the host may wait, each with its reason."""
-        self._allowed = allowed
+    def __init__(self, allowed: Mapping[str, str], allowed_uploads: Mapping[str, str] = MappingProxyType({})) -> None:
+        """allowed: places where the host may wait, each with its reason; allowed_uploads: the same for uploads."""
+        self._allowed, self._allowed_uploads = allowed, allowed_uploads
         self.waits: Counter[str] = Counter()
         self.unexpected: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
@@ -84,13 +86,22 @@ class FakeGpu:
                 self._wait(func)
                 return self._invented(args[0], kwargs.get("dtype"))
             if target.type == "cuda" and not is_on_device and not getattr(args[0], "is_said_pinned", False):
-                self.uploads[_place()[0]] += 1
+                self._upload()
         if func is _aten.copy_.default and args[0].device.type == "cpu" and args[1].device.type == "cuda":
             self._wait(func)
             with fake_tensor.unset_fake_temporarily():
                 return args[0].copy_(self._invented(args[1], args[0].dtype))
         with self._fake:
             return func(*args, **kwargs)
+
+    def _upload(self) -> None:
+        places = _place()
+        if STEP not in places or any(place in self._allowed for place in places):
+            return
+        if places[0] in self._allowed_uploads:
+            self.uploads[places[0]] += 1
+        else:
+            self.unexpected[f"an upload of memory that is not pinned in {' < '.join(places[:4])}"] += 1
 
     def _wait(self, func: Any) -> None:
         places = _place()
@@ -139,9 +150,8 @@ class _Calls(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         # in inference mode they come whole
-        if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(
-            func.name(), "CompositeImplicitAutograd"
-        ):
+        has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+        if func.namespace == "aten" and has_kernel(func.name(), "CompositeImplicitAutograd"):
             with self:
                 found = func.decompose(*args, **kwargs)
             if found is not NotImplemented:
@@ -166,7 +176,7 @@ def _selects_by_bool(func: Any, args: Any) -> bool:
 
 
 def _place() -> list[str]:
-    """The lines of ours that are running, innermost first: `room/file.py:function`."""
+    """The lines of ours that are running, innermost first, as far as the training loop: `room/file.py:function`."""
     found: list[str] = []
     frame = sys._getframe(2)
     while frame is not None:
@@ -175,6 +185,8 @@ def _place() -> list[str]:
             place = f"{name.rpartition(ROOM)[2] or name}:{frame.f_code.co_name}"
             if not found or found[-1] != place:
                 found.append(place)
+            if place == STEP:  # what the loop was called from says nothing of a step
+                break
         frame = frame.f_back
     return found or ["elsewhere"]
 
@@ -228,7 +240,13 @@ def _changes(read_all: Callable[[Any], Any]) -> Iterator[contextlib.AbstractCont
     for name, answer in answers.items():
         yield patch.object(torch.cuda, name, answer)
     yield patch.object(fake_tensor, "init_gpu_context", memory)
-    save = torch.save
+    save, load = torch.save, torch.load
+
+    def loaded(*given: Any, **options: Any) -> Any:
+        with fake_tensor.unset_fake_temporarily():
+            return load(*given, **options)
+
+    yield patch.object(torch, "load", loaded)
     yield patch.object(torch, "save", lambda content, *given, **options: save(read_all(content), *given, **options))
     yield patch.object(nn.Module, "_apply", _apply)
     yield patch.object(Tensor, "pin_memory", _pinned)

@@ -42,7 +42,7 @@ def backward(roots: Sequence[Tensor], grads: Sequence[Tensor | None] | None = No
 
 @classmethod
 def apply(cls: Any, *given: Any, **options: Any) -> Any:
-    """In place of `Function.apply`: a node of a function in Python also remembers which arguments are tensors."""
+    """In place of `Function.apply`: the node of a function in Python remembers which of its arguments are tensors."""
     found = _APPLY.__get__(None, cls)(*given, **options)
     for one in found if isinstance(found, tuple) else (found,):
         if isinstance(one, Tensor) and one.grad_fn is not None:

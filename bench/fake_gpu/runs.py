@@ -161,7 +161,7 @@ def _streamed(folder: Path) -> None:
     """From shards, through a decoder's processes."""
     config = contrastive(folder)
     views = TrainTransformConfig(image_size=(32, 32), scale=(0.5, 1.0))
-    data = DataConfig(path=str(folder / "scenes"), split="train")
+    data = DataConfig(path=str(folder / "scenes" / "train"))
     train(replace(config, data=data, augment=AugmentConfig(), transform=views), folder)
 
 

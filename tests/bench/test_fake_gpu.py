@@ -1,4 +1,4 @@
-"""The backward pass in Python, beside torch's own on a processor; the rest needs the CUDA build: `make fake-gpu`."""
+"""The backward pass in Python, beside torch's own on a processor; the rest needs a CUDA build: `make fake-gpu`."""
 
 from typing import Any
 from unittest.mock import patch

@@ -34,7 +34,7 @@ from eyesmith.tasks.task import PASSES, Evaluator, FrozenTeacher, MeanTask, Note
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
-from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
+from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
 TASK = "masked"
@@ -181,9 +181,10 @@ class Masked(MeanTask[MaskedEva02]):
         return [encoder.blocks()[-1] for encoder in encoders]
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """mask: bool [b, N], the hidden patches."""
+        """mask: bool [b, N], the hidden patches; target: fp16 [b, N, dim] of all, where they are kept on disk."""
         grid = self.model.image.config.grid
-        return {"mask": masks_for(batch.rows, grid, self.config.mask, seed=self.config.seed, step=step)}
+        made = {"mask": masks_for(batch.rows, grid, self.config.mask, seed=self.config.seed, step=step)}
+        return made | {"target": self.targets.stored(batch.indices)} if isinstance(self.targets, KeptTargets) else made
 
     def num_terms(self, batch: Batch) -> Tensor:
         return batch.extra["mask"].sum().float()
@@ -192,7 +193,9 @@ class Masked(MeanTask[MaskedEva02]):
         """Predictions and targets of the hidden patches, [M, dim] both."""
         # found on the host, as on a GPU one would wait for their number
         places = on_device(hidden_places(part.host["mask"]), self.device)
-        target = self.targets(part.pixels, part.indices).flatten(0, 1)[places]
+        stored = part.extra.get("target")
+        targets = self.targets(part.pixels, part.indices) if stored is None else stored.float()
+        target = targets.flatten(0, 1)[places]
         return model(part.pixels, part.extra["mask"], places), target
 
     def terms(self, outputs: tuple[Tensor, Tensor], part: Batch) -> Tensor:

@@ -63,8 +63,8 @@ def fetch_plan(config: RunConfig, cluster: "Cluster", samples_per_epoch: int) ->
     """What an epoch fetches; None for a run that does not read shards.
 
     A machine with lanes of its own reads their shards. Machines that share a lane have rows of every window of it,
-    drawn without regard to shards, so that each reads all shards of which it has a sample: one has none of n samples with the
-    chance (1 - 1/k)^n among k machines.
+    drawn without regard to shards, so each reads all shards of which it has a sample: one of k machines has none of a
+    shard's n samples with the chance (1 - 1/k)^n.
     """
     if config.transform is None:
         return None

@@ -62,8 +62,8 @@ def teacher_cost(teacher: EncoderConfig, *, grid: tuple[int, int] | None, rows: 
     """The cost of `teacher`, at the image size that gives it `grid` cells; None: at its own.
 
     rows: images that go through it together. is_bf16: under bfloat16 autocast. Activations are an upper bound: all that
-    a training step would keep of its largest block and at the blocks' borders, the largest weight cast to
-    the products' format.
+    a training step would keep of its largest block and at the blocks' borders, the largest weight cast to the products'
+    format.
     """
     with torch.device("meta"):
         encoder = _short(teacher).build()
