@@ -181,7 +181,7 @@ class TarSource:
         found = shard_samples(index)
         for fault in found.faults:
             problem(*fault)
-        required = {"image": frozenset(IMAGE_EXTENSIONS)}
+        required: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS)}
         if self._require_text:
             required["text (txt, json or cls)"] = frozenset(TEXT_EXTENSIONS)
         complete = {}

@@ -20,7 +20,7 @@ from eyesmith.errors import DataError
 from eyesmith.files import atomic_path, cache_folder
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
-_REQUIRED = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
+_REQUIRED: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
 _FORMAT = 3  # raise when what an index holds or leaves out changes
 _NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
 _MAX_KEPT_BYTES = 4 << 30  # of indices, some 60 million samples
