@@ -59,7 +59,10 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device."""
+        """The batch on a device; itself where all of it is there."""
+        held = (self.pixels, *([] if self.labels is None else [self.labels]), *self.extra.values())
+        if all(value.device == device for value in held):
+            return self
         return self.moved(lambda value: on_device(value, device))
 
     def parts(self, count: int) -> list["Batch"]:
