@@ -3,14 +3,17 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 VENV := .venv
+GPU_VENV := .venv-gpu
+GPU_TORCH := torch==2.14.1
 PIN := pyproject.toml constraints.txt
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test slow check check-format check-lint check-types format clean
+.PHONY: help demo test slow fake-gpu check check-format check-lint check-types format clean
 
 help:
 	@echo "make demo    the quick start: real pairs in, a trained model and a report out (about 10 minutes on 2 cores)"
 	@echo "make test    the test suite            make slow    the long tests"
+	@echo "make fake-gpu  every task's run on a GPU that is not there (installs torch's CUDA build, gigabytes, in .venv-gpu)"
 	@echo "make check   format, lint and types    make format  write what \`make check\` would ask for"
 
 demo: $(VENV)/.demo $(VENV)/.text-encoder
@@ -21,6 +24,10 @@ test: $(VENV)/.dev $(VENV)/.text-encoder
 
 slow: $(VENV)/.dev $(VENV)/.text-encoder
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
+
+# its own environment: torch's CUDA build beside the CPU one of $(VENV)
+fake-gpu: $(GPU_VENV)/.ready
+	EYESMITH_CACHE=$(GPU_VENV)/cache $(GPU_VENV)/bin/python -m bench.fake_gpu $(ARGS)
 
 check: check-format check-lint check-types
 
@@ -38,7 +45,7 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_VENV) .pytest_cache .ruff_cache .hypothesis
 
 # a virtual environment cut off half-way has no working pip: it is made anew
 $(VENV)/bin/python:
@@ -63,6 +70,14 @@ $(VENV)/.dev: $(PIN) requirements-peers.txt | $(VENV)/.ready
 	@echo "installing the pinned packages and the development tools (a few minutes the first time)"
 	@$(PIP) -e '.[dev]'
 	@$(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes -r requirements-peers.txt
+	@touch $@
+
+$(GPU_VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/.ready
+	@echo "installing torch's CUDA build (gigabytes, once) and the light packages"
+	@$(VENV)/bin/python -m venv --clear $(GPU_VENV)
+	@grep -v '^torch' constraints.txt > $(GPU_VENV)/constraints.txt
+	@$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c $(GPU_VENV)/constraints.txt '$(GPU_TORCH)' -e .
+	@$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -c $(GPU_VENV)/constraints.txt open_clip_torch
 	@touch $@
 
 # not fatal: without it the quick start trains its own text tower; no stamp then, so that the next call tries again

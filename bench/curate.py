@@ -1,4 +1,6 @@
-"""Substring matching and balancing of captions: ours against the loop of the published code and against pyahocorasick.
+"""Substring matching and balancing of captions: ours against the loop of the published code and against pyahocorasick;
+near pictures by buckets of their hashes against all with all. `python -m bench.curate scale` measures what the process
+that holds a large curation together needs for each row.
 
 The list has about 350,000 entries: the words of the bench's own vocabulary, and pairs and triples of words that stood
 together in other captions. The loop is timed on few captions, because it needs a tenth of a second for each; both sides
@@ -6,20 +8,35 @@ always get the same captions, and ours pays its fixed cost of a call there.
 """
 
 import random
+import sys
 import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
 from bench.captions import captions, vocabulary_words
 from bench.pairs import Row, speed
 from eyesmith.data.curate.balance import draws, keep_probabilities
+from eyesmith.data.curate.groups import groups_of, kept_of_groups
+from eyesmith.data.curate.layout import ROW
+from eyesmith.data.curate.near_embeddings import near_embedding_pairs
+from eyesmith.data.curate.near_images import near_hash_pairs
+from eyesmith.data.curate.reshard import reshard
 from eyesmith.data.curate.substrings import Matches, SubstringMatcher, spaced
-from eyesmith.data.curate.uids import parse_uids
+from eyesmith.data.curate.uids import UID, find_uids, parse_uids, read_subset, write_subset
 
 NUM_NAIVE = 20
 NUM_BATCH = 20_000
 THRESHOLD = 200.0
+NUM_HASHES = 20_000
+MAX_BITS = 4
+SHARD_ROWS = 10_000
 _PHRASES_OF = 60_000  # captions
 
 
@@ -27,7 +44,7 @@ def rows() -> list[Row]:
     """Matching against the loop and the automaton, and matching with balancing against the same by the automaton."""
     entries = _entries()
     matcher = SubstringMatcher(entries)
-    made = [_against_loop(entries, matcher)]
+    made = [_near_hashes(), _against_loop(entries, matcher)]
     try:
         import ahocorasick
     except ImportError:
@@ -59,6 +76,39 @@ def rows() -> list[Row]:
     )
     made.append(_balancing(entries, matcher, theirs, peer=f"{peer} and a loop of draws", note=note))
     return made
+
+
+def _near_hashes() -> Row:
+    def all_with_all(hashes: np.ndarray) -> list[int]:
+        pairs = []
+        for start in range(0, len(hashes), 256):
+            is_near = np.bitwise_count(hashes[start : start + 256, None] ^ hashes[None, start:]) <= MAX_BITS
+            pairs.append(start + np.argwhere(is_near))
+        return groups_of(len(hashes), pairs).tolist()
+
+    return speed(
+        "curate_near_hashes",
+        lambda i: _hashes(NUM_HASHES, i),
+        lambda hashes: groups_of(len(hashes), near_hash_pairs(hashes, MAX_BITS)).tolist(),
+        all_with_all,
+        equal=lambda ours, theirs: ours == theirs,
+        count=NUM_HASHES,
+        unit="hashes/s",
+        peer="all with all",
+        note=f"{NUM_HASHES:,} hashes of 64 bits, a tenth near another, at most {MAX_BITS} bits apart",
+        num_pairs=5,
+        num_warmups=1,
+    )
+
+
+def _hashes(count: int, seed: int) -> np.ndarray:
+    """Random hashes, of which the last tenth differ in up to three bits from others."""
+    rng = np.random.default_rng(seed)
+    hashes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    num_near = count // 10
+    flips = np.uint64(1) << rng.integers(0, 64, (3, num_near), dtype=np.uint64)
+    hashes[-num_near:] = rng.choice(hashes[:-num_near], num_near) ^ np.bitwise_or.reduce(flips)
+    return hashes
 
 
 def _against_loop(entries: list[str], matcher: SubstringMatcher) -> Row:
@@ -160,5 +210,63 @@ def measure_pool(num_captions: int = 1_000_000, *, workers: int = 2) -> dict[str
     return {**report.seconds, "captions": report.samples, "kept": report.kept, "captions_per_s": num_captions / seconds}
 
 
+def measure_scale(num_rows: int = 10_000_000, num_embeddings: int = 1_000_000) -> dict[str, dict[str, float]]:
+    """Seconds, and bytes a row at the highest point, of resharding and of looking for near pictures.
+
+    Made rows stand in for the shards: what reads and writes tars is left out, the subset is looked up and the samples
+    are laid out as always.
+    """
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="eyesmith-bench-") as name:
+        folder = Path(name)
+        num_shards = num_rows // SHARD_ROWS
+        write_subset(folder / "subset.npy", np.concatenate([_made_uids(shard) for shard in range(num_shards)]))
+        with (
+            patch("eyesmith.data.curate.reshard.list_shards", lambda _: [f"{i:08d}.tar" for i in range(num_shards)]),
+            patch("eyesmith.data.curate.reshard._find", _made_samples),
+            patch("eyesmith.data.curate.reshard._write", lambda _: None),
+        ):
+            found["reshard"] = _cost(num_rows, lambda: reshard("made", folder / "subset.npy", folder / "out"))
+    hashes = _hashes(num_rows, 0)
+    scores, uids = np.zeros(num_rows), np.zeros(num_rows, dtype=UID)
+    found["hashes"] = _cost(
+        num_rows, lambda: kept_of_groups(groups_of(num_rows, near_hash_pairs(hashes, MAX_BITS)), scores, uids)
+    )
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(num_embeddings, 64)).astype(np.float16)
+    copies = num_embeddings // 10
+    features[-copies:] = features[:copies] + (0.1 * rng.normal(size=(copies, 64))).astype(np.float16)
+    groups: list[np.ndarray] = []
+    pairs = lambda: near_embedding_pairs(features, 0.95, max_exact=0)  # noqa: E731
+    found["embeddings"] = _cost(num_embeddings, lambda: groups.append(groups_of(num_embeddings, pairs())))
+    found["embeddings"]["recall"] = float((groups[0][-copies:] == np.arange(copies)).mean())
+    return found
+
+
+def _cost(num_rows: int, work: Callable[[], Any]) -> dict[str, float]:
+    tracemalloc.start()
+    start = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return {"rows": num_rows, "seconds": round(seconds, 1), "bytes_per_row": round(peak / num_rows, 1)}
+
+
+def _made_uids(shard: int) -> np.ndarray:
+    return np.random.default_rng(shard).integers(0, 2**64, (SHARD_ROWS, 2), dtype=np.uint64).view(UID).ravel()
+
+
+def _made_samples(item: tuple[int, str, str, tuple[str, int]]) -> Any:
+    from eyesmith.data.curate.reshard import _Found
+
+    number, _, subset, _ = item
+    place, copies = find_uids(read_subset(subset, is_checked=True), _made_uids(number))
+    rows = np.empty(SHARD_ROWS, dtype=ROW)
+    rows["shard"], rows["row"], rows["blocks"] = number, np.arange(SHARD_ROWS), 40
+    rows["copies"], rows["place"] = copies, place
+    return _Found(rows, SHARD_ROWS, Counter())
+
+
 if __name__ == "__main__":
-    print(measure_pool())
+    print(measure_scale() if sys.argv[1:] == ["scale"] else measure_pool())

@@ -67,9 +67,9 @@ def training_rows(cases: tuple[StepCase, ...], plan: StepPlan) -> list[Row]:
     """All rows; each is also written to stderr when it is finished, so that nothing is lost when a later one fails."""
     found: list[Row] = []
     for case in cases:
-        found += _told(_step(case, config(case.name), plan))
+        found += _told(step_rows(case, config(case.name), plan))
         forget(plan.device)
-    found += _told(_loss(plan))
+    found += _told(loss_rows(plan))
     found += _told(_largest_batch("vitamin_s", config("vitamin_s"), plan))
     return found
 
@@ -82,7 +82,7 @@ def _told(rows: Iterator[Row]) -> Iterator[Row]:
         yield row
 
 
-def _step(case: StepCase, clip_config: ClipConfig, plan: StepPlan) -> Iterator[Row]:
+def step_rows(case: StepCase, clip_config: ClipConfig, plan: StepPlan) -> Iterator[Row]:
     """Pairs a second and model-FLOP utilisation of a training step, beside open_clip's step."""
     peer = peer_model(case.name)
     ours = Ours(
@@ -137,7 +137,7 @@ def _step(case: StepCase, clip_config: ClipConfig, plan: StepPlan) -> Iterator[R
         yield row(row=f"{case.row}_mfu", unit="of peak", ours=our_rate * share, theirs=their_rate * share)
 
 
-def _loss(plan: StepPlan) -> Iterator[Row]:
+def loss_rows(plan: StepPlan) -> Iterator[Row]:
     """Memory and time of the softmax loss of a large batch, forward and backward, beside the dense one."""
     generator = torch.Generator(plan.device).manual_seed(0)
     shape = (plan.loss_pairs, plan.loss_width)

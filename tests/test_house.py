@@ -192,3 +192,7 @@ def test_nothing_but_a_named_file_runs_code() -> None:
                     assert given.get(argument, ...) is value, f"{where}: needs {argument}={value}"
             assert given.get("allow_pickle") is not True, f"{where}: unpickles"
             assert given.get("shell") is not True, f"{where}: starts a shell"
+
+
+def test_the_evaluator_is_one_engine_beside_rooms() -> None:
+    assert sorted(file.name for file in (SOURCE / "eval").glob("*.py")) == ["__init__.py", "engine.py"]

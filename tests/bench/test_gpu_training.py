@@ -40,7 +40,7 @@ def test_the_whole_path_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_the_loss_row_compares_gradients() -> None:
-    (row,) = gpu_training._loss(PLAN)
+    (row,) = gpu_training.loss_rows(PLAN)
     assert row.equal
     assert row.unit == "steps/s"
 

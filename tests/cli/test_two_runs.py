@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from eyesmith.cli.main import main
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.eval import read_rows
 from eyesmith.hub import save_model
 from eyesmith.models import create

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 from eyesmith.data.class_folders import open_image_folder
+from eyesmith.data.evaluation import open_evaluation_set
+from eyesmith.data.labelled import open_labelled
 from eyesmith.data.sources import Source, open_source
 from eyesmith.errors import DataError
 from eyesmith.images import collect_images
@@ -182,3 +184,108 @@ def test_every_name_of_an_image_counts_everywhere(tmp_path: Path, extension: str
         (tmp_path / name / f"1.{extension.upper()}").write_bytes(_picture(tmp_path / "a.png").read_bytes())
     (tmp_path / "a.png").unlink()
     assert len(open_image_folder(tmp_path, require_text=False)) == len(collect_images(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "images/captions.tsv", "metadata.jsonl", "../beside.csv"])
+def test_folders_whose_images_a_table_names_are_no_classes(tmp_path, picture, name):
+    folder = tmp_path / "set"
+    for inside in ("images", "others"):
+        (folder / inside).mkdir(parents=True)
+        (folder / inside / "0.png").write_bytes(picture(len(inside)))
+    table = folder / name
+    image = "set/images/0.png" if ".." in name else "images/0.png"
+    if name.endswith("jsonl"):
+        table.write_text(f'{{"file": "{image}", "caption": "thing"}}\n')
+    else:
+        table.write_text("image\tcaption\n".replace("\t", "," if ".csv" in name else "\t") + f"{image},thing\n")
+        if name.endswith("tsv"):
+            table.write_text(f"image\tcaption\n{image}\tthing\n")
+    for require_text in (True, False):
+        with pytest.raises(DataError, match=Path(name).name):
+            open_source(folder, require_text=require_text)
+    table.write_text("index,name\n0,cat\n1,dog\n" if name.endswith("csv") else '{"index": 0}\n')
+    assert open_source(folder).classes == ("images", "others")  # a table of something else
+
+
+def test_one_folder_of_images_gives_no_captions(tmp_path, picture):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "0.png").write_bytes(picture(0))
+    with pytest.raises(DataError, match="the one folder images, whose name would be the caption of each"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path, require_text=False)) == 1
+
+
+def test_a_folder_with_metadata_is_read_by_it(tmp_path, picture):
+    for split in ("train", "validation"):
+        (tmp_path / split).mkdir()
+        for number in range(2):
+            (tmp_path / split / f"{number}.png").write_bytes(picture(number))
+        (tmp_path / split / "metadata.csv").write_text("file_name,text\n0.png,a fox\n1.png,a hound\n")
+    assert [open_source(tmp_path, split="train").texts(index) for index in range(2)] == [("a fox",), ("a hound",)]
+    assert open_source(tmp_path / "validation").texts(0) == ("a fox",)
+    with pytest.raises(DataError, match="the folders train, validation are splits"):
+        open_source(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "train/1.png", "caption": "one", "kind": "x"}\n')
+    whole = open_source(tmp_path, label_column="kind")
+    assert (list(whole.keys), whole.texts(0), whole.classes) == (["train/1.png"], ("one",), ("x",))
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("Train", "Test"), ("train2017", "val2017"), ("fold1", "fold2")])
+@pytest.mark.parametrize("inside", ["cat/", ""])
+def test_splits_one_level_down_are_no_classes(tmp_path, picture, splits, inside):
+    for split in splits:
+        (tmp_path / split / inside).mkdir(parents=True)
+        (tmp_path / split / inside / "0.png").write_bytes(picture(0))
+    for require_text in (True, False):
+        with pytest.raises(DataError, match="are splits.*give one of them"):
+            open_source(tmp_path, require_text=require_text)
+    with pytest.raises(DataError, match="are splits"):
+        open_evaluation_set(tmp_path, split="none")
+
+
+def test_a_class_may_be_called_as_a_split_is(tmp_path, picture):
+    for name in ("bus", "train"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(picture(0))
+    assert open_source(tmp_path).classes == ("bus", "train")
+
+
+def test_names_that_are_no_utf8(tmp_path, picture):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number, file in enumerate((b"caf\xe9.png", b"caf\xe8.PNG", b"x.png")):
+            (tmp_path / name / os.fsdecode(file)).write_bytes(picture(number, seed=len(name)))
+    source = open_source(tmp_path)
+    assert list(source.keys)[:3] == ["a/caf\\xe8.PNG", "a/caf\\xe9.png", "a/x.png"]
+    assert source.image_bytes(1) == picture(0, seed=1)
+    assert len(source.fingerprint()) == 64
+    sets = open_labelled(tmp_path, val_frac=0.3)
+    assert len(sets.train) == 4
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    (tmp_path / os.fsdecode(b"caf\xe9") / "0.png").write_bytes(picture(0))
+    with pytest.raises(DataError, match=r"class folder caf\\xe9 is not UTF-8"):
+        open_source(tmp_path)
+
+
+def test_names_of_classes_that_are_numbers_go_by_value(tmp_path, picture):
+    for number in range(11):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "0.png").write_bytes(picture(number))
+    (tmp_path / "classnames.txt").write_bytes(b"\xef\xbb\xbf" + "".join(f"n{i}\r\n" for i in range(11)).encode())
+    source = open_source(tmp_path)
+    assert {key: source.texts(index)[0] for index, key in enumerate(source.keys)} == {
+        f"{number}/0.png": f"n{number}" for number in range(11)
+    }
+    assert [source.classes[label] for label in source.labels] == [
+        source.texts(index)[0] for index in range(len(source))
+    ]
+    (tmp_path / "classnames.txt").write_bytes(b"caf\xe9\n" * 11)
+    with pytest.raises(DataError, match=r"classnames\.txt: line 1: byte 3 is not UTF-8"):
+        open_source(tmp_path)
+
+
+def test_files_of_unknown_kinds_are_named(classes, picture):
+    for name in ("cat/a.heic", "cat/b.heic", "red_fox/c.jxl", "cat/readme.txt", "cat/Thumbs.db"):
+        (classes / name).write_bytes(picture(0))
+    found = [(one.kind, one.severity, one.where) for one in open_source(classes).problems]
+    assert found == [("unknown_extension", "warning", "cat/a.heic"), ("unknown_extension", "warning", "red_fox/c.jxl")]

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import pickle
 import sys
 
@@ -189,3 +190,50 @@ def test_different_pictures_of_one_name_stay_different(tmp_path, picture):
     assert [source.texts(index) for index in range(len(source))] == [("a", "c"), ("b",)]
     assert list(source.keys) == ["0.png", "0.png (row 2)"]
     assert source.image_bytes(1) == picture(1)
+
+
+def test_windows_paths_and_names_that_are_no_utf8(tmp_path, images, picture):
+    (images / os.fsdecode(b"caf\xe9.png")).write_bytes(picture(9))
+    (tmp_path / "p.csv").write_bytes(b"image,caption\nimages\\0.png,a\nimages/caf\xe9.png,b\nimages\\9.png,c\n")
+    source = open_source(tmp_path / "p.csv")
+    assert list(source.keys) == ["images/0.png", "images/caf\\xe9.png"]
+    assert source.image_bytes(1) == picture(9)
+    assert [(one.kind, one.where) for one in source.problems] == [("missing_image", "line 4")]
+    assert len(source.fingerprint()) == 64
+
+
+def test_a_label_that_is_no_utf8_is_refused_by_its_row(tmp_path, images):
+    (tmp_path / "p.csv").write_bytes(b"image,label\nimages/0.png,b\nimages/1.png,caf\xe9\n")
+    with pytest.raises(DataError, match=r"p\.csv: line 3: label: caf\\xe9 is not UTF-8"):
+        open_source(tmp_path / "p.csv", label_column="label", require_text=False)
+
+
+def test_parquet_texts_that_are_bytes_and_labels_with_gaps(tmp_path, images):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "image": [f"images/{number}.png" for number in range(4)],
+        "caption": [b"one", "zw\u00f6lf".encode(), b"caf\xe9", b"four"],
+        "label": [0.0, 1.0, 0.0, None],
+    }
+    parquet.write_table(arrow.table(columns), tmp_path / "p.parquet")
+    source = open_source(tmp_path / "p.parquet", label_column="label")
+    assert [source.texts(index)[0] for index in range(len(source))] == ["one", "zwölf"]
+    assert (source.classes, source.labels) == (("0", "1"), [0, 1])
+    assert {(one.kind, one.where) for one in source.problems} == {("not_utf8", "row 3"), ("bad_label", "row 4")}
+    bad = arrow.Array.from_buffers(arrow.string(), 2, arrow.array([b"ok", b"\xe9"]).buffers())
+    parquet.write_table(
+        arrow.table({"image": ["images/0.png", "images/1.png"], "caption": bad}), tmp_path / "q.parquet"
+    )
+    assert [one.where for one in open_source(tmp_path / "q.parquet").problems] == ["row 2"]
+
+
+def test_embedded_pictures_are_one_sample_where_name_and_bytes_are_equal(tmp_path, picture):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    numbers = [0, 1, 1, 0, 2]
+    inside = [{"bytes": picture(number), "path": "0.png"} for number in numbers]
+    parquet.write_table(arrow.table({"image": inside, "caption": list("abcde")}), tmp_path / "p.parquet")
+    source = open_source(tmp_path / "p.parquet")
+    assert [source.texts(index) for index in range(len(source))] == [("a", "d"), ("b", "c"), ("e",)]
+    assert [source.image_bytes(index) for index in range(3)] == [picture(0), picture(1), picture(2)]

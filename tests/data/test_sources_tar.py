@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from eyesmith.data.sources import open_source
-from eyesmith.data.tar_source import split_member_name
+from eyesmith.data.tar_samples import split_member_name
+from eyesmith.data.tar_source import TarSource
 from eyesmith.errors import DataError
 
 
@@ -183,3 +184,49 @@ def test_a_shard_count_that_is_none_is_a_finding(made, count):
     (made / "train" / "nshards.txt").write_text(count)
     problems = open_source(made, split="train").problems
     assert [(problem.kind, problem.where) for problem in problems] == [("missing_shard", "nshards.txt")]
+
+
+def test_one_caption_with_line_ends_stays_one(tmp_path, write_tar, picture):
+    caption = "A red barn\n#barn #snow\nPhoto: M"
+    parts = {}
+    for number, meta in enumerate(({"caption": caption}, {"text": caption + " "}, {"caption": "another"}, None)):
+        parts |= {f"{number}.png": picture(number), f"{number}.txt": caption.replace("\n", "\r\n").encode()}
+        parts |= {} if meta is None else {f"{number}.json": json.dumps(meta).encode()}
+    source = TarSource([write_tar(tmp_path / "0.tar", parts)], name="x")
+    lines = ("A red barn", "#barn #snow", "Photo: M")
+    assert [source.texts(index) for index in range(4)] == [(caption,), (caption + " ",), lines, lines]
+
+
+def test_half_an_emoji_is_replaced_and_named(tmp_path, write_tar, picture):
+    parts = {"0.png": picture(0), "0.json": b'{"caption": "nice \\ud83d", "by": "\\ude00"}'}
+    source = TarSource([write_tar(tmp_path / "0.tar", parts)], name="x")
+    assert source.texts(0) == ("nice \ufffd",)
+    assert source[0].meta["by"] == "\ufffd"
+    assert [one.kind for one in source.text_findings(0)] == ["not_utf8"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "label"), [("3", 3), ("3.0", 3), ("0.5", None), ('"3"', None), ("true", None), ("-1", None)]
+)
+def test_a_label_of_json_is_a_whole_number_or_a_finding(tmp_path, write_tar, picture, cls, label):
+    parts = {"0.png": picture(0), "0.json": b'{"caption": "a", "cls": ' + cls.encode() + b"}"}
+    parts |= {"1.png": picture(1), "1.json": b'{"caption": "a", "cls": 1}'}
+    source = TarSource([write_tar(tmp_path / "0.tar", parts)], name="x")
+    if label is not None:
+        assert source.labels == [label, 1]
+    else:
+        with pytest.raises(DataError, match="sample 0 in 0.tar"):
+            _ = source.labels
+
+
+def test_names_with_dots_say_why_they_are_no_samples(tmp_path, write_tar, picture):
+    parts = {"v1.0.png": picture(0), "v1.0.txt": b"a"}
+    with pytest.raises(DataError, match="a key ends at the first dot of the name"):
+        TarSource([write_tar(tmp_path / "0.tar", parts)], name="x")
+
+
+def test_what_is_about_the_whole_shard_is_no_sample(tmp_path, write_tar, picture):
+    parts = {"__meta__/info.json": b"{}", "__index__": b"", "0.png": picture(0), "0.txt": b"a", "b.heic": b"x"}
+    source = TarSource([write_tar(tmp_path / "0.tar", parts)], name="x")
+    assert list(source.keys) == ["0"]
+    assert [(one.kind, one.key) for one in source.problems] == [("missing_member", "b")]

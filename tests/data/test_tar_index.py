@@ -224,3 +224,41 @@ def test_no_damage_is_a_crash(tmp_path, data):
     except DataError:
         return
     assert all(member.offset + member.size <= len(content) for member in index.members)
+
+
+def test_links_have_the_bytes_of_what_they_lead_to(tmp_path):
+    with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        early = tarfile.TarInfo("d/early.png")
+        early.type, early.linkname = tarfile.SYMTYPE, "../a.png"
+        tar.addfile(early)
+        first = tarfile.TarInfo("a.png")
+        first.size = 3
+        tar.addfile(first, io.BytesIO(b"abc"))
+        for name, kind, target in (
+            ("b.png", tarfile.LNKTYPE, "a.png"),
+            ("x" * 120 + ".png", tarfile.LNKTYPE, "b.png"),
+            ("gone.png", tarfile.LNKTYPE, "none.png"),
+            ("loop.png", tarfile.SYMTYPE, "loop.png"),
+            ("out.png", tarfile.SYMTYPE, "/etc/passwd"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+    index = index_tar(tmp_path / "t.tar")
+    content = (tmp_path / "t.tar").read_bytes()
+    assert {one.name: content[one.offset : one.offset + one.size] for one in index.members} == {
+        "d/early.png": b"abc",
+        "a.png": b"abc",
+        "b.png": b"abc",
+        "x" * 120 + ".png": b"abc",
+    }
+    assert [name for name, _ in index.left_out] == ["gone.png", "loop.png", "out.png"]
+    assert "none.png" in index.left_out[0][1]
+
+
+def test_names_in_latin_1_do_not_collide_and_sparse_files_are_named(tmp_path):
+    names = header("?", at0=b"caf\xe9.txt") + header("?", at0=b"caf\xe8.txt")
+    sparse = header("s.jpg", size=b"%011o\0" % 512, kind=b"S") + b"s" * 512
+    index = index_of(tmp_path, names + sparse + END)
+    assert [one.name for one in index.members] == ["caf\\xe9.txt", "caf\\xe8.txt"]
+    assert [(name, "sparse" in why) for name, why in index.left_out] == [("s.jpg", True)]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.data.sample import Finding, Sample
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models import create

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import eyesmith
-from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.errors import CheckpointError, ConfigError, ShapeError
 from eyesmith.files import sha256_file
 from eyesmith.hub import hugging_face
 from eyesmith.hub.load import load
@@ -210,6 +211,46 @@ def test_a_large_file_of_the_cache_is_checked_against_the_hubs_hash_once(
         load("hf:me/Tiny")
 
 
+def test_the_hub_is_not_asked_for_what_the_cache_holds(
+    offline_cache: Path, saved: Path, tiny: Clip, monkeypatch: pytest.MonkeyPatch, no_network: Any
+) -> None:
+    import huggingface_hub
+
+    asked: list[Any] = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *args, **kwargs: asked.append(kwargs))
+    put_in_cache(offline_cache, "me/run", {str(f.relative_to(saved)): f for f in saved.rglob("*") if f.is_file()})
+    assert same(load("hf:me/run"), tiny)
+    assert asked == []
+
+
+def test_a_part_of_a_model_is_not_taken_for_all_of_it(
+    offline_cache: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: Any
+) -> None:
+    import huggingface_hub
+
+    # the weights came, then the line broke
+    put_in_cache(offline_cache, "me/run", {"model.safetensors": saved / "model.safetensors"})
+    there = ["README.md", "config.json", "model.safetensors"]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *args, **kwargs: there)
+    with pytest.raises(CheckpointError, match=r"not whole, it lacks config\.json"):
+        load("hf:me/run")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    files = {"config.json": saved / "config.json", "model-1.safetensors": saved / "model.safetensors"}
+    put_in_cache(offline_cache, "me/parts", files | {index.name: index})
+    monkeypatch.undo()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(offline_cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"not whole, it lacks model-2\.safetensors"):
+        load("hf:me/parts")
+
+
 def test_parts_and_configs_are_fetched_with_their_index() -> None:
     files = ["config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin"]
     assert hugging_face._choose(files) == ["model.safetensors.index.json", "config.json", "model-*.safetensors"]
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 48, 32), (2, 1, 32, 32)])
+def test_a_shape_message_names_the_batch_it_got(tiny: Clip, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=re.escape(f"got {list(shape)}")):
+        tiny.encode_image(torch.zeros(shape))

@@ -50,9 +50,16 @@ def test_an_image_named_twice_comes_once_in_the_order_given(folder: Path) -> Non
     assert _names(found, folder) == ["deep/d.jpeg", "b.png", "a.JPG", "odd[1].png", "deep/er/c.webp"]
 
 
-def test_a_link_to_a_folder_is_not_entered(folder: Path) -> None:
+def test_linked_folders_are_entered_once(folder: Path, tmp_path: Path) -> None:
     (folder / "deep" / "loop").symlink_to(folder, target_is_directory=True)
     assert len(collect_images(folder)) == 5
+    other = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    other.mkdir()
+    (other / "z.png").write_bytes(b"")
+    for name in ("one", "two"):
+        (folder / name).symlink_to(other, target_is_directory=True)
+    assert _names(collect_images(folder), folder)[-1] == "one/z.png"
+    assert len(collect_images(folder)) == 6
 
 
 @pytest.mark.parametrize(

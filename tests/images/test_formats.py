@@ -201,8 +201,8 @@ def test_only_the_doors_of_the_house_decode_pictures_and_videos() -> None:
         "cv2": set(),
         "imageio": set(),
         "torchvision.io": set(),
-        "av.open": {"data/evaluation/video.py", "data/evaluation/miniature.py"},
-        "resvg_py": {"data/drawing.py"},
+        "av.open": {"data/evaluation/video.py", "data/make/miniature.py"},
+        "resvg_py": {"data/make/drawing.py"},
     }
     used: dict[str, set[str]] = {name: set() for name in doors}
     for file in SOURCES.rglob("*.py"):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from eyesmith.cli.main import main
-from eyesmith.data.scenes import make_scenes
+from eyesmith.data.make.scenes import make_scenes
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.eval import evaluate_suite
 from eyesmith.eval.sets import TASKS
 from eyesmith.images import PreprocessConfig

@@ -35,7 +35,7 @@ from eyesmith.tasks.masked import Masked, MaskedConfig
 from eyesmith.train.config import DataConfig, OptimConfig
 from eyesmith.train.diagnostics import HealthConfig
 from eyesmith.train.replay import NonFiniteError
-from eyesmith.train.teacher import PixelTargets, TargetConfig, TeacherTargets
+from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, TeacherTargets
 
 RUN = """
 import json, sys, torch
@@ -202,6 +202,11 @@ def test_kept_targets_are_the_computed_ones(
     assert len([*(tmp_path / "cache" / "targets").iterdir()]) == 1
     computed = _losses(tmp_path / "computed")
     assert [*_losses(tmp_path / "kept").values()] == pytest.approx([*computed.values()], abs=1e-3)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a step asks for its targets, which the loader has read ahead")
+
+    monkeypatch.setattr(KeptTargets, "__call__", refuse)
     start(kept, tmp_path / "again")  # out of the file
     _assert_same(tmp_path / "kept", tmp_path / "again")
     with pytest.raises(ConfigError, match="one view"):

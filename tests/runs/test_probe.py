@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eyesmith.data.scenes import make_scenes
+from eyesmith.data.make.scenes import make_scenes
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.models.cost import model_cost
 from eyesmith.models.registry import config

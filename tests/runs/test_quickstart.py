@@ -6,7 +6,7 @@ from rich.console import Console
 
 import eyesmith
 from eyesmith.cli.quickstart import main
-from eyesmith.data.scenes import make_scenes
+from eyesmith.data.make.scenes import make_scenes
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.eval import read_rows
 from eyesmith.runs.machine import keep_freed_memory

@@ -94,7 +94,7 @@ def _make_emoji(
         size_px: Height and width of a picture.
         seed: Chooses what is held out.
     """
-    from eyesmith.data.emoji import make_emoji
+    from eyesmith.data.make.emoji import make_emoji
 
     facts = make_emoji(folder, holdout=holdout, style=style, size_px=size_px, seed=seed)
     return _show(folder, facts, as_json=as_json)
@@ -110,7 +110,7 @@ def _make_scenes(
         size_px: Height and width of a picture.
         seed: Chooses the scenes and what is held out.
     """
-    from eyesmith.data.scenes import make_scenes
+    from eyesmith.data.make.scenes import make_scenes
 
     facts = make_scenes(folder, samples=samples, seed=seed, size_px=size_px)
     return _show(folder, facts, as_json=as_json)
@@ -129,7 +129,7 @@ def _make_evaluation(
     Args:
         seed: Chooses the pictures.
     """
-    from eyesmith.data.evaluation import make_miniatures
+    from eyesmith.data.make import make_miniatures
 
     made = make_miniatures(folder, tasks or None, seed=seed)
     if as_json:

@@ -15,6 +15,7 @@ def show_plan(config: RunConfig, cluster: Cluster, *, as_json: bool) -> int:
     _parameters(made)
     _steps(made)
     _cost(made)
+    _machines(made)
     for note in made.notes:
         print(f"note: {note}")
     return 0
@@ -73,6 +74,49 @@ def _cost(made: Plan) -> None:
         f"{_number(made.gpu_hours)} GPU-hours at {cluster.mfu:.3g} of {cluster.peak_tflops:g} TFLOP/s: "
         f"{_number(made.hours)} hours on {gpus}, {made.samples_per_s:,.0f} {made.unit}s/s"
     )
+
+
+def _machines(made: Plan) -> None:
+    """What the run asks of what is around its GPUs."""
+    saving, fetch, cluster = made.saving, made.fetch, made.cluster
+    rows: list[tuple[str, str]] = []
+    if fetch is not None:
+        one = f"; {_bytes(fetch.one_lane_bytes)} with data.lanes=1" if fetch.lanes > 1 else ""
+        lanes = f"{fetch.lanes} lane{'s' if fetch.lanes > 1 else ''} on {fetch.machines} machine"
+        rows += [
+            (f"a machine, {lanes}{'s' if fetch.machines > 1 else ''}", _bytes(fetch.machine_bytes) + one),
+            ("all machines", _bytes(fetch.total_bytes)),
+            ("counts, at the start", f"{fetch.start_reads:,} small files at most, read by one process for all"),
+        ]
+        print(
+            f"\nfetched in an epoch where shards are remote, at {cluster.sample_kb:g} KB a sample, "
+            f"{cluster.shard_samples:,} a shard"
+        )
+        print_table(("what", "bytes"), rows)
+    print(
+        f"\na state is {_bytes(saving.state_bytes)}: {_seconds(saving.save_s)} at {cluster.write_gb_s:g} GB/s, every "
+        f"{_seconds(saving.interval_s)}, {saving.save_frac:.2%} of the time"
+    )
+    print(
+        f"a failure every {_seconds(saving.mtbf_s)} ({cluster.gpu_mtbf_hours:,.0f} hours a GPU) takes half of that and "
+        f"{cluster.restart_minutes:g} minutes: {saving.lost_frac:.2%} of the time; {_number(made.hours_with_losses)} "
+        f"hours with both"
+    )
+    print(f"saving every {_seconds(saving.best_interval_s)} would lose least (save_every_steps)")
+
+
+def _bytes(value: float) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if value >= size:
+            return f"{_number(value / size)} {unit}"
+    return f"{_number(value / 1e3)} KB"
+
+
+def _seconds(value: float) -> str:
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if value >= 2 * size:
+            return f"{_number(value / size)} {unit}"
+    return f"{_number(value)} s"
 
 
 def _number(value: float) -> str:

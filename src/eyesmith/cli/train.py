@@ -51,12 +51,12 @@ def main(argv: list[str], prog: str) -> int:
 
 
 def train(config: Any, out: Path) -> int:
-    """Train `config` into the run folder `out`, and show what it reached."""
+    """Train `config` into the run folder `out`, or go on with it there, and show what it reached."""
     from eyesmith.cli.output import show_run
-    from eyesmith.runs.train import start
+    from eyesmith.runs.train import start_or_resume
 
     with on_interrupt(f"go on with `eyesmith resume {out}`"):
-        show_run(lambda console: start(config, out, console=console))
+        show_run(lambda console: start_or_resume(config, out, console=console))
     return 0
 
 
@@ -101,7 +101,7 @@ def _overview(families: Mapping[str, Mapping[str, Callable[[], Any]]], prog: str
     lines += [
         "",
         "--task FILE      in place of a recipe: a task of your own, with its defaults (docs/own-training-task.md)",
-        "--out RUN        the folder to write; runs/RECIPE where not given",
+        "--out RUN        the folder to write, runs/RECIPE where not given; the same run, unfinished there, goes on",
         "--from WEIGHTS   start from a run folder, a weight file or hf:owner/name, with the model they are of",
         "--plan           print what the run would be, and cost, without running: parameters, steps, rates, memory,",
         "                 GPU-hours; --plan.gpus, --plan.mfu, --plan.peak_tflops, --plan.gpu_memory_gib; --json",

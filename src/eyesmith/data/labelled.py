@@ -8,15 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from eyesmith.data.class_folders import SPLIT_FOLDERS
 from eyesmith.data.evaluation.imagenet import is_wordnet_id, wordnet_ids
 from eyesmith.data.evaluation.own import open_own_table
 from eyesmith.data.sample import Finding, Sample, Source, files_of
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.data.table_source import TABLE_EXTENSIONS
+from eyesmith.data.table_rows import TABLE_EXTENSIONS
 from eyesmith.errors import ConfigError, DataError
 
 TRAIN, HELD_OUT = "train", "val"
-SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 _SHOWN = 3
 
 

@@ -8,21 +8,41 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from eyesmith.data.class_folders import open_image_folder
+from eyesmith.data.own_source import OwnSource, Samples
 from eyesmith.data.sample import Finding, Sample, Source
 from eyesmith.data.shards import DATASET_FILE, UNFINISHED_FILE
-from eyesmith.data.table_source import TABLE_EXTENSIONS, open_table
+from eyesmith.data.table_rows import TABLE_EXTENSIONS, read_columns
+from eyesmith.data.table_source import open_table
 from eyesmith.data.tar_source import TarSource
-from eyesmith.errors import DataError
+from eyesmith.data.text import read_lines
+from eyesmith.errors import ConfigError, DataError
 
 __all__ = ["Finding", "Sample", "Source", "open_source", "read_description", "read_templates", "split_names"]
 
 _MAX_PATTERN_FILES = 5_000_000
+_LISTS = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # Hugging Face's folders of images with texts
+_LISTED_IMAGE = "file_name"
 _LISTED_FROM = 64  # files of one folder: from here on one listing is cheaper than asking for each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a caller of `open_source` wants of a source beside its path."""
+
+    split: str | None = None
+    image_column: str = "image"
+    text_column: str | Sequence[str] = "caption"
+    label_column: str | None = None
+    require_text: bool = True
+
+
+Opener = Callable[[Path, Asked], "Source | Samples"]
 
 
 def open_source(
@@ -37,13 +57,22 @@ def open_source(
     """Open image-text pairs at a local path.
 
     path: a made data set or a mirror of one from the hub (split folders of tars), a folder of tars, one tar, a pattern
-    such as "pairs-{0000..0099}.tar" or "pairs-*.tar", a CSV/TSV/JSONL/Parquet file, a folder of class folders, or a
-    folder of images with same-named .txt files. split: needed when there are several. The columns are for tables only;
-    `text_column` may name several. With `require_text` false, images without captions are kept (`texts` is then ()).
+    such as "pairs-{0000..0099}.tar" or "pairs-*.tar", a CSV/TSV/JSONL/Parquet file, a folder with such a table called
+    metadata and a column file_name (and caption or text), a folder of class folders, a folder of images with
+    same-named .txt files, or what an opener of OPENERS knows by its ending. split: needed when there are several. The
+    columns are for tables only; `text_column` may name several. With `require_text` false, images without captions are
+    kept (`texts` is then ()).
 
     Samples that cannot be used are left out and listed in `problems`. Raises DataError when the path, the split or a
     column does not exist (naming those that do) or when nothing usable is found.
     """
+    asked = Asked(
+        split=split,
+        image_column=image_column,
+        text_column=text_column,
+        label_column=label_column,
+        require_text=require_text,
+    )
     text = os.fspath(path)
     if "://" in text:
         raise DataError(f"{text}: expected a local path; fetch the data first and give the folder")
@@ -54,20 +83,28 @@ def open_source(
     place = Path(path)
     if not place.exists():
         raise DataError(f"{place}: no such file or folder{_closest_sibling(place)}")
-    if place.is_file():
-        _refuse_split(text, split)
-        if place.suffix.lower() in TABLE_EXTENSIONS:
-            return open_table(
-                place,
-                image_column=image_column,
-                text_column=text_column,
-                label_column=label_column,
-                require_text=require_text,
-            )
-        if place.suffix.lower() == ".tar" or ".tar." in place.name.lower() or place.suffix.lower() == ".tgz":
-            return _open_tars([place], place.parent, name=place.stem, is_whole=False, require_text=require_text)
+    opener = next((OPENERS[one] for one in OPENERS if place.name.lower().endswith(one)), None)
+    if place.is_dir() and opener in (None, _open_one_table, _open_one_tar):
+        opener = _open_folder
+    if opener is None:
         raise DataError(f"{place}: expected a .tar or a table ({', '.join(TABLE_EXTENSIONS)}), or a folder")
-    return _open_folder(place, split, require_text=require_text)
+    found = opener(place, asked)
+    if hasattr(found, "image_bytes"):  # not isinstance: it would read the labels
+        return cast(Source, found)
+    return OwnSource(cast(Samples, found), name=place.name, require_text=require_text)
+
+
+def register_opener(ending: str, opener: Opener) -> None:
+    """Let `open_source`, and so training and measuring, open paths with this ending, such as ".lmdb".
+
+    opener: gets the path (a file or a folder) and what is asked of it; gives a `Source`, or `Samples` of one's own.
+    Raises ConfigError for an ending that is taken or does not begin with a dot.
+    """
+    if not ending.startswith(".") or ending != ending.lower():
+        raise ConfigError(f"ending: expected one in lower case that begins with a dot, such as '.lmdb', got {ending!r}")
+    if ending in OPENERS:
+        raise ConfigError(f"ending: {ending} is opened already")
+    OPENERS[ending] = opener
 
 
 def split_names(path: str | os.PathLike[str]) -> list[str]:
@@ -87,7 +124,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        value = json.loads(file.read_text("utf-8"))
+        value = json.loads(file.read_text("utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from error
     if not isinstance(value, dict):
@@ -98,7 +135,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def read_templates(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Prompt templates (zeroshot_classification_templates.txt) of a data set folder, {c} for the class; () if none."""
     file = Path(path) / "zeroshot_classification_templates.txt"
-    return tuple(line for line in _lines(file) if line) if file.is_file() else ()
+    return tuple(line for line in read_lines(file) if line) if file.is_file() else ()
 
 
 def expand_pattern(pattern: str) -> list[Path]:
@@ -121,7 +158,24 @@ def expand_pattern(pattern: str) -> list[Path]:
     return files
 
 
-def _open_folder(folder: Path, split: str | None, *, require_text: bool) -> Source:
+def _open_one_table(file: Path, asked: Asked) -> Source:
+    _refuse_split(str(file), asked.split)
+    return open_table(
+        file,
+        image_column=asked.image_column,
+        text_column=asked.text_column,
+        label_column=asked.label_column,
+        require_text=asked.require_text,
+    )
+
+
+def _open_one_tar(file: Path, asked: Asked) -> Source:
+    _refuse_split(str(file), asked.split)
+    return _open_tars([file], file.parent, name=file.stem, is_whole=False, require_text=asked.require_text)
+
+
+def _open_folder(folder: Path, asked: Asked) -> Source:
+    split, require_text = asked.split, asked.require_text
     for home in (folder, folder.absolute().parent):
         if (home / UNFINISHED_FILE).is_file() and not (home / DATASET_FILE).is_file():
             raise DataError(f"{home}: making this data set was stopped half-way; make it again")
@@ -147,8 +201,22 @@ def _open_folder(folder: Path, split: str | None, *, require_text: bool) -> Sour
         if split not in names:
             there = ", ".join(names[:20]) or "no folders"
             raise DataError(f"{folder}: no split {split!r}; it has: {there}{_close(split, names)}")
-        return open_image_folder(folder / split, names_from=folder, require_text=require_text)
-    return open_image_folder(folder, names_from=folder, require_text=require_text)
+    place = folder / split if split is not None else folder
+    listed = next((place / name for name in _LISTS if (place / name).is_file()), None)
+    columns = read_columns(listed) if listed is not None else []
+    if listed is None or _LISTED_IMAGE not in columns:
+        return open_image_folder(place, names_from=folder, require_text=require_text)
+    is_usual = asked.text_column == "caption" and "caption" not in columns
+    text_column = "text" if is_usual and "text" in columns else asked.text_column  # as that layout calls it
+    return _open_one_table(listed, replace(asked, split=None, image_column=_LISTED_IMAGE, text_column=text_column))
+
+
+# by the ending of a name; more are added with `register_opener`
+OPENERS: dict[str, Opener] = {
+    **dict.fromkeys(TABLE_EXTENSIONS, _open_one_table),
+    # compressed ones too: reading them says what to do
+    **dict.fromkeys((".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"), _open_one_tar),
+}
 
 
 def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, is_whole: bool = True) -> TarSource:
@@ -158,7 +226,10 @@ def _open_tars(tars: list[Path], root: Path, *, name: str, require_text: bool, i
     # a split folder opened by itself finds the names beside it, as one opened through its data set does
     for home in dict.fromkeys((root, tars[0].parent, tars[0].parent.parent)):
         if (home / "classnames.txt").is_file():
-            classes = _lines(home / "classnames.txt")
+            # an empty line in the middle is a class with an empty name (CLEVR in the hub's sets) and keeps its index
+            classes = list(read_lines(home / "classnames.txt"))
+            while classes and not classes[-1]:
+                classes.pop()
             break
         described = read_description(home).get("classes")
         if isinstance(described, list):
@@ -180,11 +251,6 @@ def _missing_shards(tars: list[Path], counted: Path) -> list[Finding]:
 def _tars(folder: Path) -> list[Path]:
     files = (file for file in folder.glob("*.tar") if file.name[0] != ".")
     return sorted(files, key=lambda file: natural_key(file.name))
-
-
-def _lines(file: Path) -> list[str]:
-    # an empty line in the middle is a class with an empty name (CLEVR in the hub's sets) and keeps its index
-    return [line.strip() for line in file.read_text("utf-8").rstrip("\n").split("\n")]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:

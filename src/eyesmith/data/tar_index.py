@@ -5,18 +5,22 @@ a name, an offset and a size, and whatever stands before the damage.
 """
 
 import os
+import posixpath
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from eyesmith.data.text import member_name
 from eyesmith.errors import DataError
 
 _BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")  # 7: contiguous file, read as a regular one
 _NAMES = (b"L", b"K", b"x", b"g")  # what follows is about the next member, or about all
 _EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")  # links, devices, folders: nothing follows, whatever size they state
+_HARD_LINK, _SYMBOLIC_LINK = b"1", b"2"
+_MAX_LINKS = 16  # that lead from one to the next
 _MAX_NAME_BYTES = 1 << 20  # a longer name or pax header is damage, not a name
 _MAX_SIZE = 1 << 62  # far above any file, far below what an offset of 64 bits can hold
 _OCTAL = re.compile(rb"[0-7]+")
@@ -34,12 +38,29 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class TarIndex:
-    """Usable members in file order; `damage` says where and how reading stopped early, or is None."""
+    """Usable members in file order; `damage` says where and how reading stopped early, or is None.
+
+    left_out: names of files whose bytes are not to be had, and why.
+    """
 
     members: list[Member]
     damage: str | None
     file_size: int
     modified_ns: int
+    left_out: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A member that has the bytes of another. target: that one's name as the tar calls it."""
+
+    name: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sparse:
+    name: str
 
 
 class _DamageError(Exception):
@@ -50,11 +71,12 @@ def index_tar(path: str | os.PathLike[str]) -> TarIndex:
     """Read the headers of an uncompressed tar (ustar, GNU and pax names and sizes).
 
     A member whose bytes run past the end of the file is left out and reported in `damage`, and so is a damaged header,
-    a size that is negative or none at all, a missing end mark and anything after the end mark. Sparse files are left
-    out: their bytes are not in one piece. Every header leads further into the file, so that reading ends. Raises
+    a size that is negative or none at all, a missing end mark and anything after the end mark. A link, hard or
+    symbolic, to another member has the bytes of that one. Sparse files (their bytes are not in one piece) and links
+    that lead nowhere are in `left_out`. Every header leads further into the file, so that reading ends. Raises
     DataError when the file cannot be read, is compressed, or does not start like a tar.
     """
-    members: list[Member] = []
+    found: list[Member | _Link | _Sparse] = []
     damage = None
     try:
         with open(path, "rb") as stream:
@@ -64,19 +86,43 @@ def index_tar(path: str | os.PathLike[str]) -> TarIndex:
             _refuse_other_formats(path, stream)
             try:
                 for member in _members(stream, facts.st_size):
-                    members.append(member)
+                    found.append(member)
             except _DamageError as error:
                 damage = str(error)
     except OSError as error:
         raise DataError(f"{path}: cannot read this shard: {error.strerror or error}") from error
-    if damage is not None and damage.startswith("header") and not members:
+    if damage is not None and damage.startswith("header") and not found:
         raise DataError(f"{path}: not a tar file ({damage})")
-    return TarIndex(members, damage, facts.st_size, facts.st_mtime_ns)
+    members, left_out = _resolved(found)
+    return TarIndex(members, damage, facts.st_size, facts.st_mtime_ns, left_out)
 
 
-def _members(stream: BinaryIO, file_size: int) -> Iterator[Member]:
+def _resolved(found: Sequence[Member | _Link | _Sparse]) -> tuple[list[Member], list[tuple[str, str]]]:
+    """Members in file order, links among them with the bytes they lead to; and names that have none, and why."""
+    if all(isinstance(one, Member) for one in found):
+        return [one for one in found if isinstance(one, Member)], []
+    by_name = {posixpath.normpath(one.name): one for one in found}
+    members: list[Member] = []
+    left_out: list[tuple[str, str]] = []
+    for one in found:
+        target: Member | _Link | _Sparse | None = one
+        for _ in range(_MAX_LINKS):
+            if not isinstance(target, _Link):
+                break
+            target = by_name.get(posixpath.normpath(target.target))
+        if isinstance(target, Member):
+            members.append(Member(one.name, target.offset, target.size))
+        elif isinstance(one, _Link):
+            left_out.append((one.name, f"is a link to {one.target}, which has no bytes in this tar"))
+        else:
+            left_out.append((one.name, "is a sparse file, its bytes are not in one piece; write the tar without them"))
+    return members, left_out
+
+
+def _members(stream: BinaryIO, file_size: int) -> Iterator[Member | _Link | _Sparse]:
     position = 0
     long_name: str | None = None
+    long_target: str | None = None
     pax: dict[str, str] = {}
     while True:
         stream.seek(position)
@@ -100,16 +146,28 @@ def _members(stream: BinaryIO, file_size: int) -> Iterator[Member]:
                 raise _DamageError(f"name header at byte {data - _BLOCK:,} is damaged or cut")
             extra = stream.read(size)
             if kind == b"L":
-                long_name = _text(extra)
+                long_name = member_name(extra)
+            elif kind == b"K":
+                long_target = member_name(extra)
             elif kind == b"x":
                 pax = _pax_records(extra)
             continue
-        name = pax.get("path", "").partition("\0")[0] or long_name or _header_name(header)
-        is_sparse = any(keyword.startswith("GNU.sparse.") for keyword in pax)
-        long_name, pax = None, {}
+        name = long_name or _header_name(header)
+        if pax:
+            name = (pax.get("GNU.sparse.name") or pax.get("path", "")).partition("\0")[0] or name
+        target = ""
+        if kind in (_HARD_LINK, _SYMBOLIC_LINK):
+            target = pax.get("linkpath", "").partition("\0")[0] or long_target or member_name(header[157:257])
+        is_sparse = kind == b"S" or any(keyword.startswith("GNU.sparse.") for keyword in pax)
+        long_name, long_target, pax = None, None, {}
         if data + size > file_size:
             raise _DamageError(f"cut inside {name} (needs {data + size:,} bytes, the file has {file_size:,})")
-        if kind in _REGULAR and not is_sparse:
+        if target:
+            # a hard link names a member as the tar does, a symbolic one a place beside itself
+            yield _Link(name, target if kind == _HARD_LINK else posixpath.join(posixpath.dirname(name), target))
+        elif is_sparse:
+            yield _Sparse(name)
+        elif kind in _REGULAR:
             yield Member(name, data, size)
 
 
@@ -166,8 +224,10 @@ def _is_checksum_right(header: bytes) -> bool:
 
 
 def _header_name(header: bytes) -> str:
-    name = _text(header[:100])
-    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""  # GNU keeps times there, not a prefix
+    name = member_name(header[:100])
+    prefix = (
+        member_name(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    )  # GNU keeps times there, not a prefix
     return f"{prefix}/{name}" if prefix else name
 
 
@@ -179,10 +239,6 @@ def _pax_records(content: bytes) -> dict[str, str]:
         if not length.isdigit() or int(length) < 5:
             break
         keyword, _, value = content[position + len(length) + 1 : position + int(length) - 1].partition(b"=")
-        records[keyword.decode("utf-8", "replace")] = value.decode("utf-8", "replace")
+        records[keyword.decode("utf-8", "replace")] = value.decode("utf-8", "backslashreplace")
         position += int(length)
     return records
-
-
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "replace")

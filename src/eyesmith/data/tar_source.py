@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding, Sample, caption_lines, distinct
+from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding, Sample
 from eyesmith.data.tar_index import index_tar
+from eyesmith.data.tar_samples import TEXT_EXTENSIONS, captions_of, label_of, read_meta, shard_samples
 from eyesmith.errors import DataError
+from eyesmith.files import open_binary, read_at
 
-_TEXT_EXTENSIONS = ("txt", "json", "cls")
 _MAX_OPEN_SHARDS = 256  # below the usual limit of 1,024 descriptors; more shards than this are opened at each read
 _MAX_HASHED_BYTES = 1 << 16  # text members up to this size enter the fingerprint whole
 
@@ -23,9 +24,9 @@ class TarSource:
     """Samples of tar shards. Members of one shard that share a key are one sample, wherever they lie in it.
 
     The key is the path up to the first dot of the base name, the extension what follows. Image: the first of
-    IMAGE_EXTENSIONS that is there. Captions: the lines of `txt`, then `texts` (a list) of `json`, then its `caption` or
-    `text`; when there are none, the class name. Label: `cls`, else `cls` of `json`. Headers are read once, here; bytes
-    only when asked for, with positioned reads, so that threads and forked workers can share one source.
+    IMAGE_EXTENSIONS that is there. Captions: as `captions_of`; when there are none, the class name. Label: as
+    `label_of`. Headers are read once, here; bytes only when asked for, with positioned reads, so that threads and
+    forked workers can share one source.
     """
 
     def __init__(
@@ -103,10 +104,10 @@ class TarSource:
         return self._shards[self._shard_of[index]].name
 
     def text_findings(self, index: int) -> list[Finding]:
-        texts, _, faults = self._read_texts(index)
+        texts, meta, faults = self._read_texts(index)
         if not texts and self._require_text:
             faults.append(("empty_caption", "no caption that is not blank"))
-        if self._has_labels:
+        if self._has_labels or meta.get("cls") is not None:
             wrong = self._label_fault(self._label(index))
             if wrong:
                 faults.append(("bad_label", wrong))
@@ -122,7 +123,7 @@ class TarSource:
         for index, key in enumerate(self._keys):
             members = self._members(index)
             digest.update(json.dumps([key, sorted((name, size) for name, (_, size) in members.items())]).encode())
-            for extension in _TEXT_EXTENSIONS:
+            for extension in TEXT_EXTENSIONS:
                 if extension in members and members[extension][1] <= _MAX_HASHED_BYTES:
                     digest.update(self._read(index, members[extension]))
         return digest.hexdigest()
@@ -178,39 +179,20 @@ class TarSource:
             problem("unreadable_shard", "", str(error))
             return {}
         self._shard_facts.append((index.file_size, index.modified_ns))
-        if index.damage:
-            kind = "truncated_tar" if index.damage.startswith("cut") else "damaged_tar"
-            problem(kind, "", f"{index.damage}; the {len(index.members):,} members before it are used")
-        samples: dict[str, dict[str, tuple[int, int]]] = {}
-        for member in index.members:
-            key, extension = split_member_name(member.name)
-            if not key or not extension:
-                continue
-            parts = samples.setdefault(key, {})
-            if extension in parts:
-                problem("duplicate_key", key, f"a second {extension} member; the first is used")
-            else:
-                parts[extension] = (member.offset, member.size)
-        last = next(reversed(samples), None) if index.damage else None
-        first_parts = next(iter(samples.values()), {})
+        found = shard_samples(index)
+        for fault in found.faults:
+            problem(*fault)
+        required: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS)}
+        if self._require_text:
+            required["text (txt, json or cls)"] = frozenset(TEXT_EXTENSIONS)
         complete = {}
-        for key, parts in samples.items():
-            missing = self._missing(parts)
-            if not missing and key == last:
-                # its caption or label may lie behind the damage: what the first sample has, it should have too
-                missing = ", ".join(name for name in _TEXT_EXTENSIONS if name in first_parts and name not in parts)
-            if missing:
-                problem("missing_member", key, f"no {missing}, only {', '.join(sorted(parts))}")
-            else:
-                complete[key] = parts
+        for key, parts in found.samples.items():
+            missing = found.lacks(key, required=required)
+            if missing or key in found.no_bytes:
+                problem("missing_member", key, missing or found.no_bytes[key])
+            if not missing:
+                complete[key] = {extension: (member.offset, member.size) for extension, member in parts.items()}
         return complete
-
-    def _missing(self, parts: dict[str, tuple[int, int]]) -> str:
-        if not any(extension in parts for extension in IMAGE_EXTENSIONS):
-            return "image"
-        if self._require_text and not any(extension in parts for extension in _TEXT_EXTENSIONS):
-            return "text (txt, json or cls)"
-        return ""
 
     def _members(self, index: int) -> dict[str, tuple[int, int]]:
         if not -len(self) <= index < len(self):
@@ -224,7 +206,7 @@ class TarSource:
         offset, size = place
         descriptor = self._descriptors.get(shard)
         if descriptor is not None:
-            content = os.pread(descriptor, size, offset)
+            content = read_at(descriptor, size, offset)
         else:
             content = self._read_first(shard, size, offset)
         if len(content) != size:
@@ -234,14 +216,14 @@ class TarSource:
     def _read_first(self, shard: int, size: int, offset: int) -> bytes:
         path = self._shards[shard]
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = open_binary(path)
             facts = os.fstat(descriptor)
         except OSError as error:
             raise DataError(f"{path}: cannot read this shard: {error.strerror or error}") from error
         if (facts.st_size, facts.st_mtime_ns) != self._shard_facts[shard]:
             os.close(descriptor)
             raise DataError(f"{path}: the shard was changed after it was opened; open the data set again")
-        content = os.pread(descriptor, size, offset)
+        content = read_at(descriptor, size, offset)
         with self._lock:
             if len(self._descriptors) < _MAX_OPEN_SHARDS and shard not in self._descriptors:
                 self._descriptors[shard] = descriptor
@@ -252,32 +234,20 @@ class TarSource:
     def _read_texts(self, index: int) -> tuple[tuple[str, ...], dict[str, Any], list[tuple[str, str]]]:
         members = self._members(index)
         faults: list[tuple[str, str]] = []
-        texts: list[str] = []
-        meta: dict[str, Any] = {}
-        if "txt" in members:
-            texts.extend(caption_lines(_decode(self._read(index, members["txt"]), "txt", faults)))
-        if "json" in members:
-            meta = _parse(_decode(self._read(index, members["json"]), "json", faults), faults)
-            listed = meta.get("texts")
-            if isinstance(listed, list):
-                texts.extend(text for text in listed if isinstance(text, str))
-            if not texts:
-                texts.extend(value for name in ("caption", "text") if isinstance(value := meta.get(name), str))
-        if not texts and "txt" not in members and self._classes is not None:
+        txt = self._read(index, members["txt"]) if "txt" in members else None
+        meta = read_meta(self._read(index, members["json"]), faults) if "json" in members else {}
+        texts = captions_of(txt, meta, faults)
+        if not texts and txt is None and self._classes is not None:
             label = self._label(index)
-            if isinstance(label, int) and 0 <= label < len(self._classes):
+            if isinstance(label, int) and 0 <= label < len(self._classes) and self._classes[label].strip():
                 texts.append(self._classes[label])
-        return distinct(texts), meta, faults
+        return tuple(texts), meta, faults
 
     def _label(self, index: int) -> int | str | None:
         members = self._members(index)
         if "cls" in members:
-            raw = self._read(index, members["cls"]).strip()
-            return int(raw) if raw.isdigit() and len(raw) < 10 else repr(raw[:40].decode("utf-8", "replace"))
-        if "json" in members:
-            value = _parse(_decode(self._read(index, members["json"]), "json", []), []).get("cls")
-            return value if isinstance(value, int) and not isinstance(value, bool) else None
-        return None
+            return label_of(self._read(index, members["cls"]), None)
+        return label_of(None, read_meta(self._read(index, members["json"]), [])) if "json" in members else None
 
     def _read_labels(self) -> list[int] | None:
         values = [self._label(index) for index in range(len(self))]
@@ -305,32 +275,3 @@ class TarSource:
     def _first_problems(self) -> str:
         shown = [f"{problem.where}: {problem.key} {problem.detail}" for problem in self.problems[:3]]
         return "; ".join(shown) or "expected members such as 000.jpg with 000.txt"
-
-
-def split_member_name(name: str) -> tuple[str, str]:
-    """Key and lower-case extension of a member name; both empty for hidden files and names without an extension."""
-    folder, slash, base = name.removeprefix("./").rpartition("/")
-    stem, _, extension = base.partition(".")
-    if not stem or not extension:
-        return "", ""
-    return f"{folder}{slash}{stem}", extension.lower()
-
-
-def _decode(content: bytes, member: str, faults: list[tuple[str, str]]) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        faults.append(("not_utf8", f"{member}: byte {error.start} is not UTF-8; read with replacement characters"))
-        return content.decode("utf-8", "replace")
-
-
-def _parse(text: str, faults: list[tuple[str, str]]) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        faults.append(("bad_json", f"json: {error}"))
-        return {}
-    if not isinstance(value, dict):
-        faults.append(("bad_json", f"json: expected an object, got {type(value).__name__}"))
-        return {}
-    return value

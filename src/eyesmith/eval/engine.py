@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
 from eyesmith.errors import ConfigError, DataError, EyesmithError
+from eyesmith.eval.features.agreement import agreed
 from eyesmith.eval.features.classifier import LogitTower
 from eyesmith.eval.features.identity import WHY, content_hash, decoders, model_facts
 from eyesmith.eval.features.images import ImageFeatures
-from eyesmith.eval.features.precision import Precision, TowerPrecision, tower_precision
-from eyesmith.eval.features.store import FeatureStore, Stored
+from eyesmith.eval.features.precision import Precision
+from eyesmith.eval.features.store import Stored
 from eyesmith.eval.features.texts import TextFeatures
+from eyesmith.eval.features.towers import Towers
 from eyesmith.eval.kinds.kind import Answered, Asked
 from eyesmith.eval.kinds.measurement import result_rows, with_sentences
 from eyesmith.eval.kinds.registry import kind_of
@@ -44,7 +46,6 @@ SPLIT = "test"
 _SHOWN = 4  # sets named in a note
 _COSTS_ONE_SET = (EyesmithError, OSError, MemoryError, torch.OutOfMemoryError)
 
-Result = TypeVar("Result")
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given what is encoded and how many images, a context whose value is told the images of each batch."""
 
@@ -219,8 +220,8 @@ class _Run:
         self._progress = settings.progress if settings.world.is_first else None
         self._other_sizes: list[str] = []
         self._told: set[str] = set()
-        self._stores: dict[str, FeatureStore] = {}
-        self._texts: dict[str, TextFeatures] = {}
+        names = ("precision", "cache", "stored", "batch_size", "num_workers", "max_broken_frac", "fresh", "world")
+        self._towers = Towers(self.clip, **{name: getattr(settings, name) for name in names})
         self.facts: dict[str, Any] = {
             "model": self.model_name,
             "source": settings.source,
@@ -255,7 +256,8 @@ class _Run:
                 f"{len(kept)} of {len(jobs)} tasks were measured before and are taken from {self.out / RECORDS}, "
                 f"because {WHY}; --fresh measures them again"
             )
-        self._say_reused()
+        if line := self._towers.reused():
+            self.note(line)
         if self._other_sizes:
             others = list(dict.fromkeys(self._other_sizes))
             more = len(others) - _SHOWN
@@ -264,14 +266,6 @@ class _Run:
                 f"{', '.join(others[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"
             )
         return [results[place] for place in range(len(jobs))]
-
-    def _say_reused(self) -> None:
-        names = list(dict.fromkeys(name for store in self._stores.values() for name in store.reused))
-        texts = sum(one.num_reused for one in self._texts.values())
-        what = [f"image features of {', '.join(names[:_SHOWN])}" + (" and others" if len(names) > _SHOWN else "")]
-        what = (what if names else []) + ([f"text features ({texts})"] if texts else [])
-        if what:
-            self.note(f"reused because {WHY}: {'; '.join(what)}; --fresh computes them anew")
 
     def _known(self) -> dict[str, tuple[dict[str, Any], tuple[ResultRow, ...]]]:
         """What an earlier run measured: records and their result lines, by task key."""
@@ -310,10 +304,12 @@ class _Run:
         if not self.set.world.once(job.place.exists):
             return TaskResult(**nothing, problem=f"{job.place} is not there", is_missing=True)
         try:
-            found = self._agreed(lambda: self._opened(job))
+            with agreed(self.set.world, _COSTS_ONE_SET):
+                found = self._opened(job)
             images = self._images(task, found)
-            answered, facts = self._agreed(lambda: self._answered(task, found, images))
-            metrics = kind_of(task).metrics(task, answered.records)
+            with agreed(self.set.world, _COSTS_ONE_SET):
+                answered, facts = self._answered(task, found, images)
+                metrics = kind_of(task).metrics(task, answered.records)
         except _COSTS_ONE_SET as error:  # one bad set must not cost the others
             problem = str(error) or type(error).__name__
             return TaskResult(**nothing, problem=problem, error=error)
@@ -329,18 +325,6 @@ class _Run:
         self.set.world.wait()
         return result
 
-    def _agreed(self, action: Callable[[], Result]) -> Result:
-        """What `action` gives in this process; where it fails in one process, all raise."""
-        found: Result | None = None
-        error: Exception | None = None
-        try:
-            found = action()
-        except _COSTS_ONE_SET as caught:
-            error = caught
-        if self.set.world.any(error is not None):
-            raise error or DataError("another process could not measure this set")
-        return cast(Result, found)
-
     def _opened(self, job: Job) -> EvaluationSet:
         task, found = job.task, job.open()
         kind = kind_of(task)
@@ -353,17 +337,22 @@ class _Run:
         return found if self.set.limit is None else part_of(found, self.set.limit)
 
     def _answered(self, task: Task, found: EvaluationSet, images: ImageFeatures) -> tuple[Answered, dict[str, Any]]:
-        device, settings = self.clip.logit_scale.device, self.set
-        for_text = tower_precision(settings.precision, "text", device)
-        for_image = self._image_precision(task)
-        scale = float(self.clip.logit_scale.detach().float().exp()) if isinstance(self.clip, Clip) else None
+        half_images = kind_of(task).half_images
+        for_image = self._towers.image_precision(half_images=half_images)
+        if isinstance(self.clip, LogitTower):
+            texts = cast(TextFeatures, self.clip.columns(task, found))
+        else:
+            texts = self._towers.texts()
+        is_scaled = isinstance(self.clip, Clip) and not task.lines
+        scale = float(self.clip.logit_scale.detach().float().exp()) if is_scaled else None
         asked = Asked(
             task=task,
             found=found,
             images=images,
-            texts=self._text_features(task, found, for_text),
+            texts=texts,
             half=for_image.half,
-            scale=None if task.lines else scale,
+            scale=scale,
+            device=self.clip.logit_scale.device,
         )
         answered = kind_of(task).answer(asked)
         facts = self.facts | {
@@ -372,33 +361,17 @@ class _Run:
             "words": words_of(found),
             "code": task.code,
             "image_tower": for_image.name,
-            "text_tower": for_text.name,
+            "text_tower": self._towers.text_precision.name,
             "ties": "lowest index",
             "torch": torch.__version__,
             "python": platform.python_version(),
         }
         return answered, facts
 
-    def _image_precision(self, task: Task) -> TowerPrecision:
-        device = self.clip.logit_scale.device
-        return tower_precision(self.set.precision, "image", device, half_images=kind_of(task).half_images)
-
     def _images(self, task: Task, found: EvaluationSet) -> ImageFeatures:
-        settings, precision = self.set, self._image_precision(task)
-        if precision.name not in self._stores:
-            self._stores[precision.name] = FeatureStore(
-                self.clip,
-                None if settings.cache is None else Path(settings.cache) / "images",
-                stored=settings.stored,
-                precision=precision,
-                batch_size=settings.batch_size,
-                num_workers=settings.num_workers,
-                max_broken_frac=settings.max_broken_frac,
-                fresh=settings.fresh,
-                world=settings.world,
-            )
+        half_images = kind_of(task).half_images
         with self._progress(task.name, len(found.source)) if self._progress else nullcontext() as advance:
-            images = self._stores[precision.name](found.source, advance=advance)
+            images = self._towers.images(found.source, half_images=half_images, advance=advance)
         left_out = [f"{one.key}: {one.reason}" for one in images.broken]
         left_out += [f"{one.key or one.where}: {one.detail}" for one in found.problems if one.severity == "error"]
         line = f"{found.name}: left out {len(left_out)} unusable samples; first: {left_out[0]}" if left_out else ""
@@ -406,16 +379,6 @@ class _Run:
             self._told.add(line)
             self.note(line)
         return images
-
-    def _text_features(self, task: Task, found: EvaluationSet, precision: TowerPrecision) -> TextFeatures:
-        if isinstance(self.clip, LogitTower):
-            return cast(TextFeatures, self.clip.columns(task, found))
-        if precision.name not in self._texts:
-            folder = None if self.set.cache is None else Path(self.set.cache) / "texts"
-            self._texts[precision.name] = TextFeatures(
-                self.clip, precision=precision, folder=folder, fresh=self.set.fresh, world=self.set.world
-            )
-        return self._texts[precision.name]
 
 
 def _is_of(row: ResultRow, facts: Mapping[str, Any]) -> bool:

@@ -1,7 +1,9 @@
 """Models on the Hugging Face hub: into its cache, checked, and from there like local ones."""
 
+import json
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from eyesmith.hub.weights import INDEX_SUFFIX
 def fetch(name: str) -> tuple[str, Path]:
     """Bring OWNER/NAME or OWNER/NAME@REVISION into the hub's cache, if it is not there; a broken download goes on.
 
-    Returns the repository's name and its folder. Large files are compared with the hash the hub has for them, once.
-    Without a network the cache alone is used. Raises CheckpointError when the repository does not exist, cannot be
-    reached and is not in the cache, holds no weights, or a file is not what the hub says.
+    Returns the repository's name and its folder. What the cache holds, weights and their config, is used without asking
+    the hub; OWNER/NAME then means the version that was fetched first. Large files are compared with the hash the hub
+    has for them, once. Raises CheckpointError when the repository does not exist, cannot be reached and is not in the
+    cache, holds no weights, when only a part of it came, or when a file is not what the hub says.
     """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub import errors as hub
@@ -26,6 +29,11 @@ def fetch(name: str) -> tuple[str, Path]:
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise CheckpointError(f"hf:{name}: expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION")
     place: dict[str, Any] = {"repo_id": repo, "revision": revision or None}
+    cached = _cached(place)
+    if cached is not None and _is_whole(cached):
+        return repo, _checked(cached)
+    known: list[str] = []
+    reason = "fetching it stopped"
     try:
         files = HfApi().list_repo_files(**place)
         wanted = _choose(files)
@@ -33,6 +41,7 @@ def fetch(name: str) -> tuple[str, Path]:
             raise CheckpointError(
                 f"hf:{name}: holds no weights that are known; expected one of {', '.join(WEIGHT_FILES)}"
             )
+        known = [file for file in files if any(fnmatch(file, pattern) for pattern in wanted)]
         folder = Path(snapshot_download(**place, allow_patterns=wanted))
     except hub.GatedRepoError:
         raise CheckpointError(
@@ -49,15 +58,67 @@ def fetch(name: str) -> tuple[str, Path]:
     except CheckpointError:
         raise
     except Exception as error:  # no network shows in as many ways as there are network libraries
-        folder = _from_cache(name, place, error)
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if choose_weights(files) is None:
+        folder = _cached(place)
+        if folder is None:
+            raise CheckpointError(
+                f"hf:{name}: not in the local cache, and the hub cannot be reached ({type(error).__name__}); on a "
+                f"machine with a network run `hf download {repo}` and copy the folder here, then load that"
+            ) from None
+        reason = f"{type(error).__name__}: {error}"
+    # the hub's client gives what its cache has when the line breaks, and says nothing
+    lacking = [file for file in known or _parts(folder) if not (folder / file).is_file()]
+    if lacking:
+        raise CheckpointError(
+            f"hf:{name}: the copy in the cache ({folder}) is not whole, it lacks {', '.join(lacking[:3])} ({reason}); "
+            "load it again to go on"
+        )
+    if choose_weights(_files(folder)) is None:
         raise CheckpointError(
             f"hf:{name}: the copy in the cache ({folder}) has none of {', '.join(WEIGHT_FILES)}; fetch it again"
         )
-    for file in files:
+    return repo, _checked(folder)
+
+
+def _cached(place: dict[str, Any]) -> Path | None:
+    """The folder of a revision in the hub's cache, whole or not; None when there is none."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(**place, local_files_only=True))
+    except Exception:  # a name that is none is explained by who asks the hub
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cached folder has weights, all parts of them, and a config."""
+    has_config = any((folder / name).is_file() for name in CONFIG_FILES)
+    return (
+        has_config
+        and choose_weights(_files(folder)) is not None
+        and all((folder / name).is_file() for name in _parts(folder))
+    )
+
+
+def _parts(folder: Path) -> list[str]:
+    """Files that the index of the weights names; [] where they are in one piece."""
+    chosen = choose_weights(_files(folder))
+    if chosen is None or not chosen.endswith(INDEX_SUFFIX):
+        return []
+    try:
+        places = json.loads((folder / chosen).read_text("utf-8"))["weight_map"].values()
+        return sorted({str(place) for place in places})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []  # reading the weights says what is wrong with the index
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _checked(folder: Path) -> Path:
+    for file in _files(folder):
         _check_hash(folder / file)
-    return repo, folder
+    return folder
 
 
 def _choose(files: Sequence[str]) -> list[str]:
@@ -93,15 +154,3 @@ def _check_hash(file: Path) -> None:
             "load again"
         )
     write_atomic(mark, state)
-
-
-def _from_cache(name: str, place: dict[str, Any], reason: Exception) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(**place, local_files_only=True))
-    except Exception:
-        raise CheckpointError(
-            f"hf:{name}: not in the local cache, and the hub cannot be reached ({type(reason).__name__}); on a machine "
-            f"with a network run `hf download {place['repo_id']}` and copy the folder here, then load that"
-        ) from None

@@ -32,9 +32,10 @@ def collect_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[s
     """The image files that `paths` name, each once, in the order given; what a folder or pattern holds is sorted.
 
     A file counts whatever its name. A folder is searched with all folders in it for the names of IMAGE_SUFFIXES; names
-    with a leading dot are left out and linked folders are not entered. Anything else is a pattern (`*`, `?`, `[..]`,
-    `**` for any depth), matched against files and folders. No file is opened.
-    Raises InputError: a path that does not exist, a folder without images, a pattern without a match, no path at all.
+    with a leading dot are left out; linked folders are entered, each real folder once. Anything else is a pattern
+    (`*`, `?`, `[..]`, `**` for any depth), matched against files and folders. No file is opened.
+    Raises InputError: a path that does not exist, a folder without images or that cannot be read, a pattern without a
+    match, no path at all.
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
@@ -71,8 +72,20 @@ def _images_of(path: str) -> list[Path]:
 
 def _images_in(folder: str) -> list[Path]:
     images = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    entered = {os.path.realpath(folder)}
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); its images would be missing"
+        )
+
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in sorted(folders) if name[0] != "."}
+        folders.clear()
+        for name, place in real.items():
+            if place not in entered:
+                entered.add(place)
+                folders.append(name)
         names = (name for name in sorted(names) if not name.startswith("."))
         images += [Path(parent, name) for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
     return images

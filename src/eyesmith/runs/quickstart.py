@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eyesmith.data.emoji import make_emoji
-from eyesmith.data.scenes import make_scenes
+from eyesmith.data.make.emoji import make_emoji
+from eyesmith.data.make.scenes import make_scenes
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import CheckpointError, MissingDependencyError
 from eyesmith.eval.heads.pixel_neighbour import TASK as PIXEL_TASK

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,37 @@ from torch import nn
 
 from eyesmith import __version__
 from eyesmith.data.loader import Loader, transfer_to
-from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.errors import EyesmithError
 from eyesmith.eval import ResultRow, append_rows, read_rows
 from eyesmith.files import write_json
-from eyesmith.hub import is_run_folder
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
+from eyesmith.runs.data_identity import describe_data
+from eyesmith.runs.folder import (
+    CONFIG_FILE,
+    FROZEN_FILE,
+    check_empty,
+    check_same_run,
+    is_finished,
+    is_measured,
+    one_writer,
+    read_run_config,
+)
 from eyesmith.runs.hooks import run_hooks
 from eyesmith.runs.machine import keep_freed_memory, machine_facts
-from eyesmith.tasks import Evaluator, RunContext, Task, run_from_dict, run_to_dict, task_of
-from eyesmith.tasks.registry import UnregisteredTaskError, save_task_file
+from eyesmith.runs.origin import (
+    Origin,
+    check_config,
+    check_data,
+    check_weights,
+    frozen_tensors,
+    is_gone,
+    keep_frozen,
+    kept_frozen,
+    take_kept,
+)
+from eyesmith.tasks import Evaluator, RunContext, Task, run_to_dict, task_of
+from eyesmith.tasks.registry import save_task_file
 from eyesmith.tasks.task import BEFORE
 from eyesmith.train.callbacks.checkpoints import Checkpoints
 from eyesmith.train.callbacks.logging import append_line, truncate_after
@@ -37,7 +59,6 @@ from eyesmith.train.readings import StepFacts
 from eyesmith.train.replay import NonFiniteError, Replay
 from eyesmith.train.state import TrainState
 
-CONFIG_FILE = "config.json"
 RESULTS_FILE = "results.jsonl"
 REPLAY_FOLDER = "replay"
 
@@ -46,13 +67,21 @@ class Interrupted(KeyboardInterrupt):
     """A run stopped by Ctrl-C or SIGTERM; its state is saved. The message says how to go on."""
 
 
+class MeasuringError(EyesmithError):
+    """The model of a run is trained and saved, and measuring it failed. The message says how to measure again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """A finished run: its folder, seconds spent in training steps, and its result rows."""
+    """A finished run: its folder, seconds spent in training steps, and its result rows.
+
+    was_finished: before it was asked for, so that nothing was done now.
+    """
 
     folder: Path
     train_s: float
     rows: list[ResultRow]
+    was_finished: bool = False
 
 
 def start(
@@ -62,78 +91,95 @@ def start(
     console: Console | None = None,
     evaluators: Sequence[Evaluator] = (),
 ) -> RunSummary:
-    """Train `config` into `folder`, evaluate, and leave a folder that `eyesmith.load` opens.
+    """Train `config` into `folder`, leave a folder that `eyesmith.load` opens, and measure it.
 
     evaluators: measure the weights while training, beside what config.eval says, and as often.
     Under torchrun every process calls this; the first one alone writes. Raises ConfigError when the folder holds
-    anything, DataError for unusable data, Interrupted on Ctrl-C.
+    anything or another process writes to it, DataError for unusable data, Interrupted on Ctrl-C, MeasuringError where
+    the model is saved and could not be measured.
     """
     root = Path(folder)
     with joined() as world:
-        world.once(lambda: _check_empty(root))
-        config = config.with_lanes(world.num_machines())
-        work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
-        work.begin({"event": "start", "steps": work.last_step, **work.facts()})
-        work.measure_before()
-        return work.finish()
+        world.once(lambda: check_empty(root))  # before anything of ours is in it
+        with one_writer(root, world):
+            world.once(lambda: check_empty(root))
+            config = config.with_lanes(world.num_machines())
+            work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators, is_new=True)
+            work.begin({"event": "start", "steps": work.last_step, **work.facts()})
+            work.measure_before()
+            return work.finish()
 
 
 def resume(
-    folder: str | os.PathLike[str], *, console: Console | None = None, evaluators: Sequence[Evaluator] = ()
+    folder: str | os.PathLike[str],
+    *,
+    console: Console | None = None,
+    evaluators: Sequence[Evaluator] = (),
+    allow_other_data: bool = False,
 ) -> RunSummary:
     """Go on with an unfinished run exactly where its saved state stands; a finished one is returned as it is.
 
-    Any number of processes may go on with it. Raises CheckpointError when the folder holds no run.
+    One whose model was saved and could not be measured is measured. Any number of processes may go on with it.
+    allow_other_data: also where the data are not those that the run began with; the log says so. Raises CheckpointError
+    when the folder holds no run, or frozen weights or a teacher have changed, DataError for other data, ConfigError
+    for a config that was edited in what the weights depend on.
     """
     root = Path(folder)
     with joined() as world:
-        config, is_done = world.once(lambda: (read_run_config(root), is_finished(root)))
-        if is_done:
-            return _summary(root)
-        work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators)
-        if world.once(work.has_saved_state):
-            work.state.load(root, note=lambda text: work.console.print(text, markup=False))
-        step = work.state.step
-        work.begin({"event": "resume", "step": step, **work.facts()}, after_step=step)
-        return work.finish()
+        shown = console or Console(stderr=True, quiet=True)
+        if not world.once(lambda: (read_run_config(root), is_finished(root) and is_measured(root))[1]):
+            with one_writer(root, world):
+                return _go_on(root, shown, world, evaluators, allow_other_data=allow_other_data)
+        world.once(lambda: _check_unedited(root, allow_other_data=allow_other_data))
+        if world.is_first:
+            shown.print(f"{root}: this run is finished, nothing is trained", markup=False, soft_wrap=True)
+        return _summary(root)
+
+
+def _go_on(
+    root: Path, console: Console, world: World, evaluators: Sequence[Evaluator], *, allow_other_data: bool
+) -> RunSummary:
+    config, origin = world.once(lambda: (read_run_config(root), Origin.read(root)))
+    edited = world.once(lambda: _check_unedited(root, allow_other_data=allow_other_data))
+    work = _Work(config, root, console, world, evaluators, origin=origin, allow_other_data=allow_other_data)
+    if world.once(work.has_saved_state):
+        work.state.load(root, note=lambda text: work.console.print(text, markup=False))
+    step = work.state.step
+    other = [*edited, *work.other_data]
+    if other:
+        work.console.print(f"{root}: goes on with other data: {'; '.join(other)}", markup=False, soft_wrap=True)
+        work.remember_data()
+    line = {"event": "resume", "step": step, **({"other_data": other} if other else {}), **work.facts()}
+    work.begin(line, after_step=step)
+    return work.finish()
 
 
 def start_or_resume(config: RunConfig, folder: str | os.PathLike[str], *, console: Console | None = None) -> RunSummary:
     """`start`, or `resume` when the folder holds a run of the same config. Raises ConfigError for another run's."""
     root = Path(folder)
+    with joined() as world:
+        is_begun = world.once(lambda: _is_begun(config, root))
+        if is_begun and world.is_first and console is not None and not is_finished(root):
+            console.print(f"{root}: holds this very run, unfinished; going on with it", markup=False, soft_wrap=True)
+    return resume(root, console=console) if is_begun else start(config, root, console=console)
+
+
+def _is_begun(config: RunConfig, root: Path) -> bool:
     if not (root / CONFIG_FILE).is_file():
-        return start(config, root, console=console)
-    if not config.is_same_run(read_run_config(root)):
-        raise ConfigError(f"{root}: holds a run with other settings; choose another folder, or delete this one")
-    return resume(root, console=console)
+        return False
+    check_same_run(config, root)
+    return True
 
 
-def read_run_config(folder: Path) -> RunConfig:
-    """The training config of a run folder, finished or not."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
-    try:
-        return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"], at=folder)
-    except UnregisteredTaskError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not the config of a training run ({error})") from None
-
-
-def _check_empty(root: Path) -> None:
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        hint = f"go on with it by `eyesmith resume {root}`, or " if (root / CONFIG_FILE).is_file() else ""
-        raise ConfigError(f"{root}: is not empty; {hint}choose another folder")
+def _check_unedited(root: Path, *, allow_other_data: bool) -> list[str]:
+    origin = Origin.read(root)
+    if origin is None:
+        return []
+    return check_config(origin, read_run_config(root), root, allow_other_data=allow_other_data)
 
 
 def _summary(root: Path) -> RunSummary:
-    return RunSummary(folder=root, train_s=_trained_s(root), rows=_rows(root))
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` ended: its weights are written last."""
-    return is_run_folder(folder)
+    return RunSummary(folder=root, train_s=_trained_s(root), rows=_rows(root), was_finished=True)
 
 
 def open_work(config: RunConfig, folder: Path, console: Console) -> "_Work":
@@ -151,10 +197,16 @@ class _Work:
         console: Console,
         world: World,
         evaluators: Sequence[Evaluator] = (),
+        *,
+        is_new: bool = False,
+        origin: Origin | None = None,
+        allow_other_data: bool = False,
     ) -> None:
+        """is_new: it will be remembered what the run begins with. origin: of a run that goes on, remembered then; its
+        data and frozen weights are compared with those of now.
+        """
         self.config, self.folder, self.world, self.evaluators = config, folder, world, tuple(evaluators)
         self.console = console if world.is_first else Console(quiet=True)
-        self._context = RunContext(folder=folder, world=world, console=self.console)
         world.check_batch(config.batch_size, config.accumulate)
         set_switches(config.parallel)
         keep_freed_memory()
@@ -162,12 +214,51 @@ class _Work:
         self.rows = kind.open_rows(config, world)
         self.fingerprint = self.rows.fingerprint()
         self._tell_left_out()
+        self.other_data = self._compare_data(origin, allow_other_data) if origin else []
+        has_state = world.once(self.has_saved_state)
+        is_orphan = world.once(lambda: origin is not None and has_state and is_gone(config))
+        kept = kept_frozen(folder) if is_orphan else {}
+        self._context = RunContext(folder=folder, world=world, console=self.console, kept=kept)
         torch.manual_seed(config.seed)
-        self.task: Task = kind.build(config, self.rows, self._context)
+        self.task: Task = kind.build(
+            replace(config, initial=InitialConfig()) if is_orphan else config, self.rows, self._context
+        )
+        if is_orphan:  # all that trains comes out of the state, the rest is kept
+            self._context.say(f"{config.initial.weights}: is gone; the run goes on with the weights that it keeps")
+            take_kept(self.task.model, kept)
+            self.task.config = config
+        if is_new and world.is_first:  # while the model is not spread over processes
+            self._begins_with = Origin.of(config, self.task, self._data()), frozen_tensors(self.task, config)
+        if origin is not None:
+            world.once(lambda: check_weights(origin, self.task, config, folder, has_state=has_state))
         self.state = new_state(self.task, config, world)
         self.last_step = total_steps(config, self.rows.steps_per_epoch)
         transfer = transfer_to(self.task.device)
         self.batches = Loader(self.rows, prepare=self.task.prepare, transfer=transfer, last_step=self.last_step)
+
+    def _compare_data(self, origin: Origin, allow_other_data: bool) -> list[str]:
+        path = self.config.data.path
+        compare = lambda: check_data(  # noqa: E731
+            origin, self._data(), self.folder, path=path, allow_other_data=allow_other_data
+        )
+        try:
+            return self.world.once(compare)
+        except BaseException:
+            self.rows.close()
+            raise
+
+    def _data(self) -> dict[str, Any]:
+        return json.loads(json.dumps(describe_data(self.rows, reads_texts=self.config.reads_texts)))
+
+    def remember_data(self) -> None:
+        """Keep the data of now as those that the run is compared with from here on."""
+
+        def write() -> None:
+            if (origin := Origin.read(self.folder)) is not None:
+                train = json.loads(json.dumps(run_to_dict(self.config)))
+                replace(origin, train=train, data=self._data()).write(self.folder)
+
+        self.world.once(write)
 
     def description(self) -> dict[str, Any]:
         model, train_part = self.task.description(), run_to_dict(self.config)
@@ -205,6 +296,10 @@ class _Work:
 
         def write() -> None:
             if after_step is None:
+                origin, frozen = self._begins_with
+                origin.write(self.folder)
+                keep_frozen(self.folder, frozen)
+                del self._begins_with
                 save_encoder_file(self.folder, self.config.model)
                 save_task_file(self.folder, self.config)
                 write_json(self.folder / CONFIG_FILE, self.description())
@@ -266,11 +361,13 @@ class _Work:
         self.state.finish_saving()
         self.state.take_average()
         whole = self.state.whole_model()
-        return self.world.once(lambda: self._leave_model(_present(whole).cpu().eval(), began))
+        return self.world.once(lambda: self._leave_model(_present(whole), began))
 
     def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
+        """Save the model, then measure it on the run's device, then forget what only the unfinished run needed."""
+        self.task.save(self.folder, model.cpu().eval(), config=self.description())
         before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
-        rows = [*self.task.measured(model, self.console.print), *before]
+        rows = [*self._measured(model.to(self.task.device)), *before]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         append_rows(self.folder / RESULTS_FILE, rows)
         append_line(
@@ -283,8 +380,19 @@ class _Work:
                 "skipped": len(self.rows.problems) + len(self.rows.skipped),
             },
         )
-        self.task.save(self.folder, model, config=self.description())
+        (self.folder / FROZEN_FILE).unlink(missing_ok=True)
         return RunSummary(folder=self.folder, train_s=self.state.elapsed_s, rows=rows)
+
+    def _measured(self, model: nn.Module) -> list[ResultRow]:
+        try:
+            return list(self.task.measured(model, self.console.print))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            append_line(self.folder, {"event": "unmeasured", "step": self.state.step, "error": what})
+            raise MeasuringError(
+                f"{self.folder}: the model is trained and saved, only measuring it failed ({what}). Measure again by "
+                f"`eyesmith resume {self.folder}`, or on anything else by `eyesmith eval {self.folder} TASK --data DIR`"
+            ) from error
 
     @contextmanager
     def _hooks(self) -> Iterator[list[Hook]]:

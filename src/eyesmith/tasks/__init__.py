@@ -1,8 +1,9 @@
 from eyesmith.tasks.registry import register_task, run_from_dict, run_to_dict, task, task_names, task_of
-from eyesmith.tasks.task import Evaluator, MeanTask, RunContext, Task
+from eyesmith.tasks.task import Evaluator, FrozenTeacher, MeanTask, RunContext, Task
 
 __all__ = [
     "Evaluator",
+    "FrozenTeacher",
     "MeanTask",
     "RunContext",
     "Task",

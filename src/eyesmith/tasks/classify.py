@@ -14,6 +14,7 @@ from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.data.indexed import ClassViews, IndexedRows
 from eyesmith.data.labelled import LabelledSets, open_labelled
 from eyesmith.data.loader import Batch, Rows
+from eyesmith.data.sample import Source
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.classified import accuracy_rows
@@ -184,6 +185,10 @@ class Classify(MeanTask[Classifier]):
         """Logits, their logarithms and gradients."""
         rows = -(-config.batch_size // (gpus * config.accumulate))
         return 4 * _FP32 * rows * config.num_classes
+
+    @classmethod
+    def training_source(cls, config: ClassifyConfig) -> Source:
+        return open_labelled_of(config).train
 
     def rebuild(self) -> Classifier:
         return self.model.config.build()

@@ -126,6 +126,7 @@ class Contrastive(Task[Clip]):
         if config.model.lock_text or isinstance(config.model.text, HuggingFaceTextConfig):
             clip = cls.new_model(config)  # whole everywhere: its texts are encoded before it is spread
             load_initial(clip, config.initial, note=context.say)
+            clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
             clip.to(device)
         else:
 
@@ -178,6 +179,10 @@ class Contrastive(Task[Clip]):
         gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
         return features + 2 * _FP32 * height * num_texts + gathered
 
+    @classmethod
+    def extra_names(cls, config: TrainConfig) -> tuple[str, ...]:
+        return ("logit_bias",) if config.loss.kind == "sigmoid" else ()
+
     def module(self) -> Towers:
         return Towers(self.model, self._bias)
 
@@ -192,6 +197,9 @@ class Contrastive(Task[Clip]):
 
     def rebuild(self) -> Clip:
         return self.model.config.build()
+
+    def teachers(self) -> Mapping[str, nn.Module]:
+        return {} if self.teacher is None else {"loss.distill.teacher": self.teacher.clip}
 
     def after_update(self) -> None:
         self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
@@ -374,18 +382,18 @@ class Teacher:
                 f"loss.distill.teacher: takes images of {clip.image.image_size}, the student of {tuple(image_size)}; "
                 "choose a teacher of the same size"
             )
-        self._clip = clip.requires_grad_(False).eval()
+        self.clip = clip.requires_grad_(False).eval()
         self._part_rows = part_rows
         self._precision: Precision = precision
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """int64 [b, L] on the CPU, as its own tower reads them."""
-        return self._clip.text.tokenize(texts)
+        return self.clip.text.tokenize(texts)
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, ids: Tensor) -> Target:
         """pixels: [b, 3, H, W] uint8; ids: of `tokenize`; both on its device."""
-        clip, rows = self._clip, self._part_rows
+        clip, rows = self.clip, self._part_rows
         with autocast(self._precision, clip.logit_scale.device):
             image = torch.cat([clip.image_features(part) for part in pixels.split(rows)])
             text = torch.cat([clip.text_features(part) for part in ids.split(rows)])

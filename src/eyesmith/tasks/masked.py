@@ -30,11 +30,11 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
-from eyesmith.tasks.task import PASSES, Evaluator, MeanTask, Note, RunContext, first_model
+from eyesmith.tasks.task import PASSES, Evaluator, FrozenTeacher, MeanTask, Note, RunContext, first_model
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
-from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
+from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
 TASK = "masked"
@@ -150,6 +150,14 @@ class Masked(MeanTask[MaskedEva02]):
         hidden = config.mask.counts(grid)[0]
         return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
 
+    @classmethod
+    def frozen_teacher(cls, config: MaskedConfig) -> FrozenTeacher | None:
+        target = config.target
+        if target.kind != "teacher":
+            return None
+        grid = config.model.grid if target.match == "image" else None
+        return FrozenTeacher(source=target.teacher, grid=grid, is_kept=target.cache)
+
     def rebuild(self) -> MaskedEva02:
         return MaskedEva02(self.model.config, self.model.target_dim, patch_grad_scale=self.model.patch_grad_scale)
 
@@ -164,15 +172,19 @@ class Masked(MeanTask[MaskedEva02]):
     def fixed(self) -> dict[str, nn.Module]:
         return {"teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
 
+    def teachers(self) -> Mapping[str, nn.Module]:
+        return {"target.teacher": self._plain.teacher} if isinstance(self._plain, TeacherTargets) else {}
+
     def row_outputs(self) -> list[nn.Module]:
         # neither is called as a whole, and the student's head sees hidden patches alone
         encoders = [self.model.image, *(cast(Encoder, one) for one in self.fixed().values())]
         return [encoder.blocks()[-1] for encoder in encoders]
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """mask: bool [b, N], the hidden patches."""
+        """mask: bool [b, N], the hidden patches; target: fp16 [b, N, dim] of all, where they are kept on disk."""
         grid = self.model.image.config.grid
-        return {"mask": masks_for(batch.rows, grid, self.config.mask, seed=self.config.seed, step=step)}
+        made = {"mask": masks_for(batch.rows, grid, self.config.mask, seed=self.config.seed, step=step)}
+        return made | {"target": self.targets.stored(batch.indices)} if isinstance(self.targets, KeptTargets) else made
 
     def num_terms(self, batch: Batch) -> Tensor:
         return batch.extra["mask"].sum().float()
@@ -181,7 +193,9 @@ class Masked(MeanTask[MaskedEva02]):
         """Predictions and targets of the hidden patches, [M, dim] both."""
         # found on the host, as on a GPU one would wait for their number
         places = on_device(hidden_places(part.host["mask"]), self.device)
-        target = self.targets(part.pixels, part.indices).flatten(0, 1)[places]
+        stored = part.extra.get("target")
+        targets = self.targets(part.pixels, part.indices) if stored is None else stored.float()
+        target = targets.flatten(0, 1)[places]
         return model(part.pixels, part.extra["mask"], places), target
 
     def terms(self, outputs: tuple[Tensor, Tensor], part: Batch) -> Tensor:

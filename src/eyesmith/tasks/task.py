@@ -4,10 +4,11 @@ A task is found by its file's name (`registry.py`), so a new one is a new file: 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
+from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.hub import save_model
@@ -25,7 +27,7 @@ from eyesmith.models.clip import Clip
 from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
-from eyesmith.train.data import open_rows
+from eyesmith.train.data import open_rows, open_training_source
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Model, Objective, StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
@@ -35,6 +37,7 @@ from eyesmith.train.sharding import blank, choose_strategy
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
 Note = Callable[[str], None]
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,26 @@ class RunContext:
     folder: Path
     world: World
     console: Console
+    kept: Mapping[str, Tensor] = field(default_factory=lambda: _NOTHING)
+    """Frozen weights that the run itself keeps, where the initial weights they came from are gone."""
 
     def say(self, text: str) -> None:
         """One line to a person, from the first process."""
         if self.world.is_first:
             self.console.print(text, markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenTeacher:
+    """A model that a run asks about each image, for plans.
+
+    source: as `eyesmith.load` takes it. grid: the cells that it shall have of an image; None: as many as it has by
+    itself. is_kept: it sees each image once, before the training.
+    """
+
+    source: str
+    grid: tuple[int, int] | None
+    is_kept: bool
 
 
 class Evaluator(Protocol):
@@ -109,12 +127,33 @@ class Task(Objective[Model]):
         return 0
 
     @classmethod
+    def extra_names(cls, config: Any) -> tuple[str, ...]:
+        """Names of the single numbers that train beside the model, see `extra`; for plans."""
+        del config
+        return ()
+
+    @classmethod
+    def training_source(cls, config: Any) -> Source:
+        """What a run of `config` trains on, for plans; broken images are not looked for."""
+        return open_training_source(config.data, require_text=config.reads_texts)
+
+    @classmethod
+    def frozen_teacher(cls, config: Any) -> FrozenTeacher | None:
+        """The model whose answers the image tower learns, where there is one; for plans."""
+        del config
+        return None
+
+    @classmethod
     def from_weights(cls, config: Any, source: str) -> Any:
         """`config` started from the weights that `source` holds. Raises as `eyesmith.load` does."""
         return replace(config, initial=InitialConfig(weights=source, part="image"))
 
     def rebuild(self) -> Model:
         return self.new_model(self.config)
+
+    def teachers(self) -> Mapping[str, nn.Module]:
+        """Frozen models that the loss asks, by name; a run goes on with the same ones only."""
+        return {}
 
     def description(self) -> dict[str, Any]:
         """The `model` part of config.json, by which the finished folder is opened."""
@@ -125,7 +164,7 @@ class Task(Objective[Model]):
         return {}
 
     def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        """Result rows of the final weights; `model` is whole, on the CPU, in evaluation mode."""
+        """Result rows of the final weights; `model` is whole, on the run's device, in evaluation mode, and saved."""
         del model, note
         return []
 

@@ -165,11 +165,15 @@ class KeptTargets:
         self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
         self.dim = dim
 
-    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
-        """[b, N, dim] fp32 on the device of pixels. Raises DataError without indices."""
+    def stored(self, indices: Tensor | None) -> Tensor:
+        """[b, N, dim] fp16 on the CPU, read from disk: for the loader. Raises DataError without indices."""
         if indices is None:
             raise DataError("target.cache: samples that stream by have no place in the data set; set it to false")
-        return torch.from_numpy(self._values[indices.numpy()]).to(pixels.device, torch.float32)
+        return torch.from_numpy(self._values[indices.numpy()])
+
+    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
+        """[b, N, dim] fp32 on the device of pixels. Raises DataError without indices."""
+        return self.stored(indices).to(pixels.device, torch.float32)
 
 
 def keep_targets(

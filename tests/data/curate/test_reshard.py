@@ -101,7 +101,7 @@ def test_a_stopped_run_goes_on_and_other_folders_are_refused(
     import eyesmith.data.curate.reshard as module
 
     write = module._write
-    monkeypatch.setattr(module, "_write", lambda item: write(item) if item[1].number < 2 else 1 / 0)
+    monkeypatch.setattr(module, "_write", lambda shard: write(shard) if shard.number < 2 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reshard(pool.shards, subset[0], out, config=config)
     assert not (out / "meta.json").exists()
@@ -115,6 +115,40 @@ def test_a_stopped_run_goes_on_and_other_folders_are_refused(
     assert read_samples(out) == read_samples(tmp_path / "whole")
     with pytest.raises(ConfigError, match="expected an empty folder"):
         reshard(pool.shards, subset[0], out, config=config)
+
+
+def test_a_sample_that_was_fetched_twice_is_written_once(pool: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shards = sorted(pool.shards.glob("*.tar"))
+    for name, shard in (("0", shards[0]), ("1", shards[0]), ("2", shards[1])):
+        (folder / f"{name}.tar").write_bytes(shard.read_bytes())
+    with tarfile.open(folder / "3.tar", "w") as tar:
+        for name in ("a.jpg", "a.json", "a.jpg"):
+            (tmp_path / "one").write_bytes(json.dumps({"uid": "f" * 32}).encode())
+            tar.add(tmp_path / "one", name)
+    uids = [json.loads(members["json"])["uid"] for members in read_samples(folder).values()]
+    write_subset(tmp_path / "subset.npy", parse_uids([*dict.fromkeys(uids), uids[0]]))
+    report = reshard(folder, tmp_path / "subset.npy", tmp_path / "out")
+    names = [place.split("/")[1] for place in read_samples(tmp_path / "out")]
+    assert names == [f"{uids[0]}-0", f"{uids[0]}-1", *(f"{uid}-0" for uid in dict.fromkeys(uids[1:]) if uid != uids[0])]
+    assert report.broken == {"repeated_uid": len(uids) - len(set(uids)), "repeated_member": 1}
+    assert (report.samples_out, report.subset_missing) == (len(set(uids)) + 1, 0)
+
+
+def test_a_shard_that_changes_meanwhile_is_named(
+    pool: Any, subset: tuple[Path, Counter[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import eyesmith.data.curate.reshard as module
+
+    shards = sorted(pool.shards.glob("*.tar"))
+    (tmp_path / "0.tar").write_bytes(shards[0].read_bytes())
+    write = module._write
+    monkeypatch.setattr(module, "_write", lambda shard: ((tmp_path / "0.tar").write_bytes(other), write(shard)))
+    for other in (shards[1].read_bytes(), shards[0].read_bytes()[:20_480]):
+        with pytest.raises(DataError, match=r"0\.tar: sample \d+ is not .* any more"):
+            reshard(tmp_path / "0.tar", subset[0], tmp_path / f"out-{len(other)}")
+        (tmp_path / "0.tar").write_bytes(shards[0].read_bytes())
 
 
 def test_a_dry_run_writes_nothing_and_a_foreign_subset_is_refused(

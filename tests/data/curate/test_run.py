@@ -1,8 +1,10 @@
 """Every plan against its rule written out as a loop over the rows of a pool that was read by pandas."""
 
+import io
 import json
 import random
 import re
+import tarfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from eyesmith.data.curate.plan import (
 )
 from eyesmith.data.curate.steps import _read_matcher
 from eyesmith.data.curate.uids import format_uids, parse_uids
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 
 Row = dict[str, Any]
@@ -223,6 +225,13 @@ def test_copies_are_dropped_by_their_features_and_the_best_stays(pool: Any, tmp_
     assert subset_of(tmp_path / "out") == sorted(row["uid"] for row in best.values())
 
 
+def test_clusters_of_many_samples_drop_what_all_with_all_drops(pool: Any, tmp_path: Path) -> None:
+    for name, limit in (("exact", 600), ("clusters", 599)):
+        rule = DuplicatesRule(min_similarity=0.99, max_exact=limit)
+        curate(named_plan("duplicates", duplicates=rule), pool.metadata, tmp_path / name)
+    assert subset_of(tmp_path / "clusters") == subset_of(tmp_path / "exact")
+
+
 def test_copies_and_evaluation_images_are_dropped_by_hash(pool: Any, tmp_path: Path) -> None:
     marks = mark_shards(pool.shards)
     write_marks(tmp_path / "pool.npz", marks)
@@ -240,6 +249,34 @@ def test_copies_and_evaluation_images_are_dropped_by_hash(pool: Any, tmp_path: P
     values = dict(zip(seen, marks.hashes.tolist(), strict=True))
     clean = [u for u in seen if all((values[u] ^ values[t]).bit_count() > 4 for t in taken)]
     assert subset_of(tmp_path / "clean") == sorted(clean)
+
+
+def test_samples_without_a_uid_or_a_picture_are_counted_in_the_marks(pool: Any, tmp_path: Path) -> None:
+    shard = sorted(pool.shards.glob("*.tar"))[0]
+    (tmp_path / "0.tar").write_bytes(shard.read_bytes())
+    with tarfile.open(tmp_path / "1.tar", "w") as tar:
+        for name, content in (
+            ("a.jpg", b"no picture"), ("a.json", json.dumps({"uid": "a" * 32}).encode()), ("b.jpg", b"x"),
+            ("b.json", b'{"uid": "short"}'), ("c.json", json.dumps({"uid": "c" * 32}).encode()), ("d.jpg", b"x"),
+        ):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    marks, whole = mark_shards(tmp_path), mark_shards(shard)
+    assert (whole.num_broken, marks.num_broken) == (0, 4)
+    assert marks.uids.tolist() == whole.uids.tolist()
+    assert set(format_uids(marks.uids)) <= {row["uid"] for row in pool.rows}
+    assert marks.hashes.tolist() == whole.hashes.tolist()
+
+
+def test_repeated_uids_are_said(pool: Any, tmp_path: Path) -> None:
+    table = pd.read_parquet(sorted(pool.metadata.glob("*.parquet"))[0])
+    (tmp_path / "pool").mkdir()
+    table.to_parquet(tmp_path / "pool" / "0.parquet")
+    table[:7].to_parquet(tmp_path / "pool" / "1.parquet")
+    report = curate(named_plan("no-filter"), tmp_path / "pool", tmp_path / "out")
+    assert (report.kept, report.rows, report.repeated) == (len(table) + 7, len(table) + 7, 7)
+    assert subset_of(tmp_path / "out") == sorted([*table["uid"], *table["uid"][:7]])
 
 
 def test_evaluation_folders_are_marked(tmp_path: Path) -> None:
@@ -333,6 +370,8 @@ def test_plans_that_make_no_sense_are_refused() -> None:
         CurationPlan(rules=("langage",))
     with pytest.raises(ConfigError, match="last, in this order"):
         CurationPlan(rules=("balance", "language"))
+    with pytest.raises(ConfigError, match="max_exact"):
+        named_plan("duplicates", duplicates=DuplicatesRule(max_exact=-1))
     with pytest.raises(ConfigError, match="stands twice"):
         CurationPlan(rules=("clip", "clip"))
 
@@ -343,6 +382,12 @@ def test_pools_that_cannot_be_read_are_named(pool: Any, tmp_path: Path) -> None:
     folder = tmp_path / "pool"
     made = make_pool(folder, samples=50, files=1, seed=1)
     npz = next(made.metadata.glob("*.npz"))
+    (tmp_path / "two").mkdir()
+    for number, width in enumerate((16, 8)):
+        (tmp_path / "two" / f"{number}.parquet").write_bytes(next(made.metadata.glob("*.parquet")).read_bytes())
+        np.savez(tmp_path / "two" / f"{number}.npz", l14_img=np.ones((50, width), np.float16))
+    with pytest.raises(DataError, match=r"1\.npz: features of another size"):
+        curate(named_plan("duplicates"), tmp_path / "two", tmp_path / "d")
     np.savez(npz, l14_img=np.zeros((49, 4), np.float16))
     with pytest.raises(DataError, match="49 rows"):
         curate(named_plan("duplicates"), made.metadata, tmp_path / "a")

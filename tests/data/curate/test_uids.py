@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eyesmith.data.curate.uids import UID, format_uids, multiplicities, parse_uids, read_subset, write_subset
+from eyesmith.data.curate.uids import UID, find_uids, format_uids, parse_uids, read_subset, try_uids, write_subset
 from eyesmith.errors import DataError
 
 
@@ -27,6 +27,7 @@ def test_halves_are_those_of_the_number() -> None:
 def test_a_wrong_id_is_named(text: str) -> None:
     with pytest.raises(DataError, match="row 1: uid"):
         parse_uids(["0" * 32, text])
+    assert try_uids(["0" * 32, text, "F" * 32])[1].tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("is_raw", [False, True])
@@ -39,12 +40,14 @@ def test_a_subset_file_is_sorted_and_keeps_copies(tmp_path: Path, is_raw: bool) 
     assert format_uids(np.array(subset)) == sorted(texts)
     asked = [*_random_ids(500, 1), "f" * 32, "0" * 32]
     counts = Counter(texts)
-    assert multiplicities(subset, parse_uids(asked)).tolist() == [counts[text] for text in asked]
+    place, copies = find_uids(subset, parse_uids(asked))
+    assert copies.tolist() == [counts[text] for text in asked]
+    assert [sorted(texts).index(text) for text in asked if text in counts] == place[copies > 0].tolist()
 
 
 def test_an_empty_subset_has_nothing(tmp_path: Path) -> None:
     write_subset(tmp_path / "none.npy", parse_uids([]))
-    assert multiplicities(read_subset(tmp_path / "none.npy"), parse_uids(["0" * 32])).tolist() == [0]
+    assert find_uids(read_subset(tmp_path / "none.npy"), parse_uids(["0" * 32]))[1].tolist() == [0]
 
 
 def test_unsorted_cut_and_other_files_are_refused(tmp_path: Path) -> None:

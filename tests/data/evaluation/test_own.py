@@ -112,3 +112,20 @@ def test_another_file_is_refused(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"expected a folder, or a table"):
         open_evaluation_set(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("label", ["-1", "0.5", "²", "3", "nan", "1e9"])
+def test_a_number_that_is_no_place_among_the_names_is_refused(folders, label):
+    table = folders / "list.csv"
+    table.write_text(f"image,label\ncat/3.png,{label}\nhound/2.png,0\n", encoding="utf-8")
+    (folders / "classnames.txt").write_text("a\nb\nc\n")
+    with pytest.raises(DataError, match=r"out of range or not whole, .*has 3 names"):
+        open_evaluation_set(table)
+
+
+def test_whole_numbers_are_places_however_they_are_written(folders):
+    table = folders / "list.csv"
+    table.write_text("image,label\ncat/3.png,2.0\nhound/2.png,0.0\n")
+    (folders / "classnames.txt").write_text("a\nb\nc\n")
+    found = open_evaluation_set(table)
+    assert (found.classes, found.labels.tolist()) == (("a", "b", "c"), [2, 0])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set, video
+from eyesmith.data.evaluation import open_evaluation_set, video
 from eyesmith.data.evaluation.video import middle_frame
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import DataError, ImageError
 from eyesmith.images.decode import open_image
 

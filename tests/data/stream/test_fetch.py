@@ -1,7 +1,10 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,20 @@ def test_the_cache_stays_below_its_limit_and_keeps_what_is_held(tmp_path, remote
     cache.release("memory://fetch/0.tar")
     other.fetch("memory://fetch/1.tar")
     assert kept() == {"1.tar", "3.tar"}
+
+
+def test_where_files_cannot_be_locked_a_copy_in_use_lately_stays(tmp_path, remote, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    cache = ShardCache(tmp_path, limit_bytes=150)
+    copies = [Path(cache.hold(f"memory://fetch/{number}.tar")) for number in range(2)]
+    cache.release("memory://fetch/0.tar")
+    assert [copy.is_file() for copy in copies] == [True, True]
+    os.utime(copies[0], (time.time() - 10_000, copies[0].stat().st_mtime))
+    cache.fetch("memory://fetch/2.tar")
+    assert [copy.is_file() for copy in copies] == [False, True]
 
 
 class _Cut:
@@ -134,6 +151,26 @@ def test_two_readers_of_one_folder_fetch_a_shard_once(tmp_path, remote, monkeypa
     for thread in threads:
         thread.join()
     assert len(opened) == 1
+
+
+def test_a_copy_is_believed_only_when_the_server_says_the_same(tmp_path, remote) -> None:
+    first = Path(ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar"))
+    remote.pipe_file("/fetch/1.tar", b"\7" * 100)  # another file of as many bytes
+    second = Path(ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar"))
+    assert second.read_bytes() == b"\7" * 100
+    assert first.read_bytes() == b"\1" * 100  # who still reads the old one is not disturbed
+    again = ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar")
+    assert Path(again) == second
+
+
+def test_without_the_server_the_newest_copy_is_taken(tmp_path, remote, monkeypatch) -> None:
+    path = ShardCache(tmp_path, limit_bytes=1000).fetch("memory://fetch/1.tar")
+    monkeypatch.setattr("eyesmith.data.stream.fetch._FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(type(remote), "info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    cache = ShardCache(tmp_path, limit_bytes=1000)
+    assert cache.fetch("memory://fetch/1.tar") == path
+    with pytest.raises(DataError, match="cannot be fetched after 4 tries: no route"):
+        cache.fetch("memory://fetch/2.tar")
 
 
 def test_fsspec_is_not_imported_before_it_is_needed() -> None:

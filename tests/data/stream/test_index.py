@@ -1,13 +1,18 @@
 import errno
 import fcntl
+import os
 from itertools import count
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from eyesmith.data.stream import ShardStream
 from eyesmith.data.stream import index as index_module
-from eyesmith.data.stream.index import CLS, IMAGE, JSON, TXT, prepare_index, shard_index
+from eyesmith.data.stream.index import CLS, IMAGE, JSON, TXT, prepare_index, prune_indices, shard_index
+from eyesmith.data.tar_source import TarSource
 from eyesmith.errors import DataError
+from eyesmith.images import PreprocessConfig
 
 
 def content(path: Path, place: np.ndarray) -> bytes:
@@ -121,3 +126,39 @@ def test_an_index_is_made_ahead_once_and_without_locks_where_there_are_none(tmp_
     prepare_index(path)
     assert shard_index(path).keys == ["0"]
     prepare_index(tmp_path / "none.tar")  # who reads it will say so
+
+
+def test_what_belongs_to_no_pair_is_counted_as_the_indexed_reader_does(tmp_path, tar, pair) -> None:
+    keys = ("Track 2.0 (Clean)", "22.05")
+    dotted = [(f"{key}.{extension}", b"x") for key in keys for extension in ("jpg", "txt")]
+    other = [("a.heic", b"x"), ("a.caption", b"t"), ("__meta__/info.json", b"{}")]
+    path = tar(tmp_path / "s.tar", [*pair("ok", 0), *dotted, *other])
+    found = shard_index(path)
+    assert (found.keys, found.broken) == (["ok"], {"missing_image": 3})
+    assert "first dot" in found.first["missing_image"][1]
+    assert sum(one.kind == "missing_member" for one in TarSource([path], name="s").problems) == 3
+
+
+def test_a_shard_of_nothing_but_dotted_names_says_why(tmp_path, tar) -> None:
+    path = tar(tmp_path / "s.tar", [("v1.0.jpg", b"x"), ("v1.0.txt", b"t")])
+    transform = PreprocessConfig(image_size=(16, 16))
+    with pytest.raises(DataError, match="first dot"):
+        ShardStream(str(path), 1, transform=transform, num_workers=0, max_skipped_frac=1.0)
+
+
+def test_indices_used_longest_ago_are_pruned(tmp_path, tar, pair) -> None:
+    folder, paths = (
+        tmp_path / "kept",
+        [tar(tmp_path / f"{number}.tar", pair(str(number), number)) for number in range(3)],
+    )
+    for path in paths:
+        shard_index(path, folder=folder)
+    kept = sorted(folder.glob("*.npz"))
+    for age, file in enumerate(kept):
+        os.utime(file, (0, 1000 + age))
+    prune_indices(folder, limit_bytes=2 * kept[0].stat().st_size + 100)
+    assert sorted(folder.glob("*.npz")) == kept[1:]
+    for path in paths:
+        shard_index(path, folder=folder)  # used, or made again: young
+    prune_indices(folder, limit_bytes=0)
+    assert len(list(folder.glob("*.npz"))) == 3

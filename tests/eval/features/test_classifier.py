@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from eyesmith.data.evaluation.imagenet import published_classes
-from eyesmith.data.evaluation.miniature import make_miniatures
 from eyesmith.data.evaluation.opening import open_evaluation_set
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import DataError
 from eyesmith.eval import Settings, evaluate_own, evaluate_suite
 from eyesmith.eval.features.classified import class_logits, split_rows

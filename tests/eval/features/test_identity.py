@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from eyesmith.data.class_folders import open_image_folder
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation import open_evaluation_set
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError
 from eyesmith.eval import Settings, evaluate_suite
 from eyesmith.eval.features import identity

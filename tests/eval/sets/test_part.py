@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation import open_evaluation_set
+from eyesmith.data.make import make_miniatures
 from eyesmith.eval.sets import TASKS
 from eyesmith.eval.sets.part import part_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, Wording, evaluate_suite
 from eyesmith.eval.sets import TASKS

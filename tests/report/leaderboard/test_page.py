@@ -152,7 +152,8 @@ def test_worst_classes_by_recall_then_by_number(tmp_path: Path) -> None:
 
 
 def test_pictures_of_the_worst_classes_come_from_the_data(tmp_path: Path) -> None:
-    from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+    from eyesmith.data.evaluation import open_evaluation_set
+    from eyesmith.data.make import make_miniatures
 
     folder = make_miniatures(tmp_path / "data", ["cifar10"])["cifar10"]
     found = open_evaluation_set(folder, layout="classification")
@@ -182,7 +183,7 @@ def test_pictures_of_the_worst_classes_come_from_the_data(tmp_path: Path) -> Non
 def test_a_damaged_prediction_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "cifar10.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(DataError, match=r"cifar10\.npz: no prediction file"):
+    with pytest.raises(DataError, match=r"cifar10\.npz: cannot be read as a prediction file"):
         read_predictions(tmp_path)
 
 

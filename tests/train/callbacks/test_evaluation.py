@@ -16,7 +16,7 @@ from torch import nn
 import eyesmith
 from eyesmith.config import to_dict
 from eyesmith.data import open_source
-from eyesmith.data.evaluation import make_miniatures
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, encode_source, evaluate_suite, zero_shot
 from eyesmith.eval import curve as module

@@ -1,8 +1,9 @@
 """What is needed of a picture to find it again: its perceptual hash and, with a model, its embedding."""
 
 import os
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from eyesmith.data.curate.perceptual import perceptual_hash
 from eyesmith.data.curate.samples import ShardSamples
-from eyesmith.data.curate.uids import UID, parse_uids
+from eyesmith.data.curate.uids import UID, try_uids
 from eyesmith.data.evaluation import open_evaluation_set
 from eyesmith.data.stream.places import list_shards
 from eyesmith.errors import DataError, ImageError
@@ -56,25 +57,34 @@ def write_marks(path: str | os.PathLike[str], marks: Marks) -> None:
 def mark_shards(
     place: str | os.PathLike[str], *, embed: Embed | None = None, on_progress: Callable[[int, int], None] | None = None
 ) -> Marks:
-    """Marks of the pictures in tar shards whose samples say their uid. Pictures that cannot be read are counted.
+    """Marks of the pictures in tar shards whose samples say their uid. Samples without one or without a picture, and
+    pictures that cannot be read, are counted.
 
     Raises DataError when there is no shard, or no usable picture at all.
     """
     shards = list_shards(place)
+    num_left_out = 0
 
-    def pictures() -> Iterator[tuple[str, bytes]]:
+    def pictures() -> Iterator[tuple[bytes, bytes]]:
+        nonlocal num_left_out
         for number, shard in enumerate(shards, start=1):
-            with ShardSamples(shard) as samples:
-                for sample in samples:
-                    if sample.uid and (image := sample.image()) is not None:
-                        yield sample.uid, image
+            with ShardSamples(shard) as opened:
+                samples = list(opened)
+                uids, is_uid = try_uids([sample.uid for sample in samples])
+                for sample, uid, is_known in zip(samples, uids, is_uid, strict=True):
+                    image = sample.image() if is_known else None
+                    if image is None:
+                        num_left_out += 1
+                    else:
+                        yield uid.tobytes(), image
             if on_progress is not None:
                 on_progress(number, len(shards))
 
-    names, marks = _marks(pictures(), embed)
-    if not len(names):
+    marks = _marks(pictures(), embed)
+    marks = replace(marks, num_broken=marks.num_broken + num_left_out)
+    if not len(marks.hashes):
         raise DataError(f"{place}: no sample with a picture and a uid in its json; {marks.num_broken:,} were broken")
-    return Marks(parse_uids(names), marks.hashes, marks.embeddings, marks.num_broken)
+    return marks
 
 
 def mark_evaluation(
@@ -83,29 +93,27 @@ def mark_evaluation(
     """Marks of the pictures of an evaluation set, for decontamination. Pictures that cannot be read are counted."""
     found = open_evaluation_set(place, is_strict=False)
 
-    def pictures() -> Iterator[tuple[str, bytes]]:
+    def pictures() -> Iterator[tuple[bytes, bytes]]:
         for index in range(len(found)):
-            yield "", found.source.image_bytes(index)
+            yield bytes(UID.itemsize), found.source.image_bytes(index)
             if on_progress is not None:
                 on_progress(index + 1, len(found))
 
-    names, marks = _marks(pictures(), embed)
-    return Marks(np.zeros(len(names), dtype=UID), marks.hashes, marks.embeddings, marks.num_broken)
+    return _marks(pictures(), embed)
 
 
-def _marks(pictures: Iterator[tuple[str, bytes]], embed: Embed | None) -> tuple[list[str], Marks]:
-    names: list[str] = []
-    hashes: list[int] = []
+def _marks(pictures: Iterator[tuple[bytes, bytes]], embed: Embed | None) -> Marks:
+    uids, hashes = bytearray(), array("Q")
     waiting: list[Image.Image] = []
     rows: list[NDArray[np.floating]] = []
     num_broken = 0
-    for name, content in pictures:
+    for uid, content in pictures:
         try:
             image = open_image(content)
         except ImageError:
             num_broken += 1
             continue
-        names.append(name)
+        uids += uid
         hashes.append(perceptual_hash(image))
         if embed is not None:
             waiting.append(image)
@@ -115,4 +123,4 @@ def _marks(pictures: Iterator[tuple[str, bytes]], embed: Embed | None) -> tuple[
     if embed is not None and waiting:
         rows.append(embed(waiting))
     embeddings = np.concatenate(rows) if rows else None
-    return names, Marks(np.zeros(0, dtype=UID), np.array(hashes, dtype=np.uint64), embeddings, num_broken)
+    return Marks(np.frombuffer(uids, dtype=UID), np.array(hashes, dtype=np.uint64), embeddings, num_broken)

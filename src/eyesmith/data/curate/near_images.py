@@ -2,47 +2,47 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from eyesmith.data.curate.clusters import read_rows
 from eyesmith.data.curate.marks import Marks, read_marks
-from eyesmith.data.curate.plan import NearRule
-from eyesmith.data.curate.uids import sort_uids
-from eyesmith.errors import DataError, ShapeError
+from eyesmith.data.curate.near_embeddings import is_near_embedding, near_embedding_pairs
+from eyesmith.data.curate.plan import DuplicatesRule, NearRule
+from eyesmith.data.curate.uids import find_uids
+from eyesmith.errors import DataError
 
 _BITS = 64
-_BLOCK = 4096
 
 
-def near_hash_pairs(hashes: NDArray[np.uint64], max_bits: int) -> NDArray[np.int64]:
-    """All pairs (i, j), i < j, of hashes that differ in at most max_bits bits: int64 [P, 2]. Exact.
+def near_hash_pairs(hashes: NDArray[np.uint64], max_bits: int) -> Iterator[NDArray[np.int64]]:
+    """Pairs of hashes [N] that differ in at most max_bits bits, int64 [P, 2] at a time. Exact: all of them.
 
-    Equal hashes are joined in a chain instead of all with all: the groups are the same.
+    Equal hashes are joined in a chain instead of all with all: the groups are the same. About 50 bytes a hash are held.
     """
-    values, first, place = np.unique(hashes, return_index=True, return_inverse=True)
-    order = np.argsort(place, kind="stable")
-    is_same = place[order][1:] == place[order][:-1]
-    found = [np.stack([order[:-1][is_same], order[1:][is_same]], axis=1)]
+    first = np.argsort(hashes, kind="stable")
+    values = hashes[first]
+    is_same = np.append(False, values[1:] == values[:-1])[: len(values)]
+    same = np.flatnonzero(is_same)
+    yield np.stack([first[same - 1], first[same]], axis=1)
+    values, first = values[~is_same], first[~is_same]
     for mask in _band_masks(len(values), max_bits):
-        keys = values & mask
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        places = np.arange(len(keys))
+        order = np.argsort(values & mask)
+        keys = values[order]  # whole ones, neighbours by what is under the mask
+        differing = keys[:-1] ^ keys[1:]
+        differing &= mask
+        places = np.flatnonzero(differing == 0)
+        del differing
         for shift in itertools.count(1):
             places = places[places + shift < len(keys)]
-            places = places[keys[places] == keys[places + shift]]
+            places = places[(keys[places] ^ keys[places + shift]) & mask == 0]
             if not len(places):
                 break
-            left, right = order[places], order[places + shift]
-            is_near = np.bitwise_count(values[left] ^ values[right]) <= max_bits
-            found.append(np.stack([first[left[is_near]], first[right[is_near]]], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs, axis=0)
+            near = places[np.bitwise_count(keys[places] ^ keys[places + shift]) <= max_bits]
+            yield np.stack([first[order[near]], first[order[near + shift]]], axis=1)
 
 
 def is_near_hash(hashes: NDArray[np.uint64], against: NDArray[np.uint64], max_bits: int) -> NDArray[np.bool_]:
@@ -63,57 +63,11 @@ def is_near_hash(hashes: NDArray[np.uint64], against: NDArray[np.uint64], max_bi
     return near
 
 
-def near_embedding_pairs(rows: NDArray[np.floating], min_similarity: float) -> NDArray[np.int64]:
-    """All pairs (i, j), i < j, of rows [N, D] with at least this cosine: int64 [P, 2]. All with all, fp32."""
-    unit = _unit(rows)
-    found = [np.empty((0, 2), dtype=np.int64)]
-    for start in range(0, len(unit), _BLOCK):
-        block = unit[start : start + _BLOCK]
-        for other in range(start, len(unit), _BLOCK):
-            near = torch.nonzero(block @ unit[other : other + _BLOCK].T >= min_similarity).numpy()
-            near += np.array([start, other])
-            found.append(near[near[:, 0] < near[:, 1]])
-    return np.concatenate(found)
-
-
-def is_near_embedding(
-    rows: NDArray[np.floating], against: NDArray[np.floating], min_similarity: float
-) -> NDArray[np.bool_]:
-    """Whether each of rows [N, D] has at least this cosine with one of `against` [M, D]; in blocks, fp32."""
-    if rows.shape[1] != against.shape[1]:
-        raise ShapeError(f"features of {rows.shape[1]} and of {against.shape[1]} numbers are of different encoders")
-    unit, others = _unit(rows), _unit(against)
-    near = torch.zeros(len(unit), dtype=torch.bool)
-    for start in range(0, len(unit), _BLOCK):
-        for other in range(0, len(others), _BLOCK):
-            products = unit[start : start + _BLOCK] @ others[other : other + _BLOCK].T
-            near[start : start + _BLOCK] |= (products >= min_similarity).any(dim=1)
-    return near.numpy()
-
-
-def groups_of(num_rows: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The smallest row that each row is joined to by pairs, over any number of steps: int64 [N]."""
-    label = np.arange(num_rows)
-    while len(pairs):
-        low = np.minimum(label[pairs[:, 0]], label[pairs[:, 1]])
-        before = label.copy()
-        for side in (0, 1):
-            np.minimum.at(label, before[pairs[:, side]], low)  # the root moves, and with it its whole tree
-        while (label[label] != label).any():
-            label = label[label]
-        pairs = pairs[label[pairs[:, 0]] != label[pairs[:, 1]]]
-    return label
-
-
-def kept_of_groups(
-    groups: NDArray[np.int64], prefer: NDArray[np.floating], uids: NDArray[np.void]
-) -> NDArray[np.bool_]:
-    """One row of each group, in any order of rows: the highest `prefer` (NaN last), then the smallest uid."""
-    order = np.lexsort((uids["f1"], uids["f0"], -np.where(np.isnan(prefer), -np.inf, prefer), groups))
-    kept = np.zeros(len(groups), dtype=bool)
-    if len(order):
-        kept[order[np.append(True, groups[order][1:] != groups[order][:-1])]] = True
-    return kept
+def near_pairs(rule: DuplicatesRule, values: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:
+    """Near pairs among hashes [N] or embeddings [N, D], as the rule says; [P, 2] at a time."""
+    if rule.by == "hash":
+        return near_hash_pairs(values, rule.max_bits)  # type: ignore[arg-type]
+    return near_embedding_pairs(values, rule.min_similarity, max_exact=rule.max_exact, device=rule.device)  # type: ignore[arg-type]
 
 
 class NearFinder:
@@ -124,7 +78,7 @@ class NearFinder:
         self._pool = read_marks(rule.marks) if rule.marks else None
         if self._pool is not None:
             self._order = np.lexsort((self._pool.uids["f1"], self._pool.uids["f0"]))
-            self._sorted = sort_uids(self._pool.uids)
+            self._sorted = self._pool.uids[self._order]
         is_beside = rule.by == "embedding" and (self._pool is None or self._pool.embeddings is None)
         self.features: tuple[str, ...] = (rule.features,) if is_beside else ()
         others = [_against(path, rule.by) for path in against]
@@ -142,37 +96,22 @@ class NearFinder:
         assert self._pool is not None
         values = self._pool.hashes if self.rule.by == "hash" else self._pool.embeddings
         assert values is not None
-        place = np.searchsorted(self._sorted["f0"], uids["f0"])
-        # halves are random numbers; where two ids share the high one, the low one decides
-        is_known = np.zeros(len(uids), dtype=bool)
-        found = np.zeros(len(uids), dtype=np.int64)
-        rows = np.arange(len(uids))
-        while len(rows):
-            inside = place < len(self._sorted)
-            rows, place = rows[inside], place[inside]
-            same_high = self._sorted["f0"][place] == uids["f0"][rows]
-            rows, place = rows[same_high], place[same_high]
-            hit = self._sorted["f1"][place] == uids["f1"][rows]
-            is_known[rows[hit]], found[rows[hit]] = True, self._order[place[hit]]
-            rows, place = rows[~hit], place[~hit] + 1
-        return is_known, values[found[is_known]]
+        place, copies = find_uids(self._sorted, uids)
+        is_known = copies > 0
+        return is_known, values[self._order[place[is_known]]]
 
     def is_near(self, uids: NDArray[np.void], features: NDArray[np.floating] | None) -> NDArray[np.bool_]:
         """Whether each sample is near an evaluation image; True, too, for one without a picture: it is of no use."""
         is_known, values = self.known(uids, features)
         near = ~is_known
-        if self._against is not None and len(self._against):
-            if self.rule.by == "hash":
-                near[is_known] = is_near_hash(values, self._against, self.rule.max_bits)  # type: ignore[arg-type]
+        rule, others = self.rule, self._against
+        if others is not None and len(others):
+            if rule.by == "hash":
+                near[is_known] = is_near_hash(values, others, rule.max_bits)  # type: ignore[arg-type]
             else:
-                near[is_known] = is_near_embedding(values, self._against, self.rule.min_similarity)  # type: ignore[arg-type]
+                least, device = rule.min_similarity, rule.device
+                near[is_known] = is_near_embedding(values, others, least, device=device)  # type: ignore[arg-type]
         return near
-
-    def pairs(self, values: NDArray[np.generic]) -> NDArray[np.int64]:
-        """Near pairs among hashes [N] or embeddings [N, D]."""
-        if self.rule.by == "hash":
-            return near_hash_pairs(values, self.rule.max_bits)  # type: ignore[arg-type]
-        return near_embedding_pairs(values, self.rule.min_similarity)  # type: ignore[arg-type]
 
 
 def _against(path: str, by: str) -> NDArray[np.generic]:
@@ -197,7 +136,3 @@ def _band_masks(count: int, max_bits: int) -> list[np.uint64]:
     edges = np.linspace(0, _BITS, max_bits + same + 1).astype(int)
     bands = [((1 << int(high)) - 1) ^ ((1 << int(low)) - 1) for low, high in itertools.pairwise(edges)]
     return [np.uint64(sum(chosen)) for chosen in itertools.combinations(bands, same)]
-
-
-def _unit(rows: NDArray[np.floating]) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.from_numpy(np.array(rows, dtype=np.float32)), dim=1)

@@ -121,6 +121,8 @@ class NearRule:
     """Hashes of 64 bits that differ in at most so many bits are near."""
     min_similarity: float = 0.95
     """Embeddings with at least this cosine are near."""
+    device: str = "cpu"
+    """Where embeddings are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,8 @@ class DuplicatesRule(NearRule):
 
     prefer: str = "clip_l14_similarity_score"
     """Column whose highest value is kept; the smaller uid among equal ones, and where there is no such column."""
+    max_exact: int = 100_000
+    """Embeddings of up to so many samples are compared all with all, of more within clusters; hashes always exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +202,8 @@ class CurationPlan:
         for near in (self.decontaminate, self.duplicates):
             if not 0 <= near.max_bits < 64:
                 raise ConfigError(f"max_bits: expected 0 to 63, got {near.max_bits}")
+        if self.duplicates.max_exact < 0:
+            raise ConfigError(f"duplicates.max_exact: expected 0 or more, got {self.duplicates.max_exact}")
 
     def check_files(self) -> None:
         """Raise ConfigError when a rule of the plan lacks a file that it cannot do without."""

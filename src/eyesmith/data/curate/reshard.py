@@ -4,6 +4,10 @@ Every sample whose json says a uid of the subset is written as often as the uid 
 `00000000.tar` ... with `00000000_stats.json` beside each, `sample_ids.npy` and at last `meta.json`, which the track's
 trainer reads. What goes into which shard is laid out before anything is written, so it does not depend on the number of
 workers, and a run that was stopped goes on with the shards that are missing.
+
+The process that lays out holds 24 bytes for every sample found and one for every row of the subset, and no names: a
+sample is a shard, its place there, and its place in the subset, which is its uid. The layout is a file beside the
+shards, of which every writer maps its own rows.
 """
 
 import hashlib
@@ -18,18 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from eyesmith.data.curate.layout import BLOCK, ROW, lay_out
 from eyesmith.data.curate.places import Executor, Progress, open_mapper
 from eyesmith.data.curate.samples import ShardSamples
-from eyesmith.data.curate.uids import multiplicities, parse_uids, read_subset, write_subset
+from eyesmith.data.curate.uids import find_uids, format_uids, read_subset, try_uids, write_subset
 from eyesmith.data.stream.fetch import ShardCache
 from eyesmith.data.stream.places import list_shards
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import atomic_path, cache_folder, sha256_file, write_json
 
 SHARD_FORMAT = "{:08d}.tar"
-META_FILE, IDS_FILE, UNFINISHED_FILE = "meta.json", "sample_ids.npy", "reshard.json"
-_BLOCK = 512  # of a tar: one for a member's header, and the content in whole ones
+META_FILE, IDS_FILE, UNFINISHED_FILE, LAYOUT_FILE = "meta.json", "sample_ids.npy", "reshard.json", "reshard.rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,22 +80,22 @@ class ReshardReport:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Samples of one shard that the subset has. num_bytes: of all members in a tar; copies: at least 1 each."""
+    """Samples of one shard that the subset has: rows of ROW."""
 
-    keys: list[str]
-    uids: list[str]
-    num_bytes: np.ndarray
-    copies: np.ndarray
+    rows: NDArray[np.void]
     num_samples: int
-    broken: dict[str, int]
+    broken: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _OutShard:
-    """One shard to write: rows of (input shard, key, name without extension)."""
+    """One shard to write: rows start to stop of the layout in `folder`."""
 
+    folder: Path
     number: int
-    rows: list[tuple[str, str, str]]
+    start: int
+    stop: int
+    cache: tuple[str, int]
 
 
 def reshard(
@@ -105,28 +110,66 @@ def reshard(
 ) -> ReshardReport:
     """Write the shards of a subset file. shards: a folder, pattern or address of tars; out: a local folder.
 
-    Samples without a uid or a picture are counted and left out. Raises DataError when nothing is found, ConfigError
-    when `out` holds something else.
+    Samples without a uid or a picture, and later ones of a uid that was found before, are counted and left out. Raises
+    DataError when nothing is found, ConfigError when `out` holds something else.
     """
     config = config or ReshardConfig()
     listed = list_shards(shards)
     ids = read_subset(subset)
     folder = Path(out).absolute()
     cache = (str(cache_folder() / "shards"), config.cache_bytes)
+    held = bytearray()  # of ROW: grows in place
+    is_seen = np.zeros(len(ids), dtype=bool)
+    broken: Counter[str] = Counter()
+    parts: list[tuple[str, int, int]] = []  # of each shard: name, samples, bytes
+    num_samples = 0
     with open_mapper(executor, workers, on_progress) as mapper:
-        steps = [(shard, os.path.abspath(subset), cache) for shard in listed]
-        found: list[_Found] = list(mapper("read", _find, steps))
-        planned = _lay_out(listed, found, config)
-        report = _report(listed, found, planned, ids)
-        if not planned:
+        steps = [(number, shard, os.path.abspath(subset), cache) for number, shard in enumerate(listed)]
+        for shard, found in zip(listed, mapper("read", _find, steps), strict=True):
+            _, first = np.unique(found.rows["place"], return_index=True)
+            first.sort()
+            first = first[~is_seen[found.rows["place"][first]]]
+            rows = found.rows[first]
+            is_seen[rows["place"]] = True
+            held += rows.tobytes()
+            broken.update(found.broken)
+            broken.update({"repeated_uid": len(found.rows) - len(rows)} if len(rows) < len(found.rows) else {})
+            num_samples += found.num_samples
+            parts.append((shard.rpartition("/")[2], len(rows), int(rows["blocks"].sum(dtype=np.int64)) * BLOCK))
+        samples = np.frombuffer(held, dtype=ROW)
+        num_out = int(samples["copies"].sum(dtype=np.int64))
+        if not num_out:
             raise DataError(
-                f"{shards}: none of its {report.samples_in:,} samples is in {subset} ({len(ids):,} rows); "
+                f"{shards}: none of its {num_samples:,} samples is in {subset} ({len(ids):,} rows); "
                 "is it the subset of another pool?"
             )
+        limits = {
+            "shard_samples": config.shard_samples,
+            "shard_bytes": config.shard_bytes,
+            "shuffle_window": config.shuffle_window,
+            "seed": config.seed,
+        }
+        if config.dry_run:
+            starts = lay_out(samples, None, **limits)
+        else:
+            _claim(folder, listed, parts, subset, config)
+            with atomic_path(folder / LAYOUT_FILE) as part, part.open("wb") as stream:
+                starts = lay_out(samples, stream, **limits)
+        report = ReshardReport(
+            shards_in=len(listed),
+            samples_in=num_samples,
+            samples_found=len(samples),
+            samples_out=num_out,
+            shards_out=len(starts),
+            subset_rows=len(ids),
+            subset_missing=len(ids) - num_out,
+            broken=dict(broken),
+        )
         if config.dry_run:
             return report
-        _claim(folder, listed, found, subset, config)
-        for _ in mapper("write", _write, [(folder, shard, cache) for shard in planned]):
+        ends = [*starts[1:], num_out]
+        planned = [_OutShard(folder, *row, cache) for row in zip(range(len(starts)), starts, ends, strict=True)]
+        for _ in mapper("write", _write, planned):
             pass
     write_subset(folder / IDS_FILE, ids)
     write_json(
@@ -136,136 +179,95 @@ def reshard(
             "output_shard_count": len(planned),
             "output_shard_format": SHARD_FORMAT,
             "input": os.fspath(shards),
-            "shard_samples": config.shard_samples,
-            "shard_bytes": config.shard_bytes,
-            "shuffle_window": config.shuffle_window,
-            "seed": config.seed,
+            **limits,
         },
     )
+    (folder / LAYOUT_FILE).unlink(missing_ok=True)
     (folder / UNFINISHED_FILE).unlink(missing_ok=True)
     return report
 
 
-def _find(item: tuple[str, str, tuple[str, int]]) -> _Found:
-    shard, subset, (cache_place, cache_bytes) = item
+def _find(item: tuple[int, str, str, tuple[str, int]]) -> _Found:
+    number, shard, subset, (cache_place, cache_bytes) = item
     cache = ShardCache(cache_place, limit_bytes=cache_bytes)
     broken: Counter[str] = Counter()
-    keys, uids, sizes = [], [], []
+    uids: list[str] = []
+    facts: list[tuple[int, int]] = []  # place in the shard, blocks
     try:
         local = cache.hold(shard)
     except DataError:
-        return _Found([], [], np.zeros(0, np.int64), np.zeros(0, np.int64), 0, {"unreadable_shard": 1})
+        return _Found(np.empty(0, ROW), 0, Counter(unreadable_shard=1))
     try:
         with ShardSamples(local) as samples:
-            if samples.tar.damage:
-                broken["damaged_shard"] += 1
+            broken.update({"damaged_shard": 1} if samples.tar.damage else {})
+            broken.update({"repeated_member": samples.num_repeated} if samples.num_repeated else {})
             num_samples = len(samples)
-            for sample in samples:
-                if not sample.has_image:
-                    broken["missing_image"] += 1
-                elif not _is_uid(sample.uid):
-                    broken["missing_uid"] += 1
-                else:
-                    keys.append(sample.key)
+            for row, sample in enumerate(samples):
+                if sample.has_image:
                     uids.append(sample.uid)
-                    sizes.append(sum(_BLOCK + -(-member.size // _BLOCK) * _BLOCK for member in sample.members.values()))
+                    facts.append((row, sum(1 + -(-member.size // BLOCK) for member in sample.members.values())))
+                else:
+                    broken["missing_image"] += 1
     except DataError:
-        return _Found([], [], np.zeros(0, np.int64), np.zeros(0, np.int64), 0, {"unreadable_shard": 1})
+        return _Found(np.empty(0, ROW), 0, Counter(unreadable_shard=1))
     finally:
         cache.release(shard)
-    copies = multiplicities(read_subset(subset), parse_uids(uids))
+    ids, is_uid = try_uids(uids)
+    broken.update({} if is_uid.all() else {"missing_uid": int((~is_uid).sum())})
+    place, copies = find_uids(read_subset(subset, is_checked=True), ids)
+    copies[~is_uid] = 0
     kept = np.flatnonzero(copies)
-    return _Found(
-        [keys[row] for row in kept],
-        [uids[row].lower() for row in kept],
-        np.array(sizes, dtype=np.int64)[kept],
-        copies[kept],
-        num_samples,
-        dict(broken),
-    )
+    rows = np.empty(len(kept), dtype=ROW)
+    rows["shard"], rows["copies"], rows["place"] = number, copies[kept], place[kept]
+    rows["row"], rows["blocks"] = np.array(facts, dtype=np.int64).reshape(-1, 2)[kept].T
+    return _Found(rows, num_samples, broken)
 
 
-def _lay_out(shards: Sequence[str], found: Sequence[_Found], config: ReshardConfig) -> list[_OutShard]:
-    places = [(number, row) for number, part in enumerate(found) for row in range(len(part.keys))]
-    rows = [(number, row, copy) for number, row in places for copy in range(int(found[number].copies[row]))]
-    if config.shuffle_window:
-        rng = np.random.default_rng(config.seed)
-        for start in range(0, len(rows), config.shuffle_window):
-            window = rows[start : start + config.shuffle_window]
-            rows[start : start + len(window)] = [window[place] for place in rng.permutation(len(window))]
-    planned: list[_OutShard] = []
-    held: list[tuple[str, str, str]] = []
-    num_bytes = 2 * _BLOCK  # the end mark
-    for number, row, copy in rows:
-        part = found[number]
-        size = int(part.num_bytes[row])
-        if held and (len(held) == config.shard_samples or num_bytes + size > config.shard_bytes):
-            planned.append(_OutShard(len(planned), held))
-            held, num_bytes = [], 2 * _BLOCK
-        held.append((shards[number], part.keys[row], f"{part.uids[row]}-{copy}"))
-        num_bytes += size
-    return [*planned, _OutShard(len(planned), held)] if held else planned
-
-
-def _write(item: tuple[Path, _OutShard, tuple[str, int]]) -> None:
-    folder, shard, (cache_place, cache_bytes) = item
-    path = folder / SHARD_FORMAT.format(shard.number)
+def _write(shard: _OutShard) -> None:
+    path = shard.folder / SHARD_FORMAT.format(shard.number)
     stats = path.with_name(f"{path.stem}_stats.json")
     if path.is_file() and stats.is_file():  # written before the run was stopped: the numbers follow the shard
         return
-    cache = ShardCache(cache_place, limit_bytes=cache_bytes)
-    open_shards: dict[str, ShardSamples] = {}
+    work = json.loads((shard.folder / UNFINISHED_FILE).read_text("utf-8"))
+    layout = np.memmap(shard.folder / LAYOUT_FILE, dtype=ROW, mode="r")
+    rows = np.array(layout[shard.start : shard.stop])
+    names = format_uids(np.array(read_subset(work["subset"], is_checked=True)[rows["place"]]))
+    cache = ShardCache(shard.cache[0], limit_bytes=shard.cache[1])
+    open_shards: dict[int, ShardSamples] = {}
     try:
         with atomic_path(path) as part, tarfile.open(part, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for source, key, name in shard.rows:
-                if source not in open_shards:
-                    open_shards[source] = ShardSamples(cache.hold(source))
-                sample = open_shards[source].sample(key)
+            for name, (number, row, _, copy, _) in zip(names, rows.tolist(), strict=True):
+                source = work["shards"][number]
+                if number not in open_shards:
+                    open_shards[number] = ShardSamples(cache.hold(source))
+                samples = open_shards[number]
+                sample = samples.sample(row) if row < len(samples) else None
+                if sample is None or sample.uid.lower() != name:
+                    raise DataError(f"{source}: sample {row} is not {name} any more; the shard changed while in use")
                 for extension in sample.members:
                     content = sample.content(extension)
-                    info = tarfile.TarInfo(f"{name}.{extension}")
+                    info = tarfile.TarInfo(f"{name}-{copy}.{extension}")
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
     finally:
-        for source, samples in open_shards.items():
+        for number, samples in open_shards.items():
             samples.close()
-            cache.release(source)
-    write_json(stats, {"successes": len(shard.rows)})
-
-
-def _report(shards: Sequence[str], found: Sequence[_Found], planned: Sequence[_OutShard], ids: Any) -> ReshardReport:
-    broken: Counter[str] = Counter()
-    for part in found:
-        broken.update(part.broken)
-    present = np.unique(parse_uids([uid for part in found for uid in part.uids]))
-    covered = int(multiplicities(ids, present).sum()) if len(present) else 0
-    return ReshardReport(
-        shards_in=len(shards),
-        samples_in=sum(part.num_samples for part in found),
-        samples_found=sum(len(part.keys) for part in found),
-        samples_out=sum(len(shard.rows) for shard in planned),
-        shards_out=len(planned),
-        subset_rows=len(ids),
-        subset_missing=len(ids) - covered,
-        broken=dict(broken),
-    )
+            cache.release(work["shards"][number])
+    write_json(stats, {"successes": len(rows)})
 
 
 def _claim(
-    folder: Path, shards: Sequence[str], found: Sequence[_Found], subset: str | os.PathLike[str], config: ReshardConfig
+    folder: Path,
+    shards: Sequence[str],
+    parts: Sequence[tuple[str, int, int]],
+    subset: str | os.PathLike[str],
+    config: ReshardConfig,
 ) -> None:
-    parts = [[shard.rpartition("/")[2], len(part.keys), int(part.num_bytes.sum())]
-             for shard, part in zip(shards, found, strict=True)]  # fmt: skip
     limits = {name: value for name, value in asdict(config).items() if name != "cache_bytes"}
     facts = json.dumps([parts, sha256_file(subset), limits])
-    identity = {"digest": hashlib.sha256(facts.encode()).hexdigest()}
+    digest = hashlib.sha256(facts.encode()).hexdigest()
     file = folder / UNFINISHED_FILE
-    if file.is_file() and json.loads(file.read_text("utf-8")) == identity:
-        return
-    if folder.exists() and any(folder.iterdir()):
+    is_ours = file.is_file() and json.loads(file.read_text("utf-8")).get("digest") == digest
+    if not is_ours and folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder}: expected an empty folder, or one where the same resharding was stopped")
-    write_json(file, identity)
-
-
-def _is_uid(uid: str) -> bool:
-    return len(uid) == 32 and all(character in "0123456789abcdefABCDEF" for character in uid)
+    write_json(file, {"digest": digest, "subset": os.path.abspath(subset), "shards": list(shards)})

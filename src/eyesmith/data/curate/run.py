@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from eyesmith.config import to_dict
 from eyesmith.data.curate.balance import keep_probabilities, tail_share, threshold_of_share
-from eyesmith.data.curate.near_images import NearFinder, groups_of, kept_of_groups
+from eyesmith.data.curate.groups import groups_of, kept_of_groups
+from eyesmith.data.curate.near_images import near_pairs
 from eyesmith.data.curate.places import Executor, Mapper, Progress, open_mapper
 from eyesmith.data.curate.plan import RULES, CurationPlan
 from eyesmith.data.curate.pool import PoolFile, list_pool, polars_module
@@ -55,7 +58,10 @@ class FunnelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CurationReport:
-    """What a curation did. rows: of the subset file, where a sample stands as often as its multiplicity."""
+    """What a curation did. rows: of the subset file, where a sample stands as often as its multiplicity.
+
+    repeated: samples kept whose uid another one kept has too; the subset shows that sample as often as both say.
+    """
 
     plan: str
     pool: str
@@ -63,6 +69,7 @@ class CurationReport:
     samples: int
     kept: int
     rows: int
+    repeated: int
     funnel: list[FunnelRow]
     clip_threshold: float | None
     balance: dict[str, Any] | None
@@ -103,10 +110,15 @@ def curate(
         threshold = _clip_threshold(plan, files, mapper)
         clock.lap("threshold")
         work = Work(plan, columns, folder, float("nan") if threshold is None else threshold, digest)
-        facts = list(mapper("filter", filter_step, [(work, file) for file in files]))
+        num_rows, counts = 0, Counter()
+        captions = {"before": CaptionCounts(), "after": CaptionCounts()}
+        for facts in mapper("filter", filter_step, [(work, file) for file in files]):
+            num_rows += facts["rows"]
+            counts.update(facts["kept"])
+            for name, held in captions.items():
+                held.merge(CaptionCounts(facts[name]))
         clock.lap("filter")
-        num_rows = sum(fact["rows"] for fact in facts)
-        funnel = _funnel(plan, facts, num_rows)
+        funnel = _funnel(plan, counts, num_rows)
         left = funnel[-1].kept if funnel else num_rows
         if "duplicates" in plan.rules:
             kept = _drop_duplicates(work, files, mapper)
@@ -121,15 +133,9 @@ def curate(
     if not (funnel[-1].kept if funnel else num_rows):
         steps = ", ".join(f"{row.rule} {row.rows_in:,} -> {row.kept:,}" for row in funnel) or "the pool is empty"
         raise DataError(f"{pool}: the plan {plan.name!r} keeps no sample ({steps}); relax the rule that drops them")
-    num_kept, subset = _write_record(work, files)
+    num_kept, subset, repeated = _write_record(work, files)
     write_subset(folder / SUBSET_FILE, subset)
     clock.lap("write")
-    captions = {}
-    for name in ("before", "after"):
-        counts = CaptionCounts()
-        for fact in facts:
-            counts.merge(CaptionCounts(fact[name]))
-        captions["pool" if name == "before" else "after the row rules"] = counts.summary()
     report = CurationReport(
         plan=plan.name,
         pool=os.fspath(pool),
@@ -137,10 +143,11 @@ def curate(
         samples=num_rows,
         kept=num_kept,
         rows=len(subset),
+        repeated=repeated,
         funnel=funnel,
         clip_threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
         balance=balance,
-        captions=captions,
+        captions={"pool": captions["before"].summary(), "after the row rules": captions["after"].summary()},
         seconds=seconds,
     )
     write_json(folder / REPORT_FILE, report.as_dict())
@@ -203,25 +210,34 @@ def _clip_threshold(plan: CurationPlan, files: Sequence[PoolFile], mapper: Mappe
     return exact_threshold(files, plan.clip.column, plan.clip.fraction, mapper)
 
 
-def _funnel(plan: CurationPlan, facts: Sequence[dict[str, Any]], num_rows: int) -> list[FunnelRow]:
+def _funnel(plan: CurationPlan, counts: Mapping[str, int], num_rows: int) -> list[FunnelRow]:
     rows, left = [], num_rows
     for rule in plan.rules:
         if rule not in ("duplicates", "balance"):
-            kept = sum(fact["kept"][rule] for fact in facts)
-            rows.append(FunnelRow(rule, left, kept))
-            left = kept
+            rows.append(FunnelRow(rule, left, counts[rule]))
+            left = counts[rule]
     return rows
 
 
 def _drop_duplicates(work: Work, files: Sequence[PoolFile], mapper: Mapper) -> int:
-    found = list(mapper("pictures", near_step, [(work, file) for file in files]))
-    uids = np.concatenate([part[0] for part in found])
-    values = np.concatenate([part[1] for part in found if len(part[1])] or [found[0][1]])
-    prefer = np.concatenate([part[2] for part in found])
-    finder = NearFinder(work.plan.duplicates)
-    keep = kept_of_groups(groups_of(len(uids), finder.pairs(values)), prefer, uids)
-    ends = np.cumsum([len(part[0]) for part in found])[:-1]
-    items = [(work, file, part) for file, part in zip(files, np.split(keep, ends), strict=True)]
+    uids, prefer, ends = bytearray(), bytearray(), [0]  # grow in place
+    with tempfile.TemporaryFile(dir=work.out / "parts") as stream:
+        dtype, shape = np.dtype(np.uint64), ()
+        for file, found in zip(files, mapper("pictures", near_step, [(work, file) for file in files]), strict=True):
+            uids += found[0].tobytes()
+            prefer += found[2].tobytes()
+            ends.append(ends[-1] + len(found[0]))
+            if len(found[1]):
+                if stream.tell() and (found[1].dtype, found[1].shape[1:]) != (dtype, shape):
+                    raise DataError(f"{file.features}: features of another size or precision than in the files before")
+                dtype, shape = found[1].dtype, found[1].shape[1:]
+                stream.write(found[1].tobytes())
+        stream.flush()
+        values = np.memmap(stream, dtype=dtype, mode="r", shape=(ends[-1], *shape)) if ends[-1] else np.empty(0, dtype)
+        groups = groups_of(ends[-1], near_pairs(work.plan.duplicates, values)) if ends[-1] else np.empty(0, np.int64)
+        del values  # unmapped before the file goes
+    keep = kept_of_groups(groups, np.frombuffer(prefer), np.frombuffer(uids, dtype=UID))
+    items = [(work, file, part) for file, part in zip(files, np.split(keep, ends[1:-1]), strict=True)]
     return sum(mapper("duplicates", keep_step, items))
 
 
@@ -248,19 +264,18 @@ def _balance(work: Work, files: Sequence[PoolFile], mapper: Mapper) -> tuple[dic
     return facts, matched, kept
 
 
-def _write_record(work: Work, files: Sequence[PoolFile]) -> tuple[int, NDArray[np.void]]:
-    """Write kept.parquet, one row a sample kept; returns how many, and their ids by multiplicity."""
+def _write_record(work: Work, files: Sequence[PoolFile]) -> tuple[int, NDArray[np.void], int]:
+    """Write kept.parquet, one row a sample kept; returns how many, their ids by multiplicity, and repeated ids."""
     import pyarrow.parquet as pq
 
     polars = polars_module()
-    writer, num_kept, ids = None, 0, [np.empty(0, dtype=UID)]
+    writer, held, copies = None, bytearray(), bytearray()  # grow in place
     with atomic_path(work.out / RECORD_FILE) as part:
         try:
             for file in files:
                 frame = kept_of(work, file)
-                copies = frame["multiplicity"].to_numpy()
-                ids.append(join_uids(frame["high"].to_numpy(), frame["low"].to_numpy()).repeat(copies))
-                num_kept += len(frame)
+                held += join_uids(frame["high"].to_numpy(), frame["low"].to_numpy()).tobytes()
+                copies += frame["multiplicity"].to_numpy().astype(np.int32).tobytes()
                 rules = "+".join(work.plan.rules) or "all"
                 frame = frame.drop("high", "low").with_columns(polars.lit(rules).alias("rule"))
                 table = frame.to_arrow(compat_level=polars.CompatLevel.oldest())
@@ -269,4 +284,8 @@ def _write_record(work: Work, files: Sequence[PoolFile]) -> tuple[int, NDArray[n
         finally:
             if writer is not None:
                 writer.close()
-    return num_kept, np.concatenate(ids)
+    uids = np.frombuffer(held, dtype=UID)
+    order = np.lexsort((uids["f1"], uids["f0"]))
+    uids = uids[order]
+    subset = uids.repeat(np.frombuffer(copies, dtype=np.int32)[order])
+    return len(uids), subset, int((uids[1:] == uids[:-1]).sum())

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.tar_index import Member, TarIndex, index_tar
-from eyesmith.data.tar_source import split_member_name
+from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
 
 
@@ -37,29 +37,29 @@ class RawSample:
 
 
 class ShardSamples:
-    """The samples of a local tar, in the order of their first members; a context manager."""
+    """The samples of a local tar, in the order of their first members; a context manager.
+
+    num_repeated: members left out because one of that key and extension stood before them.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.tar: TarIndex = index_tar(self.path)
-        self._groups: dict[str, dict[str, Member]] = {}
-        for member in self.tar.members:
-            key, extension = split_member_name(member.name)
-            if key:
-                self._groups.setdefault(key, {}).setdefault(extension, member)
+        found = shard_samples(self.tar)
+        self.num_repeated = sum(kind == "duplicate_key" for kind, _, _ in found.faults)
+        self._groups = list(found.samples.items())
         self._stream: BinaryIO = self.path.open("rb")
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def __iter__(self) -> Iterator[RawSample]:
-        for key, members in self._groups.items():
-            uid = _uid(self.content(members["json"])) if "json" in members else ""
-            yield RawSample(self, key, members, uid)
+        return map(self.sample, range(len(self)))
 
-    def sample(self, key: str) -> RawSample:
-        """A sample by its key, without reading its json."""
-        return RawSample(self, key, self._groups[key], "")
+    def sample(self, row: int) -> RawSample:
+        """A sample by its place, 0 or more. Raises DataError when the shard was cut meanwhile."""
+        key, members = self._groups[row]
+        return RawSample(self, key, members, _uid(self.content(members["json"])) if "json" in members else "")
 
     def content(self, member: Member) -> bytes:
         """Bytes of one member. Raises DataError when they are not all there any more."""

@@ -1,9 +1,8 @@
-"""Evaluation sets on disk: opened, checked, fetched, and made in miniature."""
+"""Evaluation sets on disk: opened, checked and fetched."""
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet as EvaluationSet
 from eyesmith.data.evaluation.evaluation_set import Instance as Instance
 from eyesmith.data.evaluation.evaluation_set import Objective as Objective
-from eyesmith.data.evaluation.miniature import make_miniatures as make_miniatures
 from eyesmith.data.evaluation.names import babel_imagenet as babel_imagenet
 from eyesmith.data.evaluation.names import class_names as class_names
 from eyesmith.data.evaluation.names import templates_for as templates_for

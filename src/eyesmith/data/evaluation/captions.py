@@ -15,6 +15,7 @@ from typing import Any, Literal
 from eyesmith.data.evaluation.evaluation_set import Choice, EvaluationSet, Pair
 from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import IMAGE_EXTENSIONS
+from eyesmith.data.text import parse_json
 from eyesmith.errors import DataError
 
 CaptionTest = Literal["pairs", "choice"]
@@ -108,12 +109,13 @@ def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         content = file.read_text("utf-8-sig")
         if file.suffix == ".jsonl":
-            found = [(f"{file}: line {i}", json.loads(s)) for i, s in enumerate(content.splitlines(), 1) if s.strip()]
+            lines = enumerate(content.split("\n"), 1)  # a line separator of Unicode belongs to its text
+            found = [(f"{file}: line {i}", parse_json(s)[0]) for i, s in lines if s.strip()]
         else:
-            whole = json.loads(content)
+            whole, _ = parse_json(content)
             pairs = whole.items() if isinstance(whole, dict) else enumerate(whole)
             found = [(f"{file}: entry {name}", entry) for name, entry in pairs]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error})") from None
     for where, entry in found:
         if not isinstance(entry, dict):
@@ -138,7 +140,7 @@ def _is_choice(file: Path) -> bool:
         return False
     try:
         whole = json.loads(file.read_text("utf-8-sig"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     entries = list(whole.values() if isinstance(whole, dict) else whole if isinstance(whole, list) else ())
     return bool(entries) and isinstance(entries[0], dict) and any(name in entries[0] for name in _WRONG)

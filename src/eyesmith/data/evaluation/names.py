@@ -23,17 +23,6 @@ LANGUAGES = ("en", "ar", "cn", "it", "jp")  # the lists of clip-benchmark; other
 _INSTALL = "pip install clip-benchmark (or, without its dependencies, pip install --no-deps clip-benchmark)"
 
 
-def read_lines(path: Path) -> tuple[str, ...]:
-    """Stripped lines of a names or templates file, empty ones in the middle too: a class may have an empty name."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return tuple(line.strip() for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
-
-
 def class_names(name: str, *, language: str = "en") -> tuple[str, ...]:
     """Class names of a set by its name in the packages ("imagenet1k", "caltech101_vtab"), in the order of its labels.
 

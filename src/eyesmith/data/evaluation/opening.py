@@ -5,16 +5,16 @@ import itertools
 import os
 from pathlib import Path
 
+from eyesmith.data.class_folders import SPLIT_FOLDERS
 from eyesmith.data.evaluation.evaluation_set import LAYOUTS, EvaluationSet, Layout
 from eyesmith.data.evaluation.names import CLASS_FILE
 from eyesmith.data.evaluation.own import open_class_folders, open_own_table
 from eyesmith.data.evaluation.tars import COUNT_FILE, TYPE_FILE, open_tars
 from eyesmith.data.evaluation.video import VIDEO_EXTENSIONS, open_videos
 from eyesmith.data.sample import IMAGE_EXTENSIONS
-from eyesmith.data.table_source import TABLE_EXTENSIONS
+from eyesmith.data.table_rows import TABLE_EXTENSIONS
 from eyesmith.errors import ConfigError, DataError
 
-_SPLITS = ("train", "val", "valid", "validation", "test")
 _MAX_LOOKED_AT = 2000
 
 
@@ -64,7 +64,11 @@ def _split_folder(place: Path, split: str) -> tuple[Path, Path]:
         return place.parent, place
     if (place / split).is_dir():
         others = [entry.name for entry in place.iterdir() if entry.is_dir() and entry.name[0] != "."]
-        if (place / split / COUNT_FILE).is_file() or _has(place / split, (".tar",)) or set(others) <= {*_SPLITS, split}:
+        if (
+            (place / split / COUNT_FILE).is_file()
+            or _has(place / split, (".tar",))
+            or set(others) <= {*SPLIT_FOLDERS, split}
+        ):
             return place, place / split
     elif (place / CLASS_FILE).is_file() and (place / TYPE_FILE).is_file():
         raise DataError(f"{place}: has names, but no folder {split!r} with the samples; fetch the set again")

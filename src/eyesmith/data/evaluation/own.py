@@ -1,5 +1,6 @@
 """A user's own data as an evaluation set: a folder of class folders, or a table of images."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,15 +11,18 @@ import numpy as np
 
 from eyesmith.data.class_folders import open_image_folder
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
-from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, read_lines
+from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE
 from eyesmith.data.evaluation.tars import refuse_errors
 from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding, Source
-from eyesmith.data.table_source import open_table, read_columns
+from eyesmith.data.table_rows import read_columns
+from eyesmith.data.table_source import open_table
+from eyesmith.data.text import read_lines
 from eyesmith.errors import DataError
 
 IMAGE_COLUMNS = ("image", "image_path", "path", "file", "filepath", "file_name", "filename")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
+_DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 CAPTION_COLUMNS = ("caption", "captions", "text", "title")
 
 
@@ -62,13 +66,10 @@ def open_own_table(file: Path, *, is_strict: bool) -> EvaluationSet:
     source = open_table(file, image_column=image, text_column=(), label_column=label, require_text=False)
     classes, labels = source.classes or (), source.labels or []
     names = file.parent / CLASS_FILE
-    if names.is_file() and all(name.isdigit() for name in classes):
-        numbers = [int(name) for name in classes]
-        classes, labels = read_lines(names), [numbers[label] for label in labels]
-        if max(numbers) >= len(classes):
-            raise DataError(
-                f"{file}: label {max(numbers)} is out of range, {names} has {len(classes)} names (from 0 on)"
-            )
+    if names.is_file() and any(map(_is_number, classes)):
+        texts = read_lines(names)
+        numbers = [_index(file, name, texts, names) for name in classes]
+        classes, labels = texts, [numbers[label] for label in labels]
     return _labelled(source, file, file.parent, classes, labels, [], is_strict=is_strict)
 
 
@@ -90,6 +91,21 @@ def labelled_set(
     place = {one: index for index, one in enumerate(classes)}
     found = _labelled(source, Path(name), Path(name), classes, [place[label] for label in labels], [], is_strict=True)
     return replace(found, name=name, templates=tuple(templates))
+
+
+def _is_number(label: str) -> bool:
+    # superscripts and the like are numeric, but nothing to count with
+    return _DECIMAL.fullmatch(label) is not None or label.isnumeric() or label.lower() in ("nan", "inf", "-inf")
+
+
+def _index(file: Path, label: str, texts: Sequence[str], names: Path) -> int:
+    """The place among the names that a label of a table means. Raises DataError where it means none."""
+    number = float(label) if _DECIMAL.fullmatch(label) else -1.0
+    if not number.is_integer() or not 0 <= number < len(texts):
+        raise DataError(
+            f"{file}: label {label} is out of range or not whole, {names} has {len(texts)} names (from 0 on)"
+        )
+    return int(number)
 
 
 def _labelled(

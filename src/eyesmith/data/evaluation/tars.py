@@ -1,7 +1,6 @@
 """The hub's tar layout: names and templates beside numbered shards, labels and metadata inside them."""
 
 import io
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.data.evaluation.evaluation_set import LAYOUTS, EvaluationSet, Instance, Layout, Objective
-from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, read_lines, templates_for
+from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, templates_for
 from eyesmith.data.sample import Finding
+from eyesmith.data.tar_samples import read_meta
 from eyesmith.data.tar_source import TarSource
+from eyesmith.data.text import parse_json, read_lines
 from eyesmith.errors import DataError
 
 TYPE_FILE = "dataset_type.txt"
@@ -267,10 +268,7 @@ def _captions(source: TarSource, faults: list[Finding]) -> tuple[tuple[str, ...]
 
 def _texts_of(raw: bytes | None) -> list[str] | None:
     """The list `texts` of a sample's json member; None where there is none."""
-    try:
-        texts = json.loads(raw).get("texts") if raw is not None else None
-    except (ValueError, AttributeError):
-        return None
+    texts = read_meta(raw, []).get("texts") if raw is not None else None
     is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts) and any(map(str.strip, texts))
     return texts if is_list else None
 
@@ -286,14 +284,14 @@ def _instances(source: TarSource, file: Path, faults: list[Finding]) -> tuple[In
             _fault(faults, source, index, "duplicate_key", f"a second image with the name {name!r}")
         index_of.setdefault(name, index)
     instances = []
-    for number, line in enumerate(file.read_text("utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row, _ = parse_json(line)
             cue, names, gold = row["cue"], row["candidates"], set(row["associations"])
             places = tuple(index_of[name] for name in names)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             faults.append(Finding("bad_row", "error", "", f"{file.name} line {number}", f"not an instance: {error}"))
             continue
         except KeyError as error:

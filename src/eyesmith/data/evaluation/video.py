@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
-from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, read_lines, templates_for
+from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, templates_for
 from eyesmith.data.evaluation.tars import refuse_errors
 from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding
 from eyesmith.data.sources import natural_key
+from eyesmith.data.text import read_lines
 from eyesmith.errors import DataError, ImageError, MissingDependencyError
 from eyesmith.images import MAX_PIXELS
 

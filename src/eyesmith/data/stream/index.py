@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from zipfile import BadZipFile
 import numpy as np
 
 from eyesmith.data.sample import IMAGE_EXTENSIONS
-from eyesmith.data.stream.fetch import locked
 from eyesmith.data.tar_index import index_tar
-from eyesmith.data.tar_source import split_member_name
+from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
-from eyesmith.files import atomic_path, cache_folder
+from eyesmith.files import atomic_path, cache_folder, locked, open_binary, read_at
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
-_COLUMN = {**dict.fromkeys(IMAGE_EXTENSIONS, IMAGE), "txt": TXT, "json": JSON, "cls": CLS}
-_FORMAT = 2  # raise when what an index holds or leaves out changes
+_REQUIRED: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
+_FORMAT = 3  # raise when what an index holds or leaves out changes
 _NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
+_MAX_KEPT_BYTES = 4 << 30  # of indices, some 60 million samples
+_YOUNG_S = 24 * 3600.0
 _MAX_TEXT_BYTES = 1 << 16  # text members up to this size enter the digest whole
 _IMAGE_END_BYTES = 64  # of an encoded image: another image of as many bytes ends otherwise
 
@@ -61,7 +63,7 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
     except _NOT_KEPT:
         pass
     # processes of a machine come to a shard at the same time: one reads it, if it can, and the others wait
-    with locked(kept.with_name(f"{kept.name[:2]}.lock"), is_needed=False):
+    with locked(kept.with_name(f"{kept.name[:2]}.lock")):
         try:
             return _load(kept)
         except _NOT_KEPT:
@@ -78,6 +80,25 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
     return index
 
 
+def prune_indices(folder: Path | None = None, *, limit_bytes: int = _MAX_KEPT_BYTES) -> None:
+    """Remove the indices that were used the longest ago until those kept are at most `limit_bytes`.
+
+    Those of the last day stay: another process may be about to read them.
+    """
+    found = []
+    for file in (folder or cache_folder() / "shard-index").glob("*.npz"):
+        with suppress(OSError):
+            facts = file.stat()
+            found.append((facts.st_mtime, facts.st_size, file))
+    total = sum(size for _, size, _ in found)
+    for used, size, file in sorted(found):
+        if total <= limit_bytes or time.time() - used < _YOUNG_S:
+            return
+        with suppress(OSError):
+            file.unlink()
+            total -= size
+
+
 def prepare_index(path: str | os.PathLike[str]) -> None:
     """Make the index of a local shard if it was not made before; cheaper than reading one that was."""
     with suppress(OSError):
@@ -92,6 +113,8 @@ def _kept(place: Path, folder: Path | None) -> Path:
 
 
 def _load(file: Path) -> ShardIndex:
+    with suppress(OSError):
+        os.utime(file)  # the time of its last use, for `prune_indices`
     # opened here: of a damaged file NumPy leaves the closing to the collector
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         names = stored["keys"].tobytes().decode("utf-8", "surrogatepass")
@@ -113,32 +136,23 @@ def _read(path: Path) -> ShardIndex:
         broken[kind] += 1
         first.setdefault(kind, (key, detail))
 
-    if tar.damage:
-        kind = "truncated_tar" if tar.damage.startswith("cut") else "damaged_tar"
-        count(kind, "", f"{tar.damage}; the {len(tar.members):,} members before it are used")
-    samples: dict[str, dict[str, tuple[int, int]]] = {}
-    for member in tar.members:
-        key, extension = split_member_name(member.name)
-        if key and extension in _COLUMN:
-            parts = samples.setdefault(key, {})
-            if extension in parts:
-                count("duplicate_key", key, f"a second {extension} member; the first is used")
-            else:
-                parts[extension] = (member.offset, member.size)
-    first_parts = next(iter(samples.values()), {})
-    last = next(reversed(samples), None) if tar.damage else None
+    found = shard_samples(tar)
+    for fault in found.faults:
+        count(*fault)
     keys, rows = [], []
-    for key, parts in samples.items():
-        image = next((parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts), None)
-        # the caption of the last sample may lie behind the damage: what the first sample has, it should have too
-        cut = [name for name in ("txt", "json", "cls") if name in first_parts and name not in parts]
-        if image is None:
-            count("missing_image", key, f"no image, only {', '.join(sorted(parts))}")
-        elif not ("txt" in parts or "json" in parts) or (key == last and cut):
-            count("missing_text", key, f"no {', '.join(cut) or 'txt or json'}, only {', '.join(sorted(parts))}")
-        else:
-            keys.append(key)
-            rows.append((image, *(parts.get(name, (0, -1)) for name in ("txt", "json", "cls"))))
+    for key, parts in found.samples.items():
+        if parts.keys() == {"npy"}:  # an array that belongs to no pair
+            continue
+        missing = found.lacks(key, required=_REQUIRED)
+        if missing:
+            count("missing_image" if missing.startswith("no image") else "missing_text", key, missing)
+            continue
+        if key in found.no_bytes:
+            count("missing_member", key, found.no_bytes[key])
+        keys.append(key)
+        image = next(parts[extension] for extension in IMAGE_EXTENSIONS if extension in parts)
+        texts = (parts.get(name) for name in ("txt", "json", "cls"))
+        rows.append([(image.offset, image.size), *((one.offset, one.size) if one else (0, -1) for one in texts)])
     places = np.array(rows, dtype=np.int64).reshape(len(rows), 4, 2)
     try:
         return ShardIndex(keys, places, dict(broken), first, _digest(path, keys, places))
@@ -149,14 +163,14 @@ def _read(path: Path) -> ShardIndex:
 def _digest(path: Path, keys: list[str], places: np.ndarray) -> str:
     digest = hashlib.sha256(_joined(keys))
     digest.update(places.tobytes())
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_binary(path)
     try:
         for image, txt, meta, label in places.tolist():
             for offset, size in (txt, meta, label):
                 if 0 < size <= _MAX_TEXT_BYTES:
-                    digest.update(os.pread(descriptor, size, offset))
+                    digest.update(read_at(descriptor, size, offset))
             end = min(image[1], _IMAGE_END_BYTES)
-            digest.update(os.pread(descriptor, end, image[0] + image[1] - end))
+            digest.update(read_at(descriptor, end, image[0] + image[1] - end))
     finally:
         os.close(descriptor)
     return digest.hexdigest()

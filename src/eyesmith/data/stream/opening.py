@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar
 from eyesmith.data.sample import Finding
 from eyesmith.data.stream.fetch import ShardCache
 from eyesmith.data.stream.identity import ShardFacts, SourceFacts, members_mark, remote_sample_mark, sample_mark
-from eyesmith.data.stream.index import shard_index
+from eyesmith.data.stream.index import prune_indices, shard_index
 from eyesmith.data.stream.places import RemoteFacts, ShardSource, is_remote, list_shards, remote_facts, stated_counts
 from eyesmith.errors import ConfigError, DataError
 
@@ -93,6 +93,8 @@ def open_shards(
         raise ConfigError(f"counts: expected 'index' or 'stated', got {counts!r}")
     shared = exchange or Alone()
     listed, stated, remote = shared.once(lambda: _listed(sources, counts))
+    if stated is None:
+        prune_indices()
     shards = [shard for some in listed for shard in some]
     cache.know({shard: facts.num_bytes for shard, facts in remote.items() if facts.num_bytes >= 0})
     part = range(rank, len(shards), world_size)
@@ -237,7 +239,8 @@ def _judge(seen: _Seen, facts: Sequence[ShardFacts], max_frac: float) -> None:
     num_samples = sum(one.num_samples for one in facts)
     lost = sum(count for (kind, _), count in seen.broken.items() if kind not in _SHARD_FAULTS)
     bad_shards = len({shard for kind, shard in seen.broken if kind in _SHARD_FAULTS})
-    if lost > max_frac * (num_samples + lost) or bad_shards > max_frac * len(facts):
+    is_nothing_left = num_samples == 0 and bool(seen.broken)
+    if is_nothing_left or lost > max_frac * (num_samples + lost) or bad_shards > max_frac * len(facts):
         raise DataError(
             f"{lost:,} of {num_samples + lost:,} samples and {bad_shards:,} of {len(facts):,} shards cannot be "
             f"used, {max_frac:.1%} are allowed: {worst(seen.broken, seen.skipped)}; "

@@ -1,6 +1,5 @@
 """From places in shards to pixels, captions and labels. Runs in a decoding process, or in the caller's."""
 
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from eyesmith.data.sample import caption_lines, distinct
 from eyesmith.data.stream.index import IMAGE, JSON, TXT
+from eyesmith.data.tar_samples import captions_of, needs_json, read_meta
 from eyesmith.errors import DataError, ImageError
+from eyesmith.files import open_binary, read_at
 from eyesmith.images.crop import below, sample_rng
 from eyesmith.images.transforms import Mode, PreprocessConfig, TrainTransformConfig, evaluation_pixels, training_pixels
 
@@ -123,7 +123,7 @@ class Reader:
     def captions(self, chunk: Chunk, sample: int) -> Sequence[str]:
         """Captions of a sample of a chunk."""
         path, places = chunk.paths[chunk.path_of[sample]], chunk.places[sample]
-        return captions_of(
+        return stored_captions(
             *(self._bytes(path, places[kind].tolist()) if places[kind, 1] >= 0 else None for kind in (TXT, JSON))
         )
 
@@ -167,7 +167,7 @@ class Reader:
     def _bytes(self, path: str, place: list[int]) -> bytes:
         offset, size = place
         try:
-            content = os.pread(self._descriptor(path), size, offset)
+            content = read_at(self._descriptor(path), size, offset)
         except OSError as error:
             raise _BrokenError("unreadable_shard", f"{path}: {error.strerror or error}") from None
         if len(content) != size:
@@ -179,30 +179,20 @@ class Reader:
         if descriptor is None:
             while len(self._open) >= _MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1])
-            descriptor = self._open[path] = os.open(path, os.O_RDONLY)
+            descriptor = self._open[path] = open_binary(path)
         self._open.move_to_end(path)
         return descriptor
 
 
-def captions_of(txt: bytes | None, meta: bytes | None) -> Sequence[str]:
-    """Captions of a sample: the lines of txt, then `texts` of json; when there are none, its `caption` or `text`.
+def stored_captions(txt: bytes | None, meta: bytes | None) -> Sequence[str]:
+    """Captions of a sample as `captions_of` reads them, with replacement characters for what is not UTF-8.
 
-    Bytes that are not UTF-8 become replacement characters. Raises _BrokenError for json that cannot be read and is
-    needed.
+    Raises _BrokenError for json that cannot be read and is needed.
     """
-    texts = list(caption_lines(txt.decode("utf-8-sig", "replace"))) if txt is not None else []
-    # img2dataset writes a kilobyte of facts beside each caption: parsed only where captions may be among them
-    if meta is not None and (not texts or b'"texts"' in meta):
-        try:
-            value = json.loads(meta.decode("utf-8-sig", "replace"))
-        except (ValueError, RecursionError) as error:
-            if texts:
-                return distinct(texts)
-            raise _BrokenError("bad_json", f"json: {error}") from None
-        if isinstance(value, dict):
-            listed = value.get("texts")
-            if isinstance(listed, list):
-                texts.extend(text for text in listed if isinstance(text, str))
-            if not texts:
-                texts.extend(item for name in ("caption", "text") if isinstance(item := value.get(name), str))
-    return distinct(texts)
+    faults: list[tuple[str, str]] = []
+    known = read_meta(meta, faults) if meta is not None and needs_json(txt, meta) else None
+    texts = captions_of(txt, known, faults)
+    broken = next((detail for kind, detail in faults if kind == "bad_json"), None)
+    if broken is not None and not texts:
+        raise _BrokenError("bad_json", broken)
+    return texts

@@ -12,6 +12,7 @@ from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import DataError
 from eyesmith.eval.features.batches import BrokenImage, pixel_batches
+from eyesmith.eval.features.identity import content_hash, decoders, model_facts
 from eyesmith.eval.features.images import check_broken
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import target_ranks, wilson_interval
@@ -60,16 +61,26 @@ def class_logits(
 
 
 def accuracy_rows(
-    classifier: Classifier, source: Source, split: str, *, model_name: str, batch_size: int = 64, num_workers: int = 4
+    classifier: Classifier,
+    source: Source,
+    split: str,
+    *,
+    model_name: str,
+    batch_size: int = 64,
+    num_workers: int = 4,
+    model_source: str | None = None,
 ) -> list[ResultRow]:
     """Top-1 and, with more than five classes, top-5 on a labelled source, with Wilson's 95 % intervals.
 
-    source: its labels are the classifier's. Equal logits: the lowest class wins.
+    source: its labels are the classifier's. model_source: where the model comes from, for the lines, which all say what
+    was measured. Equal logits: the lowest class wins.
     """
     found = class_logits(classifier, source, batch_size=batch_size, num_workers=num_workers)
     assert source.labels is not None
     labels = source.labels
     ranks = target_ranks(found.logits, torch.tensor([labels[index] for index in found.indices]))
+    run = {"source": model_source, **model_facts(classifier, classifier.preprocess), "decoders": decoders()}
+    run |= {"precision": "fp32", "wording": None, "limit": None, "data": content_hash(source)}
     rows = []
     for name, k in (("acc1", 1), ("acc5", 5)):
         if k >= classifier.embed_dim:
@@ -87,6 +98,7 @@ def accuracy_rows(
                 high=high,
                 n=len(ranks),
                 chance=k / classifier.embed_dim,
+                run=run,
             )
         )
     return rows
@@ -98,6 +110,7 @@ def split_rows(
     splits: Sequence[str],
     *,
     batch_size: int = 64,
+    model_source: str | None = None,
     note: Callable[[str], None] = lambda message: None,
 ) -> list[ResultRow]:
     """`accuracy_rows` of splits of a data set, all but train where none is named. Classes are known by name.
@@ -115,7 +128,9 @@ def split_rows(
             note(line)
         if part is not None:
             name = classifier.config.name
-            rows += accuracy_rows(classifier, part, split, model_name=name, batch_size=batch_size)
+            rows += accuracy_rows(
+                classifier, part, split, model_name=name, batch_size=batch_size, model_source=model_source
+            )
     if not rows:
         raise DataError(f"{path}: has no images of the classifier's {len(classifier.classes)} classes to measure on")
     return rows

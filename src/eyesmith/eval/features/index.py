@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import Source
+from eyesmith.data.text import file_key
 from eyesmith.errors import DataError, EyesmithError
 from eyesmith.eval.features.batches import BrokenImage
 from eyesmith.eval.features.images import encode_source
@@ -46,7 +47,11 @@ def open_images(paths: Iterable[str | os.PathLike[str]]) -> FileSource:
     Raises InputError as `collect_images` does.
     """
     paths = [os.fspath(path) for path in paths]
-    records = [Record(str(file), file, file.stat().st_size, (), str(file)) for file in collect_images(paths)]
+    records = [
+        # a link whose target is gone is an image that cannot be read, and named as such
+        Record(file_key(str(file)), file, file.stat().st_size if file.exists() else 0, (), file_key(str(file)))
+        for file in collect_images(paths)
+    ]
     return FileSource(records, name=paths[0] if len(paths) == 1 else "images", require_text=False)
 
 
@@ -74,7 +79,7 @@ def class_probabilities(
         if name in names[:place]:
             raise DataError(f"class name {name!r} is given twice")
     weights = TextFeatures(clip).class_weights(names, prompts or clip.prompts)  # [K, D]
-    return link_of(clip).probabilities(similarity(index.features, weights))
+    return link_of(clip).probabilities(similarity(index.features, weights, device=clip.logit_scale.device))
 
 
 def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[Hit]:

@@ -88,6 +88,10 @@ class FeatureStore:
             self._last = key, self._found(source, key) or self._made(source, key, advance)
         return self._last[1]
 
+    def kept(self, source: Source) -> ImageFeatures | None:
+        """What the folder holds of `source`, where it is whole and true; None where it holds nothing."""
+        return self._found(source, self._key(source))
+
     def _key(self, source: Source) -> str:
         if self._folder is None:
             return f"{source.fingerprint()} {len(source)}"

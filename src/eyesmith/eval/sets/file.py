@@ -44,8 +44,9 @@ def register_task_file(path: str | os.PathLike[str]) -> tuple[Task, ...]:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise ConfigError(f"{file}: line {where.lineno}: {type(error).__name__}: {error}") from error
     given = getattr(module, "TASK", None)
-    tasks = given if isinstance(given, tuple) else (given,)
-    if not tasks or not all(isinstance(task, Task) for task in tasks):
+    listed = given if isinstance(given, tuple) else (given,)
+    tasks = [task for task in listed if isinstance(task, Task)]
+    if not tasks or len(tasks) < len(listed):
         raise ConfigError(f"{file}: expected TASK = Task(key=..., name=..., size=None, folder=...), got {given!r}")
     kind = getattr(module, "KIND", None)
     digest, found = hashlib.sha256(code).hexdigest(), []

@@ -97,6 +97,15 @@ def split_tasks(data: str | os.PathLike[str], split: str | None, *, max_missing_
     return SplitTasks(split=name, source=source, tasks=tuple(tasks))
 
 
+def labelled_split(data: str | os.PathLike[str], key: str) -> Measurement | None:
+    """The zero-shot task of the split that holds the image `key`; None where no split does."""
+    for split in split_names(data) or (None,):
+        for task in split_tasks(data, split).tasks:
+            if task.key == "zero_shot" and key in task.source.keys:
+                return task
+    return None
+
+
 def zero_shot(
     source: Source,
     *,

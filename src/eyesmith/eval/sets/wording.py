@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
-from eyesmith.data.evaluation.names import IMAGENET, LANGUAGES, class_names, read_lines, templates_for
+from eyesmith.data.evaluation.names import IMAGENET, LANGUAGES, class_names, templates_for
+from eyesmith.data.text import read_lines
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.heads.imagenet_variants import subset_classes
 from eyesmith.eval.sets.task import Task

@@ -1,7 +1,6 @@
 """The classes a model gets wrong most often, from its prediction files, with pictures where the data are at hand."""
 
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eyesmith.errors import DataError, EyesmithError
+from eyesmith.errors import EyesmithError
+from eyesmith.eval.results.predictions import FOLDER, file_name
+from eyesmith.eval.results.predictions import read_predictions as read_file
 from eyesmith.eval.sets import TASKS, Task
 from eyesmith.report.content import Picture
 from eyesmith.report.thumbnails import thumbnail
 
-PREDICTIONS_FOLDER = "predictions"
 LEAST_IMAGES = 2  # a class with a single image says nothing of a class
 
 
@@ -62,26 +62,13 @@ def read_predictions(folder: str | os.PathLike[str]) -> list[TaskPredictions]:
 
     Files of other tasks are left out. Raises DataError for a damaged file.
     """
-    place = Path(folder) / PREDICTIONS_FOLDER
     found = []
     for task in TASKS.values():
-        path = place / f"{task.key.replace('/', '-')}.npz"
-        if not path.is_file():
-            continue
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                if {"keys", "targets", "ranks", "top"} <= set(arrays.files):
-                    found.append(
-                        TaskPredictions(
-                            task=task,
-                            keys=arrays["keys"],
-                            targets=arrays["targets"],
-                            ranks=arrays["ranks"],
-                            top=arrays["top"],
-                        )
-                    )
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: no prediction file ({error}); remove it and evaluate the task again") from None
+        path = Path(folder) / FOLDER / f"{file_name(task.key)}.npz"
+        records = read_file(path).records if path.is_file() else {}
+        if {"keys", "targets", "ranks", "top"} <= set(records):
+            arrays = {name: records[name] for name in ("keys", "targets", "ranks", "top")}
+            found.append(TaskPredictions(task=task, **arrays))
     return found
 
 

@@ -10,6 +10,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.optim.groups import text_blocks
 from eyesmith.runs.plan.activations import Activations, activations
+from eyesmith.runs.plan.scale import MOMENTS
 from eyesmith.tasks import task_of
 from eyesmith.train.config import RunConfig
 
@@ -28,7 +29,8 @@ class MemoryPart:
 def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: str) -> tuple[MemoryPart, ...]:
     """What one of `gpus` GPUs holds at the end of a forward pass, and what its backward pass adds.
 
-    model: on the meta device. strategy: none, ddp or fsdp. Gradients count in full although the first appear when
+    model: on the meta device. strategy: none, ddp or fsdp, there over
+    config.parallel.shards of them. Gradients count in full although the first appear when
     activations are already released, so the sum is a bound. Texts count at full length; real captions are shorter.
     """
     image_tower, text_tower = cast(Encoder, model.image), cast(nn.Module | None, getattr(model, "text", None))
@@ -40,23 +42,26 @@ def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: st
     is_bf16 = config.precision != "fp32"
     rows = -(-config.batch_size // (gpus * config.accumulate))
 
-    shards = gpus if strategy == "fsdp" else 1
+    shards = (config.parallel.shards or gpus) if strategy == "fsdp" else 1
     # a locked text tower is encoded into a bank before the run, and stays where it is
     weights = _FP32 * ((total - locked) // shards + locked)
+    gathered = 0
     if strategy == "fsdp":
-        weights += (
-            2 * _FP32 * max(sum(p.numel() for p in block.parameters()) for block in _blocks(image_tower, text_tower))
-        )
+        # two blocks are whole at a time, in the products' format, and the gradient of one is added up in fp32
+        largest = max(sum(p.numel() for p in block.parameters()) for block in _blocks(image_tower, text_tower))
+        gathered = (2 * (_BF16 if is_bf16 else _FP32) + _FP32) * largest
     image = _image_activations(image_tower, is_bf16)
     text = None if text_tower is None or is_locked else _text_activations(text_tower, is_bf16)
     checkpoint = config.parallel.checkpoint_blocks
     pixels = 3 * config.image_size[0] * config.image_size[1]
     parts = {
         "weights": weights,
+        "gathered weights": gathered,
         "gradients": _FP32 * trained // shards,
-        "optimizer": 2 * _FP32 * trained // shards,
+        "optimizer": MOMENTS[config.optim.name] * _FP32 * trained // shards,
         "average": _FP32 * trained // shards if config.optim.ema_decay else 0,
-        "weights in bfloat16": image.fixed + (text.fixed if text else 0),
+        # sharded ones are gathered in it, block by block
+        "weights in bfloat16": 0 if strategy == "fsdp" else image.fixed + (text.fixed if text else 0),
         "image activations": image.at(rows, checkpoint=checkpoint) - image.fixed,
         "text activations": text.at(rows, checkpoint=checkpoint) - text.fixed if text else 0,
         "pixels": config.batch_size // gpus * pixels,

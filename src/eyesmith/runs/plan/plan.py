@@ -15,13 +15,10 @@ from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
+from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
 from eyesmith.runs.plan.teacher import TeacherCost, named_teacher, teacher_cost
-from eyesmith.tasks import task_of
-from eyesmith.tasks.classify import ClassifyConfig, open_labelled_of
-from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.tasks.masked import MaskedConfig
+from eyesmith.tasks import FrozenTeacher, task_of
 from eyesmith.train.config import RunConfig
-from eyesmith.train.data import open_training_source
 
 NUM_RATES = 10
 _PASSES = 3  # forward, and a backward pass of twice its operations
@@ -42,13 +39,41 @@ class Cluster:
     """Dense bfloat16 TFLOP/s of a GPU: A100 312, H100 and H200 989, RTX 4090 165."""
     gpu_memory_gib: float = 80.0
     """Memory of a GPU."""
+    machine_gpus: int = 8
+    """GPUs of a machine."""
+    sample_kb: float = 35.0
+    """Size of a sample in shards, 1,000 bytes: an assumption, a web picture of some 300 pixels with its caption."""
+    shard_samples: int = 10_000
+    """Samples of a shard; img2dataset writes as many."""
+    write_gb_s: float = 2.0
+    """Rate at which all machines together write a state into the run folder, 1e9 bytes a second."""
+    gpu_mtbf_hours: float = 50_000.0
+    """Mean time between failures that stop a run, of one GPU with its share of the machine. Llama 3 (arXiv 2407.21783,
+    section 3.3.4): 419 unexpected stops in 54 days of 16,384 H100."""
+    restart_minutes: float = 10.0
+    """From a failure to the next step: noticed, machines replaced, state read, batches made."""
 
     def __post_init__(self) -> None:
+        others = ("machine_gpus", "sample_kb", "shard_samples", "write_gb_s", "gpu_mtbf_hours")
+        if wrong := [name for name in others if getattr(self, name) <= 0]:
+            raise ConfigError(f"plan.{wrong[0]}: expected a positive number, got {getattr(self, wrong[0])}")
+        if self.restart_minutes < 0:
+            raise ConfigError(f"plan.restart_minutes: expected 0 or more, got {self.restart_minutes}")
         if self.gpus < 1 or not 0 < self.mfu <= 1 or self.peak_tflops <= 0 or self.gpu_memory_gib <= 0:
             raise ConfigError(
                 "plan: expected gpus of 1 or more, mfu in 0..1, positive peak_tflops and gpu_memory_gib, "
                 f"got {self.gpus}, {self.mfu}, {self.peak_tflops}, {self.gpu_memory_gib}"
             )
+
+    @property
+    def machines(self) -> int:
+        """The last of them may be not full."""
+        return -(-self.gpus // self.machine_gpus)
+
+    @property
+    def shard_bytes(self) -> float:
+        """Of a full shard."""
+        return self.shard_samples * self.sample_kb * 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +103,7 @@ class Plan:
     image_flops, text_flops: for one pair, a text at full length; a frozen tower counts its forward pass alone. Texts of
     a locked tower are encoded once each, so text_flops stands for all epochs. teacher_flops: of a masked-image run's
     teacher, for one image; with kept targets for all epochs; None without one, or where it is not known. memory: bytes
-    of one GPU at the worst moment, by part.
+    of one GPU at the worst moment, by part. fetch: None for a run that reads no shards.
     """
 
     model: str
@@ -102,6 +127,8 @@ class Plan:
     cluster: Cluster
     gpu_hours: float
     samples_per_s: float
+    saving: SavePlan
+    fetch: FetchPlan | None
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -119,15 +146,21 @@ class Plan:
         """On all GPUs together."""
         return self.gpu_hours / self.cluster.gpus
 
+    @property
+    def hours_with_losses(self) -> float:
+        """With what saving takes and failures lose."""
+        return self.hours * (1 + self.saving.save_frac + self.saving.lost_frac)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, with the derived facts."""
-        return {**asdict(self), "memory_bytes": self.memory_bytes, "fits": self.fits, "hours": self.hours}
+        derived = {"memory_bytes": self.memory_bytes, "fits": self.fits, "hours": self.hours}
+        return {**asdict(self), **derived, "hours_with_losses": self.hours_with_losses}
 
 
 def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderConfig | None = None) -> Plan:
     """The plan of a run on `cluster`. Nothing is trained, and no weights are read but a Hugging Face text encoder's.
 
-    teacher: of a masked-image run, where its config is known; None: the model that its name tells of, if it does.
+    teacher: the frozen one of the run, where its config is known; None: the model that its name tells of, if it does.
 
     Where the GPUs cannot share the batch evenly, the plan is that of the nearest batch that they can, and says so.
     Raises ConfigError where a pattern of the config fits no parameter, or where the data set's size is needed
@@ -157,15 +190,15 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
     elif text is not None:
         notes.append("operations of the Hugging Face text encoder are not counted")
-    taught = _teacher(config, teacher, cluster, notes)
+    asked = task_of(config).frozen_teacher(config)
+    taught = None if asked is None else _teacher(asked, config, teacher, cluster, notes)
     teacher_memory: tuple[MemoryPart, ...] = ()
     teacher_flops = None
     num_taught = samples
-    if taught is not None:
-        assert isinstance(config, MaskedConfig)
+    if asked is not None and taught is not None:
         parts = (*parts, PlannedPart(part=TEACHER_PART, trained=0, frozen=taught.params, decayed=0))
         teacher_flops = taught.flops
-        if config.target.cache:
+        if asked.is_kept:
             num_taught = min(samples, per_epoch)
             notes.append("the teacher sees each image once, before the training, and is then off the GPU")
         else:
@@ -176,6 +209,8 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
     gpu_seconds = total / (cluster.mfu * cluster.peak_tflops * 1e12)
 
     strategy = _strategy(config, cluster)
+    extra = task_of(config).extra_names(config)
+    saving = save_plan(clip, config, cluster, num_extra=len(extra), step_s=gpu_seconds / cluster.gpus / steps)
     if config.accumulate > 1:
         notes.append("accumulation adds a forward pass, which takes time beside these operations: about a third more")
     if config.parallel.checkpoint_blocks:
@@ -206,6 +241,8 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         cluster=cluster,
         gpu_hours=gpu_seconds / 3600,
         samples_per_s=samples / gpu_seconds * cluster.gpus,
+        saving=saving,
+        fetch=fetch_plan(config, cluster, per_epoch),
         notes=tuple(notes),
     )
 
@@ -218,19 +255,18 @@ def shell(config: RunConfig) -> nn.Module:
 
 
 def _teacher(
-    config: RunConfig, teacher: EncoderConfig | None, cluster: Cluster, notes: list[str]
+    asked: FrozenTeacher, config: RunConfig, teacher: EncoderConfig | None, cluster: Cluster, notes: list[str]
 ) -> TeacherCost | None:
-    """What the teacher of a run costs; None where there is none, or, said in `notes`, where it is not known."""
-    if not isinstance(config, MaskedConfig) or config.target.kind != "teacher":
-        return None
-    teacher = teacher or named_teacher(config.target)
+    """What the teacher of a run costs; None, said in `notes`, where it is not known."""
+    teacher = teacher or named_teacher(asked.source)
     if teacher is None:
         notes.append(
-            f"the teacher's forward pass and its memory are not counted: {config.target.teacher or 'target.teacher'} "
+            f"the teacher's forward pass and its memory are not counted: {asked.source or 'target.teacher'} "
             "is not here, and its name is no known model's"
         )
         return None
-    return teacher_cost(teacher, config, rows=-(-config.batch_size // (cluster.gpus * config.accumulate)))
+    rows = -(-config.batch_size // (cluster.gpus * config.accumulate))
+    return teacher_cost(teacher, grid=asked.grid, rows=rows, is_bf16=config.precision != "fp32")
 
 
 def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
@@ -243,9 +279,10 @@ def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
         text_lr_scale=optim.text_lr_scale,
         layer_decay=optim.layer_decay,
         text_layer_decay=optim.text_layer_decay,
-        extra={"logit_bias": torch.nn.Parameter(torch.empty((), device="meta"))}
-        if isinstance(config, TrainConfig) and config.loss.kind == "sigmoid"
-        else {},
+        layer_decay_by=optim.layer_decay_by,
+        extra={
+            name: torch.nn.Parameter(torch.empty((), device="meta")) for name in task_of(config).extra_names(config)
+        },
     )
 
 
@@ -267,10 +304,7 @@ def _samples_per_epoch(config: RunConfig) -> tuple[int, list[str]]:
             f"data.path: {config.data.path} is not there, so the length of the run is not known; set it, or "
             "data.epoch_samples to the number of pairs"
         )
-    if isinstance(config, ClassifyConfig):
-        train = open_labelled_of(config).train
-        return len(train), [f"{train.name} has {len(train):,} images to train on, broken ones not yet looked for"]
-    source = open_training_source(config.data, require_text=config.reads_texts)
+    source = task_of(config).training_source(config)
     return len(source), [f"{source.name} has {len(source):,} usable samples, broken images not yet looked for"]
 
 

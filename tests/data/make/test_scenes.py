@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyesmith.data import scenes
-from eyesmith.data.scene_words import class_name, questions, relation, scene_captions
-from eyesmith.data.scenes import CLASSES, held_out_pairs, make_scenes, sample_scene
-from eyesmith.data.shapes import COLORS, PATTERNS, SHAPES, Thing, draw, mask_to_box, mask_to_rle
+from eyesmith.data.make import scenes
+from eyesmith.data.make.scene_words import class_name, questions, relation, scene_captions
+from eyesmith.data.make.scenes import CLASSES, held_out_pairs, make_scenes, sample_scene
+from eyesmith.data.make.shapes import COLORS, PATTERNS, SHAPES, Thing, draw, mask_to_box, mask_to_rle
 from eyesmith.errors import ConfigError, DataError
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from eyesmith.config import closest
-from eyesmith.data.evaluation.miniature_sets import MINIATURES, Miniature
-from eyesmith.data.shapes import COLORS, SHAPES
+from eyesmith.data.make.miniature_sets import MINIATURES, Miniature
+from eyesmith.data.make.shapes import COLORS, SHAPES
 from eyesmith.data.shards import ShardWriter
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.files import atomic_path, write_atomic

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from eyesmith.data.phrases import with_article
-from eyesmith.data.shapes import Thing
+from eyesmith.data.make.phrases import with_article
+from eyesmith.data.make.shapes import Thing
 
 NUMBERS = ("no", "one", "two", "three", "four")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}

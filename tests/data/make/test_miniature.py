@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyesmith.data.evaluation import make_miniatures, open_evaluation_set
+from eyesmith.data.evaluation import open_evaluation_set
+from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError
 from eyesmith.eval.sets import TASKS
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyesmith.data import drawing
-from eyesmith.data.render import MAX_DEPTH, MAX_SVG_BYTES, SvgRenderer, check_svg
+from eyesmith.data.make import drawing
+from eyesmith.data.make.render import MAX_DEPTH, MAX_SVG_BYTES, SvgRenderer, check_svg
 from eyesmith.errors import ConfigError, DataError
 
 resvg_py = pytest.importorskip("resvg_py")
@@ -134,7 +134,7 @@ def test_the_process_itself_opens_no_file(
     text = svg(f'<image href="{tmp_path / "red.png"}" width="10" height="10"/>')
     raw = resvg_py.svg_to_bytes(svg_string=text, width=16, height=16, background="#ffffff", skip_system_fonts=True)
     assert red_at_centre(png(Image.open(io.BytesIO(bytes(raw))).convert("RGB")))  # what resvg does without limits
-    monkeypatch.setattr("eyesmith.data.render.check_svg", lambda svg, *, where: None)
+    monkeypatch.setattr("eyesmith.data.make.render.check_svg", lambda svg, *, where: None)
     assert not red_at_centre(renderer.png(text, size_px=16))
 
 
@@ -194,7 +194,7 @@ def test_the_process_has_bounds_of_its_own() -> None:
 
 def test_the_process_ends_with_its_parent() -> None:
     code = (
-        "import os, sys; from eyesmith.data.render import SvgRenderer; r = SvgRenderer();"
+        "import os, sys; from eyesmith.data.make.render import SvgRenderer; r = SvgRenderer();"
         'r.png(\'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>\', size_px=4);'
         "print(r._process.pid, flush=True); os.kill(os.getpid(), 9)"
     )

@@ -9,8 +9,8 @@ import tarfile
 
 import pytest
 
-from eyesmith.data import npm
-from eyesmith.data.npm import NpmPackage, fetch, is_cached, read_members
+from eyesmith.data.make import npm
+from eyesmith.data.make.npm import NpmPackage, fetch, is_cached, read_members
 from eyesmith.errors import DataError, MissingDependencyError
 from eyesmith.files import cache_folder
 

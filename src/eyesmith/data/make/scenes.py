@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from eyesmith.data.render import png_bytes
-from eyesmith.data.scene_words import class_name, name_of, questions, relations, scene_captions
-from eyesmith.data.shapes import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Thing, draw, mask_to_box, mask_to_rle
+from eyesmith.data.make.render import png_bytes
+from eyesmith.data.make.scene_words import class_name, name_of, questions, relations, scene_captions
+from eyesmith.data.make.shapes import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Thing, draw, mask_to_box, mask_to_rle
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
 from eyesmith.errors import ConfigError
 

@@ -14,11 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eyesmith.data import emoji
-from eyesmith.data.emoji import STYLES, assign_splits, icon_svg, make_emoji, normal_hexcode, read_concepts, read_icons
-from eyesmith.data.npm import NpmPackage, is_cached
-from eyesmith.data.phrases import captions, with_article
-from eyesmith.data.render import SvgRenderer
+from eyesmith.data.make import emoji
+from eyesmith.data.make.emoji import (
+    STYLES,
+    assign_splits,
+    icon_svg,
+    make_emoji,
+    normal_hexcode,
+    read_concepts,
+    read_icons,
+)
+from eyesmith.data.make.npm import NpmPackage, is_cached
+from eyesmith.data.make.phrases import captions, with_article
+from eyesmith.data.make.render import SvgRenderer
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.files import cache_folder
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eyesmith.data.npm import NpmPackage, fetch, read_members
-from eyesmith.data.phrases import captions
-from eyesmith.data.render import SvgRenderer
+from eyesmith.data.make.npm import NpmPackage, fetch, read_members
+from eyesmith.data.make.phrases import captions
+from eyesmith.data.make.render import SvgRenderer
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
 from eyesmith.errors import ConfigError, DataError
 
