@@ -23,11 +23,13 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.held import parts_here
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.checkpoint import consolidate
 from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
 from eyesmith.train.distributed import World, joined
 from eyesmith.train.loop import new_state, train
+from eyesmith.train.replay import NonFiniteError
 from eyesmith.train.sharding import blank
 
 STEPS, ROWS, SIZE = 5, 8, (32, 32)
@@ -209,6 +211,8 @@ def main() -> None:
                     consolidate(root / "one")
             world.wait()
         refuse_unused(world)
+        for strategy in ("ddp", "fsdp"):
+            hold_what_is_not_finite(world, strategy)
 
 
 def refuse_unused(world: World) -> None:
@@ -219,6 +223,37 @@ def refuse_unused(world: World) -> None:
     objective = Contrastive(clip, config)
     with pytest.raises(ConfigError, match=r"optim\.freeze: clip\.spare \(1 in all\) had no part"):
         train(new_state(objective, config, world), objective, RandomBatches(world, objective.prepare), config)
+
+
+def hold_what_is_not_finite(world: World, strategy: Any) -> None:
+    """One row of one process breaks the third step; both end with what they had after the second."""
+    # a rate that does not know how long the run is
+    optim = replace(BASE.optim, schedule="constant", warmup_frac=0.0)
+    config = replace(BASE, optim=optim, parallel=ParallelConfig(strategy=strategy))
+
+    def run(*, is_broken: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        objective = Contrastive(config.model.build(), config)
+        if is_broken and world.rank == 1:
+            objective.model.image.register_forward_hook(
+                lambda module, given, out: out.index_fill(0, torch.tensor(1), torch.nan) if state.step == 2 else out
+            )
+        state = new_state(objective, config, world)
+        batches = RandomBatches(world, objective.prepare)
+        if is_broken:
+            with pytest.raises(NonFiniteError, match="step 3: loss nan"):
+                train(state, objective, batches, config)
+        else:
+            train(state, objective, batches, replace(config, epochs=2 / STEPS))
+        assert state.step == 2
+        held = {**state.trained(), **state.average}
+        held |= {f"{i}/{k}": v for i, kept in enumerate(state.optimizer.state.values()) for k, v in kept.items()}
+        return {name: value.detach().clone() for name, value in zip(held, parts_here(held.values()), strict=True)}
+
+    broken, plain = run(is_broken=True), run(is_broken=False)
+    assert broken.keys() == plain.keys()
+    for name, value in plain.items():
+        assert torch.equal(broken[name], value), name
 
 
 if __name__ == "__main__":

@@ -59,8 +59,11 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on a device; itself where it is there."""
-        return self if self.pixels.device == device else self.moved(lambda value: value.to(device))
+        """The batch on a device; itself where all of it is there."""
+        held = (self.pixels, *([] if self.labels is None else [self.labels]), *self.extra.values())
+        if all(value.device == device for value in held):
+            return self
+        return self.moved(lambda value: on_device(value, device))
 
     def parts(self, count: int) -> list["Batch"]:
         """The rows cut into `count` parts of equal size, or nearly, without a copy."""
@@ -192,6 +195,8 @@ class SideStream:
 
 def on_device(value: Tensor, device: torch.device) -> Tensor:
     """A value made on the host in the step itself, on its way to the device; the host does not wait for it."""
+    if value.device == device:
+        return value
     return value.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else value.to(device)
 
 
