@@ -23,6 +23,7 @@ ALLOWED = {
     "train/callbacks/evaluation.py:__call__": "measuring while training, and the best weights",
     "runs/train.py:__init__": "before the first step: kept texts and targets, hashes of frozen weights",
     "runs/train.py:measure_before": "before the first step",
+    "runs/origin.py:keep_frozen": "before the first step: frozen weights are written",
     "runs/train.py:_finish": "after the last step: the weights are written and measured",
     "runs/replay.py:replay": "a broken step is looked at value by value",
 }
