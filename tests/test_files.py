@@ -1,10 +1,21 @@
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from eyesmith.files import atomic_path, cache_folder, sha256_file, write_atomic, write_json
+from eyesmith.files import (
+    atomic_path,
+    cache_folder,
+    link_or_copy,
+    locked,
+    open_binary,
+    read_at,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_what_stood_there(tmp_path: Path) -> None:
@@ -64,3 +75,48 @@ def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
         part.touch(mode=0o600)
     (tmp_path / "b").touch()
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@pytest.mark.parametrize("has_pread", [True, False])
+def test_threads_read_one_descriptor_at_their_own_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_pread: bool
+) -> None:
+    content = bytes(range(256)) * 64
+    (tmp_path / "a").write_bytes(content)
+    if not has_pread:  # as on Windows
+        monkeypatch.delattr(os, "pread")
+    descriptor = open_binary(tmp_path / "a")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda place: read_at(descriptor, 100, place), range(0, len(content), 50)))
+        assert found == [content[place : place + 100] for place in range(0, len(content), 50)]  # fewer at the end
+    finally:
+        os.close(descriptor)
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(errno.EPERM, "a required privilege is not held")
+
+
+@pytest.mark.parametrize("refused", [(), ("symlink",), ("symlink", "link")])
+def test_a_file_has_a_second_place_with_or_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: tuple[str, ...]
+) -> None:
+    (tmp_path / "a").write_bytes(b"weights")
+    for name in refused:
+        monkeypatch.setattr(os, name, _refuse)
+    link_or_copy(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"weights"
+
+
+def test_a_file_system_without_locks_gets_one_of_presence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with locked(tmp_path / "a.lock") as is_ours:
+        assert is_ours
+        with locked(tmp_path / "a.lock", wait=False) as is_ours_too:
+            assert not is_ours_too
+    with locked(tmp_path / "a.lock", wait=False) as is_ours:
+        assert is_ours

@@ -5,10 +5,15 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that cannot lock files
+_SEEKING = threading.Lock()
 
 
 @contextmanager
@@ -79,14 +84,14 @@ def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]
 
     target, timeout = Path(path), -1 if wait else 0
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target)
+    lock = FileLock(target, fallback_to_soft=False)  # the one below lies beside it, and says nothing
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
         yield False
         return
     except (NotImplementedError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
         lock = SoftFileLock(target.with_name(f"{target.name}.soft"))
         try:
@@ -98,6 +103,38 @@ def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]
         yield True
     finally:
         lock.release()
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes of an open file from `offset` on, fewer at its end; threads may share the descriptor."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _SEEKING:  # Windows: its one position belongs to one thread at a time
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        parts = []
+        while size > 0 and (part := os.read(descriptor, size)):
+            parts.append(part)
+            size -= len(part)
+    return b"".join(parts)
+
+
+def open_binary(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read a file's bytes as they are; Windows else changes the ends of lines."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let `target` be `source`: a symbolic link, a second name of the file, or a copy, whichever the system allows.
+
+    Windows asks for a right to make symbolic links, some file systems have none.
+    """
+    for make in (os.symlink, os.link, shutil.copyfile):
+        try:
+            make(source, target)
+            return
+        except (OSError, NotImplementedError):
+            if make is shutil.copyfile:
+                raise
 
 
 def cache_folder() -> Path:

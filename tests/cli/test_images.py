@@ -5,8 +5,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
+import torch
 
 import eyesmith as package
+from eyesmith.models.clip import Clip
 
 
 def test_classify_prints_every_image_with_its_likeliest_names(eyesmith, run_folder: Path, photos: Path) -> None:
@@ -149,3 +151,34 @@ def test_wrong_input_to_search(eyesmith, run_folder: Path, photos: Path, words: 
     status, _, err = eyesmith("search", run_folder, photos, *words)
     assert status == 2
     assert message in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("classify", "RUN", "PHOTOS", "--names", "cat", "dog"),
+        ("embed", "RUN", "PHOTOS", "--out", "OUT.npz"),
+        ("search", "RUN", "PHOTOS", "a cat"),
+        ("probe", "RUN", "--train", "PHOTOS", "--test", "PHOTOS"),
+        ("eval", "RUN", "PHOTOS"),
+        ("eval", "RUN", "cifar10", "--data", "PHOTOS"),
+        ("curate", "marks", "PHOTOS", "--out", "OUT.npz", "--evaluation", "--model", "RUN"),
+    ],
+)
+def test_every_verb_that_uses_a_model_takes_a_device_and_refuses_one_that_is_not_there(
+    eyesmith, run_folder: Path, photos: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    places = {"RUN": run_folder, "PHOTOS": photos, "OUT.npz": tmp_path / "out.npz"}
+    status, out, err = eyesmith(*[places.get(word, word) for word in words], "--device", "gpu")
+    assert (status, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
+    assert "device: expected" in err
+    assert "'gpu'" in err
+
+
+def test_a_model_goes_to_the_device_that_is_named(eyesmith, run_folder: Path, photos: Path, monkeypatch) -> None:
+    moved: list[object] = []
+    move = Clip.to
+    monkeypatch.setattr(Clip, "to", lambda self, *where, **more: moved.extend(where) or move(self, *where, **more))
+    assert eyesmith("classify", run_folder, photos, "--names", "cat", "dog", "--device", "cpu")[0] == 0
+    assert moved == [torch.device("cpu")]

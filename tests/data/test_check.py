@@ -176,3 +176,41 @@ def test_progress_and_workers(made):
     assert report.findings == []
     with pytest.raises(ConfigError):
         check(made, num_workers=0)
+
+
+def test_transparency_that_is_dropped_is_found(tmp_path):
+    """Stamps: the shape is in the alpha alone, so all of them are one black square, and none is a duplicate."""
+    for folder in ("stamps", "photos"):
+        (tmp_path / folder).mkdir()
+    photo = Image.effect_noise((40, 40), 60).convert("RGB")
+    for name, box in (("round", (4, 4, 20, 20)), ("wide", (10, 2, 36, 12))):
+        stamp = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+        stamp.paste((0, 0, 0, 255), box)
+        stamp.save(tmp_path / "stamps" / f"{name}.png")
+    photo.putalpha(255)
+    photo.save(tmp_path / "photos" / "opaque.png")
+    half = Image.effect_noise((40, 40), 60).convert("RGB")
+    half.putalpha(128)
+    half.save(tmp_path / "photos" / "half.png")
+    palette = Image.effect_noise((40, 40), 60).convert("P")
+    palette.save(tmp_path / "stamps" / "palette.png", transparency=palette.getpixel((0, 0)))
+    found = {(kind, key.rpartition("/")[2].removesuffix(".png")) for kind, key in kinds(check(tmp_path))}
+    assert found == {
+        ("transparent", "half"),
+        ("transparent", "palette"),
+        ("transparent", "round"),
+        ("transparent", "wide"),
+        ("blank_without_alpha", "round"),
+        ("blank_without_alpha", "wide"),
+    }
+
+
+def test_a_picture_that_a_viewer_would_turn_is_found(tmp_path):
+    exif = Image.Exif()
+    for orientation, folder in ((1, "upright"), (6, "turned")):
+        exif[0x0112] = orientation
+        (tmp_path / folder).mkdir()
+        Image.effect_noise((40, 30), 60 + orientation).convert("RGB").save(tmp_path / folder / "1.jpg", exif=exif)
+    (finding,) = [finding for finding in check(tmp_path).findings if finding.kind != "near_duplicate"]
+    assert (finding.kind, finding.severity) == ("exif_orientation", "warning")
+    assert "turned" in finding.key

@@ -297,6 +297,48 @@ def test_processes_with_their_own_disks_agree_and_an_error_in_one_costs_one_set(
         assert (nothing, metrics) == ("", expected[0].metrics)
 
 
+IN_ANSWER = """
+import json, sys, torch
+torch.set_num_threads(1)
+import eyesmith.eval.kinds.retrieval as retrieval
+from eyesmith.eval import Settings, evaluate_suite
+from eyesmith.eval.kinds.classification import Classification
+from eyesmith.eval.sets import TASKS
+from eyesmith.models import create
+from eyesmith.train.distributed import joined
+torch.manual_seed(0)
+clip = create("ViTamin-Nano").eval()
+with joined() as world:
+    answer = Classification.answer
+    def fails_before_its_texts(self, asked):
+        if asked.task.key == "cifar10" and world.rank == 1:
+            raise MemoryError("no room")
+        return answer(self, asked)
+    def fails_after_its_texts(*_, **__):
+        if world.rank == 0:
+            raise MemoryError("no room")
+        return torch.zeros(1), torch.zeros(1)
+    Classification.answer, retrieval.pair_ranks = fails_before_its_texts, fails_after_its_texts
+    settings = Settings(cache=sys.argv[2] + "/kept", batch_size=8, world=world)
+    found = evaluate_suite(clip, [TASKS[key] for key in sys.argv[3:]], sys.argv[1], out=None, settings=settings)
+    with open(f"{sys.argv[2]}/found{world.rank}.json", "w") as stream:
+        json.dump({one.key: [one.problem, one.metrics] for one in found}, stream)
+"""
+
+
+def test_an_error_before_or_after_the_exchange_of_texts_costs_one_set_in_all_processes(
+    clip: Clip, miniatures: Path, tmp_path: Path
+) -> None:
+    before, after, good = "cifar10", "retrieval/flickr_1k_test_image_text_retrieval", "vtab/pets"
+    expected = evaluate_suite(clip, tasks(good), miniatures, out=None, settings=Settings(batch_size=8))
+    run_two(IN_ANSWER, str(miniatures), str(tmp_path), before, after, good)
+    for rank in range(2):
+        found = json.loads((tmp_path / f"found{rank}.json").read_text())
+        assert ("no room" if rank == 1 else "another process") in found[before][0]
+        assert ("no room" if rank == 0 else "another process") in found[after][0]
+        assert found[good] == ["", expected[0].metrics]
+
+
 def test_no_memory_for_one_set_costs_that_set_alone(
     clip: Clip, miniatures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

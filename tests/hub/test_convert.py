@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,17 @@ from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.hub import convert as convert_module
+from eyesmith.hub import peers
 from eyesmith.hub.convert import convert
 from eyesmith.hub.load import load, load_clip
+from eyesmith.hub.run_folder import save_model
 from eyesmith.hub.weights import read_tensors
+from eyesmith.images import PreprocessConfig
 from eyesmith.models import registry
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.eva02.weights import to_clip
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.weights import to_open_clip
 
 FILES = ["eyesmith", "open_clip", "open_clip_root", "timm"]
@@ -128,3 +135,61 @@ def test_a_file_that_reads_back_differently_is_an_error(
     monkeypatch.setattr(convert_module, "read_tensors", bent)
     with pytest.raises(CheckpointError, match="1 tensors read back differ .* 'logit_scale'"):
         convert(source, tmp_path / "x.pt", to="open_clip", parity=False)
+
+
+@pytest.mark.parametrize("layout", ["eyesmith", "open_clip", "open_clip_root", "hugging_face"])
+def test_a_sigmoid_model_keeps_its_bias(
+    tmp_path: Path, tiny: Clip, layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path / "run", tiny, logit_bias=torch.tensor(-9.5))
+    monkeypatch.setattr(convert_module, "open_clip_config", lambda *_, **given: given)  # it has no model as small
+    out = tmp_path / ("out" if layout == "hugging_face" else "out.safetensors")
+    convert(tmp_path / "run", out, to=layout, parity=False)
+    if layout == "hugging_face":
+        assert json.loads((out / "open_clip_config.json").read_text("utf-8")) == {"logit_bias": -9.5}
+        (out / "open_clip_config.json").unlink()
+    names = ["a", "b"]
+    pictures = convert_module.sample_images()[:2]
+    found, expected = load_clip(out), load_clip(tmp_path / "run")
+    assert found.logit_bias is not None
+    torch.testing.assert_close(found.classify(pictures, names), expected.classify(pictures, names), rtol=0, atol=0)
+
+
+def test_an_eva02_pair_keeps_its_bias_and_a_bias_of_one_number_is_read(tmp_path: Path) -> None:
+    image = Eva02Config(
+        image_size=(32, 32), patch_px=8, width=64, depth=1, num_heads=1, hidden_dim=64, embed_dim=16, pooling="token"
+    )
+    text = ClipTextConfig(width=64, depth=1, heads=1, embed_dim=16, context_len=20)
+    clip = ClipConfig(name="pair", image=image, text=text, preprocess=PreprocessConfig(image_size=(32, 32))).build()
+    clip.logit_bias = torch.tensor(-3.25)
+    theirs = to_clip(clip.state_dict(), clip.config)
+    torch.save(theirs | {"logit_bias": theirs["logit_bias"].reshape(1)}, tmp_path / "pair.pt")
+    loaded = load_clip(tmp_path / "pair.pt")
+    assert loaded.logit_bias is not None
+    assert loaded.logit_bias.item() == -3.25
+
+
+def test_open_clip_makes_a_place_for_the_bias(tiny_config: ClipConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "timm_name", lambda *_, **__: "vitamin_tiny")
+    assert "init_logit_bias" not in peers.open_clip_config(tiny_config)["model_cfg"]
+    assert peers.open_clip_config(tiny_config, logit_bias=-10.0)["model_cfg"]["init_logit_bias"] == -10.0
+
+
+def test_prompts_travel_in_a_single_file(tmp_path: Path, tiny: Clip) -> None:
+    own = replace(tiny.config, prompts=("a sketch of a {}", "{} in ink"))
+    with torch.random.fork_rng():
+        save_model(tmp_path / "run", own.build())
+    done = convert(tmp_path / "run", tmp_path / "one.safetensors", to="open_clip", parity=False)
+    assert not done.left_out
+    assert load_clip(tmp_path / "one.safetensors").prompts == own.prompts
+    done = convert(tmp_path / "run", tmp_path / "one.pt", to="open_clip", parity=False)
+    assert done.left_out == ("the prompts, which a .pt file has no place for",)
+
+
+def test_counted_positions_in_a_file_are_passed_over_and_others_are_not(source: Path, tmp_path: Path) -> None:
+    stored = read_tensors(source)
+    torch.save(stored | {"text.embeddings.position_ids": torch.arange(20)[None]}, tmp_path / "ids.pt")
+    load_clip(tmp_path / "ids.pt")
+    torch.save(stored | {"text.embeddings.position_ids": torch.arange(20).flip(0)[None]}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match="position_ids"):
+        load_clip(tmp_path / "odd.pt")

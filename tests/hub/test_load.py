@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import eyesmith
-from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.errors import CheckpointError, ConfigError, ShapeError
 from eyesmith.files import sha256_file
 from eyesmith.hub import hugging_face
 from eyesmith.hub.load import load
@@ -247,3 +248,9 @@ def test_a_part_of_a_model_is_not_taken_for_all_of_it(
 def test_parts_and_configs_are_fetched_with_their_index() -> None:
     files = ["config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors", "pytorch_model.bin"]
     assert hugging_face._choose(files) == ["model.safetensors.index.json", "config.json", "model-*.safetensors"]
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 48, 32), (2, 1, 32, 32)])
+def test_a_shape_message_names_the_batch_it_got(tiny: Clip, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=re.escape(f"got {list(shape)}")):
+        tiny.encode_image(torch.zeros(shape))

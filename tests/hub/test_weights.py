@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 from argparse import Namespace
 from pathlib import Path
 
@@ -286,3 +287,37 @@ def test_tensors_that_share_memory_get_their_own() -> None:
     assert all(value.is_contiguous() for value in found.values())
     assert torch.equal(found["c"], whole.T)
     assert torch.equal(found["d"], whole[1])
+
+
+def test_a_torchscript_archive_is_called_one(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="a TorchScript archive: a program with its weights"):
+        read_tensors(tmp_path / "model.pt")
+
+
+def test_the_prefixes_of_fsdp_are_removed_anywhere(tmp_path: Path) -> None:
+    wrapped = {
+        "_fsdp_wrapped_module.stem._fsdp_wrapped_module._checkpoint_wrapped_module.weight": TENSORS["stem.weight"],
+        "_fsdp_wrapped_module.stem._fsdp_wrapped_module.bias": TENSORS["stem.bias"],
+        "_fsdp_wrapped_module.scale": TENSORS["scale"],
+    }
+    torch.save(wrapped, tmp_path / "fsdp.pt")
+    assert_equal(read_tensors(tmp_path / "fsdp.pt"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(number: float) -> None:
+    module = nn.Linear(2, 2)
+    before = module.weight.detach().clone()
+    bad = {"weight": torch.tensor([[1.0, number], [0.0, 1.0]]), "bias": torch.zeros(2)}
+    with pytest.raises(CheckpointError, match=r"here: 1 of 2 tensors hold NaN or infinity, such as 'weight'"):
+        load_tensors(module, bad, where="here")
+    assert torch.equal(module.weight, before)
+
+
+def test_whole_numbers_are_no_weights() -> None:
+    quantised = {"weight": torch.ones(2, 2, dtype=torch.int8), "bias": torch.zeros(2)}
+    with pytest.raises(CheckpointError, match=r"1 of 2 tensors hold int8 .* 'weight': these are quantised weights"):
+        load_tensors(nn.Linear(2, 2), quantised, where="here")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from eyesmith.errors import ConfigError, ImageError
 from eyesmith.images import decode as decode_module
@@ -239,3 +240,92 @@ def test_an_exif_orientation_is_not_applied(natural, encoded) -> None:
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(ConfigError, match="backend"):
         decode(b"\xff\xd8\xff", backend="opencv")
+
+
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_floats_in_0_to_1_and_in_0_to_255_become_levels(scale: float) -> None:
+    levels = np.linspace(0, scale, 48 * 40, dtype=np.float32).reshape(40, 48)
+    opened = open_image(_tiff(levels))
+    assert opened.mode == "L"
+    assert np.abs(np.asarray(opened) - levels / scale * 255).max() <= 0.5 + 1e-4
+    assert np.array_equal(decode(_tiff(levels))[..., 0], np.asarray(opened))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        np.arange(1920, dtype=np.int32).reshape(40, 48) * 1_000_003,
+        np.arange(1920, dtype=np.float32).reshape(40, 48) - 3.5,
+        np.full((40, 48), np.nan, np.float32),
+    ],
+    ids=["integers", "floats", "nan"],
+)
+def test_32_bits_that_do_not_say_what_white_is_are_refused(levels: np.ndarray) -> None:
+    """Pillow makes them all white or all black without a word."""
+    for read in (open_image, decode):
+        with pytest.raises(
+            ImageError, match=r"scan\.tif: greyscale of 32-bit (integers|floats) from .* expected 0\.\."
+        ):
+            read(_tiff(levels), where="scan.tif")
+    with pytest.raises(ImageError, match="32-bit"):
+        open_image(Image.fromarray(levels))
+
+
+def test_integers_of_32_bits_that_are_8_bit_levels_are_read() -> None:
+    levels = (np.arange(1920, dtype=np.int32) % 256).reshape(40, 48)
+    assert np.array_equal(np.asarray(open_image(_tiff(levels))), levels)
+
+
+def _tiff(levels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "TIFF")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "noise"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_a_hole_is_an_image_error(natural, damage: str, progressive: bool) -> None:
+    """Its end mark is there, so Pillow fills the rest with grey and says nothing."""
+    pytest.importorskip("simplejpeg")
+    file = io.BytesIO()
+    natural(200, 300).save(file, "JPEG", quality=90, progressive=progressive)
+    data = file.getvalue()
+    first, last = len(data) // 2, len(data) * 4 // 5
+    middle = {"cut": b"", "zeros": bytes(last - first), "noise": bytes(range(1, 255)) * 200}[damage][: last - first]
+    broken = data[:first] + middle + data[last:]
+    for read in (open_image, decode):
+        with pytest.raises(ImageError, match=r"photo\.jpg: damaged"):
+            read(broken, where="photo.jpg")
+        read(data)
+        read(data[:-2] + bytes(100) + data[-2:])  # as cameras pad it
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("chunk", ["zTXt", "iTXt", "tEXt", "iCCP"])
+def test_a_png_with_large_texts_or_colours_is_read(natural, encoded, chunk: str, place: str) -> None:
+    """Any browser shows it; Pillow refuses what unpacks to more than 1 MiB."""
+    if (chunk, place) == ("iCCP", "after"):
+        pytest.skip("a profile stands before the pixels")
+    data = encoded(natural(32, 48), "PNG")
+    large = b"comment " * 400_000
+    body = {
+        "zTXt": b"Comment\0\0" + zlib.compress(large),
+        "iTXt": b"Comment\0\1\0en\0\0" + zlib.compress(large),
+        "tEXt": b"Comment\0" + large,
+        "iCCP": b"profile\0\0" + zlib.compress(large),
+    }[chunk]
+    added = len(body).to_bytes(4, "big") + chunk.encode() + body
+    added += zlib.crc32(chunk.encode() + body).to_bytes(4, "big")
+    at = 33 if place == "before" else data.rindex(b"IEND") - 4
+    large_png = data[:at] + added * (1 if chunk == "iCCP" else 3) + data[at:]
+    assert np.array_equal(np.asarray(open_image(large_png)), np.asarray(open_image(data)))
+    assert np.array_equal(decode(large_png), decode(data))
+    assert image_size(large_png) == (32, 48)
+
+
+def test_small_texts_of_a_png_stay(natural) -> None:
+    file, info = io.BytesIO(), PngInfo()
+    info.add_text("Title", "a cat")
+    info.add_text("Comment", "x" * 3000, zip=True)
+    natural(32, 48).save(file, "PNG", pnginfo=info)
+    assert open_image(file.getvalue()).info["Title"] == "a cat"

@@ -1,10 +1,12 @@
+import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, ImageError
@@ -259,3 +261,30 @@ def test_a_train_config_without_sense_is_refused(changes: dict, field: str) -> N
 def test_an_unknown_mode_is_refused(natural) -> None:
     with pytest.raises(ConfigError, match="mode"):
         evaluation_pixels(natural(8, 8), PreprocessConfig(image_size=(8, 8)), mode="faster")
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_exif_orientation_is_applied_when_asked_for(natural, encoded, orientation: int, kind: str, mode) -> None:
+    """Against Pillow's own turn of the same picture, given upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = encoded(natural(72, 100), kind, exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(turned)))
+    plain = PreprocessConfig(image_size=(48, 48), resize="squash")
+    asked = replace(plain, exif="apply")
+    wanted = evaluation_pixels(upright, plain)
+    for source in (turned, Image.open(io.BytesIO(turned))):
+        found = evaluation_pixels(source, asked, mode=mode)
+        assert int((found.int() - wanted.int()).abs().max()) <= (0 if mode == "exact" else 2)
+    if orientation > 1:
+        assert not evaluation_pixels(turned, plain).equal(wanted)  # the default, as open_clip
+    train = TrainTransformConfig(image_size=(48, 48), scale=(0.5, 1.0), exif="apply")
+    views = [training_pixels(picture, train, sample_rng(0, 0, 3), mode=mode) for picture in (turned, upright)]
+    assert int((views[0].int() - views[1].int()).abs().max()) <= (0 if mode == "exact" else 2)
+
+
+def test_another_rule_for_exif_is_refused() -> None:
+    with pytest.raises(ConfigError, match="exif: expected one of ignore, apply"):
+        PreprocessConfig(image_size=(48, 48), exif="auto")  # pyright: ignore[reportArgumentType]

@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from eyesmith.models.cpu_ops import (
     SHORT_SEQUENCE_LEN,
+    Conv,
     DepthwiseConv,
     _StridedDepthwise,
     attend,
     depthwise,
-    quicken_depthwise,
+    replace_convolutions,
 )
 
 
@@ -98,6 +99,46 @@ def test_only_what_gains_is_replaced_and_parameters_stay() -> None:
         nn.Conv2d(4, 4, 7, padding=9, groups=4, dilation=3),
     )
     before = dict(layers.named_parameters())
-    quicken_depthwise(layers)
+    replace_convolutions(layers)
     assert [type(layer) is DepthwiseConv for layer in layers] == [True, True, False, False, False, False]
     assert all(value is before[name] for name, value in layers.named_parameters())
+
+
+@pytest.mark.parametrize("is_autocast", [False, True])
+@pytest.mark.parametrize("groups", [1, 8])
+@pytest.mark.parametrize(("side", "stride", "size"), [(3, 3, (4, 1)), (2, 2, (6, 2)), (3, 2, (8, 1)), (7, 1, (5, 1))])
+def test_a_bfloat16_convolution_is_right_where_its_output_is_one_cell_wide(
+    side: int, stride: int, size: tuple[int, int], groups: int, is_autocast: bool
+) -> None:
+    """torch's own weight gradient there is 1e20 or NaN, one run in a few: it reads memory that nobody wrote."""
+    kind = DepthwiseConv if groups > 1 and side != 2 else Conv
+    for seed in range(8):
+        torch.manual_seed(seed)
+        conv = kind(8, 8 if groups > 1 else 64, side, stride, padding=side // 2, groups=groups)
+        x = torch.randn(2, 8, *size).contiguous(memory_format=torch.channels_last).bfloat16()
+        conv = conv if is_autocast else conv.bfloat16()
+        exact = nn.Conv2d(8, conv.out_channels, side, stride, padding=side // 2, groups=groups).double()
+        exact.load_state_dict({name: value.bfloat16().double() for name, value in conv.state_dict().items()})
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+            y = conv(x.float() if is_autocast else x)
+        wanted = exact(x.double())
+        assert y.dtype is torch.bfloat16
+        grad = torch.randn(y.shape).bfloat16()
+        y.backward(grad)
+        wanted.backward(grad.double())
+        for found, true in ((y, wanted), (conv.weight.grad, exact.weight.grad), (conv.bias.grad, exact.bias.grad)):
+            torch.testing.assert_close(found.double(), true, rtol=0.02, atol=0.05)
+
+
+def test_every_plain_convolution_of_an_encoder_is_replaced() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 8, 3, 2, 1, groups=8), nn.Conv2d(8, 4, 1))
+    weights = module.state_dict()
+    random = torch.get_rng_state()
+    x = torch.randn(2, 3, 16, 16)
+    torch.set_rng_state(random)
+    wanted = module(x)
+    replace_convolutions(module)
+    assert [type(part) for part in module] == [Conv, DepthwiseConv, Conv]
+    assert all(value.equal(weights[name]) for name, value in module.state_dict().items())
+    assert torch.get_rng_state().equal(random)
+    assert module(x).equal(wanted)

@@ -1,10 +1,16 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.registry import config as model
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim import freeze, parameter_groups, trained_table
@@ -84,6 +90,86 @@ def test_each_block_further_from_the_end_is_slower(clip: Clip) -> None:
     }
     for name, scale in expected.items():
         assert facts[name][0] == pytest.approx(scale), name
+
+
+def test_open_clip_and_timm_count_the_transformers_blocks_alone(clip: Clip) -> None:
+    """Two blocks here: stem, stages and position are layer 0, the mean-pooled norm stands with the head."""
+    facts = _facts(clip, layer_decay=0.5, text_layer_decay=0.5, layer_decay_by="timm")
+    expected = {
+        "image.position": (0.125, 0.0),
+        "image.stem.conv1.weight": (0.125, 0.2),
+        "image.transition.conv.weight": (0.125, 0.2),
+        "image.stage3.0.norm1.weight": (0.25, 0.0),
+        "image.stage3.1.mlp.out.weight": (0.5, 0.2),
+        "image.norm.weight": (1.0, 0.0),
+        "image.head.weight": (1.0, 0.2),
+        "text.token_embedding.weight": (0.0625, 0.2),
+        "text.positional_embedding": (0.0625, 0.0),
+        "text.transformer.resblocks.2.ln_1.bias": (0.5, 0.0),
+        "text.ln_final.weight": (0.5, 0.0),  # with the last block, as open_clip's towers unlock
+        "text.text_projection": (1.0, 0.2),
+        "logit_scale": (1.0, 0.0),
+    }
+    assert {name: facts[name] for name in expected} == expected
+    decays = _facts(clip, layer_decay=0.5, text_layer_decay=0.5, layer_decay_by="open_clip")
+    assert decays["image.position"] == (0.125, 0.2)
+    assert {name: scale for name, (scale, _) in decays.items()} == {name: scale for name, (scale, _) in facts.items()}
+
+
+NAMES = {  # timm's: ours; enough of ViTamin's to tell every layer
+    "pos_embed": "position",
+    "patch_embed.backbone.stem.conv1.weight": "stem.conv1.weight",
+    "patch_embed.backbone.pool.proj.weight": "transition.conv.weight",
+    **{f"blocks.{k}.norm1.weight": f"stage3.{k}.norm1.weight" for k in range(14)},
+    "fc_norm.weight": "norm.weight",
+}
+
+
+def test_vitamin_has_timms_sixteen_rates() -> None:
+    timm = _timm()
+    with torch.device("meta"):
+        theirs = timm.create_model("vitamin_small_224", num_classes=0)
+        ours = model("ViTamin-S").build()
+    facts = _facts(ours, layer_decay=0.75, layer_decay_by="timm")
+    expected = _timm_facts(theirs)
+    assert {ours: expected[name] for name, ours in NAMES.items()} == {
+        name: facts[f"image.{name}"] for name in NAMES.values()
+    }
+    assert len({scale for name, (scale, _) in facts.items() if name.startswith("image.")}) == 16
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "convnext_atto", "coatnet_nano_rw_224"]
+)
+def test_a_timm_backbone_has_timms_own_rates(name: str) -> None:
+    timm = _timm()
+    size = (224, 224)
+    with torch.device("meta"):
+        theirs = timm.create_model(name, num_classes=16)
+    image = TimmConfig(model_name=name, image_size=size, embed_dim=16)
+    pair = replace(CONFIG, image=image, preprocess=PreprocessConfig(image_size=size))
+    facts = _facts(pair.build(), layer_decay=0.75, layer_decay_by="timm")
+    expected = _timm_facts(theirs)
+    found = {key.removeprefix("image.backbone."): value for key, value in facts.items() if "image.backbone." in key}
+    assert found == {key: expected[key] for key in found}
+    assert len(found) > 50
+    assert facts["image.head.weight"][0] == 1.0
+
+
+def _timm() -> Any:
+    ensure_torchvision()
+    return pytest.importorskip("timm")
+
+
+def _timm_facts(model: nn.Module) -> dict[str, tuple[float, float]]:
+    from timm.optim import param_groups_layer_decay
+
+    undecayed = getattr(model, "no_weight_decay", set)()  # ConvNeXt has none
+    groups = param_groups_layer_decay(model, weight_decay=0.2, no_weight_decay_list=undecayed, layer_decay=0.75)
+    names = {id(value): name for name, value in model.named_parameters()}
+    return {
+        names[id(value)]: (group["lr_scale"], group["weight_decay"]) for group in groups for value in group["params"]
+    }
 
 
 def test_patterns_freeze_and_a_pattern_that_fits_nothing_is_an_error(clip: Clip) -> None:

@@ -1,6 +1,8 @@
 import pytest
+import torch
 
 from eyesmith.models.cost import encoder_cost
+from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.recipes import BASELINES, LENGTHS, baseline_model, recipe
 
 # figure 2: image parameters in M (rounded there, of one patch size for all), image and text GMACs
@@ -50,3 +52,21 @@ def test_a_baseline_runs_by_vitamins_short_settings(name: str) -> None:
         assert run.data.epoch_samples == samples
         is_large = name in ("ViT-L-16", "ViT-L-14", "ConvNeXt-XL") or (name == "ViT-L-32" and length == "1280m")
         assert run.batch_size == (16384 if is_large else 8192)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_is_what_its_released_model_file_names(name: str) -> None:
+    """timm's ConvNeXt and CoAtNet with drop-path 0.1; open_clip's own ViT, which knows no stochastic depth."""
+    image = baseline_model(name).image
+    assert isinstance(image, TimmConfig)
+    if not name.startswith("ViT"):
+        assert (image.drop_path_prob, image.initial) == (0.1, "timm")
+        return
+    assert (image.drop_path_prob, image.initial, image.patch_px) == (0.0, "open_clip", int(name.rpartition("-")[2]))
+    width, depth = {"S": (384, 12), "B": (768, 12), "L": (1024, 24)}[name[4]]
+    cells, embed_dim = (224 // image.patch_px) ** 2, FIGURE[name][2]
+    block = 12 * width**2 + 13 * width
+    tables = (cells + 2) * width + 3 * image.patch_px**2 * width  # class token, positions, patches without bias
+    with torch.device("meta"):
+        params = sum(parameter.numel() for parameter in image.build().parameters())
+    assert params == depth * block + tables + 4 * width + width * embed_dim  # norms before and after

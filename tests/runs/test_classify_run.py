@@ -20,6 +20,7 @@ from torch import nn
 from eyesmith import load, load_encoder
 from eyesmith.data.loader import Batch, Loader
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.eval.features.identity import model_facts
 from eyesmith.eval.results.rows import read_rows
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig
@@ -117,6 +118,10 @@ def test_a_run_ends_as_a_classifier_and_an_encoder(config: ClassifyConfig, tmp_p
         ("classification", "val", "acc5", 6, 5 / 6),
     ]
     assert all(row.low is not None and row.high is not None and row.low <= row.value <= row.high for row in rows)
+    for row in rows:
+        assert row.run is not None
+        assert row.run["weights"] == model_facts(made)["weights"]  # of the model that the folder holds
+        assert {"architecture", "preprocess", "data", "precision", "decoders"} <= set(row.run)
     best = json.loads((tmp_path / "run" / "best" / "best.json").read_text())
     assert best["name"] == "val/acc1"
     assert isinstance(load(tmp_path / "run" / "best"), Classifier)

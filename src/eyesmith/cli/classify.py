@@ -5,6 +5,7 @@ from pathlib import Path
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import (
     BatchSize,
+    Device,
     Images,
     Model,
     ModelName,
@@ -17,6 +18,7 @@ from eyesmith.cli.images import (
 from eyesmith.cli.output import AsJson, print_json, print_table
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import class_probabilities, open_images
+from eyesmith.hub.device import find_device
 from eyesmith.models.classifier import Classifier
 
 
@@ -36,6 +38,7 @@ def classify(
     top: int = 5,
     name: ModelName = None,
     batch_size: BatchSize = 64,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> int:
     """Which of some names fits each image, with the probabilities at the model's own temperature.
@@ -53,8 +56,9 @@ def classify(
         raise ConfigError("expected --names or --names-file, not both")
     if top < 1:
         raise ConfigError(f"top: expected at least 1, got {top}")
+    where = find_device(device)
     source = open_images(images)
-    found = load_clip_or_classifier(model, name)
+    found = load_clip_or_classifier(model, name, where)
     if isinstance(found, Classifier):
         if names or names_file is not None or prompts:
             raise ConfigError(f"{model}: is a classifier with classes of its own; leave out names and prompts")

@@ -10,7 +10,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
-from eyesmith.cli.images import ModelName, load_model
+from eyesmith.cli.images import Device, ModelName, load_model
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.cli.overrides import parse_config
 from eyesmith.data.curate.places import Executor, Progress
@@ -127,6 +127,7 @@ def _marks(
     evaluation: bool = False,
     model: str = "",
     name: ModelName = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> int:
     """Perceptual hashes of pictures and, with a model, their embeddings.
@@ -136,10 +137,11 @@ def _marks(
         model: A run folder, weight file or hub id whose image tower embeds the pictures.
     """
     from eyesmith.data.curate import mark_evaluation, mark_shards, write_marks
+    from eyesmith.hub.device import find_device
 
     embed = None
     if model:
-        clip = load_model(model, name)
+        clip = load_model(model, name, find_device(device))
         embed = lambda images: clip.encode_image(list(images)).cpu().numpy()  # noqa: E731
     with _progress() as show:
         made = (mark_evaluation if evaluation else mark_shards)(

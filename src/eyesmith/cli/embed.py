@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Images, Model, ModelName, broken_as_json, encode, load_model
+from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_model
 from eyesmith.cli.output import AsJson, print_json
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import open_images, write_index
+from eyesmith.eval.statistics.metrics import check_finite
+from eyesmith.hub.device import find_device
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -23,6 +25,7 @@ def embed(
     overwrite: bool = False,
     name: ModelName = None,
     batch_size: BatchSize = 64,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> int:
     """Write the features of images to an .npz file: `features` [N, D] float32 unit rows, `keys` [N], `broken` [M, 2].
@@ -37,8 +40,10 @@ def embed(
         raise ConfigError(f"out: expected a name that ends in .npz, got {str(out)!r}")
     if out.exists() and not overwrite:
         raise ConfigError(f"{out}: is there already; choose another --out, or --overwrite")
+    where = find_device(device)
     source = open_images(images)
-    index = encode(load_model(model, name), source, batch_size=batch_size)
+    index = encode(load_model(model, name, where), source, batch_size=batch_size)
+    check_finite(index.features)
     write_index(out, index)
     count, dim = index.features.shape
     if as_json:

@@ -1,6 +1,7 @@
 """`eyesmith eval`: measure a model on a suite, a task or a folder, into result files that other programs read."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Model, ModelName, load_clip_or_classifier, load_model
+from eyesmith.cli.images import BatchSize, Device, Model, ModelName, load_clip_or_classifier, load_model
 from eyesmith.cli.output import AsJson, console, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.precision import Precision
@@ -60,6 +61,7 @@ def evaluate(
     label: str | None = None,
     task: tuple[Path, ...] = (),
     batch_size: BatchSize = 64,
+    device: Device = None,
     num_workers: int = 4,
     precision: Precision = "fp32",
     language: str = "en",
@@ -99,7 +101,9 @@ def evaluate(
     from eyesmith.eval.sets.made import MADE_TASKS, is_made_data
     from eyesmith.eval.sets.wording import Wording, read_templates
     from eyesmith.files import cache_folder
+    from eyesmith.hub.device import find_device
 
+    where = find_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     settings = Settings(
         batch_size=batch_size,
         num_workers=num_workers,
@@ -117,34 +121,33 @@ def evaluate(
     what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
     if explain is not None:
-        return _explain(model, what, None if is_path else data, explain, name, settings, as_json=as_json)
+        return _explain(model, what, None if is_path else data, explain, name, where, settings, as_json=as_json)
     if is_path and is_made_data(what):
-        return _made(model, "all", what, splits, out, name, settings, as_json=as_json)
+        return _made(model, "all", what, splits, out, name, where, settings, as_json=as_json)
     if what in MADE_TASKS and not is_path and not is_suite_folder(what, data):
-        return _made(model, what, data, splits, out, name, settings, as_json=as_json)
+        return _made(model, what, data, splits, out, name, where, settings, as_json=as_json)
     suite = None if is_path else chosen_suite(what, data)
     if compare_templates:
-        return _prompts(model, what, suite, data, compare_templates, name, settings, as_json=as_json)
+        return _prompts(model, what, suite, data, compare_templates, name, where, settings, as_json=as_json)
     if formats and suite is None:
         raise ConfigError("--format: other evaluators know tasks by name; it goes with a suite or tasks and --data")
     if suite is None:
-        return _own(model, what, out, name, settings, as_json=as_json)
+        return _own(model, what, out, name, where, settings, as_json=as_json)
     target = out or (Path(model) if Path(model).is_dir() else Path()) / "eval"
     with joined() as world:
-        clip = _measurable(model, name, world.device())
+        clip = _measurable(model, name, where)
         results = evaluate_suite(
             clip, suite, str(data), out=target, formats=formats, settings=dataclasses.replace(settings, world=world)
         )
         return _show_suite(suite, results, target, as_json=as_json) if world.is_first else 0
 
 
-def _measurable(model: str, name: str | None, device: "torch.device | None" = None) -> "Clip | LogitTower":
+def _measurable(model: str, name: str | None, device: "torch.device") -> "Clip | LogitTower":
     """An image-text model, or a classifier in its place."""
     from eyesmith.eval.features.classifier import LogitTower
     from eyesmith.models.classifier import Classifier
 
-    found = load_clip_or_classifier(model, name)
-    found = found if device is None else found.to(device)
+    found = load_clip_or_classifier(model, name, device)
     return LogitTower(found) if isinstance(found, Classifier) else found
 
 
@@ -155,6 +158,7 @@ def _made(
     splits: tuple[str, ...],
     out: Path | None,
     name: str | None,
+    device: "torch.device",
     settings: "Settings",
     *,
     as_json: bool,
@@ -169,7 +173,7 @@ def _made(
         raise ConfigError(
             f"{task}: expected --data DIR, the data set to measure on; or give a folder instead of {task}"
         )
-    found = load_clip_or_classifier(model, name)
+    found = load_clip_or_classifier(model, name, device)
     if isinstance(found, Classifier):
         rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
     else:
@@ -179,13 +183,22 @@ def _made(
     return _add(rows, _target(model, out), as_json=as_json)
 
 
-def _own(model: str, what: str, out: Path | None, name: str | None, settings: "Settings", *, as_json: bool) -> int:
+def _own(
+    model: str,
+    what: str,
+    out: Path | None,
+    name: str | None,
+    device: "torch.device",
+    settings: "Settings",
+    *,
+    as_json: bool,
+) -> int:
     """A user's folder, table or caption test."""
     from eyesmith.eval.engine import evaluate_own
     from eyesmith.report.task_table import tasks_table
 
     target = _target(model, out)
-    result = evaluate_own(_measurable(model, name), what, target, settings=settings)
+    result = evaluate_own(_measurable(model, name, device), what, target, settings=settings)
     if len({row.split for row in result.rows}) > 1:  # a caption test with categories
         return _show_rows(result.rows, target, as_json=as_json)
     if as_json:
@@ -223,6 +236,7 @@ def _prompts(
     data: str | None,
     files: tuple[Path, ...],
     name: str | None,
+    device: "torch.device",
     settings: "Settings",
     *,
     as_json: bool,
@@ -235,7 +249,7 @@ def _prompts(
         raise ConfigError(f"{what}: sentences are compared on one set; name one task, or a folder")
     task = suite.tasks[0] if suite else None
     place = Path(str(data)) / task.folder if task else Path(what)
-    found = compare_prompt_files(load_model(model, name), place, files, task=task, settings=settings)
+    found = compare_prompt_files(load_model(model, name, device), place, files, task=task, settings=settings)
     if as_json:
         print_json([dataclasses.asdict(one) for one in found])
     else:
@@ -246,7 +260,15 @@ def _prompts(
 
 
 def _explain(
-    model: str, what: str, data: str | None, key: str, name: str | None, settings: "Settings", *, as_json: bool
+    model: str,
+    what: str,
+    data: str | None,
+    key: str,
+    name: str | None,
+    device: "torch.device",
+    settings: "Settings",
+    *,
+    as_json: bool,
 ) -> int:
     """One picture step by step, beside open_clip."""
     from eyesmith.eval.engine import task_job
@@ -256,7 +278,7 @@ def _explain(
     from eyesmith.eval.sets.made import MADE_TASKS, is_made_data, labelled_split
     from eyesmith.eval.sets.own import own_job
 
-    clip = load_model(model, name)
+    clip = load_model(model, name, device)
     place = data if what in MADE_TASKS else what
     made = labelled_split(place, key) if place is not None and is_made_data(place) else None
     if made is not None:

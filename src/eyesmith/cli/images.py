@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import torch
 import tyro
 from rich.console import Console
 from torch import Tensor
@@ -30,22 +31,29 @@ ModelName = Annotated[
 ]
 BatchSize = Annotated[int, tyro.conf.arg(metavar="N", help="Images that go through the model at once.")]
 
+Device = Annotated[
+    str | None,
+    tyro.conf.arg(metavar="NAME", help="Where the model computes: cpu, cuda, cuda:1; the GPU if there is one."),
+]
+
 _SHOWN = 5
 
 
-def load_clip_or_classifier(source: str, name: str | None) -> "Clip | Classifier":
-    """The model at `source`, with texts or with classes of its own."""
+def load_clip_or_classifier(source: str, name: str | None, device: torch.device) -> "Clip | Classifier":
+    """The model at `source`, with texts or with classes of its own, on a device."""
     from eyesmith.hub.load import load, load_clip
 
     model = load(source, name=name)
-    return model if isinstance(model, Classifier | Clip) else load_clip(source, name=name)  # which says what is wrong
+    if not isinstance(model, Classifier | Clip):
+        return load_clip(source, name=name)  # which says what is wrong
+    return model.to(device)
 
 
-def load_model(source: str, name: str | None) -> Clip:
-    """The model at `source`, ready for use."""
+def load_model(source: str, name: str | None, device: torch.device) -> Clip:
+    """The model at `source`, ready for use on a device."""
     from eyesmith.hub.load import load_clip
 
-    return load_clip(source, name=name)
+    return load_clip(source, name=name).to(device)
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:

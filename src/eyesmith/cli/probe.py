@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Model, ModelName
+from eyesmith.cli.images import BatchSize, Device, Model, ModelName
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 
 Data = Annotated[str, tyro.conf.arg(metavar="DIR", help="A folder of class folders, a made data set, tar shards.")]
@@ -40,6 +40,7 @@ def probe(
     out: Path | None = None,
     name: ModelName = None,
     batch_size: BatchSize = 64,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> int:
     """A classifier on frozen features: every setting is chosen on held-out training images, never on the test images.
@@ -60,8 +61,10 @@ def probe(
         out: A folder for results.jsonl and the predictions, which `eyesmith compare` reads.
     """
     from eyesmith.eval.heads.run import ProbePlan, run_probes
+    from eyesmith.hub.device import find_device
     from eyesmith.hub.load import load
 
+    where = find_device(device)
     plan = ProbePlan(
         train=train,
         test=test,
@@ -77,7 +80,7 @@ def probe(
         batch_size=batch_size,
         fresh=fresh,
     )
-    found = run_probes(load(model, name=name), plan, model_name=model, cache=cache, out=out, note=say)
+    found = run_probes(load(model, name=name).to(where), plan, model_name=model, cache=cache, out=out, note=say)
     if as_json:
         print_json([one.as_dict() for one in found])
         return 0

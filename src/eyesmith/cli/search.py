@@ -7,11 +7,12 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Model, ModelName, encode, load_model, report_broken
+from eyesmith.cli.images import BatchSize, Device, Model, ModelName, encode, load_model, report_broken
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.eval.features.index import ImageIndex, open_images, read_index, search, write_index
+from eyesmith.hub.device import find_device
 from eyesmith.models.clip import Clip
 
 Place = Annotated[
@@ -37,6 +38,7 @@ def find(
     fresh: bool = False,
     name: ModelName = None,
     batch_size: BatchSize = 64,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> int:
     """The images that are nearest to a text, the nearest first; the score is the cosine of their features.
@@ -48,8 +50,9 @@ def find(
         split: The split of a data set that has several.
         fresh: Compute the features anew.
     """
+    where = find_device(device)
     source = _open(images, split)
-    clip = load_model(model, name)
+    clip = load_model(model, name, where)
     index = _index(clip, source, batch_size=batch_size, fresh=fresh)
     hits = search(clip, index, text, top=top)
     place = {key: number for number, key in enumerate(source.keys)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eyesmith.data.near import near_partners
 from eyesmith.data.sample import Finding, Source
@@ -101,7 +101,10 @@ def check(
     duplicate_key (in one shard), undecodable, empty_caption, not_utf8, bad_json, bad_label, bad_row, leak (an image of
     one split is in another, as the same file or the same pixels), wrong_count.
     Warnings: duplicate_image, near_duplicate, near_leak (thumbnails of 16 x 16 differ by almost nothing), duplicate_key
-    (in several shards), same_key (in several splits), too_small, extreme_aspect, not_compared.
+    (in several shards), same_key (in several splits), too_small, extreme_aspect, transparent (alpha is dropped when a
+    picture is read, so what lies under it shows), blank_without_alpha (and that is one colour), exif_orientation (a
+    viewer would turn the picture, it is read as it is stored), not_compared. Two pictures of equal colours and another
+    alpha are no duplicates.
     Raises DataError when the set cannot be opened at all.
     """
     if min_px < 1 or max_aspect < 1 or num_workers < 1:
@@ -170,13 +173,36 @@ def _look(source: Source, index: int, split: str, min_px: int, max_aspect: float
         findings.append(finding("too_small", f"{width} x {height} px, expected {min_px} or more"))
     if max(width, height) > max_aspect * min(width, height):
         findings.append(finding("extreme_aspect", f"{width} x {height} px, expected at most {max_aspect:g} to 1"))
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation in range(2, 9):
+        findings.append(finding("exif_orientation", f"orientation {orientation} is not applied"))
     picture = to_rgb(image)
     pixels = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
     pixels.update(picture.tobytes())
+    alpha = _alpha(image)
+    if alpha is not None:
+        share = float((np.asarray(alpha) < 255).mean())
+        findings.append(
+            finding("transparent", f"{share:.1%} of the pixels; alpha is dropped, what lies under it shows")
+        )
+        if len(picture.getcolors(1) or ()) == 1:
+            findings.append(finding("blank_without_alpha", "one colour once alpha is dropped; lay it on a background"))
+        pixels.update(alpha.tobytes())
+        white = Image.new("RGB", image.size, "white")
+        white.paste(picture, mask=alpha)  # the thumbnail shows what a person sees
+        picture = white
     small = picture.resize((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BILINEAR)
     thumbnail = np.asarray(small).reshape(-1)  # [16 * 16 * 3]
     file_digest = hashlib.blake2b(content, digest_size=16).digest()
     return _Look(split, key, where, findings, file_digest, pixels.digest(), thumbnail)
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    """The alpha of a picture, mode "L"; None where all of it is opaque."""
+    if not image.has_transparency_data:
+        return None
+    alpha = image.convert("RGBA").getchannel("A")
+    return alpha if alpha.getextrema()[0] != 255 else None
 
 
 def _check_count(split: str, source: Source, description: dict[str, Any]) -> list[Finding]:

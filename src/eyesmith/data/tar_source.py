@@ -14,6 +14,7 @@ from eyesmith.data.sample import IMAGE_EXTENSIONS, Finding, Sample
 from eyesmith.data.tar_index import index_tar
 from eyesmith.data.tar_samples import TEXT_EXTENSIONS, captions_of, label_of, read_meta, shard_samples
 from eyesmith.errors import DataError
+from eyesmith.files import open_binary, read_at
 
 _MAX_OPEN_SHARDS = 256  # below the usual limit of 1,024 descriptors; more shards than this are opened at each read
 _MAX_HASHED_BYTES = 1 << 16  # text members up to this size enter the fingerprint whole
@@ -181,7 +182,7 @@ class TarSource:
         found = shard_samples(index)
         for fault in found.faults:
             problem(*fault)
-        required = {"image": frozenset(IMAGE_EXTENSIONS)}
+        required: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS)}
         if self._require_text:
             required["text (txt, json or cls)"] = frozenset(TEXT_EXTENSIONS)
         complete = {}
@@ -205,7 +206,7 @@ class TarSource:
         offset, size = place
         descriptor = self._descriptors.get(shard)
         if descriptor is not None:
-            content = os.pread(descriptor, size, offset)
+            content = read_at(descriptor, size, offset)
         else:
             content = self._read_first(shard, size, offset)
         if len(content) != size:
@@ -215,14 +216,14 @@ class TarSource:
     def _read_first(self, shard: int, size: int, offset: int) -> bytes:
         path = self._shards[shard]
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            descriptor = open_binary(path)
             facts = os.fstat(descriptor)
         except OSError as error:
             raise DataError(f"{path}: cannot read this shard: {error.strerror or error}") from error
         if (facts.st_size, facts.st_mtime_ns) != self._shard_facts[shard]:
             os.close(descriptor)
             raise DataError(f"{path}: the shard was changed after it was opened; open the data set again")
-        content = os.pread(descriptor, size, offset)
+        content = read_at(descriptor, size, offset)
         with self._lock:
             if len(self._descriptors) < _MAX_OPEN_SHARDS and shard not in self._descriptors:
                 self._descriptors[shard] = descriptor

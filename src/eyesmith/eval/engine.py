@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import torch
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
 from eyesmith.errors import ConfigError, DataError, EyesmithError
+from eyesmith.eval.features.agreement import agreed
 from eyesmith.eval.features.classifier import LogitTower
 from eyesmith.eval.features.identity import WHY, content_hash, decoders, model_facts
 from eyesmith.eval.features.images import ImageFeatures
@@ -45,7 +46,6 @@ SPLIT = "test"
 _SHOWN = 4  # sets named in a note
 _COSTS_ONE_SET = (EyesmithError, OSError, MemoryError, torch.OutOfMemoryError)
 
-Result = TypeVar("Result")
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given what is encoded and how many images, a context whose value is told the images of each batch."""
 
@@ -304,10 +304,12 @@ class _Run:
         if not self.set.world.once(job.place.exists):
             return TaskResult(**nothing, problem=f"{job.place} is not there", is_missing=True)
         try:
-            found = self._agreed(lambda: self._opened(job))
+            with agreed(self.set.world, _COSTS_ONE_SET):
+                found = self._opened(job)
             images = self._images(task, found)
-            answered, facts = self._agreed(lambda: self._answered(task, found, images))
-            metrics = kind_of(task).metrics(task, answered.records)
+            with agreed(self.set.world, _COSTS_ONE_SET):
+                answered, facts = self._answered(task, found, images)
+                metrics = kind_of(task).metrics(task, answered.records)
         except _COSTS_ONE_SET as error:  # one bad set must not cost the others
             problem = str(error) or type(error).__name__
             return TaskResult(**nothing, problem=problem, error=error)
@@ -322,18 +324,6 @@ class _Run:
             append_record(self.out / RECORDS, result, main=task.metric)  # last: it is what a restart goes by
         self.set.world.wait()
         return result
-
-    def _agreed(self, action: Callable[[], Result]) -> Result:
-        """What `action` gives in this process; where it fails in one process, all raise."""
-        found: Result | None = None
-        error: Exception | None = None
-        try:
-            found = action()
-        except _COSTS_ONE_SET as caught:
-            error = caught
-        if self.set.world.any(error is not None):
-            raise error or DataError("another process could not measure this set")
-        return cast(Result, found)
 
     def _opened(self, job: Job) -> EvaluationSet:
         task, found = job.task, job.open()
@@ -355,7 +345,15 @@ class _Run:
             texts = self._towers.texts()
         is_scaled = isinstance(self.clip, Clip) and not task.lines
         scale = float(self.clip.logit_scale.detach().float().exp()) if is_scaled else None
-        asked = Asked(task=task, found=found, images=images, texts=texts, half=for_image.half, scale=scale)
+        asked = Asked(
+            task=task,
+            found=found,
+            images=images,
+            texts=texts,
+            half=for_image.half,
+            scale=scale,
+            device=self.clip.logit_scale.device,
+        )
         answered = kind_of(task).answer(asked)
         facts = self.facts | {
             "images": len(images.indices),

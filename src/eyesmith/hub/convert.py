@@ -1,5 +1,6 @@
 """Weights into the layouts that other programs open, bit for bit, and the proof that they agree."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,18 +15,22 @@ from torch import Tensor
 from eyesmith.config import closest
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.files import atomic_path, write_json
+from eyesmith.hub.build import ModelConfig
 from eyesmith.hub.load import build_stored
 from eyesmith.hub.parity import FP32_BOUND, TEXTS, ParityRow, compare, sample_images
 from eyesmith.hub.peer_forward import open_clip_features, timm_features
 from eyesmith.hub.peers import OPEN_CLIP_FILE, open_clip_config, timm_config
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, save_model
 from eyesmith.hub.stored import Stored, read_stored
-from eyesmith.hub.weights import Which, own_memory, read_tensors
+from eyesmith.hub.weights import PROMPTS, Which, own_memory, read_tensors
 from eyesmith.images import PreprocessConfig, evaluation_pixels
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.published import WEIGHTS
+from eyesmith.models.registry import config as model_config
+from eyesmith.models.registry import list_models
+from eyesmith.models.text.weights import BIAS
 from eyesmith.models.vitamin.model import ViTaminConfig
 
 Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
@@ -111,7 +116,12 @@ def convert(
     stored = read_stored(source, name=name, weights=weights, image_size=_size(image_size))
     left_out = [*stored.left_out]
     if isinstance(stored.config, ClipConfig) and to in ("timm", "hugging_face_timm"):
-        left_out.append("the text tower and the temperature")
+        left_out.append(f"the text tower and the temperature{' with its bias' if BIAS in stored.tensors else ''}")
+    elif isinstance(stored.config, ClipConfig) and not is_folder and target.suffix != ".safetensors":
+        known = list_models()
+        usual = model_config(stored.config.name).prompts if stored.config.name in known else None
+        if stored.config.prompts != usual:
+            left_out.append(f"the prompts, which a {target.suffix} file has no place for")
     if is_folder and to == "eyesmith":
         if dtype not in (None, "float32"):
             raise ConfigError("dtype: a run folder holds fp32; give OUT a name that ends in .safetensors")
@@ -129,7 +139,7 @@ def convert(
         file = target / (OPEN_CLIP_WEIGHTS if to == "hugging_face" else MODEL_FILE) if is_folder else target
         for config_name, content in configs.items():
             write_json(target / config_name, content)
-        _write(file, written)
+        _write(file, written, stored.config)
     _check_written(file, written)
     rows, notes = _parity(stored, file, to, dtype=DTYPES.get(dtype or "")) if parity else ([], [])
     label = (
@@ -182,10 +192,15 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
 def _configs(stored: Stored, to: Layout) -> dict[str, Any]:
     if to == "hugging_face":
         assert isinstance(stored.config, ClipConfig)
-        return {OPEN_CLIP_FILE: open_clip_config(stored.config)}
+        return {OPEN_CLIP_FILE: open_clip_config(stored.config, logit_bias=_bias(stored))}
     if to == "hugging_face_timm":
         return {CONFIG_FILE: timm_config(_tower(stored.config), _preprocess(stored.config))}
     return {}
+
+
+def _bias(stored: Stored) -> float | None:
+    bias = stored.tensors.get(BIAS)
+    return None if bias is None else float(bias)
 
 
 def _tower(config: Any) -> ViTaminConfig | Eva02Config:
@@ -205,10 +220,11 @@ def _preprocess(config: Any) -> PreprocessConfig:
     return PreprocessConfig(image_size=config.image_size)
 
 
-def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write(file: Path, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
+    said = {PROMPTS: json.dumps(config.prompts)} if isinstance(config, ClipConfig) else {}
     with atomic_path(file) as part:
         if file.suffix == ".safetensors":
-            save_file(dict(tensors), part, metadata={"format": "pt"})
+            save_file(dict(tensors), part, metadata={"format": "pt"} | said)
         else:
             with part.open("wb") as stream:  # to a path torch would not say that the disk is full
                 torch.save(dict(tensors), stream)
@@ -251,9 +267,8 @@ def _parity(stored: Stored, file: Path, to: Layout, *, dtype: torch.dtype | None
             return rows, notes
         else:
             assert isinstance(config, ClipConfig)
-            theirs = open_clip_features(
-                file, open_clip_config(config, is_text_prefixed=to != "open_clip_root"), images, TEXTS
-            )
+            their_config = open_clip_config(config, is_text_prefixed=to != "open_clip_root", logit_bias=_bias(stored))
+            theirs = open_clip_features(file, their_config, images, TEXTS)
         peer = "timm" if "timm" in to else "open_clip"
         rows += [compare(ours[part], rows_, peer=peer, part=part, bound=FP32_BOUND) for part, rows_ in theirs.items()]
     except (MissingDependencyError, ConfigError) as error:

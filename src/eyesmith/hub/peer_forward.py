@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyesmith.errors import MissingDependencyError
+from eyesmith.files import link_or_copy
 from eyesmith.hub.peers import OPEN_CLIP_FILE
 from eyesmith.models.foreign.torchvision import ensure_torchvision
 
@@ -71,7 +71,7 @@ def _folder(weights: Path, config_name: str, config: Mapping[str, Any]) -> Itera
         folder = Path(scratch)
         (folder / config_name).write_text(json.dumps(config), "utf-8")
         name = "model.safetensors" if weights.suffix == ".safetensors" else "pytorch_model.bin"
-        os.symlink(weights.resolve(), folder / name)
+        link_or_copy(weights.resolve(), folder / name)
         try:
             yield folder
         finally:

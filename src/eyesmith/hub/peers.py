@@ -65,8 +65,12 @@ def _same_trunk(known: ViTaminConfig | Eva02Config, config: ViTaminConfig | Eva0
     return config.has_released_parts and (known.widths, known.depths, known.num_heads, known.has_position) == sizes
 
 
-def open_clip_config(config: ClipConfig, *, is_text_prefixed: bool = True) -> dict[str, Any]:
-    """The content of an open_clip_config.json. is_text_prefixed: for weights with `text.` names."""
+def open_clip_config(
+    config: ClipConfig, *, is_text_prefixed: bool = True, logit_bias: float | None = None
+) -> dict[str, Any]:
+    """The content of an open_clip_config.json. is_text_prefixed: for weights with `text.` names. logit_bias: of a model
+    of the sigmoid loss, without which open_clip makes no place for the one in the file.
+    """
     image, text = config.image, config.text
     if isinstance(image, TimmConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
         raise ConfigError(
@@ -92,6 +96,8 @@ def open_clip_config(config: ClipConfig, *, is_text_prefixed: bool = True) -> di
         },
         "custom_text": is_text_prefixed,
     }
+    if logit_bias is not None:
+        model["init_logit_bias"] = logit_bias
     if text.mlp_ratio != 4.0:
         model["text_cfg"]["mlp_ratio"] = text.mlp_ratio
     pixels = config.preprocess

@@ -14,7 +14,7 @@ from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.hub.build import ModelConfig
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
-from eyesmith.hub.weights import Which, read_tensors
+from eyesmith.hub.weights import Which, read_prompts, read_tensors
 from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
@@ -111,6 +111,7 @@ def _read_dir(folder: Path, weights: Which, asked: _Asked) -> Stored:
 
 def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
     tensors = read_tensors(path, weights=weights)
+    tensors = {key: value for key, value in tensors.items() if not _is_counted(key, value)}
     if any(key.startswith("trunk.patch_embed.") for key in tensors):  # `model.visual` saved alone
         tensors = {"visual." + key: value for key, value in tensors.items()}
     try:
@@ -122,7 +123,15 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
             stored = Stored(_as_folder_says(config, asked.folder), ours, str(path), left_out)
     except CheckpointError as error:
         raise error if str(error).startswith(str(path)) else CheckpointError(f"{path}: {error}") from None
+    if isinstance(stored.config, ClipConfig) and (prompts := read_prompts(path)) is not None:
+        stored = replace(stored, config=replace(stored.config, prompts=prompts))
     return _resized(stored, _wanted_size(stored, asked))
+
+
+def _is_counted(name: str, value: Tensor) -> bool:
+    """Whether this is `position_ids` 0, 1, 2 ..., which older programs store beside the table that they count."""
+    is_ids = name.rpartition(".")[2] == "position_ids" and not value.is_floating_point()
+    return is_ids and torch.equal(value.flatten().long(), torch.arange(value.numel()))
 
 
 def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:

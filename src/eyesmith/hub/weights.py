@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,11 @@ INDEX_SUFFIX = ".index.json"  # Hugging Face's table of a model that is cut into
 _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")
 # and its averaged weights: timm, EVA and DeiT, detectron2, diffusion code, torch's own averaging, our training
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "averaged_model", "average")
+PROMPTS = "eyesmith.prompts"
+"""Where a safetensors file that we wrote has the model's prompts, a JSON list, in its metadata."""
 _WRAPPERS = ("module.", "model.")  # DDP and DataParallel; Lightning
+# anywhere in a name: torch.compile; FSDP, activation checkpointing
+_INSERTED = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
 _LFS_MARK = b"version https://git-lfs.github.com/spec/"
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
@@ -33,8 +38,8 @@ def read_tensors(path: str | os.PathLike[str], *, weights: Which = "model") -> d
     Reads safetensors and torch.save files (told apart by content, not by name), the latter with weights_only=True
     alone, and models cut into several files by the `.index.json` that lists them. weights: of a training checkpoint the
     model's part is taken, or its averaged weights ("ema"). The prefixes `module.` and `model.` (of all names) and
-    `_orig_mod.` (anywhere) that DDP, Lightning and torch.compile add are removed. Raises CheckpointError for a file
-    that is missing, truncated, damaged, an LFS pointer, no weight file, needs code to be read, or has no average.
+    those that torch.compile, FSDP and activation checkpointing put anywhere are removed. Raises CheckpointError for a
+    file that is missing, truncated, damaged, an LFS pointer, no weight file, needs code to be read, or has no average.
     """
     file = Path(path)
     if weights not in ("model", "ema"):
@@ -51,6 +56,11 @@ def _read_file(file: Path, weights: Which) -> dict[str, Tensor]:
             raise CheckpointError(f"{file}: a safetensors file holds one set of weights, no average beside it")
         return _read_safetensors(file)
     if head.startswith((b"PK\x03\x04", b"\x80")):
+        if head.startswith(b"PK") and _is_torchscript(file):
+            raise CheckpointError(
+                f"{file}: a TorchScript archive: a program with its weights, which is not run here; where it was made, "
+                "or with torch.jit.load if you trust it, save its state dict alone: torch.save(model.state_dict(), OUT)"
+            )
         return _state_dict(_read_torch(file), file, weights)
     raise CheckpointError(f"{file}: {_what_else(head, file)}")
 
@@ -88,7 +98,7 @@ def load_tensors(
 
     where: the file, for messages. dtype: of floating-point parameters afterwards. The module may be on the meta device:
     it gets the tensors themselves, or copies where the type differs or memory is shared. Raises CheckpointError naming
-    what is missing, left over or of another shape.
+    what is missing, left over, of another shape, quantised, NaN or infinite.
     """
     own = module.state_dict()
     missing = [name for name in own if name not in tensors]
@@ -105,7 +115,35 @@ def load_tensors(
         if left_over:
             lines.append(f"{len(left_over)} tensors have no place, such as {_some(left_over)}")
         raise CheckpointError("; ".join(lines))
+    _check_numbers(own, tensors, where)
     module.load_state_dict(own_memory(tensors, dtype=dtype), strict=True, assign=True)
+
+
+def _check_numbers(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise CheckpointError for integers where the model has fractions, and for numbers that are none."""
+    whole = [name for name, value in own.items() if value.is_floating_point() and not _is_float(tensors[name])]
+    if whole:
+        kind = str(tensors[whole[0]].dtype).removeprefix("torch.")
+        raise CheckpointError(
+            f"{where}: {len(whole)} of {len(own)} tensors hold {kind} instead of floating-point numbers, such as "
+            f"'{whole[0]}': these are quantised weights, whose scales are not known here; get the file in "
+            "fp32, fp16 or bf16"
+        )
+    broken = [name for name in own if _is_float(tensors[name]) and not _is_finite(tensors[name])]
+    if broken:
+        raise CheckpointError(
+            f"{where}: {len(broken)} of {len(own)} tensors hold NaN or infinity, such as {_some(broken)}: a diverged "
+            "training or a damaged file; take an earlier checkpoint"
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    plain = tensor.float() if tensor.itemsize == 1 else tensor  # the types of one byte have no such test
+    return bool(plain.isfinite().all())
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not tensor.is_quantized
 
 
 def own_memory(tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -123,6 +161,30 @@ def own_memory(tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = Non
         seen.add(value.untyped_storage().data_ptr())
         plain[name] = value
     return plain
+
+
+def read_prompts(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
+    """The prompts that a weight file written by `convert` has beside its tensors; None for any other file."""
+    file = Path(path)
+    if not _is_safetensors(file, _head(file)):
+        return None
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            found = json.loads(json.loads(stream.read(length))["__metadata__"][PROMPTS])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(found, list) and found and all(isinstance(prompt, str) and "{}" in prompt for prompt in found):
+        return tuple(found)
+    return None
+
+
+def _is_torchscript(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False  # torch says what is wrong with it
 
 
 def _head(file: Path) -> bytes:
@@ -237,12 +299,13 @@ def _average(content: Any, file: Path) -> Mapping[str, Any]:
 def _plain_names(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{file}: holds no tensors")
-    plain = {name.replace("_orig_mod.", ""): tensor for name, tensor in tensors.items()}
+    plain = {_INSERTED.sub("", name): tensor for name, tensor in tensors.items()}
     while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in plain)), None):
         plain = {name.removeprefix(prefix): tensor for name, tensor in plain.items()}
     if len(plain) != len(tensors):
         raise CheckpointError(
-            f"{file}: some names become equal without the prefix '_orig_mod.'; two models in one file?"
+            f"{file}: some names become equal without the prefixes of torch.compile and FSDP ('_orig_mod.' ...); two "
+            "models in one file?"
         )
     return plain
 

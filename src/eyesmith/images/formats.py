@@ -3,6 +3,7 @@ its readers start a program (EPS: Ghostscript), hand the file to the system (WMF
 """
 
 import io
+import zlib
 from functools import cache
 
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -28,6 +29,12 @@ _OTHERS = (  # what Pillow does not know: first bytes in lower case, where they 
     (b"<html", 0, "a web page"),
     (b"version https://", 0, "a Git LFS pointer, not the file itself"),
 )
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_SIDE_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_MOST_TEXT_BYTES, _MOST_TEXTS_BYTES = (
+    (1 << 20) - 80,
+    32 << 20,
+)  # below Pillow's own bounds, of one chunk and of all texts
 _CONVERT = "convert it to PNG or JPEG with a program you trust"
 
 
@@ -45,6 +52,47 @@ def open_header(data: bytes, where: str) -> ImageFile.ImageFile:
         raise ImageError(f"{where}: {_what(data)}") from None
     except Exception as error:  # a damaged header raises whatever its plugin stumbled over
         raise ImageError(f"{where}: damaged image file: {error}") from error
+
+
+def without_side_chunks(data: bytes) -> bytes:
+    """The bytes of a PNG without the texts and colour profiles that Pillow would refuse the whole picture for.
+
+    Pillow bounds what a chunk unpacks to (1 MiB), against bombs; a browser leaves such a chunk out and shows the
+    picture, and so do we: no pixel depends on them. Other bytes, a damaged PNG included, come back as they are.
+    """
+    if not data.startswith(_PNG_MAGIC):
+        return data
+    kept: list[bytes] = [_PNG_MAGIC]
+    place, texts = len(_PNG_MAGIC), 0
+    is_cut = False
+    while place + 12 <= len(data):
+        length, name = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        end = place + 12 + length
+        if name in _SIDE_CHUNKS:
+            size = _unpacked_bytes(name, data[place + 8 : end - 4])
+            texts += size
+            if size > _MOST_TEXT_BYTES or texts > _MOST_TEXTS_BYTES:
+                is_cut = True
+                texts -= size
+                place = end
+                continue
+        kept.append(data[place:end])
+        place = end
+    return b"".join(kept) + data[place:] if is_cut else data
+
+
+def _unpacked_bytes(name: bytes, body: bytes) -> int:
+    """Bytes that a chunk of text or profile unpacks to, counted no further than is allowed."""
+    keyword, _, rest = body.partition(b"\0")
+    if name == b"tEXt" or (name == b"iTXt" and rest[:1] != b"\1"):
+        return len(body)
+    packed = rest[1:]  # after the method
+    if name == b"iTXt":
+        packed = rest[2:].split(b"\0", 2)[-1]  # after language and translated keyword
+    try:
+        return len(keyword) + len(zlib.decompressobj().decompress(packed, _MOST_TEXT_BYTES + 1))
+    except zlib.error:
+        return len(body)
 
 
 def refuse_unread(image: Image.Image, where: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from eyesmith.errors import ConfigError
 from eyesmith.images.color import apply_jitter, draw_jitter, to_gray
 from eyesmith.images.crop import Box, Rng, center_box, random_resized_box, shortest_size
-from eyesmith.images.decode import ImageSource, decode, image_size, is_jpeg, open_image, read_file, to_rgb
+from eyesmith.images.decode import Exif, ImageSource, decode, image_size, is_jpeg, open_image, read_file, to_rgb
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD
 
 Mode = Literal["exact", "fast"]
@@ -37,11 +37,13 @@ class PreprocessConfig:
     std: tuple[float, float, float] = OPENAI_STD
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize: Literal["shortest", "squash"] = "shortest"  # cover the size and cut the middle, or bend to the size
+    exif: Exif = "ignore"  # whether a picture is turned as its EXIF orientation says; open_clip does not
 
     def __post_init__(self) -> None:
         _check_image_size(self.image_size)
         _check_choice("interpolation", self.interpolation, tuple(_RESAMPLE))
         _check_choice("resize", self.resize, ("shortest", "squash"))
+        _check_choice("exif", self.exif, ("ignore", "apply"))
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f"mean, std: expected 3 numbers each, std > 0, got {self.mean} and {self.std}")
 
@@ -57,9 +59,11 @@ class TrainTransformConfig:
     color_jitter_prob: float = 0.0
     grayscale_prob: float = 0.0
     horizontal_flip_prob: float = 0.0  # CLIP does not flip: captions name left and right, pictures hold text
+    exif: Exif = "ignore"  # as of the model's preprocessing
 
     def __post_init__(self) -> None:
         _check_image_size(self.image_size)
+        _check_choice("exif", self.exif, ("ignore", "apply"))
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ConfigError(f"scale: expected 0 < low <= high <= 1, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
@@ -84,7 +88,7 @@ def evaluation_pixels(image: ImageSource, config: PreprocessConfig, *, mode: Mod
     Raises ImageError as `open_image` does.
     """
     _check_choice("mode", mode, ("exact", "fast"))
-    source, size = _peek(image, mode)
+    source, size = _peek(image, mode, config.exif)
     target = config.image_size
     resized = shortest_size(size, target) if config.resize == "shortest" else target
     # open_clip passes no interpolation to the resize of a size that is not square, which leaves it bicubic
@@ -92,12 +96,12 @@ def evaluation_pixels(image: ImageSource, config: PreprocessConfig, *, mode: Mod
     interpolation = "bicubic" if is_always_bicubic else config.interpolation
     box = center_box(resized, target)
     if resized[0] * resized[1] > _WHOLE_RESIZE_PIXELS:
-        return _tensor(_resize_middle(open_image(source), resized, box, _RESAMPLE[interpolation]))
+        return _tensor(_resize_middle(open_image(source, exif=config.exif), resized, box, _RESAMPLE[interpolation]))
     if mode == "fast":
-        pixels = _load_fast(source, fast_decode_px(size, size, resized))
+        pixels = _load_fast(source, fast_decode_px(size, size, resized), config.exif)
         if pixels is not None:
             return box.cut(_resize_pixels(pixels, resized, interpolation)).contiguous()
-    whole = open_image(source).resize((resized[1], resized[0]), _RESAMPLE[interpolation])
+    whole = open_image(source, exif=config.exif).resize((resized[1], resized[0]), _RESAMPLE[interpolation])
     return _tensor(whole.crop(box.corners))
 
 
@@ -110,7 +114,7 @@ def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, 
     Raises ImageError as `open_image` does.
     """
     _check_choice("mode", mode, ("exact", "fast"))
-    source, size = _peek(image, mode)
+    source, size = _peek(image, mode, config.exif)
     box = random_resized_box(size, config.scale, config.ratio, rng)
     jitter = None
     if rng.random() < config.color_jitter_prob and config.color_jitter is not None:
@@ -120,7 +124,7 @@ def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, 
 
     pixels = None
     if mode == "fast":
-        pixels = _load_fast(source, fast_decode_px(size, (box.height, box.width), config.image_size))
+        pixels = _load_fast(source, fast_decode_px(size, (box.height, box.width), config.image_size), config.exif)
     if pixels is not None:
         box = box.scaled(pixels.shape[1] / size[0], pixels.shape[2] / size[1])
         pixels = _resize_pixels(box.cut(pixels), config.image_size, "bicubic")
@@ -128,7 +132,7 @@ def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, 
             return pixels.flip(-1) if is_flipped else pixels
         view = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     else:
-        cut = open_image(source).crop(box.corners)
+        cut = open_image(source, exif=config.exif).crop(box.corners)
         view = to_rgb(cut.resize((config.image_size[1], config.image_size[0]), Image.Resampling.BICUBIC))
     view = view if jitter is None else apply_jitter(view, jitter)
     view = to_gray(view) if is_gray else view
@@ -136,20 +140,20 @@ def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, 
     return _tensor(view)
 
 
-def _peek(image: ImageSource, mode: Mode) -> tuple[bytes | Image.Image, tuple[int, int]]:
+def _peek(image: ImageSource, mode: Mode, exif: Exif) -> tuple[bytes | Image.Image, tuple[int, int]]:
     """What to load from, and the picture's (height, width); a JPEG of the fast mode is not decoded yet."""
     if mode == "fast" and not isinstance(image, Image.Image):
         image = read_file(image)
         if is_jpeg(image):
-            return image, image_size(image)
-    picture = open_image(image)
+            return image, image_size(image, exif=exif)
+    picture = open_image(image, exif=exif)
     return picture, (picture.height, picture.width)
 
 
-def _load_fast(source: bytes | Image.Image, at_least_px: int) -> Tensor | None:
+def _load_fast(source: bytes | Image.Image, at_least_px: int, exif: Exif) -> Tensor | None:
     """[3, h, w] uint8, a view of channels-last memory; None where only Pillow's own resize knows the mode."""
     if isinstance(source, bytes):
-        return torch.from_numpy(decode(source, at_least_px=at_least_px)).permute(2, 0, 1)
+        return torch.from_numpy(decode(source, at_least_px=at_least_px, exif=exif)).permute(2, 0, 1)
     return torch.from_numpy(np.array(source)).permute(2, 0, 1) if source.mode == "RGB" else None
 
 

@@ -1,6 +1,5 @@
 """The folders of a lab: OUT/cells/ID for each run, asked for and answered in files, and OUT/PLAN for the answers."""
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Any
 
 from eyesmith.errors import CheckpointError
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.files import not_linked, write_atomic, write_json
+from eyesmith.files import locked, write_atomic, write_json
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan
 from eyesmith.lab.result import CellResult, Failure
@@ -88,13 +87,8 @@ def write_failure(folder: Path, message: str) -> None:
 @contextmanager
 def held(folder: Path) -> Iterator[bool]:
     """Work on a cell alone. False where another process works on it; the system lets go when a process ends."""
-    with open(folder / _LOCK, "w", opener=not_linked) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with locked(folder / _LOCK, wait=False) as is_ours:
+        yield is_ours
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import shutil
 import signal
 import statistics
@@ -42,12 +41,12 @@ def run_cell(folder: Path) -> None:
     rows = evaluate(clip, request["eval_data"], request["splits"] or None, model_name=request["id"], note=_note)
     write_ranks(folder, clip, request["eval_data"], request["splits"] or None)
     cost = encoder_cost(config.model.image)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    user_s, system_s = os.times()[:2]
     facts = {
         "parameters": cost.tower.params,
         "gmacs": cost.tower.macs / 1e9,
         "train_s": summary.train_s,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "cpu_s": user_s + system_s,
         "loss": _last_loss(run),
     }
     write_result(folder, facts, rows)

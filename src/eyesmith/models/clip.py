@@ -178,7 +178,7 @@ def over_images(
     images: pictures to prepare, or a tensor [B, 3, H, W] as encoder.prepare takes it; see Clip.encode_image.
     """
     if isinstance(images, Tensor):
-        encoder.prepare(images[:0])  # refuse the whole batch at once, not its first part
+        encoder.check_pixels(images)  # refuse the whole batch at once, not its first part
         batch = images
     else:
         batch = [cast(ImageSource, images)] if isinstance(images, _ONE_IMAGE) else list(images)

@@ -1,4 +1,4 @@
-"""Operations whose torch kernels are pathologically slow when training on a CPU, in a form that is not.
+"""Operations whose torch kernels are pathologically slow when training on a CPU, or wrong, in a form that is not.
 
 Measured on 2 cores (AVX-512, AMX; torch 2.13), batch 128:
 - the input gradient of a stride-2 depthwise 3x3 convolution in bfloat16 takes 250 to 350 ms on 48-px images; here 10 to
@@ -7,9 +7,13 @@ Measured on 2 cores (AVX-512, AMX; torch 2.13), batch 128:
   in fp32 (on one core), mostly for the weight gradient; here 11 and 12;
 - fused attention over 9 tokens takes 49 ms forward and backward; as plain products 3.
 All give the same numbers within rounding; on other devices, and for inference, torch's own operation runs.
+
+Wrong is a convolution in bfloat16 whose output is one cell wide: on processors with AVX-512's or AMX's bfloat16 its
+weight gradient is garbage (1e20, NaN), now and then its result (torch 2.13; docs/log.md has counts). They are
+computed in fp32 here: `Conv`, and what is built on it.
 """
 
-from typing import Any, Self, TypeGuard
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +35,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     """Depthwise 3x3 convolution with padding 1. x: [B, C, H, W] (channels last is fast); weight: [C, 1, 3, 3]."""
+    if x.shape[3] <= stride and _is_bfloat16_on_cpu(x):
+        return _in_fp32(x, weight, bias, (stride, stride), (1, 1), (1, 1), x.shape[1])
     if stride == 2 and x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.requires_grad:
         y = _StridedDepthwise.apply(x, weight.to(x.dtype))
         return y if bias is None else y + bias.to(x.dtype)[:, None, None]
@@ -43,11 +49,48 @@ def depthwise_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) 
     return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *args)
 
 
-class DepthwiseConv(nn.Conv2d):
+class Conv(nn.Conv2d):
+    """nn.Conv2d that is right in bfloat16 on a CPU when its output is one cell wide too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.is_misjudged(input):
+            assert not isinstance(self.padding, str)
+            return _in_fp32(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return super().forward(input)
+
+    def is_misjudged(self, input: Tensor) -> bool:
+        """Whether torch would get this convolution wrong."""
+        if not _is_bfloat16_on_cpu(input) or self.kernel_size[1] == 1:
+            return False
+        if isinstance(self.padding, str) or self.padding_mode != "zeros":
+            return False
+        reach = self.dilation[1] * (self.kernel_size[1] - 1) + 1
+        return 0 <= input.shape[3] + 2 * self.padding[1] - reach < self.stride[1]
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> Self:
+        """One with the parameters and the settings of a convolution."""
+        with torch.device("meta"):  # draws nothing
+            made = cls(
+                conv.in_channels,
+                conv.out_channels,
+                cast(tuple[int, int], conv.kernel_size),
+                cast(tuple[int, int], conv.stride),
+                cast(tuple[int, int], conv.padding),
+                cast(tuple[int, int], conv.dilation),
+                conv.groups,
+                bias=conv.bias is not None,
+                padding_mode=conv.padding_mode,  # pyright: ignore[reportArgumentType]
+            )
+        made.weight, made.bias = conv.weight, conv.bias
+        return made.train(conv.training)
+
+
+class DepthwiseConv(Conv):
     """nn.Conv2d of as many groups as channels, square, padded so that stride 1 keeps the size."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not (input.is_cpu and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        if self.is_misjudged(input) or not (input.is_cpu and torch.is_grad_enabled()) or torch.compiler.is_compiling():
             return super().forward(input)
         if torch.is_autocast_enabled("cpu"):
             input = input.to(torch.get_autocast_dtype("cpu"))
@@ -60,34 +103,48 @@ class DepthwiseConv(nn.Conv2d):
             return depthwise(input, weight, self.bias, self.stride[0])
         return super().forward(input)
 
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> Self:
-        """One with the parameters and the settings of a convolution."""
-        width, side, stride = conv.in_channels, conv.kernel_size[0], conv.stride[0]
-        with torch.device("meta"):  # draws nothing
-            made = cls(width, width, side, stride, side // 2, groups=width, bias=conv.bias is not None)
-        made.weight, made.bias = conv.weight, conv.bias
-        return made.train(conv.training)
 
-
-def quicken_depthwise(module: nn.Module) -> None:
-    """Put a DepthwiseConv in the place of each convolution inside that could be one and gains by it.
+def replace_convolutions(module: nn.Module) -> None:
+    """Put a DepthwiseConv in the place of each plain convolution inside that gains by it, a Conv in that of the others.
 
     It takes over the parameters themselves; names, numbers and torch's random state stay as they are.
     """
     for parent in list(module.modules()):
         for name, part in parent.named_children():
-            if _gains(part):
-                setattr(parent, name, DepthwiseConv.of(part))
+            if type(part) is nn.Conv2d:
+                setattr(parent, name, (DepthwiseConv if _gains(part) else Conv).of(part))
 
 
-def _gains(part: nn.Module) -> TypeGuard[nn.Conv2d]:
-    if type(part) is not nn.Conv2d or not part.groups == part.in_channels == part.out_channels:
+def _gains(part: nn.Conv2d) -> bool:
+    if not part.groups == part.in_channels == part.out_channels:
         return False
     side, stride = part.kernel_size[0], part.stride[0]
     is_square = part.kernel_size == (side, side) and part.padding == (side // 2, side // 2)
     is_plain = part.stride == (stride, stride) and part.dilation == (1, 1) and part.padding_mode == "zeros"
     return is_square and is_plain and ((side == 3 and stride == 2) or (side in (5, 7) and stride == 1))
+
+
+def _is_bfloat16_on_cpu(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or not x.is_cpu:
+        return False
+    return (torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype) is torch.bfloat16
+
+
+def _in_fp32(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """F.conv2d computed in fp32, its result in bfloat16."""
+    with torch.autocast("cpu", enabled=False):
+        y = F.conv2d(
+            x.float(), weight.float(), None if bias is None else bias.float(), stride, padding, dilation, groups
+        )
+    return y.bfloat16()
 
 
 class _StridedDepthwise(torch.autograd.Function):

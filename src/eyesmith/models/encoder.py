@@ -106,17 +106,21 @@ class Encoder(nn.Module, ABC):
         normalised. Both come back in the type of the weights. Raises ShapeError for another rank, channel count, size
         or dtype.
         """
+        self.check_pixels(pixels)
+        if pixels.dtype == torch.uint8:
+            pixels = normalize(pixels, self.mean, self.std)
+        return pixels.to(next(self.parameters()).dtype)
+
+    def check_pixels(self, pixels: Tensor) -> None:
+        """Raise ShapeError unless `prepare` takes these pixels; it names the shape that it got."""
         if pixels.ndim != 4 or pixels.shape[1] != 3 or tuple(pixels.shape[2:]) != tuple(self.image_size):
             height, width = self.image_size
             raise ShapeError(
                 f"pixels: expected [B, 3, {height}, {width}], got {list(pixels.shape)}; "
                 "resize the images, or call set_image_size(height, width) on the encoder"
             )
-        if pixels.dtype == torch.uint8:
-            pixels = normalize(pixels, self.mean, self.std)
-        if not pixels.is_floating_point():
+        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
             raise ShapeError(f"pixels: expected uint8 (0..255) or normalised floats, got {pixels.dtype}")
-        return pixels.to(next(self.parameters()).dtype)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ShapeError unless both sides are positive multiples of the stride; set_image_size starts with this.

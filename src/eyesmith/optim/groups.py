@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
+
+LayerRule = Literal["eva", "timm", "open_clip"]  # whose count of layers, and whose exceptions from decay
 
 TEMPERATURE, HEAD = "temperature", "head"  # the part that is in no tower, with a text tower and without one
 
@@ -62,6 +64,7 @@ def parameter_groups(
     text_lr_scale: float = 1.0,
     layer_decay: float = 1.0,
     text_layer_decay: float = 1.0,
+    layer_decay_by: LayerRule = "eva",
     extra: Mapping[str, Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     """Optimiser groups of what trains, each with `weight_decay`, `lr_scale`, and for tables `part` and `layer`.
@@ -76,8 +79,14 @@ def parameter_groups(
     temperature, a head or mask token of a model without text), and `extra` parameters by name, have lr_scale 1 and are
     decayed by the same rule, in groups of their own.
 
+    layer_decay_by: what counts as a block. "eva", the papers': every residual unit. "timm" and "open_clip": the
+    transformer's blocks alone, so that a convolutional stem and its stages are one layer, 0; a norm before the pooling
+    goes with the last block; a timm backbone is counted by its own group_matcher. "timm" leaves position tables and
+    class tokens undecayed too, "open_clip" class tokens (a vector there, [1, 1, C] here).
+
     model: its image encoder is called `image`, its text tower, where it has one, `text`.
-    Source: BEiT's layer-wise decay as EVA-02 uses it. Raises ConfigError for a pattern that fits nothing.
+    Source: BEiT's layer-wise decay as EVA-02 uses it; timm's param_groups_layer_decay; the groups that open_clip's
+    towers unlock by. Raises ConfigError for a pattern that fits nothing.
     """
     undecayed = {
         name for pattern in no_decay for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
@@ -87,7 +96,11 @@ def parameter_groups(
     if text is not None:
         towers["text"] = (text_blocks(text), text_lr_scale, text_layer_decay)
     other = HEAD if text is None else TEMPERATURE
-    layers = {part: layer_numbers(getattr(model, part), blocks) for part, (blocks, _, _) in towers.items()}
+    layers: dict[str, dict[str, int]] = {}
+    last: dict[str, int] = {}
+    for part, (blocks, _, _) in towers.items():
+        layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=layer_decay_by)
+    undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), layer_decay_by)}
     groups: dict[tuple[str, int | None, bool], dict[str, Any]] = {}
     for name, parameter in (*model.named_parameters(), *(extra or {}).items()):
         if not parameter.requires_grad:
@@ -95,10 +108,10 @@ def parameter_groups(
         part, _, inner = name.partition(".")
         layer, lr_scale = None, 1.0
         if part in towers:
-            blocks, lr_scale, decay = towers[part]
+            _, lr_scale, decay = towers[part]
             if decay != 1:
                 layer = layers[part][inner]
-                lr_scale *= decay ** (len(blocks) + 1 - layer)
+                lr_scale *= decay ** (last[part] - layer)
         else:
             part = other
         is_decayed = parameter.ndim >= 2 and name not in undecayed
@@ -151,21 +164,55 @@ def trained_table(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list
     return rows
 
 
-def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module]) -> dict[str, int]:
-    """Depth of each parameter of a tower by name: 0 before the first block, k in or after block k, L + 1 at the end."""
+def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module], *, by: LayerRule) -> tuple[dict[str, int], int]:
+    """Depth of each parameter of a tower by name: 0 before the first block, k in or after block k, L + 1 at the end;
+    and L + 1, which a tower without norm and projection does not reach.
+
+    blocks: the tower's residual units in order. by: as in `parameter_groups`.
+    """
+    backbone = getattr(tower, "backbone", None)
+    if by != "eva" and hasattr(backbone, "group_matcher"):
+        return _timm_layers(tower, backbone)
+    if by != "eva":
+        blocks = [block for block in blocks if hasattr(block, "attention") or hasattr(block, "attn")] or blocks
     numbers = {id(parameter): k for k, block in enumerate(blocks, 1) for parameter in block.parameters()}
+    is_norm_apart = by == "eva" or bool(getattr(tower, "is_mean_pooled", False))
     layers: dict[str, int] = {}
     present = 0
     for name, parameter in tower.named_parameters():
         if id(parameter) in numbers:
             present = numbers[id(parameter)]
             layers[name] = present
+        elif name == "text_projection" or name.startswith("head."):  # the first comes first: the tower itself holds it
+            layers[name] = len(blocks) + 1
         else:
-            is_after = (
-                present == len(blocks) or name == "text_projection"
-            )  # which the tower itself holds, so it comes first
-            layers[name] = len(blocks) + 1 if is_after else present
-    return layers
+            layers[name] = len(blocks) + 1 if present == len(blocks) and is_norm_apart else present
+    return layers, len(blocks) + 1
+
+
+def _timm_layers(tower: nn.Module, backbone: Any) -> tuple[dict[str, int], int]:
+    from timm.models import group_parameters  # there is a timm backbone, so there is timm
+
+    found: dict[int, list[str]] = group_parameters(backbone, backbone.group_matcher(coarse=False))
+    layers = {f"backbone.{name}": layer for layer, part in found.items() for name in part}
+    # our head is timm's head: beside a norm that the matcher leaves to the head too, else a layer of its own
+    last = max(layers.values())
+    if not any(name.startswith(("fc_norm.", "head.")) for name in found[last]):
+        last += 1
+    return layers | {name: last for name, _ in tower.named_parameters() if name not in layers}, last
+
+
+def _tables(tower: nn.Module, by: LayerRule) -> list[str]:
+    """Position tables and class tokens of a tower that a peer does not decay."""
+    backbone: Any = getattr(tower, "backbone", None)
+    if by == "timm" and hasattr(backbone, "no_weight_decay"):
+        return [f"backbone.{name}" for name in backbone.no_weight_decay()]
+    kinds = {
+        "eva": (),
+        "timm": ("position", "positional_embedding", "pos_embed", "class_token", "cls_token"),
+        "open_clip": ("class_token", "cls_token"),
+    }[by]
+    return [name for name, _ in tower.named_parameters() if name.rpartition(".")[2] in kinds]
 
 
 def text_blocks(text: nn.Module) -> list[nn.Module]:

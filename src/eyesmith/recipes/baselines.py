@@ -12,27 +12,32 @@ from eyesmith.tasks.contrastive import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """timm_name: the architecture; size: S, B or L, whose text tower and width it takes; batch_size of the run."""
+    """timm_name: the architecture; size: S, B or L, whose text tower and width it takes; batch_size of the run.
+
+    patch_px: of a ViT, which is open_clip's own: a norm before the blocks, patches without bias, its initial weights,
+    no stochastic depth; 0 for a backbone that open_clip too takes from timm, with a drop-path of 0.1.
+    """
 
     timm_name: str
     size: str
     batch_size: int = 8192
     side_px: int = 224
+    patch_px: int = 0
 
 
 BASELINES: dict[str, Baseline] = {
-    "ViT-S-32": Baseline("vit_small_patch32_224", "S"),
-    "ViT-S-16": Baseline("vit_small_patch16_224", "S"),
+    "ViT-S-32": Baseline("vit_base_patch16_clip_224", "S", patch_px=32),
+    "ViT-S-16": Baseline("vit_base_patch16_clip_224", "S", patch_px=16),
     "ConvNeXt-T": Baseline("convnext_tiny", "S"),
     "CoAtNet-0": Baseline("coatnet_0_224", "S"),
-    "ViT-B-32": Baseline("vit_base_patch32_224", "B"),
-    "ViT-B-16": Baseline("vit_base_patch16_224", "B"),
+    "ViT-B-32": Baseline("vit_base_patch16_clip_224", "B", patch_px=32),
+    "ViT-B-16": Baseline("vit_base_patch16_clip_224", "B", patch_px=16),
     "ConvNeXt-B": Baseline("convnext_base", "B"),
     "CoAtNet-2": Baseline("coatnet_2_224", "B"),
-    "ViT-L-32": Baseline("vit_large_patch32_224", "L", 16384),
-    "ViT-L-16": Baseline("vit_large_patch16_224", "L", 16384),
-    "ViT-L-14": Baseline("vit_large_patch14_224", "L", 16384),
-    # its multiply-adds in figure 2 are those of 256 px
+    "ViT-L-32": Baseline("vit_large_patch14_clip_224", "L", 16384, patch_px=32),
+    "ViT-L-16": Baseline("vit_large_patch14_clip_224", "L", 16384, patch_px=16),
+    "ViT-L-14": Baseline("vit_large_patch14_clip_224", "L", 16384, patch_px=14),
+    # its multiply-adds in figure 2, and its model file, are those of 256 px; the released runs force 224
     "ConvNeXt-XL": Baseline("convnext_xlarge", "L", 16384, 256),
     "CoAtNet-4": Baseline("coatnet_4_224", "L"),
 }
@@ -42,16 +47,24 @@ BASELINES: dict[str, Baseline] = {
 def baseline_model(name: str) -> ClipConfig:
     """A key of BASELINES beside ViTamin's text tower of its size, as one model.
 
-    Drop-path is 0: the sources name no rate for these backbones. Image heads are as wide as the text tower's feature;
-    in figure 2 those of ConvNeXt-T and -XL are wider (1024).
+    As the released model files say: those of ConvNeXt and CoAtNet name a drop-path of 0.1, a ViT is open_clip's own.
+    Image heads are as wide as the text tower's feature, as in these files; in figure 2 those of ConvNeXt-T and -XL are
+    wider (1024).
     """
     baseline = BASELINES[name]
     size = (baseline.side_px, baseline.side_px)
     pair = model(f"ViTamin-{baseline.size}")
+    image = TimmConfig(
+        model_name=baseline.timm_name, image_size=size, embed_dim=pair.image.embed_dim, drop_path_prob=0.1
+    )
+    if baseline.patch_px:
+        image = replace(image, drop_path_prob=0.0, patch_px=baseline.patch_px, initial="open_clip")
+        if baseline.size == "S":  # timm has no such ViT of this width
+            image = replace(image, widths=(384,), num_heads=6)
     return replace(
         pair,
         name=name,
-        image=TimmConfig(model_name=baseline.timm_name, image_size=size, embed_dim=pair.image.embed_dim),
+        image=image,
         preprocess=PreprocessConfig(image_size=size),
     )
 

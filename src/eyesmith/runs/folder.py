@@ -21,6 +21,9 @@ from eyesmith.train.distributed import World
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".writer.lock"
 WRITER_FILE = ".writer.json"  # who holds the lock, for the message to the next one
+ORIGIN_FILE = "origin.json"
+FROZEN_FILE = "frozen.safetensors"  # while the run goes on; the finished model has them too
+_BEFORE_CONFIG = {ORIGIN_FILE, FROZEN_FILE, "encoder", "task"}  # what a start writes before config.json
 _PART = re.compile(r"\..+\.\d+-[0-9a-f]{6}\.part")  # as `files.atomic_path` names them
 
 
@@ -76,9 +79,14 @@ def sweep(folder: Path) -> None:
                 Path(place, name).unlink(missing_ok=True)
 
 
-def check_empty(folder: Path, *, may_have: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError where a folder holds something else than a lock and the entries `may_have`."""
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} - {LOCK_FILE, WRITER_FILE, *may_have}:
+def check_empty(folder: Path) -> None:
+    """Raise ConfigError where a folder holds anything but what a process of ours left that was killed at its start."""
+    if not folder.is_dir():
+        return
+    names = {entry.name for entry in folder.iterdir() if not _PART.fullmatch(entry.name)} - {LOCK_FILE, WRITER_FILE}
+    if ORIGIN_FILE in names:
+        names -= _BEFORE_CONFIG
+    if names:
         hint = f"go on with it by `eyesmith resume {folder}`, or " if (folder / CONFIG_FILE).is_file() else ""
         raise ConfigError(f"{folder}: is not empty; {hint}choose another folder")
 

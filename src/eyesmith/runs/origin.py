@@ -16,12 +16,10 @@ from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.files import atomic_path, write_json
 from eyesmith.optim import freeze
 from eyesmith.runs.data_identity import data_differences
-from eyesmith.runs.folder import CONFIG_FILE, changed, in_words
+from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed, in_words
 from eyesmith.tasks import Task, run_to_dict
 from eyesmith.train.config import RunConfig
 
-ORIGIN_FILE = "origin.json"
-FROZEN_FILE = "frozen.safetensors"  # while the run goes on; the finished model has them too
 _FREE = (  # may be edited between two sessions: no weight depends on them, or what they name is compared itself
     "data.path",
     "data.more_paths",

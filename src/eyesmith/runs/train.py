@@ -23,6 +23,7 @@ from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.runs.data_identity import describe_data
 from eyesmith.runs.folder import (
     CONFIG_FILE,
+    FROZEN_FILE,
     check_empty,
     check_same_run,
     is_finished,
@@ -33,7 +34,6 @@ from eyesmith.runs.folder import (
 from eyesmith.runs.hooks import run_hooks
 from eyesmith.runs.machine import keep_freed_memory, machine_facts
 from eyesmith.runs.origin import (
-    FROZEN_FILE,
     Origin,
     check_config,
     check_data,

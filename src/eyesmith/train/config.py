@@ -101,6 +101,9 @@ class OptimConfig:
     """Factor on the image tower's rate for each block further from the end; 1 has the same rate everywhere."""
     text_layer_decay: float = 1.0
     """The same for the text tower."""
+    layer_decay_by: Literal["eva", "timm", "open_clip"] = "eva"
+    """What counts as a block: `eva`, the papers', every residual unit; `timm` and `open_clip`, the transformer's alone,
+    a convolutional stem and its stages being one; these leave position tables (timm) and class tokens undecayed."""
     freeze: tuple[str, ...] = ()
     """Patterns of parameter names that do not train, as `image.stem.*` or `text.*`; one that fits none is an error."""
     clip_norm: float = 0.0
@@ -121,7 +124,11 @@ class OptimConfig:
             raise ConfigError(f"optim.betas: sgd's momentum is the first of them, expected above 0, got {self.betas}")
         if not 0 <= self.min_lr <= self.peak_lr:
             raise ConfigError(f"optim.min_lr: expected 0 to peak_lr {self.peak_lr}, got {self.min_lr}")
-        for name, known in (("name", ("adamw", "lamb", "sgd", "lion")), ("warmup_start", ("first", "zero"))):
+        for name, known in (
+            ("name", ("adamw", "lamb", "sgd", "lion")),
+            ("warmup_start", ("first", "zero")),
+            ("layer_decay_by", ("eva", "timm", "open_clip")),
+        ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"optim.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
         if not 0 <= self.warmup_frac < 1 or self.warmup_steps < 0:

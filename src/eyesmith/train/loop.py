@@ -52,6 +52,7 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
         text_lr_scale=optim.text_lr_scale,
         layer_decay=optim.layer_decay,
         text_layer_decay=optim.text_layer_decay,
+        layer_decay_by=optim.layer_decay_by,
         extra=extra,
     )
     optimizer = make_optimizer(optim.name, groups, lr=optim.peak_lr, betas=optim.betas, eps=optim.eps)

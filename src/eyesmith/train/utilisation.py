@@ -1,6 +1,5 @@
 """How much of the machine a step uses: floating-point operations of the model against the device's peak, and memory."""
 
-import resource
 import sys
 import time
 from dataclasses import replace
@@ -99,8 +98,12 @@ def _passes(tower: nn.Module) -> int:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory so far, MiB: of torch's tensors on a GPU, of the whole process on a CPU."""
+    """The most memory so far, MiB: of torch's tensors on a GPU, of the whole process on a CPU; 0 where no one tells."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kibibytes; bytes on macOS
     return most / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,7 +1,10 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,20 @@ def test_the_cache_stays_below_its_limit_and_keeps_what_is_held(tmp_path, remote
     cache.release("memory://fetch/0.tar")
     other.fetch("memory://fetch/1.tar")
     assert kept() == {"1.tar", "3.tar"}
+
+
+def test_where_files_cannot_be_locked_a_copy_in_use_lately_stays(tmp_path, remote, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    cache = ShardCache(tmp_path, limit_bytes=150)
+    copies = [Path(cache.hold(f"memory://fetch/{number}.tar")) for number in range(2)]
+    cache.release("memory://fetch/0.tar")
+    assert [copy.is_file() for copy in copies] == [True, True]
+    os.utime(copies[0], (time.time() - 10_000, copies[0].stat().st_mtime))
+    cache.fetch("memory://fetch/2.tar")
+    assert [copy.is_file() for copy in copies] == [False, True]
 
 
 class _Cut:

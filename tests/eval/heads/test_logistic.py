@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from eyesmith.errors import ConfigError, DataError, EyesmithError, ShapeError
-from eyesmith.eval.heads import fit_logistic
+from eyesmith.eval.heads import fit_logistic, logistic
 
 
 def made(count=120, classes=4, width=6, seed=0):
@@ -54,3 +55,16 @@ def test_wrong_input_is_named():
         fit_logistic(features, labels * 0, 1, c=1.0)
     with pytest.raises(EyesmithError, match="not finite"):
         fit_logistic(features * float("nan"), labels, 4, c=1.0)
+
+
+def test_blocks_of_rows_reach_the_same_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(3)
+    features = F.normalize(torch.randn(90, 8, generator=generator), dim=-1)
+    labels = torch.arange(90) % 3
+    whole = fit_logistic(features, labels, 3, c=10.0, tolerance=1e-9)
+    monkeypatch.setattr(logistic, "_BLOCK_NUMBERS", 9 * 7)  # seven rows
+    monkeypatch.setattr(logistic, "_HELD_NUMBERS", 0)
+    parts = fit_logistic(features, labels, 3, c=10.0, tolerance=1e-9, device=torch.device("cpu"))
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-7, rtol=0)
+    torch.testing.assert_close(parts(features), whole(features), atol=1e-7, rtol=0)
+    assert whole(features[:0]).shape == (0, 3)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import torch
 
 from eyesmith.data.evaluation.evaluation_set import Instance
@@ -30,7 +31,7 @@ def test_winogavil_chooses_as_many_as_are_gold() -> None:
     images = torch.eye(4)
     instances = [
         Instance("egg", (0, 1, 2, 3, 0), (True, True, False, False, False)),
-        Instance("Iron", (3, 2, 1, 0, 1, 2, 3, 0, 1, 2), (True,) + (False,) * 9),
+        Instance("Iron", (3, 2, 1, 0, 1, 2, 1, 0, 1, 2), (True,) + (False,) * 9),
     ]
     cues = torch.tensor([[0.9, 0.1, 0.2, 0.0], [0.0, 0.0, 0.0, 1.0]])
     scores = jaccard_scores(images, cues, instances, half=None)
@@ -41,3 +42,19 @@ def test_winogavil_chooses_as_many_as_are_gold() -> None:
     assert found["jaccard_score_10-12"] == 1.0
     assert found["jaccard_score_12"] is None
     assert (cue_prompt("Iron"), cue_prompt("night")) == ("An iron", "A night")
+
+
+def test_equal_candidates_are_chosen_as_numpy_orders_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator).round(), dim=1, eps=1e-3)
+    cues = images[torch.randint(0, 40, (200,), generator=generator)]
+    instances, expected = [], []
+    for row in range(200):
+        count = (5, 6, 10, 12)[row % 4]
+        candidates = torch.randint(0, 40, (count,), generator=generator)
+        gold = torch.arange(count) < 1 + row % 3
+        instances.append(Instance("cue", tuple(candidates.tolist()), tuple(gold.tolist())))
+        close = (cues[row] @ images[candidates].T).half().numpy()  # as the reference has them: numpy, in fp16
+        chosen = np.isin(np.arange(count), np.argsort(close)[-int(gold.sum()) :])
+        expected.append((chosen & gold.numpy()).sum() / (chosen | gold.numpy()).sum())
+    assert jaccard_scores(images, cues, instances, half=torch.float16).tolist() == expected

@@ -6,16 +6,16 @@ from eyesmith.eval.kinds.attributes import attribute_metrics
 from eyesmith.eval.kinds.groups import grouped, worst_by_column
 
 
-def test_groups_follow_the_conventions_of_wilds() -> None:
+def test_groups_follow_the_conventions_of_datacomp() -> None:
     correct = torch.tensor([1, 0, 1, 1, 0]).bool()
     found = grouped("acc", correct, {"slide": torch.tensor([0, 0, 3, 3, 3])})
     assert found == {
         "acc_avg": 0.6,
         "acc_slide:0": 0.5,
         "count_slide:0": 2,
-        "acc_slide:1": 0.0,  # an empty group is 0 with count 0 ...
+        "acc_slide:1": None,  # an empty group has none, and count 0 (its division gives NaN) ...
         "count_slide:1": 0,
-        "acc_slide:2": 0.0,
+        "acc_slide:2": None,
         "count_slide:2": 0,
         "acc_slide:3": pytest.approx(2 / 3),
         "count_slide:3": 3,
@@ -29,6 +29,7 @@ def test_two_columns_are_crossed_and_named_backwards() -> None:
     assert found["acc_race:2_gender:0"] == 0.5
     assert found["count_race:2_gender:0"] == 2
     assert found["acc_race:0_gender:1"] == 0.0
+    assert found["acc_race:1_gender:0"] is None
     assert found["count_race:1_gender:0"] == 0
     assert len([name for name in found if name.startswith("count_")]) == 6
 

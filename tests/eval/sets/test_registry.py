@@ -64,7 +64,7 @@ def test_names_are_unique_and_tasks_are_found_by_what_people_call_them() -> None
         ("cifar10", 0.1),
         ("imagenet1k", 0.001),
         ("fairness/dollar_street", 5 / 58),
-        ("vtab/kitti_closest_vehicle_distance", 0.295),
+        ("vtab/kitti_closest_vehicle_distance", 0.295289),
         ("video/kinetics400", 3 / 400),
         ("retrieval/flickr_1k_test_image_text_retrieval", 0.001),
         ("fairness/fairface", None),
@@ -73,6 +73,48 @@ def test_names_are_unique_and_tasks_are_found_by_what_people_call_them() -> None
 )
 def test_chance(key: str, chance: float | None) -> None:
     assert TASKS[key].chance == (None if chance is None else pytest.approx(chance))
+
+
+def test_chance_levels_are_those_of_datacomps_task_list() -> None:
+    """Its `random_score` of every task that has one, in its order and with its six digits."""
+    listed = [
+        0.009804,
+        0.100000,
+        0.010000,
+        0.125061,
+        0.190520,
+        0.004739,
+        0.021277,
+        0.101483,
+        0.010000,
+        0.009901,
+        0.037604,
+        0.001000,
+        0.001000,
+        0.001000,
+        0.008056,
+        0.006047,
+        0.006163,
+        0.295289,
+        0.100350,
+        0.009481,
+        0.009804,
+        0.027027,
+        0.154038,
+        0.500000,
+        0.500001,
+        0.022342,
+        0.005160,
+        0.100000,
+        0.004645,
+        0.117897,
+        0.205000,
+        0.143056,
+        0.500000,
+        0.027193,
+    ]
+    tasks = [task for task in SUITES["datacomp"].tasks if task.layout != "retrieval" and "fairness" not in task.groups]
+    assert [round(task.chance or 0, 6) for task in tasks] == listed
 
 
 def test_a_task_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

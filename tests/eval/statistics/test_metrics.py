@@ -4,11 +4,14 @@ from itertools import combinations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from eyesmith.errors import EyesmithError, ShapeError
+from eyesmith.eval.statistics import metrics
 from eyesmith.eval.statistics.metrics import (
     chance_of_hit,
     clustered_interval,
+    exact_device,
     similarity,
     target_ranks,
     top_candidates,
@@ -123,3 +126,18 @@ def test_chance_equals_counting_every_draw() -> None:
     assert chance_of_hit(candidates, positives, k) == pytest.approx(slow)
     assert chance_of_hit(262, [1], 5) == pytest.approx(5 / 262)
     assert chance_of_hit(4, [2], 4) == 1.0
+
+
+def test_similarity_in_blocks_is_similarity_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = F.normalize(torch.randn(37, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    right = F.normalize(torch.randn(11, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    expected = (left.double() @ right.double().T).float()
+    assert torch.equal(similarity(left, right), expected)
+    monkeypatch.setattr(metrics, "_BLOCK_SCORES", 50)  # four rows
+    assert torch.equal(similarity(left, right, device=torch.device("cpu")), expected)
+    assert similarity(left[:0], right).shape == (0, 11)
+
+
+def test_exact_products_are_not_asked_of_a_device_without_fp64() -> None:
+    assert exact_device(torch.device("mps")) == torch.device("cpu")
+    assert exact_device(torch.device("cuda", 1)) == torch.device("cuda", 1)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from eyesmith.errors import ConfigError, EyesmithError, MissingDependencyError
 from eyesmith.hub.export import ExportReport, ExportTarget, bundle, export_model, parity
+from eyesmith.hub.export import card as cards
 from eyesmith.hub.parity import TEXTS, sample_images
 from eyesmith.images import evaluation_pixels, normalize
 from eyesmith.models import Clip, ClipConfig, create
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.eva02.model import Eva02Config
 
 pytest.importorskip("onnxruntime")
 
@@ -294,3 +296,49 @@ def test_compare_sees_a_wrong_row() -> None:
     assert [(row.batch, row.is_equal) for row in right] == [(1, True), (7, True)]
     wrong = parity.compare("image", lambda batch: batch + 1e-3, ours, ours, is_int8=False)
     assert not any(row.is_equal for row in wrong)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pooling": "token", "has_inner_norm": True},
+        {"pooling": "mean", "norm": "sub"},
+        {"pooling": "normed_mean", "embed_dim": 0},
+        {"ffn": "mlp", "norm": "post", "relation": "none", "pooling": "token"},
+        {"relation": "bias", "pooling": "token"},
+    ],
+    ids=["clip", "fine-tuned", "pre-trained", "enormous", "relative bias"],
+)
+def test_every_kind_of_eva02_tower_has_a_free_batch(changes: dict[str, Any], tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"width": 32, "depth": 2, "num_heads": 2, "hidden_dim": 64, "embed_dim": 16}
+    config = Eva02Config(image_size=(32, 32), patch_px=8, **{**sizes, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        encoder = config.build().eval()
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    is_onnx = config.has_inner_norm  # one of them: it takes far longer than the trace, where a batch gets fixed
+    target = ExportTarget(part="image", format="onnx" if is_onnx else "torch_export")
+    report = export_model(encoder, tmp_path / "out", target)
+    assert card_of(report.folder)["image"]["input"]["shape"] == ["batch", 3, 32, 32]
+    path = report.folder / f"image{target.suffix}"
+    batch = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(encoder(batch), dim=-1)
+    for count in (1, 5):
+        found = onnx_run(path, batch[:count]) if is_onnx else torch.export.load(path).module()(batch[:count])
+        torch.testing.assert_close(found, expected[:count], rtol=0, atol=1e-5)
+
+
+def test_the_card_of_a_sigmoid_model_has_its_bias(model: Clip) -> None:
+    plain = cards.clip_card(model)
+    assert plain["probability"] == "softmax"
+    assert "bias" not in plain
+    model.logit_bias = torch.tensor(-9.5)
+    try:
+        card = cards.clip_card(model)
+    finally:
+        model.logit_bias = None
+    assert (card["bias"], card["probability"]) == (-9.5, "sigmoid")
+    assert card["classify"].startswith("sigmoid, for each class by itself")

@@ -10,6 +10,7 @@ from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models import config as model_config
 from eyesmith.models.conformance import check_encoder
 from eyesmith.models.foreign.timm import TIMM, TimmConfig
+from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")
 
@@ -107,3 +108,55 @@ def test_an_image_size_off_the_stride_is_refused() -> None:
         TimmConfig(model_name="convnext_atto", image_size=(50, 64), embed_dim=0).build()
     with pytest.raises(ConfigError, match="image_size"):
         TimmConfig(model_name="convnext_atto", image_size=(0, 64), embed_dim=0)
+
+
+def test_a_clip_vit_of_timm_is_open_clips_own_in_numbers_and_in_its_first_weights() -> None:
+    ensure_torchvision()
+    transformer = pytest.importorskip("open_clip.transformer")
+    config = TimmConfig(
+        model_name="vit_base_patch16_clip_224",
+        image_size=(64, 64),
+        embed_dim=48,
+        widths=(128,),
+        depths=(2,),
+        num_heads=2,
+        patch_px=16,
+        initial="open_clip",
+    )
+    torch.manual_seed(0)
+    ours: Any = config.build().eval()
+    theirs = transformer.VisionTransformer(64, 16, 128, 2, 2, 4.0, output_dim=48).eval()
+    names = {
+        "backbone.cls_token": "class_embedding",
+        "backbone.pos_embed": "positional_embedding",
+        "backbone.patch_embed.proj.weight": "conv1.weight",
+        "backbone.norm_pre": "ln_pre",
+        "backbone.norm": "ln_post",
+        "head.weight": "proj",
+    }
+    for k in range(2):
+        parts = {
+            "norm1": "ln_1",
+            "norm2": "ln_2",
+            "mlp.fc1": "mlp.c_fc",
+            "mlp.fc2": "mlp.c_proj",
+            "attn.proj": "attn.out_proj",
+        }
+        names |= {f"backbone.blocks.{k}.{a}": f"transformer.resblocks.{k}.{b}" for a, b in parts.items()}
+        for kind in ("weight", "bias"):
+            names[f"backbone.blocks.{k}.attn.qkv.{kind}"] = f"transformer.resblocks.{k}.attn.in_proj_{kind}"
+    state = theirs.state_dict()
+    copied = {}
+    for name, value in ours.state_dict().items():
+        stem, _, kind = name.rpartition(".")
+        given = state[names[name]] if name in names else state[f"{names[stem]}.{kind}"]
+        given = given.T if name == "head.weight" else given
+        # drawn alike: equal deviations within the noise of so many draws, nothing where nothing is
+        assert float(value.std()) == pytest.approx(float(given.std()), rel=0.15, abs=1e-9), name
+        assert float(value.abs().max()) == pytest.approx(float(given.abs().max()), rel=0.4, abs=1e-9), name
+        copied[name] = given.reshape(value.shape)
+    assert len(copied) == len(state)
+    ours.load_state_dict(copied)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(pixels), theirs(pixels), rtol=1e-4, atol=1e-5)

@@ -1,23 +1,25 @@
 """Remote shards on the local disk: fetched whole, kept in a folder of bounded size, resumed after an interruption."""
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from eyesmith.data.stream.places import file_system, is_remote
 from eyesmith.errors import DataError
-from eyesmith.files import write_json
+from eyesmith.files import NO_LOCKS, locked, write_json
 
 _CHUNK_BYTES = 4 << 20
 _TRIES = 4
 _FIRST_WAIT_S = 0.5
+_LONG_S = 3600.0  # unused so long, a copy is in no use, where locks cannot say
 
 
 class ShardCache:
@@ -146,13 +148,16 @@ class ShardCache:
                     facts = file.stat()
                     copies.append((facts.st_atime, facts.st_size, file))
         total = sum(size for _, size, _ in copies) + num_bytes
-        for _, size, file in sorted(copies):
+        for used, size, file in sorted(copies):
             if total <= self.limit_bytes:
                 return
             mark = _open_lock(file.with_name(f"{file.name}.held"))
-            if _lock(mark, wait=False):  # nobody holds it
-                file.unlink(missing_ok=True)
-                total -= size
+            is_ours = _lock(mark)
+            is_old = is_ours is None and time.time() - used > _LONG_S
+            with suppress(PermissionError):  # Windows keeps a file that is open
+                if is_ours or is_old:  # nobody holds it
+                    file.unlink(missing_ok=True)
+                    total -= size
             os.close(mark)
 
 
@@ -199,37 +204,25 @@ def _copy(shard: str, part: Path, size: int) -> None:
         raise OSError(f"got {done:,} bytes, expected {size:,}")
 
 
-@contextmanager
-def locked(file: Path, *, is_needed: bool = True) -> Iterator[None]:
-    """Keep other processes out of this block, by a lock on a file; its folder is made.
-
-    is_needed: raise OSError where the file system has no locks, as some network ones, rather than go on without.
-    """
-    descriptor = _open_lock(file)
-    try:
-        try:
-            _lock(descriptor)
-        except OSError:
-            if is_needed:
-                raise
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _open_lock(file: Path) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    return os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
 
 
-def _lock(descriptor: int, *, shared: bool = False, wait: bool = True) -> bool:
-    """Lock a file against other processes until it is closed, however the process ends; False when it may not wait."""
+def _lock(descriptor: int, *, shared: bool = False) -> bool | None:
+    """Lock a file against other processes until it is closed, however the process ends; False when others have it.
+
+    shared: with others that share it, waiting for one that does not; else at once or not at all. None where there are
+    no such locks: on Windows and some network file systems, where others do not see what is held.
+    """
     try:
         import fcntl
-    except ImportError:  # Windows: copies are not protected from other processes
-        return True
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        if isinstance(error, ImportError) or error.errno in NO_LOCKS:
+            return None
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
     return True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eyesmith.data.stream.places import file_system
+from eyesmith.files import open_binary, read_at
 
 _WHOLE_BYTES = 1 << 20  # shards up to this size are read whole
 _END_BYTES = 1 << 16  # of larger ones: of the start, and of the end
@@ -41,9 +42,9 @@ class SourceFacts:
 
 def sample_mark(path: str, num_bytes: int) -> str:
     """The mark `sample` of a local shard. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_binary(path)
     try:
-        return _sample_mark(num_bytes, lambda start, size: os.pread(descriptor, size, start))
+        return _sample_mark(num_bytes, lambda start, size: read_at(descriptor, size, start))
     finally:
         os.close(descriptor)
 

@@ -13,14 +13,13 @@ from zipfile import BadZipFile
 import numpy as np
 
 from eyesmith.data.sample import IMAGE_EXTENSIONS
-from eyesmith.data.stream.fetch import locked
 from eyesmith.data.tar_index import index_tar
 from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
-from eyesmith.files import atomic_path, cache_folder
+from eyesmith.files import atomic_path, cache_folder, locked, open_binary, read_at
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
-_REQUIRED = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
+_REQUIRED: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
 _FORMAT = 3  # raise when what an index holds or leaves out changes
 _NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
 _MAX_KEPT_BYTES = 4 << 30  # of indices, some 60 million samples
@@ -64,7 +63,7 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
     except _NOT_KEPT:
         pass
     # processes of a machine come to a shard at the same time: one reads it, if it can, and the others wait
-    with locked(kept.with_name(f"{kept.name[:2]}.lock"), is_needed=False):
+    with locked(kept.with_name(f"{kept.name[:2]}.lock")):
         try:
             return _load(kept)
         except _NOT_KEPT:
@@ -164,14 +163,14 @@ def _read(path: Path) -> ShardIndex:
 def _digest(path: Path, keys: list[str], places: np.ndarray) -> str:
     digest = hashlib.sha256(_joined(keys))
     digest.update(places.tobytes())
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = open_binary(path)
     try:
         for image, txt, meta, label in places.tolist():
             for offset, size in (txt, meta, label):
                 if 0 < size <= _MAX_TEXT_BYTES:
-                    digest.update(os.pread(descriptor, size, offset))
+                    digest.update(read_at(descriptor, size, offset))
             end = min(image[1], _IMAGE_END_BYTES)
-            digest.update(os.pread(descriptor, end, image[0] + image[1] - end))
+            digest.update(read_at(descriptor, end, image[0] + image[1] - end))
     finally:
         os.close(descriptor)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ from torch import Tensor
 from eyesmith.data.stream.index import IMAGE, JSON, TXT
 from eyesmith.data.tar_samples import captions_of, needs_json, read_meta
 from eyesmith.errors import DataError, ImageError
+from eyesmith.files import open_binary, read_at
 from eyesmith.images.crop import below, sample_rng
 from eyesmith.images.transforms import Mode, PreprocessConfig, TrainTransformConfig, evaluation_pixels, training_pixels
 
@@ -166,7 +167,7 @@ class Reader:
     def _bytes(self, path: str, place: list[int]) -> bytes:
         offset, size = place
         try:
-            content = os.pread(self._descriptor(path), size, offset)
+            content = read_at(self._descriptor(path), size, offset)
         except OSError as error:
             raise _BrokenError("unreadable_shard", f"{path}: {error.strerror or error}") from None
         if len(content) != size:
@@ -178,7 +179,7 @@ class Reader:
         if descriptor is None:
             while len(self._open) >= _MAX_OPEN:
                 os.close(self._open.popitem(last=False)[1])
-            descriptor = self._open[path] = os.open(path, os.O_RDONLY)
+            descriptor = self._open[path] = open_binary(path)
         self._open.move_to_end(path)
         return descriptor
 

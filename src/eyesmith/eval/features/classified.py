@@ -1,9 +1,8 @@
 """A classifier on labelled images: logits of a source, and top-1 and top-5 with their intervals."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,16 +68,19 @@ def accuracy_rows(
     model_name: str,
     batch_size: int = 64,
     num_workers: int = 4,
-    run: Mapping[str, Any] | None = None,
+    model_source: str | None = None,
 ) -> list[ResultRow]:
     """Top-1 and, with more than five classes, top-5 on a labelled source, with Wilson's 95 % intervals.
 
-    source: its labels are the classifier's. run: what was measured, for the lines. Equal logits: the lowest class wins.
+    source: its labels are the classifier's. model_source: where the model comes from, for the lines, which all say what
+    was measured. Equal logits: the lowest class wins.
     """
     found = class_logits(classifier, source, batch_size=batch_size, num_workers=num_workers)
     assert source.labels is not None
     labels = source.labels
     ranks = target_ranks(found.logits, torch.tensor([labels[index] for index in found.indices]))
+    run = {"source": model_source, **model_facts(classifier, classifier.preprocess), "decoders": decoders()}
+    run |= {"precision": "fp32", "wording": None, "limit": None, "data": content_hash(source)}
     rows = []
     for name, k in (("acc1", 1), ("acc5", 5)):
         if k >= classifier.embed_dim:
@@ -117,8 +119,6 @@ def split_rows(
     that is not there, or when there is nothing to measure.
     """
     rows: list[ResultRow] = []
-    facts = {"source": model_source, **model_facts(classifier, classifier.preprocess), "decoders": decoders()}
-    facts |= {"precision": "fp32", "wording": None, "limit": None}
     known = split_names(path)
     for split in splits or [name for name in known if name != "train"]:
         source = open_source(path, split=split, require_text=False)
@@ -128,8 +128,9 @@ def split_rows(
             note(line)
         if part is not None:
             name = classifier.config.name
-            run = facts | {"data": content_hash(part)}
-            rows += accuracy_rows(classifier, part, split, model_name=name, batch_size=batch_size, run=run)
+            rows += accuracy_rows(
+                classifier, part, split, model_name=name, batch_size=batch_size, model_source=model_source
+            )
     if not rows:
         raise DataError(f"{path}: has no images of the classifier's {len(classifier.classes)} classes to measure on")
     return rows

@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from eyesmith.models.acceleration import prepare_for_inference
 from eyesmith.models.clip import Clip
+from eyesmith.models.cpu_ops import Conv
 from eyesmith.models.encoder import Encoder
 
 _BOUND = 1e-4  # of the change that folding may make, relative to the largest number; rounding stays below 1e-6
@@ -75,7 +76,7 @@ def _pairs(encoder: Encoder, pixels: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
         if id(inputs[0]) in made:
             pairs.append((made[id(inputs[0])][0], module))  # type: ignore[arg-type]
 
-    plain = [module for module in encoder.modules() if type(module) is nn.Conv2d]
+    plain = [module for module in encoder.modules() if type(module) in (nn.Conv2d, Conv)]
     hooks = [module.register_forward_hook(after_convolution) for module in plain]
     hooks += [m.register_forward_pre_hook(before_norm) for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     try:

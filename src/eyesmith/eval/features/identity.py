@@ -45,7 +45,12 @@ def model_facts(module: nn.Module, preprocess: PreprocessConfig | None = None) -
         "architecture": structure_hash(module),
         "format": FORMAT,
     }
-    return found if preprocess is None else found | {"preprocess": facts_hash(to_dict(preprocess))}
+    if preprocess is None:
+        return found
+    facts = to_dict(preprocess)
+    if facts["exif"] == "ignore":  # how all was measured before there was a choice
+        del facts["exif"]
+    return found | {"preprocess": facts_hash(facts)}
 
 
 def decoders() -> dict[str, str]:

@@ -79,7 +79,7 @@ def class_probabilities(
         if name in names[:place]:
             raise DataError(f"class name {name!r} is given twice")
     weights = TextFeatures(clip).class_weights(names, prompts or clip.prompts)  # [K, D]
-    return link_of(clip).probabilities(similarity(index.features, weights))
+    return link_of(clip).probabilities(similarity(index.features, weights, device=clip.logit_scale.device))
 
 
 def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[Hit]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError
+from eyesmith.eval.features.agreement import agree
 from eyesmith.eval.features.cache import prune, touch
 from eyesmith.eval.features.identity import cache_key, model_facts
 from eyesmith.eval.features.images import sum_over_processes
@@ -63,6 +64,7 @@ class TextFeatures:
         """Unit rows [T, D] fp32 on the CPU for `texts`."""
         if not texts:
             raise DataError("no texts were given to encode")
+        agree(self._world)
         self._learn(texts)
         return self._rows[torch.tensor([self._place[text] for text in texts])]  # [T, D]
 
@@ -74,6 +76,7 @@ class TextFeatures:
         """
         if not names or not prompts:
             raise DataError(f"zero-shot classes need names and prompts, got {len(names)} names, {len(prompts)} prompts")
+        agree(self._world)
         path = self._kept("classes", [list(names), list(prompts)])
         kept = self._read(path, len(names))
         if kept is not None:
@@ -90,6 +93,7 @@ class TextFeatures:
         """As a call, [T, D], for retrieval sets: where there is a folder, one matrix there and nothing in memory."""
         if self._folder is None:
             return self(texts)
+        agree(self._world)
         path = self._kept("captions", list(texts))
         kept = self._read(path, len(texts))
         if kept is not None:
@@ -113,25 +117,29 @@ class TextFeatures:
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
         """[T, D] for texts that are sorted by their length in characters."""
+        rows, error = torch.zeros(0, 1), None
+        try:
+            rows = self._own_share(texts)
+        except Exception as stopped:  # the others must not wait for rows that will not come
+            error = stopped
+        agree(self._world, error)
+        return sum_over_processes(rows, self._world)
+
+    def _own_share(self, texts: Sequence[str]) -> Tensor:
+        """[T, D] on the CPU: the rows that this process encodes, zeros for the others'."""
         tower, world = self._clip.text, self._world
         if not isinstance(tower, ClipText):
-            return _in_shares(texts, lambda own: self._clip.encode_text(own, batch_size=self._batch_size), world)
+            return _own_part(texts, lambda own: self._clip.encode_text(own, batch_size=self._batch_size), world)
         ids = tower.tokenize(texts)  # [T, L]
         ends = ids.argmax(1) + 1  # [T]
         rows = torch.zeros(len(texts), tower.out_dim)
         device = self._clip.logit_scale.device
-        error: Exception | None = None
-        try:
-            with evaluating(tower), torch.inference_mode():
-                for chosen in text_batches(ids, ends)[world.rank :: world.size]:
-                    own = ends[chosen]
-                    part = ids[chosen, : int(own.max())].to(device)
-                    rows[chosen] = F.normalize(shared_features(tower, part, own).float(), dim=-1).cpu()
-        except Exception as stopped:  # the others must not wait for rows that will not come
-            error = stopped
-        if world.any(error is not None):
-            raise error or DataError("another process could not encode its share of the texts")
-        return sum_over_processes(rows, world)
+        with evaluating(tower), torch.inference_mode():
+            for chosen in text_batches(ids, ends)[world.rank :: world.size]:
+                own = ends[chosen]
+                part = ids[chosen, : int(own.max())].to(device)
+                rows[chosen] = F.normalize(shared_features(tower, part, own).float(), dim=-1).cpu()
+        return rows
 
     def _on_disk(self) -> TextCache | None:
         """What earlier runs encoded, for a tower that no training changes."""
@@ -171,16 +179,16 @@ def fill_prompt(prompt: str, name: str) -> str:
     raise ConfigError(f"prompt {prompt!r}: expected a place for the class name, {{}} or {{c}}")
 
 
-def _in_shares(texts: Sequence[str], encode: Callable[[Sequence[str]], Tensor], world: World) -> Tensor:
-    """[T, D] on the CPU, every process having encoded its part of `texts`."""
+def _own_part(texts: Sequence[str], encode: Callable[[Sequence[str]], Tensor], world: World) -> Tensor:
+    """[T, D] on the CPU: consecutive texts encoded by this process, zeros for the others'."""
     if world.size == 1:
-        return encode(texts)
+        return encode(texts).float().cpu()
     share = -(-len(texts) // world.size)
     own = encode(texts[world.rank * share : (world.rank + 1) * share] or texts[:1]).float().cpu()
     rows = torch.zeros(len(texts), own.shape[1])
     held = rows[world.rank * share : (world.rank + 1) * share]
     held.copy_(own[: len(held)])
-    return sum_over_processes(rows, world)
+    return rows
 
 
 def _read(path: Path, num_rows: int) -> Tensor | None:

@@ -131,6 +131,7 @@ def probe(
     c: float | None = None,
     shrinkage: float | None = None,
     alpha: float | None = None,
+    device: torch.device | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> ProbeResult:
     """Fit a head on (a few shots of) `train` for each seed, and measure it on `test`.
@@ -139,7 +140,8 @@ def probe(
     used. gaussian: class means and one shared covariance, mixed with `zero_shot` where given; shrinkage and alpha are
     chosen alike. With shots k, k samples a class are drawn by each seed, and the choice is made on up to min(k, 4)
     others of the training set a class; where none are left, fixed values are used. c, shrinkage, alpha: given instead
-    of chosen. seeds: of the draws and the held-out part. The test samples take part in nothing but the last line.
+    of chosen. seeds: of the draws and the held-out part. device: that fits the
+    linear head; where the features are when None. The test samples take part in nothing but the last line.
     Raises DataError for a class without (enough) training samples or a test class that was not trained.
     """
     if head not in get_args(HeadName):
@@ -152,7 +154,7 @@ def probe(
     fits: list[Fitted] = []
     for number, seed in enumerate(seeds):
         if head == "linear":
-            fits.append(_fit_linear(train, test, shots, seed, c))
+            fits.append(_fit_linear(train, test, shots, seed, c, device))
         else:
             fits.append(_fit_gaussian(train, test, shots, seed, zero_shot, shrinkage, alpha))
         if advance is not None:
@@ -168,15 +170,17 @@ def probe(
     )
 
 
-def _fit_linear(train: Labelled, test: Labelled, shots: int, seed: int, c: float | None) -> Fitted:
+def _fit_linear(
+    train: Labelled, test: Labelled, shots: int, seed: int, c: float | None, device: torch.device | None
+) -> Fitted:
     num_classes, validation = len(train.names), None
     part, held = _parts(train, shots, seed)
     if c is None:
         c = _DEFAULT_C
         if len(held):
-            chosen = choose_c(_rows(train, _without(part, held)), _rows(train, held), num_classes)
+            chosen = choose_c(_rows(train, _without(part, held)), _rows(train, held), num_classes, device=device)
             c, validation = chosen.value, chosen.accuracy
-    fitted = fit_logistic(*_rows(train, part), num_classes, c=c, max_steps=5000)
+    fitted = fit_logistic(*_rows(train, part), num_classes, c=c, max_steps=5000, device=device)
     return Fitted(seed=seed, settings={"c": c}, validation=validation, logits=fitted(test.features))
 
 

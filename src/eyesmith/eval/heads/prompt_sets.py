@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError
@@ -30,17 +31,19 @@ def compare_prompt_sets(
     prompt_sets: Mapping[str, Sequence[str]],
     *,
     seed: int = 0,
+    device: torch.device | None = None,
 ) -> list[PromptSetResult]:
     """Zero-shot top-1 of each prompt set on the same labelled images, each against the first.
 
-    names: the classes, by label. prompt_sets: templates by name, at least two sets. Choose prompts on images that are
-    not those of the reported number: the best of many sets is too good on the images it was chosen on.
+    names: the classes, by label. prompt_sets: templates by name, at least two sets. device: see `similarity`. Choose
+    prompts on images that are not those of the reported number: the best of many sets is too good on the images it was
+    chosen on.
     """
     if len(prompt_sets) < 2:
         raise ConfigError(f"prompt_sets: expected at least two to compare, got {len(prompt_sets)}")
     if images.labels is None:
         raise DataError("prompt sets are compared by accuracy, which needs labelled images")
-    hits = {name: _hits(images, texts, names, prompts) for name, prompts in prompt_sets.items()}
+    hits = {name: _hits(images, texts, names, prompts, device) for name, prompts in prompt_sets.items()}
     first = next(iter(hits))
     paired = {name: compare_paired(hits[first], one, seed=seed) for name, one in hits.items() if name != first}
     adjusted = dict(zip(paired, holm([one.p for one in paired.values()]), strict=True))
@@ -55,7 +58,13 @@ def compare_prompt_sets(
     ]
 
 
-def _hits(images: ImageFeatures, texts: TextFeatures, names: Sequence[str], prompts: Sequence[str]) -> Tensor:
+def _hits(
+    images: ImageFeatures,
+    texts: TextFeatures,
+    names: Sequence[str],
+    prompts: Sequence[str],
+    device: torch.device | None,
+) -> Tensor:
     assert images.labels is not None
-    scores = similarity(images.features, texts.class_weights(names, prompts))  # [N, K]
+    scores = similarity(images.features, texts.class_weights(names, prompts), device=device)  # [N, K]
     return (target_ranks(scores, images.labels) == 0).double()

@@ -139,6 +139,7 @@ def run_probes(
             c=plan.c,
             shrinkage=plan.shrinkage,
             alpha=plan.alpha,
+            device=store.clip.logit_scale.device,
         )
         found.append(ProbeLine(result=result, num_classes=len(train.names)))
         if out is not None:

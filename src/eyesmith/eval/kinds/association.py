@@ -22,7 +22,7 @@ from eyesmith.eval.kinds.kind import (
 )
 from eyesmith.eval.sets.task import Task
 from eyesmith.eval.statistics.bootstrap import mean
-from eyesmith.eval.statistics.metrics import similarity, top_candidates
+from eyesmith.eval.statistics.metrics import check_finite, similarity
 
 ALL, MAIN = "avg_jaccard_score", "jaccard_score_10-12"
 
@@ -87,15 +87,18 @@ def jaccard_scores(images: Tensor, cues: Tensor, instances: Sequence[Instance], 
     """The Jaccard index |chosen and gold| / |chosen or gold| of each instance, [I] fp64.
 
     images: [N, D] unit rows; cues: [I, D] unit rows. Chosen are as many candidates as are gold, the nearest to the
-    cue; of equal ones the first (the reference leaves that open). half: similarities are rounded to this format first.
+    cue; of equal ones the last, which is where numpy's argsort, by which the reference chooses, puts them for as few
+    candidates as an instance has. half: similarities are rounded to this format first, which makes ties common.
     """
     scores = []
     for row, instance in enumerate(instances):
         close = similarity(cues[row : row + 1], images[torch.tensor(instance.candidates)])  # [1, n]
         if half is not None:
             close = close.to(half).float()
+        check_finite(close)
         gold = {place for place, is_gold in enumerate(instance.gold) if is_gold}
-        chosen = set(top_candidates(close, len(gold))[1][0].tolist())
+        ascending = close[0].argsort(stable=True).tolist()
+        chosen = set(ascending[len(ascending) - len(gold) :])
         scores.append(len(chosen & gold) / len(chosen | gold) if gold else 0.0)
     return torch.tensor(scores, dtype=torch.float64)
 

@@ -36,7 +36,8 @@ class Attributes(Kind):
         for name in OBJECTIVES:
             objective = found.objectives[name]
             weights = asked.texts.class_weights(objective.classes, objective.templates)
-            ranking = rank_classes(images.features, weights, torch.zeros(len(rows), dtype=torch.int64))
+            nothing = torch.zeros(len(rows), dtype=torch.int64)
+            ranking = rank_classes(images.features, weights, nothing, device=asked.device)
             records[f"predicted_{name}"] = ranking.top[:, 0].numpy()
         return Answered(records=records | {f"column_{name}": column.numpy() for name, column in columns.items()})
 
@@ -46,7 +47,7 @@ class Attributes(Kind):
         return {**attribute_metrics(predicted, metadata)}
 
 
-def attribute_metrics(predicted: Mapping[str, Tensor], metadata: Mapping[str, Tensor]) -> dict[str, float]:
+def attribute_metrics(predicted: Mapping[str, Tensor], metadata: Mapping[str, Tensor]) -> Metrics:
     """All metrics, by the reference's names.
 
     predicted: for each of OBJECTIVES the best class of each face, [N] int64. metadata: columns age, gender, race,

@@ -68,7 +68,7 @@ class Classification(Kind):
             key = images.keys[int((targets < 0).nonzero()[0])]
             raise DataError(f"{found.name}: image {key} is of a class that is not among the {len(found.classes)} asked")
         weights = asked.texts.class_weights(found.classes, found.templates)
-        ranking = rank_classes(images.features, weights, targets)
+        ranking = rank_classes(images.features, weights, targets, device=asked.device)
         records: Records = {
             "keys": text_array(images.keys),
             "targets": targets.int().numpy(),
@@ -79,7 +79,7 @@ class Classification(Kind):
         }
         more = {}
         if asked.scale is not None:
-            more = calibration_values(images.features, weights, targets, scale=asked.scale)
+            more = calibration_values(images.features, weights, targets, scale=asked.scale, device=asked.device)
         return Answered(records=records, more=more)
 
     def metrics(self, task: Task, records: Records) -> Metrics:

@@ -1,7 +1,8 @@
 """Accuracy by groups of images: the metrics of WILDS and of the fairness sets, under the reference's names.
 
-Conventions of the wilds package: groups are numbered from 0 to the largest value; an empty group is written as 0 with
-count 0 and does not enter the worst; a group of two columns is named with the last column first.
+Conventions of DataComp's evaluation, which are those of the wilds package but for empty groups: groups are numbered
+from 0 to the largest value; an empty group has no accuracy (None; the reference divides 0 by 0 and writes NaN, wilds
+itself writes 0) and count 0, and does not enter the worst; a group of two columns is named with the last column first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,10 +73,10 @@ def macro_scores(predicted: Tensor, targets: Tensor) -> tuple[float, float]:
 
 
 def group_means(values: Tensor, groups: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Mean of `values` [N] in each of the groups [N] int64 -> [G] fp64, 0 where empty, and counts [G] int64."""
+    """Mean of `values` [N] in each of the groups [N] int64 -> [G] fp64, NaN where empty, and counts [G] int64."""
     counts = torch.bincount(groups, minlength=num_groups)
     sums = torch.bincount(groups, weights=values.double(), minlength=num_groups)
-    return sums / counts.clamp(min=1), counts
+    return sums / counts, counts
 
 
 def worst_mean(means: Tensor, counts: Tensor, left_out: Sequence[int] = ()) -> float:
@@ -89,10 +90,8 @@ def worst_mean(means: Tensor, counts: Tensor, left_out: Sequence[int] = ()) -> f
     return float(means[seen].min())
 
 
-def grouped(
-    metric: str, values: Tensor, columns: Mapping[str, Tensor], *, left_out: Sequence[int] = ()
-) -> dict[str, float]:
-    """METRIC_avg, METRIC_<group> and count_<group> of each group, METRIC_wg (the worst).
+def grouped(metric: str, values: Tensor, columns: Mapping[str, Tensor], *, left_out: Sequence[int] = ()) -> Metrics:
+    """METRIC_avg, METRIC_<group> (None where empty) and count_<group> of each group, METRIC_wg (the worst).
 
     values: [N], 0 or 1. columns: the metadata columns [N] int64 whose combinations are the groups, by name.
     left_out: groups that the worst must not see.
@@ -102,10 +101,10 @@ def grouped(
     for size, column in zip(reversed(sizes), reversed(list(columns.values())), strict=True):
         index = index * size + column  # the first column varies fastest
     means, counts = group_means(values, index, int(torch.tensor(sizes).prod()))
-    found = {f"{metric}_avg": float(values.double().mean())}
+    found: Metrics = {f"{metric}_avg": float(values.double().mean())}
     for group in range(len(means)):
         name = _group_name(group, dict(zip(columns, sizes, strict=True)))
-        found[f"{metric}_{name}"] = float(means[group])
+        found[f"{metric}_{name}"] = float(means[group]) if counts[group] > 0 else None
         found[f"count_{name}"] = float(counts[group])
     found[f"{metric}_wg"] = worst_mean(means, counts, left_out)
     return found
@@ -113,13 +112,13 @@ def grouped(
 
 def worst_by_column(
     correct: Tensor, columns: Mapping[str, Tensor], group_by: str, *, left_out: Sequence[int] = ()
-) -> dict[str, float]:
+) -> Metrics:
     """FMoW's metrics: accuracy by each column, the worst of each as acc_worst_COLUMN.
 
     The reference means to leave the region "Other" out of the worst and does not: it compares the word with the
     number 5. So `left_out` is empty under its key, and holds 5 under the corrected one.
     """
-    found: dict[str, float] = {}
+    found: Metrics = {}
     others = [name for name in columns if name not in (group_by, "y")]
     for name in [*others, group_by]:
         part = grouped("acc", correct, {name: columns[name]}, left_out=left_out if name == group_by else ())

@@ -39,7 +39,7 @@ _REPLICATES = 1000  # of an interval by resampling
 class Asked:
     """What a kind answers from. images: features of `found.source`; texts: of any text; half: the format that the
     towers computed in, where a kind rounds similarities to it; scale: the model's 1/temperature, None for no
-    calibration."""
+    calibration; device: the model's, which compares the features too."""
 
     task: Task
     found: EvaluationSet
@@ -47,6 +47,7 @@ class Asked:
     texts: TextFeatures
     half: torch.dtype | None = None
     scale: float | None = None
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)

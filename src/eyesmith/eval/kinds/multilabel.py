@@ -36,7 +36,7 @@ class Multilabel(Kind):
 
     def answer(self, asked: Asked) -> Answered:
         marks, weights = _asked(asked)
-        scores = similarity(asked.images.features, weights)
+        scores = similarity(asked.images.features, weights, device=asked.device)
         check_finite(scores)
         precision = average_precisions(scores, marks)
         records = {"average_precision": precision.numpy(), "keys": text_array(asked.images.keys)}
@@ -75,7 +75,7 @@ class AnyLabel(Kind):
             raise DataError(f"{asked.found.name}: not one image has a label")
         features, marks = asked.images.features[usable], marks[usable]
         targets = marks.int().argmax(1)
-        ranking = rank_classes(features, weights, targets)
+        ranking = rank_classes(features, weights, targets, device=asked.device)
         best = ranking.top[:, : len(asked.found.classes)].long().clamp(min=0)
         right = marks.gather(1, best) & (ranking.top[:, : best.shape[1]] >= 0)  # [N, at most 5]
         ranks = torch.where(right.any(1), right.int().argmax(1), TOP)

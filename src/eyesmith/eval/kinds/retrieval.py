@@ -61,13 +61,14 @@ class Retrieval(Kind):
         rows = asked.texts.captions([text for _, text in captions])
         records: Records = {"keys": text_array(images.keys), "image_of_text": image_of_text.int().numpy()}
         if not self._by_label and not bare:
-            for_text, for_image = pair_ranks(images.features, rows, image_of_text)
+            for_text, for_image = pair_ranks(images.features, rows, image_of_text, device=asked.device)
         else:
             label = images.labels if self._by_label else torch.arange(len(images.features))
             assert label is not None  # the set was chosen for its labels
             of_text = label[image_of_text]
-            for_text = first_hit_ranks(rows, images.features, of_text, label)
-            for_image = first_hit_ranks(images.features[asking], rows, label[asking], of_text)
+            for_text = first_hit_ranks(rows, images.features, of_text, label, device=asked.device)
+            asking_rows, own = images.features[asking], label[asking]
+            for_image = first_hit_ranks(asking_rows, rows, own, of_text, device=asked.device)
             records |= {"asking": asking.int().numpy(), "label": label.int().numpy()}
         ranks = {"image_retrieval_ranks": for_text.int().numpy(), "text_retrieval_ranks": for_image.int().numpy()}
         return Answered(records=records | ranks)

@@ -63,4 +63,4 @@ def compare_prompt_files(
     images = store(found.source)
     images = dataclasses.replace(images, labels=torch.from_numpy(found.labels)[list(images.indices)])
     texts = TextFeatures(clip, folder=cache and cache / "texts", fresh=settings.fresh)
-    return compare_prompt_sets(images, texts, found.classes, sets)
+    return compare_prompt_sets(images, texts, found.classes, sets, device=clip.logit_scale.device)

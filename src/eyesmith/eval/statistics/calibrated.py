@@ -1,5 +1,6 @@
 """How far a model's probabilities can be trusted on a set: beside its metrics, at its own temperature."""
 
+import torch
 from torch import Tensor
 
 from eyesmith.errors import DataError
@@ -13,11 +14,12 @@ _FEWEST = 50  # images, below which 15 bins say nothing
 
 
 def calibration_values(
-    features: Tensor, weights: Tensor, targets: Tensor, *, scale: float
+    features: Tensor, weights: Tensor, targets: Tensor, *, scale: float, device: torch.device | None = None
 ) -> dict[str, tuple[float, int]]:
     """Values and image counts by name; {} for fewer than 50 images. scale: 1/temperature of the model.
 
-    features: [N, D], weights: [K, D] unit rows; targets: [N]. `ece`: expected calibration error in 15 equal-width bins.
+    features: [N, D], weights: [K, D] unit rows; targets: [N]; device: see `similarity`. `ece`:
+    expected calibration error in 15 equal-width bins.
     temperature: what to divide the model's logits by, fitted to every second image; `ece_fitted`: the error that is
     left then, on the others. Of a large set evenly spaced images count. No fitted values where none is best.
     """
@@ -26,7 +28,7 @@ def calibration_values(
     features, targets = features[::step], targets[::step]
     if len(targets) < _FEWEST:
         return {}
-    logits = scale * similarity(features, weights)  # [N, K]
+    logits = scale * similarity(features, weights, device=device)  # [N, K]
     found = {"ece": (calibration(logits, targets).error, len(targets))}
     fitted, rest = slice(0, None, 2), slice(1, None, 2)
     try:

@@ -12,18 +12,33 @@ from torch import Tensor
 
 from eyesmith.errors import EyesmithError, ShapeError
 
+_BLOCK_SCORES = 1 << 23  # 64 MiB in fp64
 Z95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
-def similarity(left: Tensor, right: Tensor) -> Tensor:
-    """Dot products of all rows: left [N, D], right [K, D] -> [N, K] fp32.
+def exact_device(device: torch.device) -> torch.device:
+    """Where products for a model on `device` are computed: there, unless it has no fp64, as Apple's GPUs."""
+    return torch.device("cpu") if device.type == "mps" else device
 
-    Summed in fp64 and rounded once, so that equal rows get equal scores wherever they stand in a batch; fp32 products
-    differ in the last bits with the block shape and break ties at random.
+
+def similarity(left: Tensor, right: Tensor, *, device: torch.device | None = None) -> Tensor:
+    """Dot products of all rows: left [N, D], right [K, D] -> [N, K] fp32, where `left` is.
+
+    device: that computes them, where `left` is when None. In blocks of rows: beside the result only a part of it is
+    ever there in fp64. Summed in fp64 and rounded once, so that equal rows get equal scores wherever they stand in a
+    batch; fp32 products differ in the last bits with the block shape and break ties at random.
     """
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise ShapeError(f"similarity: expected [N, D] and [K, D], got {list(left.shape)} and {list(right.shape)}")
-    return (left.double() @ right.double().T).float()
+    device = left.device if device is None else exact_device(device)
+    columns = right.to(device).double().T
+    block = max(1, _BLOCK_SCORES // max(1, len(right)))
+    if len(left) <= block:
+        return (left.to(device).double() @ columns).float().to(left.device)
+    found = torch.empty(len(left), len(right), device=left.device)
+    for start in range(0, len(left), block):
+        found[start : start + block] = (left[start : start + block].to(device).double() @ columns).float()
+    return found
 
 
 def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:

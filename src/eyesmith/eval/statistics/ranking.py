@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import ShapeError
-from eyesmith.eval.statistics.metrics import check_finite, similarity
+from eyesmith.eval.statistics.metrics import check_finite, exact_device, similarity
 
 _BLOCK = 1024  # images
 TOP = 5
@@ -29,11 +29,12 @@ class Ranking:
         return self.ranks < k
 
 
-def rank_classes(features: Tensor, weights: Tensor, targets: Tensor) -> Ranking:
+def rank_classes(features: Tensor, weights: Tensor, targets: Tensor, *, device: torch.device | None = None) -> Ranking:
     """Rank the classes of each image: features [N, D], weights [K, D], unit rows; targets [N] int64 in 0..K-1.
 
-    Equal scores rank by index: the class that comes first wins. Raises ShapeError for targets out of range,
-    EyesmithError for scores that are not finite.
+    device: that compares them, a block at a time; where the features are when None. Equal scores rank by
+    index: the class that comes first wins. Raises ShapeError for targets out of range, EyesmithError for scores that
+    are not finite.
     """
     if targets.shape != features.shape[:1]:
         raise ShapeError(f"ranking: {list(features.shape)} features with {list(targets.shape)} targets")
@@ -42,10 +43,12 @@ def rank_classes(features: Tensor, weights: Tensor, targets: Tensor) -> Ranking:
     ranks = torch.empty(len(features), dtype=torch.int32)
     top = torch.full((len(features), TOP), -1, dtype=torch.int32)
     top_score = torch.full((len(features), TOP), torch.nan)
-    column = torch.arange(len(weights))
+    device = features.device if device is None else exact_device(device)
+    weights, column = weights.to(device), torch.arange(len(weights), device=device)
     for start in range(0, len(features), _BLOCK):
         part = slice(start, start + _BLOCK)
-        scores, right = similarity(features[part], weights), targets[part, None]  # [n, K], [n, 1]
+        scores = similarity(features[part].to(device), weights)  # [n, K]
+        right = targets[part, None].to(device)  # [n, 1]
         check_finite(scores)
         own = scores.gather(1, right)
         ranks[part] = ((scores > own) | ((scores == own) & (column < right))).sum(1).int()

@@ -68,11 +68,17 @@ def text_card(clip: Clip, target: ExportTarget, tokenizer_file: str) -> dict[str
 
 def clip_card(clip: Clip) -> dict[str, Any]:
     """How features of both towers become probabilities."""
+    numbers = {"scale": float(clip.logit_scale.detach().float().exp())}
+    how = "softmax over classes of scale * image_features @ class vectors"
+    if clip.logit_bias is not None:
+        numbers["bias"] = float(clip.logit_bias.detach().float())
+        how = "sigmoid, for each class by itself, of scale * image_features @ class vectors + bias"
     return {
-        "scale": float(clip.logit_scale.detach().float().exp()),
+        **numbers,
+        "probability": "softmax" if clip.logit_bias is None else "sigmoid",
         "prompts": list(clip.prompts),
-        "classify": "softmax over classes of scale * image_features @ class vectors; a class vector is the mean of the "
-        "unit text features of its prompts ({} is the name), made a unit vector again; all features of length 1",
+        "classify": f"{how}; a class vector is the mean of the unit text features of its prompts ({{}} is the name), "
+        "made a unit vector again; all features of length 1",
     }
 
 

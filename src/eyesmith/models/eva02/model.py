@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
+from eyesmith.models.cpu_ops import Conv
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
 from eyesmith.models.position import (
@@ -273,7 +274,7 @@ class Eva02(Encoder):
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         num_tokens = 1 + config.grid[0] * config.grid[1]
         self.position = nn.Parameter(torch.zeros(1, num_tokens, config.width)) if config.has_position else None
-        self.patch = nn.Conv2d(3, config.width, config.patch_px, stride=config.patch_px)
+        self.patch = Conv(3, config.width, config.patch_px, stride=config.patch_px)
         rates = [config.drop_path_prob * i / max(config.depth - 1, 1) for i in range(config.depth)]
         self.layers = nn.ModuleList(_block(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(config.width, eps=EPS)
@@ -358,7 +359,7 @@ class Eva02(Encoder):
 
     def _enter(self, patches: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The tokens before the first block, and what attention needs to know of their places."""
-        x = torch.cat((self.class_token.to(patches.dtype).expand(len(patches), -1, -1), patches), dim=1)
+        x = torch.cat((self.class_token.to(patches.dtype).expand(patches.shape[0], -1, -1), patches), dim=1)
         if self.position is not None:
             x = x + self.position
         places = None if self._places is None else self._places.to(x.device)  # moves for a meta device alone
@@ -367,7 +368,7 @@ class Eva02(Encoder):
     def _keep(self, x: Tensor, places: Tensor | None, kept: Tensor) -> tuple[Tensor, Tensor | None]:
         if self.config.relation == "bias":
             raise ConfigError("relation: patches cannot be dropped with a relative bias; take rope or none")
-        rows = torch.cat((kept.new_zeros(len(kept), 1), kept + 1), dim=1)  # the class token stays
+        rows = torch.cat((kept.new_zeros(kept.shape[0], 1), kept + 1), dim=1)  # the class token stays
         x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
         return x, None if places is None else places[rows]  # [B, 1 + K, P, 2]
 
@@ -411,7 +412,7 @@ def _initialise(encoder: Eva02) -> None:
     beit, the scheme of fine-tuning and CLIP: all matrices and tables normal with deviation 0.02; both output matrices
     of block i (from 1) divided by sqrt(2 i); the head multiplied by 0.001.
     """
-    nn.Conv2d.reset_parameters(encoder.patch)  # leaves the bias uniform in +-1/sqrt(fan in), in both schemes
+    encoder.patch.reset_parameters()  # leaves the bias uniform in +-1/sqrt(fan in), in both schemes
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm):
             module.reset_parameters()

@@ -203,13 +203,20 @@ def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tens
     Raises CheckpointError as from_published does, and for a text tower that does not fit.
     """
     image, text = _towers(config)
-    scale = state.get("logit_scale", state.get(_OLD_SCALE))
-    if scale is None or scale.numel() != 1:
-        raise CheckpointError("expected one number called 'logit_scale', as every CLIP file has")
+    numbers = {"logit_scale": state.get("logit_scale", state.get(_OLD_SCALE))}
+    if text_weights.BIAS in state:
+        numbers[text_weights.BIAS] = state[text_weights.BIAS]
+    for name, number in numbers.items():
+        if number is None or number.numel() != 1:
+            raise CheckpointError(f"expected one number called {name!r}, as every CLIP file of its kind has")
     ours = {"image." + name: value for name, value in from_published(state, image).items()}
     found = text_weights.from_open_clip(state)
     check_fit(found, meta_state(text), wanted=WANTED)
-    return ours | {"text." + name: value for name, value in found.items()} | {"logit_scale": scale.reshape(())}
+    return (
+        ours
+        | {"text." + name: value for name, value in found.items()}
+        | {name: number.reshape(()) for name, number in numbers.items() if number is not None}
+    )
 
 
 def to_clip(state: Mapping[str, Tensor], config: ClipConfig, *, layout: Layout = "open_clip") -> dict[str, Tensor]:
@@ -218,7 +225,8 @@ def to_clip(state: Mapping[str, Tensor], config: ClipConfig, *, layout: Layout =
     prefix = "" if layout == "open_clip" else VISUAL
     tower = to_published(inner(state, "image."), image, layout=layout)
     theirs = {prefix + name: value for name, value in tower.items()}
-    return theirs | text_weights.to_open_clip(inner(state, "text.")) | {"logit_scale": state["logit_scale"]}
+    numbers = {name: state[name] for name in ("logit_scale", text_weights.BIAS) if name in state}
+    return theirs | text_weights.to_open_clip(inner(state, "text.")) | numbers
 
 
 def write(state: Mapping[str, Tensor], config: ClipConfig | Eva02Config, layout: str) -> dict[str, Tensor]:

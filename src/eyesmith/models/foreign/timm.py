@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, MissingDependencyError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
-from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, quicken_depthwise
+from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, replace_convolutions
 from eyesmith.models.drop_path import DropPath
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.foreign.torchvision import ensure_torchvision
@@ -48,6 +48,8 @@ class TimmConfig:
     """Channels of the hidden layer after the pooling of a CoAtNet or MaxViT; 0 keeps the architecture's."""
     patch_px: int = 0
     """Side of a ViT's patch, pixels; 0 keeps the architecture's."""
+    initial: Literal["timm", "open_clip"] = "timm"
+    """How random weights are drawn: by timm's rule, or, for a class-token ViT, as open_clip's own ViT draws them."""
     mean: tuple[float, float, float] = OPENAI_MEAN
     """Mean of the pixels per channel, in 0..1."""
     std: tuple[float, float, float] = OPENAI_STD
@@ -62,6 +64,8 @@ class TimmConfig:
             raise ConfigError(
                 f"num_heads, stem_width, head_dim, pooled_dim and patch_px: expected 0 or more, got {self}"
             )
+        if self.initial not in ("timm", "open_clip"):
+            raise ConfigError(f"initial: expected timm or open_clip, got {self.initial!r}")
         if not 0 <= self.drop_path_prob < 1:
             raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
 
@@ -114,6 +118,8 @@ class TimmEncoder(Encoder):
         self.embed_dim = config.embed_dim or width
         self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else nn.Identity()
         self.is_mean_pooled = self._mean_pooled()
+        if config.initial == "open_clip":
+            _initialise_as_open_clip(self)
         self._last_blocks()  # refuses now what it could not take apart later
 
     def prepare(self, pixels: Tensor) -> Tensor:
@@ -237,8 +243,32 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
             if hasattr(module, "fused_attn"):  # see models/cpu_ops.py: as plain products it trains many times faster
                 setattr(module, "fused_attn", False)  # noqa: B010  timm's modules are not typed
     _take_over_drop_path(backbone)
-    quicken_depthwise(backbone)
+    replace_convolutions(backbone)
     return cast(nn.Module, backbone)
+
+
+@torch.no_grad()
+def _initialise_as_open_clip(encoder: TimmEncoder) -> None:
+    """Draw every weight anew: tables, class token and head normal with deviation width^-0.5, query, key and value
+    matrices uniform as one packed matrix (Xavier), their biases and the attention's output bias 0; the rest as torch
+    draws a linear layer, a convolution or a norm.
+
+    Source: open_clip's VisionTransformer, which leaves its modules as torch makes them.
+    """
+    backbone = encoder.backbone
+    if not encoder.is_sequence or getattr(backbone, "cls_token", None) is None:
+        raise ConfigError(f"initial: open_clip's is for a class-token ViT, {encoder.config.model_name} is none")
+    for module in (*backbone.modules(), encoder.head):
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.LayerNorm):
+            module.reset_parameters()
+    deviation = backbone.embed_dim**-0.5
+    for table in (backbone.cls_token, backbone.pos_embed, getattr(encoder.head, "weight", None)):
+        if table is not None:
+            nn.init.normal_(table, std=deviation)
+    for block in backbone.blocks:
+        nn.init.xavier_uniform_(block.attn.qkv.weight)
+        nn.init.zeros_(block.attn.qkv.bias)
+        nn.init.zeros_(block.attn.proj.bias)
 
 
 def _take_over_drop_path(backbone: nn.Module) -> None:

@@ -11,6 +11,7 @@ from eyesmith.models.text.model import ClipTextConfig
 
 PREFIX = "text."  # of the text tower in OpenCLIP's CustomTextCLIP (all ViTamin and EVA models)
 HEAD_DIM = 64  # of every published tower
+BIAS = "logit_bias"  # beside logit_scale, in a model of the sigmoid loss
 _OWN = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
@@ -22,6 +23,13 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     prefix = PREFIX if any(key.startswith(PREFIX) for key in state) else ""
     return {key: value for key, value in inner(state, prefix).items() if key.startswith(_OWN)}
+
+
+def flatten_numbers(state: dict[str, Tensor]) -> None:
+    """Scale and bias as [] in place, where a file has them as [1]; a bias of [] or [1] is all that is taken for one."""
+    for name in ("logit_scale", BIAS):
+        if (value := state.get(name)) is not None and value.numel() == 1:
+            state[name] = value.reshape(())
 
 
 def to_open_clip(state: Mapping[str, Tensor], *, prefix: str = PREFIX) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.models.cpu_ops import DepthwiseConv, attend, depthwise, depthwise_gelu
+from eyesmith.models.cpu_ops import Conv, DepthwiseConv, attend, depthwise, depthwise_gelu
 from eyesmith.models.drop_path import DropPath
 from eyesmith.models.linear import Linear, can_fuse
 
@@ -19,7 +19,7 @@ EPS = 1e-6  # every LayerNorm of the image tower
 BATCH_NORM_EPS = 1e-5
 
 
-class ChannelsLastConv(nn.Conv2d):
+class ChannelsLastConv(Conv):
     """A convolution on [B, H, W, C] maps; the transposes are views of a channels-last tensor."""
 
     def forward(self, input: Tensor) -> Tensor:

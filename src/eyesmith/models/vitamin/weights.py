@@ -52,13 +52,13 @@ def from_open_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str,
     """
     image, text = _towers(config)
     theirs = _text_prefixed(state)
-    scale = theirs.get("logit_scale")
-    if scale is not None and scale.numel() == 1:
-        theirs["logit_scale"] = scale.reshape(())
+    text_weights.flatten_numbers(theirs)
     _fit_position(theirs, TRUNK + POSITION, image)
     like = {"image." + name: value for name, value in meta_state(image).items()}
     like |= {"text." + name: value for name, value in meta_state(text).items()}
     like["logit_scale"] = torch.empty((), device="meta")
+    if text_weights.BIAS in theirs:
+        like[text_weights.BIAS] = torch.empty((), device="meta")
     return to_ours(theirs, _pair_map(image, like), like, wanted=config.name, hint=_hint(theirs, config.name))
 
 
@@ -212,7 +212,8 @@ def _pair_map(
         parts = (HEAD,) if name == "head.weight" else tuple(TRUNK + part for part in place.parts)
         keymap["image." + name] = Theirs(parts, is_pointwise=place.is_pointwise)
     text = {name: Theirs((text_prefix + name.removeprefix("text."),)) for name in ours if name.startswith("text.")}
-    return keymap | text | {"logit_scale": Theirs(("logit_scale",))}
+    numbers = {"logit_scale", *({text_weights.BIAS} & ours.keys())}  # the bias is a model's of the sigmoid loss
+    return keymap | text | {name: Theirs((name,)) for name in numbers}
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,6 +279,7 @@ def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
         text_lr_scale=optim.text_lr_scale,
         layer_decay=optim.layer_decay,
         text_layer_decay=optim.text_layer_decay,
+        layer_decay_by=optim.layer_decay_by,
         extra={
             name: torch.nn.Parameter(torch.empty((), device="meta")) for name in task_of(config).extra_names(config)
         },
