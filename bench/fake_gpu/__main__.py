@@ -23,8 +23,12 @@ ALLOWED = {
     "train/callbacks/evaluation.py:__call__": "measuring while training, and the best weights",
     "runs/train.py:__init__": "before the first step: kept texts and targets, hashes of frozen weights",
     "runs/train.py:measure_before": "before the first step",
+    "runs/origin.py:keep_frozen": "before the first step: frozen weights are written",
     "runs/train.py:_finish": "after the last step: the weights are written and measured",
-    "runs/replay.py:replay": "a broken step is looked at value by value",
+    "runs/train.py:save_replay": "a broken step is kept",
+    "train/replay.py:traced": "a broken step is looked at value by value",
+    "train/replay.py:see": "the same, of each module's output",
+    "train/replay.py:_see_gradient": "the same, of each gradient",
 }
 """Where the host may wait for the device, and in all that is called from there. Training steps are not among them."""
 
