@@ -98,16 +98,21 @@ def start(
     anything or another process writes to it, DataError for unusable data, Interrupted on Ctrl-C, MeasuringError where
     the model is saved and could not be measured.
     """
-    root = Path(folder)
     with joined() as world:
-        world.once(lambda: check_empty(root))  # before anything of ours is in it
-        with one_writer(root, world):
-            world.once(lambda: check_empty(root))
-            config = config.with_lanes(world.num_machines())
-            work = _Work(config, root, console or Console(stderr=True, quiet=True), world, evaluators, is_new=True)
-            work.begin({"event": "start", "steps": work.last_step, **work.facts()})
-            work.measure_before()
-            return work.finish()
+        return _start(config, Path(folder), console or Console(stderr=True, quiet=True), world, evaluators)
+
+
+def _start(
+    config: RunConfig, root: Path, console: Console, world: World, evaluators: Sequence[Evaluator] = ()
+) -> RunSummary:
+    world.once(lambda: check_empty(root))  # before anything of ours is in it
+    with one_writer(root, world):
+        world.once(lambda: check_empty(root))
+        config = config.with_lanes(world.num_machines())
+        work = _Work(config, root, console, world, evaluators, is_new=True)
+        work.begin({"event": "start", "steps": work.last_step, **work.facts()})
+        work.measure_before()
+        return work.finish()
 
 
 def resume(
@@ -124,16 +129,21 @@ def resume(
     when the folder holds no run, or frozen weights or a teacher have changed, DataError for other data, ConfigError
     for a config that was edited in what the weights depend on.
     """
-    root = Path(folder)
     with joined() as world:
         shown = console or Console(stderr=True, quiet=True)
-        if not world.once(lambda: (read_run_config(root), is_finished(root) and is_measured(root))[1]):
-            with one_writer(root, world):
-                return _go_on(root, shown, world, evaluators, allow_other_data=allow_other_data)
-        world.once(lambda: _check_unedited(root, allow_other_data=allow_other_data))
-        if world.is_first:
-            shown.print(f"{root}: this run is finished, nothing is trained", markup=False, soft_wrap=True)
-        return _summary(root)
+        return _resume(Path(folder), shown, world, evaluators, allow_other_data=allow_other_data)
+
+
+def _resume(
+    root: Path, console: Console, world: World, evaluators: Sequence[Evaluator] = (), *, allow_other_data: bool = False
+) -> RunSummary:
+    if not world.once(lambda: (read_run_config(root), is_finished(root) and is_measured(root))[1]):
+        with one_writer(root, world):
+            return _go_on(root, console, world, evaluators, allow_other_data=allow_other_data)
+    world.once(lambda: _check_unedited(root, allow_other_data=allow_other_data))
+    if world.is_first:
+        console.print(f"{root}: this run is finished, nothing is trained", markup=False, soft_wrap=True)
+    return _summary(root)
 
 
 def _go_on(
@@ -157,11 +167,13 @@ def _go_on(
 def start_or_resume(config: RunConfig, folder: str | os.PathLike[str], *, console: Console | None = None) -> RunSummary:
     """`start`, or `resume` when the folder holds a run of the same config. Raises ConfigError for another run's."""
     root = Path(folder)
+    shown = console or Console(stderr=True, quiet=True)
     with joined() as world:
-        is_begun = world.once(lambda: _is_begun(config, root))
-        if is_begun and world.is_first and console is not None and not is_finished(root):
-            console.print(f"{root}: holds this very run, unfinished; going on with it", markup=False, soft_wrap=True)
-    return resume(root, console=console) if is_begun else start(config, root, console=console)
+        if not world.once(lambda: _is_begun(config, root)):
+            return _start(config, root, shown, world)
+        if world.is_first and not is_finished(root):
+            shown.print(f"{root}: holds this very run, unfinished; going on with it", markup=False, soft_wrap=True)
+        return _resume(root, shown, world)
 
 
 def _is_begun(config: RunConfig, root: Path) -> bool:
