@@ -17,7 +17,6 @@ from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow, choose_splits, evaluate
-from eyesmith.eval.curve import Curve
 from eyesmith.eval.features.precision import tower_precision
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
@@ -33,6 +32,7 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
+from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task, first_model
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig

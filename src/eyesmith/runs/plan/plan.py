@@ -14,6 +14,7 @@ from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
+from eyesmith.runs.plan.cluster import Cluster
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
 from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
 from eyesmith.runs.plan.teacher import TeacherCost, named_teacher, teacher_cost
@@ -25,55 +26,6 @@ _PASSES = 3  # forward, and a backward pass of twice its operations
 PARTS = ("image", "text", "temperature")
 ENCODER_PARTS = ("image", "head")  # of a run without texts
 TEACHER_PART = "teacher"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The machines a plan is for. The defaults are one machine of eight H100 or H200."""
-
-    gpus: int = 8
-    """GPUs, over all machines."""
-    mfu: float = 0.35
-    """Share of the peak that the model's own operations reach; published CLIP runs: 0.04 to 0.39."""
-    peak_tflops: float = 989.0
-    """Dense bfloat16 TFLOP/s of a GPU: A100 312, H100 and H200 989, RTX 4090 165."""
-    gpu_memory_gib: float = 80.0
-    """Memory of a GPU."""
-    machine_gpus: int = 8
-    """GPUs of a machine."""
-    sample_kb: float = 35.0
-    """Size of a sample in shards, 1,000 bytes: an assumption, a web picture of some 300 pixels with its caption."""
-    shard_samples: int = 10_000
-    """Samples of a shard; img2dataset writes as many."""
-    write_gb_s: float = 2.0
-    """Rate at which all machines together write a state into the run folder, 1e9 bytes a second."""
-    gpu_mtbf_hours: float = 50_000.0
-    """Mean time between failures that stop a run, of one GPU with its share of the machine. Llama 3 (arXiv 2407.21783,
-    section 3.3.4): 419 unexpected stops in 54 days of 16,384 H100."""
-    restart_minutes: float = 10.0
-    """From a failure to the next step: noticed, machines replaced, state read, batches made."""
-
-    def __post_init__(self) -> None:
-        others = ("machine_gpus", "sample_kb", "shard_samples", "write_gb_s", "gpu_mtbf_hours")
-        if wrong := [name for name in others if getattr(self, name) <= 0]:
-            raise ConfigError(f"plan.{wrong[0]}: expected a positive number, got {getattr(self, wrong[0])}")
-        if self.restart_minutes < 0:
-            raise ConfigError(f"plan.restart_minutes: expected 0 or more, got {self.restart_minutes}")
-        if self.gpus < 1 or not 0 < self.mfu <= 1 or self.peak_tflops <= 0 or self.gpu_memory_gib <= 0:
-            raise ConfigError(
-                "plan: expected gpus of 1 or more, mfu in 0..1, positive peak_tflops and gpu_memory_gib, "
-                f"got {self.gpus}, {self.mfu}, {self.peak_tflops}, {self.gpu_memory_gib}"
-            )
-
-    @property
-    def machines(self) -> int:
-        """The last of them may be not full."""
-        return -(-self.gpus // self.machine_gpus)
-
-    @property
-    def shard_bytes(self) -> float:
-        """Of a full shard."""
-        return self.shard_samples * self.sample_kb * 1000
 
 
 @dataclass(frozen=True, kw_only=True)

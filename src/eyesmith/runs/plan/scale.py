@@ -2,15 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from eyesmith.data.stream import default_lanes
+from eyesmith.runs.plan.cluster import Cluster
 from eyesmith.train.config import OptimConfig, RunConfig
-
-if TYPE_CHECKING:
-    from eyesmith.runs.plan.plan import Cluster
 
 MOMENTS = {"adamw": 2, "lamb": 2, "sgd": 1, "lion": 1}
 """Tensors as large as the parameter that each optimiser keeps of it."""
@@ -59,7 +56,7 @@ class SavePlan:
     best_interval_s: float
 
 
-def fetch_plan(config: RunConfig, cluster: "Cluster", samples_per_epoch: int) -> FetchPlan | None:
+def fetch_plan(config: RunConfig, cluster: Cluster, samples_per_epoch: int) -> FetchPlan | None:
     """What an epoch fetches; None for a run that does not read shards.
 
     A machine with lanes of its own reads their shards. Machines that share a lane have rows of every window of it,
@@ -82,7 +79,7 @@ def fetch_plan(config: RunConfig, cluster: "Cluster", samples_per_epoch: int) ->
     )
 
 
-def _shards_of_machine(shards: int, lanes: int, cluster: "Cluster") -> float:
+def _shards_of_machine(shards: int, lanes: int, cluster: Cluster) -> float:
     """Shards that one machine fetches in an epoch, at most."""
     own = max(1, lanes // cluster.machines)
     sharers = max(1, cluster.machines // lanes)
@@ -91,7 +88,7 @@ def _shards_of_machine(shards: int, lanes: int, cluster: "Cluster") -> float:
     return min(float(shards), own * in_lane * has_one)
 
 
-def save_plan(model: nn.Module, config: RunConfig, cluster: "Cluster", *, num_extra: int, step_s: float) -> SavePlan:
+def save_plan(model: nn.Module, config: RunConfig, cluster: Cluster, *, num_extra: int, step_s: float) -> SavePlan:
     """The state of a run, and what is lost to failures with the interval that it is saved in.
 
     model: on the meta device, what does not train frozen. num_extra: numbers that train beside it. step_s: seconds of a
