@@ -12,10 +12,10 @@ LIMITS = """
 import os, sys, time, torch
 from datetime import timedelta
 from eyesmith.train import distributed
-distributed.STEP_TIMEOUT = timedelta(seconds=2)
+distributed.STEP_TIMEOUT = timedelta(seconds=1)
 with distributed.joined() as world:
     # the others wait for a first process that measures for longer than a step may take
-    assert world.once(lambda: (time.sleep(4), "measured")[1]) == "measured"
+    assert world.once(lambda: (time.sleep(2), "measured")[1]) == "measured"
     try:
         world.once(lambda: 1 / 0)
         raise SystemExit("no error")
@@ -25,12 +25,12 @@ with distributed.joined() as world:
     assert world.fewest(5 - world.rank) == 4
     assert world.total(torch.tensor(2.0)).item() == 4
     if world.rank == 1:
-        time.sleep(4)
+        time.sleep(2)
         world.wait()
     else:
         world.wait()
     if world.is_first:  # is dead, or as good as
-        time.sleep(8)
+        time.sleep(4)
         os._exit(0)
     try:
         world.total(torch.tensor(1.0))

@@ -7,7 +7,7 @@ import torch
 
 from eyesmith.data.loader import Batch, Prepare
 from eyesmith.images import PreprocessConfig
-from eyesmith.losses import LossConfig
+from eyesmith.losses.config import DistillConfig, LossConfig
 from eyesmith.models.classifier import classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.masked import MaskedEva02
@@ -15,11 +15,12 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.classify import Classify, ClassifyConfig
-from eyesmith.tasks.contrastive import Contrastive, TrainConfig
+from eyesmith.tasks.contrastive import Contrastive, Teacher, TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
 from eyesmith.tasks.task import Task
 from eyesmith.train.config import DataConfig, OptimConfig
 from eyesmith.train.teacher import PixelTargets, TargetConfig
+from eyesmith.train.text_bank import PassingTexts
 
 SIZE, ROWS = (32, 32), 6
 WORDS = ("red", "green", "blue", "a", "disc", "square", "on", "white")
@@ -52,6 +53,8 @@ CONFIGS: dict[str, Any] = {
     "contrastive": CLIP,
     "contrastive, parts": replace(CLIP, accumulate=2),
     "contrastive, sigmoid": replace(CLIP, loss=LossConfig(kind="sigmoid")),
+    "contrastive, teacher": replace(CLIP, loss=LossConfig(distill=DistillConfig(teacher="given", feature=1.0))),
+    "contrastive, passing texts": replace(CLIP, model=replace(CLIP.model, lock_text=True)),
     "masked": MASKED,
     "masked, parts": replace(MASKED, accumulate=2),
     "classify": CLASSIFY,
@@ -67,7 +70,10 @@ def objective_of(config: Any) -> Task[Any]:
     if isinstance(config, ClassifyConfig):
         classifier = classifier_config("tiny", config.model, ("one", "other", "third")).build()
         return Classify(classifier, config, None)  # pyright: ignore[reportArgumentType]
-    return Contrastive(config.model.build(), config)
+    clip = config.model.build()
+    bank = PassingTexts(clip, "fp32") if config.model.lock_text else None
+    teacher = Teacher(config.model.build(), image_size=SIZE) if config.loss.distill.teacher else None
+    return Contrastive(clip, config, bank=bank, teacher=teacher)
 
 
 class Noise:
