@@ -70,9 +70,9 @@ def test_train_hands_the_config_to_the_run(eyesmith, tmp_path: Path, monkeypatch
 
     def start(config, folder: Path, *, console) -> SimpleNamespace:
         seen.append((config, folder))
-        return SimpleNamespace(folder=folder, train_s=3.2, rows=[])
+        return SimpleNamespace(folder=folder, train_s=3.2, rows=[], was_finished=False)
 
-    monkeypatch.setattr("eyesmith.runs.train.start", start)
+    monkeypatch.setattr("eyesmith.runs.train.start_or_resume", start)
     run = tmp_path / "run"
     status, out, _ = eyesmith("train", "debug", "--out", run, "epochs=1", "--optim.peak_lr", "0.01", "data.path=x")
     assert status == 0
@@ -86,7 +86,7 @@ def test_resume_and_train_say_how_to_go_on_after_ctrl_c(eyesmith, tmp_path: Path
     def stop(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("eyesmith.runs.train.start", stop)
+    monkeypatch.setattr("eyesmith.runs.train.start_or_resume", stop)
     monkeypatch.setattr("eyesmith.runs.train.resume", stop)
     status, _, err = eyesmith("train", "debug", f"--out={tmp_path}")
     assert (status, err) == (130, f"eyesmith: stopped; go on with `eyesmith resume {tmp_path}`\n")

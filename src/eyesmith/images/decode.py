@@ -46,8 +46,8 @@ def open_image(
     messages call it; the path when a path is given. max_pixels: width x height above which the header alone is
     reason to refuse. To go above MAX_PIXELS, raise PIL.Image.MAX_IMAGE_PIXELS too.
     Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
-    conversion, which open_clip inherits, clips it to white instead. So are 32-bit floats in 0..1 (in 0..255 they are
-    rounded); of another range, and of 32-bit integers above 255, nobody says which value is white: refused. A JPEG with
+    conversion, which open_clip inherits, clips it to white instead. So are 32-bit floats in 0..1 (in 0..255 they
+    stay); of another range, and of 32-bit integers above 255, nobody says which value is white: refused. A JPEG with
     a hole, which Pillow reads and fills with grey, is found where simplejpeg is installed. exif: an EXIF
     orientation is not applied unless asked for, because open_clip does not apply it.
     Only the formats of `eyesmith.images.formats` are read; no picture starts a program.
@@ -187,13 +187,15 @@ def _load(image: Image.Image, where: str) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image, where: str) -> Image.Image:
-    """Greyscale of 16 bits, 257 levels to one, and of 32 bits as "L", rounded; every other image unchanged."""
+    """Greyscale of 16 bits, 257 levels to one, and of floats in 0..1 as "L", rounded; every other image unchanged."""
     # "I" of PNG and PPM is 0..65535, never 32 bits
     is_short = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not is_short and image.mode not in ("I", "F"):
         return image
     levels = np.asarray(image)  # [H, W]
     factor = 1.0 if is_short else _white_factor(levels, where)
+    if factor == 1.0 and not is_short:
+        return image  # already 0..255: resized and cut to whole levels as the reference does it
     scaled = np.empty(levels.shape, np.uint8)
     rows = max(1, _BLOCK_PIXELS // image.width)
     for top in range(0, image.height, rows):  # in pieces: the largest picture would take a gigabyte on the way

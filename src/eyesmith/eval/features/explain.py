@@ -1,7 +1,6 @@
 """One picture of a set, step by step from its bytes to the ranking, and open_clip's steps beside ours."""
 
 import hashlib
-import io
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from eyesmith.eval.features.texts import TextFeatures, fill_prompt
 from eyesmith.eval.statistics.metrics import similarity, target_ranks, top_candidates
 from eyesmith.images import evaluation_pixels
 from eyesmith.images.decode import open_image
+from eyesmith.images.formats import open_header
 from eyesmith.models.clip import Clip, evaluating
 
 _CLOSE = 1e-4  # of features and logits that two programs compute; what is counted or hashed must be equal
@@ -67,7 +67,7 @@ def explain(
     ours = _ours(clip, raw, prompts)
     theirs = _theirs(source, raw, prompts, note) if source else None
     steps = [Step("bytes", f"{len(raw):,} bytes, sha256 {hashlib.sha256(raw).hexdigest()[:16]}")]
-    with Image.open(io.BytesIO(raw)) as decoded:
+    with open_header(raw, key) as decoded:
         steps.append(Step("file", f"{decoded.format}, {decoded.width} x {decoded.height}, {decoded.mode}"))
     steps += [_step(name, value, theirs) for name, value in ours.items()]
     return steps + _ranking(clip, found, index, target, ours["image feature"], cache)
@@ -115,7 +115,7 @@ def _theirs(source: str, raw: bytes, prompts: list[str], note: Callable[[str], N
         note(f"open_clip cannot take this model, so only our side is shown: {str(error).splitlines()[0]}")
         return None
     model, _, transform = cast(tuple[Any, Any, Any], made)
-    image = cast(Any, Image.open(io.BytesIO(raw)))
+    image = cast(Any, open_header(raw, "image"))
     found: dict[str, Any] = {"decoded pixels": _hash(np.asarray(image.convert("RGB")))}
     for step in transform.transforms:
         image = step(image)
