@@ -20,7 +20,7 @@ from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed,
 from eyesmith.tasks import Task, run_to_dict
 from eyesmith.train.config import RunConfig
 
-_FREE = (  # may be edited between two sessions: no weight depends on them, or what they name is compared itself
+_FREE = (  # may be edited before it goes on: no weight depends on them, or what they name is compared itself
     "data.path",
     "data.more_paths",
     "data.num_workers",
