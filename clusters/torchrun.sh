@@ -16,4 +16,6 @@ else
 fi
 # how long processes may save their state after SIGTERM before they are killed; torchrun's own 30 s is short for that
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-240}
+# a store of its own for each start: torchrun's shared one still holds where the processes before a restart were
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=${TORCH_DISABLE_SHARE_RDZV_TCP_STORE:-1}
 exec torchrun "${meet[@]}" --nproc-per-node "$processes" --max-restarts "${RESTARTS:-3}" -m eyesmith.cli.main "$@"

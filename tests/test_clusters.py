@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -135,17 +137,47 @@ def test_the_container_copies_what_is_there_and_starts_what_it_copied() -> None:
     assert {"pyproject.toml", project["readme"]} <= {word for line in lines for word in line.split()}
 
 
-@pytest.mark.slow
-def test_two_real_processes_train_one_run(tmp_path: Path) -> None:
+def _real(tmp_path: Path, *words: str) -> subprocess.Popen[bytes]:
     for color in ("red", "green", "blue"):
         for number in range(4):
             path = tmp_path / "discs" / color / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (48, 48), color).save(path)
-    words = ["train", "debug", "--out", "run", "data.path=discs", "data.split=None", "batch_size=4", "epochs=1"]
-    words += ["eval.splits=", "eval.curve_splits="]
+    words = ("train", "debug", "--out", "run", "data.path=discs", "data.split=None", "batch_size=4", *words)
+    words += ("eval.splits=", "eval.curve_splits=")
     environment = os.environ | {"PROCESSES": "2", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run([CLUSTERS / "torchrun.sh", *words], cwd=tmp_path, env=environment, check=True, timeout=600)
+    return subprocess.Popen([CLUSTERS / "torchrun.sh", *words], cwd=tmp_path, env=environment)
+
+
+def _log(tmp_path: Path) -> list[dict[str, Any]]:
+    path = tmp_path / "run" / "log.jsonl"
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.mark.slow
+def test_two_real_processes_train_one_run(tmp_path: Path) -> None:
+    assert _real(tmp_path, "epochs=1").wait(timeout=600) == 0
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]
+    assert [line["step"] for line in _log(tmp_path) if "loss" in line] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes by Linux's /proc")
+def test_a_run_whose_process_died_comes_back_without_a_person(tmp_path: Path) -> None:
+    job = _real(tmp_path, "epochs=8", "save_every_steps=4")
+    deadline = time.monotonic() + 300
+    while not any(line.get("step", 0) >= 6 for line in _log(tmp_path)):
+        assert job.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    try:
+        assert job.wait(timeout=200) == 0
+    finally:
+        job.terminate()
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert [line["step"] for line in _log(tmp_path) if "loss" in line] == list(range(1, 25))
+    (again,) = (line for line in _log(tmp_path) if line.get("event") == "resume")
+    assert again["step"] in (4, 8, 12, 16, 20)

@@ -132,6 +132,17 @@ def patient_group() -> Any:
     return dist.new_group(backend="gloo", timeout=LONG_TIMEOUT)
 
 
+def _attempt() -> str:
+    """A name for what the processes of this start tell each other.
+
+    torchrun's own store outlives a restart: processes that read there where their dead predecessors were wait for them
+    without end. Agents of several machines may count restarts differently, and need TORCH_DISABLE_SHARE_RDZV_TCP_STORE,
+    which clusters/torchrun.sh sets.
+    """
+    is_one_agent = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}" if is_one_agent else "attempt"
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """The world of this process. Joins the others where torchrun started them, and leaves them at the end.
@@ -147,7 +158,10 @@ def joined() -> Iterator[World]:
     if is_ours:
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank)
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=STEP_TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        store, rank, size = next(dist.rendezvous("env://", timeout=STEP_TIMEOUT))  # pyright: ignore[reportPrivateImportUsage]
+        store = dist.PrefixStore(_attempt(), store)  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=STEP_TIMEOUT)
     patient = patient_group() if is_ours else None
     world = World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, patient=patient)
     try:
