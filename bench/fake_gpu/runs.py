@@ -21,7 +21,8 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.runs.replay import replay
-from eyesmith.runs.train import open_work, resume, save_replay, start
+from eyesmith.runs.train import resume, start
+from eyesmith.runs.work import open_work, save_replay
 from eyesmith.tasks import register_task
 from eyesmith.tasks.classify import ClassifyConfig
 from eyesmith.tasks.contrastive import TrainConfig

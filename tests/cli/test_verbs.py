@@ -9,7 +9,7 @@ import pytest
 from eyesmith.data import open_source
 from eyesmith.eval import ResultRow, read_rows
 from eyesmith.runs.quickstart import QuickstartSummary
-from eyesmith.runs.train import RunSummary
+from eyesmith.runs.work import RunSummary
 
 
 def test_verify_passes_and_fails_when_one_byte_changed(eyesmith, run_folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.lab.encoders import contender
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
-from eyesmith.runs.train import Interrupted, resume, start
+from eyesmith.runs.train import resume, start
+from eyesmith.runs.work import Interrupted
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.callbacks import logging as log
 from eyesmith.train.config import DataConfig, OptimConfig

@@ -10,7 +10,8 @@ import eyesmith
 from eyesmith import files
 from eyesmith.cli.main import main
 from eyesmith.errors import CheckpointError, DataError
-from eyesmith.runs.train import is_finished, resume, start
+from eyesmith.runs.folder import is_finished
+from eyesmith.runs.train import resume, start
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.config import EvalConfig
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from eyesmith.config import to_dict
-from eyesmith.runs.train import is_finished, resume, start
+from eyesmith.runs.folder import is_finished
+from eyesmith.runs.train import resume, start
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.config import OptimConfig, ParallelConfig
 

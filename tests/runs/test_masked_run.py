@@ -26,8 +26,9 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.runs.folder import is_finished, read_run_config
 from eyesmith.runs.replay import replay
-from eyesmith.runs.train import is_finished, read_run_config, resume, start
+from eyesmith.runs.train import resume, start
 from eyesmith.tasks import masked as masked_task
 from eyesmith.tasks import run_to_dict, task_of
 from eyesmith.tasks.contrastive import TrainConfig

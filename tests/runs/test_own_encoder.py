@@ -55,7 +55,7 @@ def test_an_edited_file_does_not_go_on_with_the_run(own: TrainConfig, file: Path
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eyesmith.runs.train._Work.measure_before", stop)
+        patch.setattr("eyesmith.runs.work.Work.measure_before", stop)
         start(own, run)
     kept = run / "encoder" / "mixer.py"
     assert kept.is_file()  # from the start

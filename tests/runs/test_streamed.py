@@ -15,7 +15,9 @@ import eyesmith
 from eyesmith.data.loader import Loader
 from eyesmith.data.stream import StreamPlan
 from eyesmith.errors import ConfigError
-from eyesmith.runs.train import Interrupted, read_run_config, resume, start, start_or_resume
+from eyesmith.runs.folder import read_run_config
+from eyesmith.runs.train import resume, start, start_or_resume
+from eyesmith.runs.work import Interrupted
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train import loop as train_loop
 from eyesmith.train.data import open_rows
@@ -56,7 +58,7 @@ def test_a_stop_in_mid_epoch_changes_nothing(
         return original(*args, **rest | {"should_stop": lambda: next(calls) == 8})
 
     with monkeypatch.context() as patch:
-        patch.setattr("eyesmith.runs.train.train", stops)
+        patch.setattr("eyesmith.runs.work.train", stops)
         with pytest.raises(Interrupted):
             start(streamed, tmp_path / "stopped")
     other = replace(streamed, data=replace(streamed.data, num_workers=1))  # workers are no part of the order

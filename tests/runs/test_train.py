@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 import eyesmith
 from eyesmith.config import to_dict
 from eyesmith.errors import CheckpointError, ConfigError, DataError, TrainingError
-from eyesmith.runs.train import Interrupted, is_finished, resume, start, start_or_resume
+from eyesmith.runs.folder import is_finished
+from eyesmith.runs.train import resume, start, start_or_resume
+from eyesmith.runs.work import Interrupted
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.loop import StopSignal
 

@@ -19,7 +19,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.eval import read_rows
 from eyesmith.models.classifier import Classifier
 from eyesmith.report.page import write_report
-from eyesmith.runs.train import read_run_config
+from eyesmith.runs.folder import read_run_config
 from eyesmith.tasks import registry, run_from_dict, run_to_dict, task, task_names, task_of
 from eyesmith.tasks.registry import UnregisteredTaskError, default_config, register_task
 

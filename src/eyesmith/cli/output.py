@@ -12,7 +12,7 @@ from rich.table import Table
 from eyesmith.plain import plain
 
 if TYPE_CHECKING:
-    from eyesmith.runs.train import RunSummary
+    from eyesmith.runs.work import RunSummary
 
 AsJson = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON instead of a table.")]
 

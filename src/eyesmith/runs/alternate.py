@@ -20,7 +20,8 @@ from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
-from eyesmith.runs.train import RESULTS_FILE, RunSummary, start_or_resume
+from eyesmith.runs.train import start_or_resume
+from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.tasks.task import BEFORE

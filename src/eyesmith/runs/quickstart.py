@@ -19,7 +19,9 @@ from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes import quickstart as main_recipe
 from eyesmith.recipes import quickstart_vit as baseline_recipe
 from eyesmith.runs.equal_time import epochs_at_equal_time
-from eyesmith.runs.train import CONFIG_FILE, RESULTS_FILE, RunSummary, resume, start, start_or_resume
+from eyesmith.runs.folder import CONFIG_FILE
+from eyesmith.runs.train import resume, start, start_or_resume
+from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
 
 BASELINE_FOLDER = "baseline"

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.runs.train import open_work
+from eyesmith.runs.work import open_work
 from eyesmith.tasks.registry import KEY, UnregisteredTaskError, run_from_dict
 from eyesmith.train.config import ParallelConfig
 from eyesmith.train.loop import train

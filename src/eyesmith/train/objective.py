@@ -12,26 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.data.loader import Batch
+from eyesmith.train.distributed import World
 
 Model = TypeVar("Model", bound=nn.Module)
-
-
-class Processes(Protocol):
-    """The processes of a run, as a loss sees them."""
-
-    @property
-    def size(self) -> int: ...
-
-    def total(self, value: Tensor) -> Tensor:
-        """The sum of all processes' values; every process must call it at the same point."""
-        ...
 
 
 class Wrapped(Protocol):
     """`Objective.module()` ready to train in this process: called like it, its gradients meet under `sync`."""
 
-    world: Any
-    """`Processes`."""
+    world: World
 
     def __call__(self, *given: Any) -> Any: ...
 
