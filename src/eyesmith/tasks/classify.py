@@ -34,8 +34,8 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext, first_model
-from eyesmith.train.config import DataConfig, RunConfig
+from eyesmith.tasks.task import EncoderRunConfig, Evaluator, MeanTask, Note, RunContext, first_model
+from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
@@ -45,15 +45,13 @@ _FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifyConfig(RunConfig):
+class ClassifyConfig(EncoderRunConfig):
     """A complete run that trains, or fine-tunes, an encoder to tell classes. Captions are not read.
 
     eval.splits and eval.curve_splits: names of splits, or `all` for every labelled one but that which is trained on.
     """
 
     model: EncoderConfig
-    name: str
-    """What the classifier is called in tables and results."""
     num_classes: int = 0
     """Classes that the data must have; 0 takes what they have."""
     val_frac: float = 0.1
@@ -67,22 +65,8 @@ class ClassifyConfig(RunConfig):
     head_scale: float = HEAD_SCALE
     """Factor on the deviation, 0.02, that a new head is drawn with."""
 
-    @property
-    def model_name(self) -> str:
-        return self.name
-
-    @property
-    def reads_texts(self) -> bool:
-        return False
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name:
-            raise ConfigError("name: expected what the classifier shall be called, got nothing")
-        if self.model.embed_dim:
-            raise ConfigError(
-                f"model.embed_dim: a classifier's encoder has no projection, got {self.model.embed_dim}; set it to 0"
-            )
         if self.augment != AugmentConfig() or self.transform is not None:
             raise ConfigError("augment and transform: a run by classes has `views` instead; leave them out")
         if (self.data.decode_px, self.data.memory_mib) != (DataConfig.decode_px, DataConfig.memory_mib):
@@ -99,8 +83,6 @@ class ClassifyConfig(RunConfig):
             raise ConfigError(f"head_scale: expected 0 or more, got {self.head_scale}")
         if self.eval.curve_data:
             raise ConfigError("eval.curve_data: a run by classes is measured on splits of its own data; leave it out")
-        if self.initial.part == "text":
-            raise ConfigError("initial.part: a run by classes has no text tower; take all or image")
 
 
 class LabelledRows(IndexedRows):

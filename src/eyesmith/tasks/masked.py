@@ -30,8 +30,16 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
-from eyesmith.tasks.task import PASSES, Evaluator, FrozenTeacher, MeanTask, Note, RunContext, first_model
-from eyesmith.train.config import RunConfig
+from eyesmith.tasks.task import (
+    PASSES,
+    EncoderRunConfig,
+    Evaluator,
+    FrozenTeacher,
+    MeanTask,
+    Note,
+    RunContext,
+    first_model,
+)
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
 from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
@@ -43,33 +51,17 @@ _FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedConfig(RunConfig):
+class MaskedConfig(EncoderRunConfig):
     """A complete masked-image run: a TrV learns to tell hidden patches from the others. Captions are not read."""
 
     model: Eva02Config
-    name: str
-    """What the encoder is called in tables and results."""
     mask: MaskConfig = field(default_factory=MaskConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     patch_grad_scale: float = PATCH_GRAD_SCALE
     """Factor on the gradient of the patch embedding; 1 leaves it as it is."""
 
-    @property
-    def model_name(self) -> str:
-        return self.name
-
-    @property
-    def reads_texts(self) -> bool:
-        return False
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name:
-            raise ConfigError("name: expected what the encoder shall be called, got nothing")
-        if self.model.embed_dim:
-            raise ConfigError(
-                f"model.embed_dim: a masked-image run trains no projection, got {self.model.embed_dim}; set it to 0"
-            )
         if not 0 <= self.patch_grad_scale <= 1:
             raise ConfigError(f"patch_grad_scale: expected 0..1, got {self.patch_grad_scale}")
         if self.target.cache and (self.transform is not None or self.augment != AugmentConfig()):
@@ -77,8 +69,6 @@ class MaskedConfig(RunConfig):
                 "target.cache: features can be kept only where an image has one view; take away `augment` and "
                 "`transform`, or set target.cache=false"
             )
-        if self.initial.part == "text":
-            raise ConfigError("initial.part: a masked-image run has no text tower; take all or image")
 
 
 class Masked(MeanTask[MaskedEva02]):

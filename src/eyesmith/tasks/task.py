@@ -69,8 +69,35 @@ class FrozenTeacher:
     is_kept: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderRunConfig(RunConfig):
+    """A run of an image encoder by itself. Captions are not read."""
+
+    name: str
+    """What the model is called in tables and results."""
+
+    @property
+    def model_name(self) -> str:
+        return self.name
+
+    @property
+    def reads_texts(self) -> bool:
+        return False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name:
+            raise ConfigError("name: expected what the model shall be called, got nothing")
+        if self.encoder.embed_dim:
+            raise ConfigError(
+                f"model.embed_dim: a run without texts trains no projection, got {self.encoder.embed_dim}; set it to 0"
+            )
+        if self.initial.part == "text":
+            raise ConfigError("initial.part: a run without texts has no text tower; take all or image")
+
+
 class Evaluator(Protocol):
-    """Measures a model. `ZeroShot` and `Retrieval` are evaluators; one of your own needs this method only."""
+    """Measures a model while it trains, beside what the config says."""
 
     def run(self, clip: Clip) -> Iterable[tuple[str, float]]:
         """Names and fractions; higher is better."""
