@@ -6,18 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
 import eyesmith
 from eyesmith.errors import CheckpointError, ConfigError, DataError
-from eyesmith.hub import verify
+from eyesmith.hub import load_encoder, verify
 from eyesmith.hub.initial import InitialConfig, load_image, load_initial
 from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfig
 from eyesmith.models.clip import ClipConfig
@@ -33,7 +35,7 @@ from eyesmith.tasks import masked as masked_task
 from eyesmith.tasks import run_to_dict, task_of
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
-from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
 from eyesmith.train.diagnostics import HealthConfig
 from eyesmith.train.replay import NonFiniteError
 from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, TeacherTargets
@@ -187,6 +189,36 @@ def test_two_killed_processes_go_on(tmp_path: Path, masked: MaskedConfig, finish
     _assert_near(tmp_path / "whole", finished)
 
 
+def test_kept_targets_are_those_of_this_teacher_and_these_pictures(
+    tmp_path: Path, masked: MaskedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "pictures"
+    for color in ("red", "blue"):
+        (folder / color).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (40, 40), color).save(folder / color / f"{number}.bmp")
+    config = replace(masked, data=replace(masked.data, path=str(folder), split=None), eval=EvalConfig())
+    config = replace(config, augment=AugmentConfig(), target=replace(config.target, cache=True), epochs=1)
+    files = tmp_path / "cache" / "targets"
+    start(config, tmp_path / "first")
+    assert len([*files.iterdir()]) == 1
+    Image.new("RGB", (40, 40), "green").save(folder / "red" / "0.bmp")  # of as many bytes
+    start(config, tmp_path / "second")
+    assert len([*files.iterdir()]) == 2
+
+    load = load_encoder
+
+    def other_activation(source: str) -> Encoder:
+        encoder = load(source)
+        encoder.slope = 0.1  # a setting that no tensor shows
+        return encoder
+
+    monkeypatch.setattr("eyesmith.tasks.masked.load_encoder", other_activation)
+    start(config, tmp_path / "third")
+    assert len([*files.iterdir()]) == 3
+
+
 def test_a_batch_in_parts_is_the_batch_as_a_whole(tmp_path: Path, masked: MaskedConfig, finished: Path) -> None:
     start(replace(masked, accumulate=2), tmp_path / "parts")
     _assert_near(tmp_path / "parts", finished)
@@ -204,11 +236,16 @@ def test_kept_targets_are_the_computed_ones(
     computed = _losses(tmp_path / "computed")
     assert [*_losses(tmp_path / "kept").values()] == pytest.approx([*computed.values()], abs=1e-3)
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("a step asks for its targets, which the loader has read ahead")
+    read, threads = KeptTargets.read, set[str]()
 
-    monkeypatch.setattr(KeptTargets, "__call__", refuse)
+    def ahead(targets: KeptTargets, indices: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.current_thread().name)
+        return read(targets, indices)
+
+    monkeypatch.setattr(KeptTargets, "read", ahead)
     start(kept, tmp_path / "again")  # out of the file
+    assert threads
+    assert threading.current_thread().name not in threads, "a step reads its targets, which the loader reads ahead"
     _assert_same(tmp_path / "kept", tmp_path / "again")
     with pytest.raises(ConfigError, match="one view"):
         replace(masked, target=kept.target)

@@ -2,22 +2,32 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
-def tensors_hash(module: nn.Module) -> str:
-    """Hexadecimal digest of a module's class and every tensor of its state."""
-    digest = hashlib.sha256(type(module).__name__.encode())
-    for name, tensor in sorted(module.state_dict().items()):
+def tensors_hash(tensors: Mapping[str, Tensor], kind: str = "") -> str:
+    """SHA-256 of tensors by name: kind, names, types, shapes and values."""
+    digest = hashlib.sha256(kind.encode())
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:24]
+    return digest.hexdigest()
+
+
+def weights_hash(module: nn.Module) -> str:
+    """Hexadecimal digest of a module's class and every tensor of its state."""
+    return tensors_hash(module.state_dict(), type(module).__name__)[:24]
+
+
+def module_hash(module: nn.Module) -> str:
+    """Hexadecimal digest of all that a module's outputs depend on: its weights and its structure."""
+    return hashlib.sha256(f"{weights_hash(module)} {structure_hash(module)}".encode()).hexdigest()[:24]
 
 
 def structure_hash(module: nn.Module) -> str:

@@ -1,6 +1,5 @@
 """What a run began with, kept in its folder: config, data, frozen weights and teachers; compared when it goes on."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -8,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.files import atomic_path, write_json
+from eyesmith.models.identity import tensors_hash
 from eyesmith.optim import freeze
 from eyesmith.runs.data_identity import data_differences
 from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed, in_words
@@ -44,7 +43,7 @@ _FREE = (  # may be edited before it goes on: no weight depends on them, or what
 @dataclass(frozen=True, kw_only=True)
 class Origin:
     """train: the config as `run_to_dict` gives it; data: of `describe_data`; frozen: SHA-256 of the weights that do not
-    train, "" where all do; initial: of all weights, where the run started from another's; teachers: of theirs by name.
+    train; initial: of all weights, where the run started from another's; teachers: of theirs by name.
     """
 
     train: dict[str, Any]
@@ -106,17 +105,6 @@ def kept_frozen(folder: Path) -> dict[str, Tensor]:
     """What `keep_frozen` stored; nothing where nothing is frozen."""
     path = folder / FROZEN_FILE
     return load_file(path) if path.is_file() else {}
-
-
-def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types and values; "" of none."""
-    if not tensors:
-        return ""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def is_gone(config: RunConfig) -> bool:

@@ -16,6 +16,7 @@ from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
+from eyesmith.eval.features.identity import content_hash, decoders, facts_hash
 from eyesmith.files import atomic_path
 from eyesmith.hub import load_encoder, save_model
 from eyesmith.hub.initial import InitialConfig, load_image
@@ -81,12 +82,11 @@ class Masked(MeanTask[MaskedEva02]):
     config: MaskedConfig
 
     def __init__(
-        self, student: MaskedEva02, config: MaskedConfig, targets: Targets, *, teacher: TeacherTargets | None = None
+        self, student: MaskedEva02, config: MaskedConfig, targets: Targets, *, kept: KeptTargets | None = None
     ) -> None:
-        """targets: of a step; teacher: what measuring asks, where targets are kept."""
+        """kept: `targets` of all images, which a step then takes in their place; measuring still asks `targets`."""
         super().__init__(student, config)
-        self.targets = targets
-        self._plain: Targets = teacher or targets
+        self.targets, self._kept = targets, kept
 
     @classmethod
     def new_model(cls, config: MaskedConfig) -> MaskedEva02:
@@ -99,11 +99,11 @@ class Masked(MeanTask[MaskedEva02]):
     def build(cls, config: MaskedConfig, rows: Rows, context: RunContext) -> Self:
         _check(config)
         device = context.world.device()
-        teacher, targets = None, cast(Targets, PixelTargets(config.model.patch_px))
+        targets: Targets = PixelTargets(config.model.patch_px)
         if config.target.kind == "teacher":
             with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
                 found = load_encoder(config.target.teacher)
-            targets = teacher = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
+            targets = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
         torch.manual_seed(config.seed)  # loading a teacher may draw
         dim = targets.dim
 
@@ -115,9 +115,10 @@ class Masked(MeanTask[MaskedEva02]):
                 load_image(student.image, config.initial.weights, note=context.say)
 
         student = first_model(config, context, make, load)
-        if teacher is not None and config.target.cache:
-            targets = _kept(config, teacher, rows, context)
-        return cls(student, config, targets, teacher=teacher)
+        kept = None
+        if isinstance(targets, TeacherTargets) and config.target.cache:
+            kept = _keep(config, targets, rows, context)
+        return cls(student, config, targets, kept=kept)
 
     @classmethod
     def from_weights(cls, config: MaskedConfig, source: str) -> MaskedConfig:
@@ -155,15 +156,17 @@ class Masked(MeanTask[MaskedEva02]):
         return {"image": self.model.predict}
 
     def flops(self, text_len: int | None) -> float | None:
-        if self.targets.macs is None:
+        asked = self.targets.macs if self._kept is None else 0
+        if asked is None:
             return None
-        return float(PASSES * encoder_cost(self.model.config).tower.macs + 2 * self.targets.macs)  # forward alone
+        return float(PASSES * encoder_cost(self.model.config).tower.macs + 2 * asked)  # forward alone
 
     def fixed(self) -> dict[str, nn.Module]:
-        return {"teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
+        asked = self.targets if self._kept is None else None
+        return {"teacher": asked.teacher} if isinstance(asked, TeacherTargets) else {}
 
     def teachers(self) -> Mapping[str, nn.Module]:
-        return {"target.teacher": self._plain.teacher} if isinstance(self._plain, TeacherTargets) else {}
+        return {"target.teacher": self.targets.teacher} if isinstance(self.targets, TeacherTargets) else {}
 
     def row_outputs(self) -> list[nn.Module]:
         # neither is called as a whole, and the student's head sees hidden patches alone
@@ -174,7 +177,10 @@ class Masked(MeanTask[MaskedEva02]):
         """mask: bool [b, N], the hidden patches; target: fp16 [b, N, dim] of all, where they are kept on disk."""
         grid = self.model.image.config.grid
         made = {"mask": masks_for(batch.rows, grid, self.config.mask, seed=self.config.seed, step=step)}
-        return made | {"target": self.targets.stored(batch.indices)} if isinstance(self.targets, KeptTargets) else made
+        if self._kept is not None:
+            assert batch.indices is not None, "the config has no streams beside kept targets"
+            made["target"] = self._kept.read(batch.indices)
+        return made
 
     def num_terms(self, batch: Batch) -> Tensor:
         return batch.extra["mask"].sum().float()
@@ -184,7 +190,7 @@ class Masked(MeanTask[MaskedEva02]):
         # found on the host, as on a GPU one would wait for their number
         places = on_device(hidden_places(part.host["mask"]), self.device)
         stored = part.extra.get("target")
-        targets = self.targets(part.pixels, part.indices) if stored is None else stored.float()
+        targets = self.targets(part.pixels) if stored is None else stored.float()
         target = targets.flatten(0, 1)[places]
         return model(part.pixels, part.extra["mask"], places), target
 
@@ -245,12 +251,12 @@ class Masked(MeanTask[MaskedEva02]):
         config, device = self.config, next(student.parameters()).device
         found = torch.zeros(2, dtype=torch.float64)
         count = 0
-        targets = self._plain.to(device) if isinstance(self._plain, TeacherTargets) else self._plain
+        targets = self.targets.to(device) if isinstance(self.targets, TeacherTargets) else self.targets
         with evaluating(student), torch.no_grad():
             for pixels in self._pixels(split):
                 pixels, mask = pixels.to(device), alternating_mask(len(pixels), config.model.grid).to(device)
                 predicted = student(pixels, mask)
-                target = targets(pixels, None)[mask]
+                target = targets(pixels)[mask]
                 if config.target.kind == "pixels":
                     losses = masked_l1(predicted, target)
                     found += torch.stack([losses.sum(), target.abs().mean(dim=-1).sum()]).double().cpu()
@@ -301,17 +307,17 @@ def _check(config: MaskedConfig) -> None:
         choose_splits(config.data.path, wanted)
 
 
-def _kept(config: MaskedConfig, teacher: TeacherTargets, rows: Rows, context: RunContext) -> Targets:
+def _keep(config: MaskedConfig, teacher: TeacherTargets, rows: Rows, context: RunContext) -> KeptTargets:
     """The targets of all images, computed now or found on disk; the teacher then waits on the CPU to measure."""
     assert isinstance(rows, IndexedRows)
     device = context.world.device()
-    views = f"{rows.fingerprint()} {config.data.decode_px} {config.model.image_size}"
+    views = facts_hash([content_hash(rows.source), decoders(), config.data.decode_px, config.model.image_size])
     with context.world.first_on_each_machine():  # one computes, the others find the file
         kept = keep_targets(
             teacher,
             lambda: rows.fixed_views(_BATCH),
             num_samples=len(rows.source),
-            data_fingerprint=views,
+            data=views,
             config=config.target,
             precision=choose_precision(config.precision, device),
             device=device,

@@ -19,6 +19,7 @@ from eyesmith.losses.patch_regression import patch_pixels
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.identity import module_hash
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.train.precision import Precision, autocast
 
@@ -64,8 +65,8 @@ class Targets(Protocol):
         """Multiply-adds that an image's targets take in each step; None where that is not known."""
         ...
 
-    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
-        """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]; indices: int64 [b], places in the data set."""
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]."""
         ...
 
 
@@ -78,8 +79,7 @@ class PixelTargets:
         self._patch_px = patch_px
         self.dim = 3 * patch_px**2
 
-    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
-        del indices
+    def __call__(self, pixels: Tensor) -> Tensor:
         return patch_pixels(normalize(pixels, OPENAI_MEAN, OPENAI_STD), self._patch_px)
 
 
@@ -131,18 +131,13 @@ class TeacherTargets:
         return self
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor, indices: Tensor | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor) -> Tensor:
         """[b, N, dim] fp32; pixels: uint8 [b, 3, H, W] at the student's size, resampled where the teacher's differs."""
-        del indices
         return torch.cat([self._of(part) for part in pixels.split(PART_ROWS)]).float()
 
     def hash(self) -> str:
-        """Of the teacher's weights and of how it is asked."""
-        digest = hashlib.sha256(json.dumps([self._teacher.image_size, self._grid]).encode())
-        for name, value in sorted(self._teacher.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """Of the teacher, and of how it is asked."""
+        return f"{module_hash(self._teacher)} {list(self._teacher.image_size)} {list(self._grid)}"
 
     def _of(self, pixels: Tensor) -> Tensor:
         size = self._teacher.image_size
@@ -157,23 +152,14 @@ class TeacherTargets:
 
 
 class KeptTargets:
-    """Targets computed once, half precision, in a file that is mapped into memory and read as it is needed."""
+    """Targets computed once, half precision, in a file that is mapped into memory and read by the loader."""
 
-    macs = 0  # in training
-
-    def __init__(self, path: Path, dim: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
-        self.dim = dim
 
-    def stored(self, indices: Tensor | None) -> Tensor:
-        """[b, N, dim] fp16 on the CPU, read from disk: for the loader. Raises DataError without indices."""
-        if indices is None:
-            raise DataError("target.cache: samples that stream by have no place in the data set; set it to false")
+    def read(self, indices: Tensor) -> Tensor:
+        """[b, N, dim] fp16 on the CPU; indices: int64 [b], places in the data set."""
         return torch.from_numpy(self._values[indices.numpy()])
-
-    def __call__(self, pixels: Tensor, indices: Tensor | None) -> Tensor:
-        """[b, N, dim] fp32 on the device of pixels. Raises DataError without indices."""
-        return self.stored(indices).to(pixels.device, torch.float32)
 
 
 def keep_targets(
@@ -181,17 +167,18 @@ def keep_targets(
     views: Callable[[], Iterable[tuple[Tensor, Tensor]]],
     *,
     num_samples: int,
-    data_fingerprint: str,
+    data: str,
     config: TargetConfig,
     precision: Precision,
     device: torch.device,
 ) -> KeptTargets:
     """The targets of all samples of a data set, out of the cache folder, where they are put if they are not there.
 
-    views: gives places in the data set and their pixels, each sample once; num_samples: of the data set. The file is
-    known by the teacher's weights, the data, the views' size and the precision, and appears whole or not at all.
+    views: gives places in the data set and their pixels, each sample once; num_samples: of the data set; data: a name
+    for all that these pixels depend on. The file is known by it, the teacher and the precision, and appears whole or
+    not at all.
     """
-    facts: list[object] = [targets.hash(), data_fingerprint, precision, asdict(config)["match"]]
+    facts: list[object] = [targets.hash(), data, precision, asdict(config)["match"]]
     name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
     path = cache_folder() / "targets" / f"{name}.npy"
     if not path.is_file():
@@ -208,7 +195,7 @@ def keep_targets(
             assert file is not None
             file.flush()
             del file
-    return KeptTargets(path, targets.dim)
+    return KeptTargets(path)
 
 
 def _halved(features: Tensor) -> Tensor:

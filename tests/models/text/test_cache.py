@@ -4,7 +4,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eyesmith.models.text.cache import TextCache, tower_hash
+from eyesmith.models.identity import module_hash
+from eyesmith.models.text.cache import TextCache
 
 
 class _Tower(nn.Module):
@@ -38,8 +39,8 @@ def test_another_tower_shares_nothing(tmp_path: Path) -> None:
     one, other = _Tower(), _Tower()
     with torch.no_grad():
         other.weight[2] += 1e-6
-    assert tower_hash(one) != tower_hash(other)
-    assert tower_hash(one) == tower_hash(_Tower())
+    assert module_hash(one) != module_hash(other)
+    assert module_hash(one) == module_hash(_Tower())
     TextCache(one, one.encode, folder=tmp_path)(["cat"])
     TextCache(other, other.encode, folder=tmp_path)(["cat"])
     assert other.calls == [["cat"]]

@@ -21,7 +21,7 @@ from eyesmith.config import to_dict
 from eyesmith.data.sample import Source, files_of
 from eyesmith.files import cache_folder, sha256_file, write_atomic
 from eyesmith.images.transforms import PreprocessConfig
-from eyesmith.models.identity import structure_hash, tensors_hash
+from eyesmith.models.identity import structure_hash, weights_hash
 
 FORMAT = 2  # of what is kept; raise it when the same inputs give other numbers
 WHY = "weights, model, preprocessing, pictures and decoders are as they were"
@@ -41,7 +41,7 @@ def cache_key(model: Mapping[str, Any], source: Source | None = None, **facts: A
 def model_facts(module: nn.Module, preprocess: PreprocessConfig | None = None) -> dict[str, Any]:
     """weights, architecture and preprocess of a model as digests, and our format; JSON-able."""
     found: dict[str, Any] = {
-        "weights": tensors_hash(module),
+        "weights": weights_hash(module),
         "architecture": structure_hash(module),
         "format": FORMAT,
     }

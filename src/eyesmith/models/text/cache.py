@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyesmith.files import atomic_path, cache_folder
-from eyesmith.models.identity import structure_hash, tensors_hash
+from eyesmith.models.identity import module_hash
 
 BATCH = 256  # texts of one call of the tower
 
@@ -38,7 +38,7 @@ class TextCache:
         for features of another are others.
         """
         self._encode = encode
-        name = tower_hash(tower) + ("" if precision == "fp32" else f"-{precision}")
+        name = module_hash(tower) + ("" if precision == "fp32" else f"-{precision}")
         self._path = (folder or cache_folder() / "text") / f"{name}.safetensors"
         self._known = _read(self._path)
         self.num_encoded = 0
@@ -57,11 +57,6 @@ class TextCache:
             self.num_encoded += len(missing)
             _write(self._path, self._known)
         return torch.stack([self._known[key] for key in keys])
-
-
-def tower_hash(tower: nn.Module) -> str:
-    """Hexadecimal digest of a text tower's weights and of how it uses them: heads, activation, context length."""
-    return hashlib.sha256(f"{tensors_hash(tower)} {structure_hash(tower)}".encode()).hexdigest()[:24]
 
 
 def _key(text: str) -> str:
