@@ -1,17 +1,17 @@
 """Labelled images to train a classifier on, and others to measure it on, out of one path."""
 
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from eyesmith.data.class_folders import SPLIT_FOLDERS
 from eyesmith.data.evaluation.imagenet import is_wordnet_id, wordnet_ids
 from eyesmith.data.evaluation.own import open_own_table
-from eyesmith.data.sample import Finding, Sample, Source, files_of
+from eyesmith.data.part import PartOf
+from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.data.table_rows import TABLE_EXTENSIONS
 from eyesmith.errors import ConfigError, DataError
@@ -65,50 +65,8 @@ def open_labelled(path: str | os.PathLike[str], *, split: str | None = None, val
             found = known_part(open_source(place, split=name, require_text=False), classes, notes)
             if found is not None:
                 tests[name] = found
-    kept = LabelledPart(train, range(len(train)), [new[label] for label in labels], classes, name=train.name)
+    kept = PartOf(train, range(len(train)), labelled=([new[label] for label in labels], classes))
     return LabelledSets(train=kept, tests=tests, classes=classes, notes=tuple(notes))
-
-
-class LabelledPart:
-    """Some images of a source, with labels of their own."""
-
-    def __init__(
-        self, source: Source, indices: Sequence[int], labels: Sequence[int], classes: tuple[str, ...], *, name: str
-    ) -> None:
-        """indices: places in `source`, in the order they shall have; labels: of each, an index into `classes`."""
-        self._source, self._indices = source, list(indices)
-        self.name, self.problems = name, source.problems
-        self.classes: tuple[str, ...] | None = classes
-        self.labels: list[int] | None = list(labels)
-        keys = source.keys
-        self.keys = [keys[index] for index in self._indices]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[self._indices[index]]
-
-    def texts(self, index: int) -> tuple[str, ...]:
-        return self._source.texts(self._indices[index])
-
-    def text_findings(self, index: int) -> list[Finding]:
-        return self._source.text_findings(self._indices[index])
-
-    def image_bytes(self, index: int) -> bytes:
-        return self._source.image_bytes(self._indices[index])
-
-    def where(self, index: int) -> str:
-        return self._source.where(self._indices[index])
-
-    def files(self) -> Iterable[Path | bytes]:
-        """Where the images of the whole source lie."""
-        return files_of(self._source)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of the whole source's, of what was chosen and of its labels."""
-        facts = [self._source.fingerprint(), self._indices, self.labels, self.classes]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def held_out(keys: Sequence[str], labels: Sequence[int], val_frac: float) -> set[int]:
@@ -152,9 +110,8 @@ def _cut(source: Source, val_frac: float) -> LabelledSets:
     for name, is_out in ((TRAIN, False), (HELD_OUT, True)):
         indices = [place for place in range(len(source)) if (place in out) == is_out]
         if indices:
-            parts[name] = LabelledPart(
-                source, indices, [own[i] for i in indices], classes, name=f"{source.name}/{name}"
-            )
+            labelled = [own[i] for i in indices], classes
+            parts[name] = PartOf(source, indices, labelled=labelled, name=f"{source.name}/{name}")
     alone = [classes[label] for label, count in Counter(own).items() if count == 1]
     notes = []
     if val_frac and alone:
@@ -208,4 +165,4 @@ def known_part(source: Source, classes: Sequence[str], notes: list[str]) -> Sour
         notes.append(f"{source.name}: has none of the trained classes, it is not measured")
         return None
     own = [place_of[names[labels[i]]] for i in kept]
-    return LabelledPart(source, kept, own, tuple(classes), name=source.name)
+    return PartOf(source, kept, labelled=(own, tuple(classes)))

@@ -20,10 +20,10 @@ Parts = dict[str, Member]  # of one sample, by extension
 
 
 @dataclass(frozen=True, slots=True)
-class ShardSamples:
+class TarSamples:
     """The samples of a shard by their keys, in the order of their first members, and what is wrong.
 
-    faults: kind, key and detail. no_bytes: by key, which of its members have no bytes and why. damage: whether the
+    faults: kind, key and detail. no_bytes: by key, which of its members have no bytes and why. is_cut: whether the
     last sample may lack members that stood behind it.
     """
 
@@ -57,7 +57,7 @@ class ShardSamples:
 _KNOWN = {*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS}
 
 
-def shard_samples(index: TarIndex) -> ShardSamples:
+def shard_samples(index: TarIndex) -> TarSamples:
     """Group the members of a tar: those of one key are one sample, wherever they lie."""
     faults: list[tuple[str, str, str]] = []
     if index.damage:
@@ -78,7 +78,7 @@ def shard_samples(index: TarIndex) -> ShardSamples:
         key, extension = split_member_name(name)
         if key and extension not in samples.setdefault(key, {}):
             no_bytes[key] = f"{extension} {why}"
-    return ShardSamples(samples, faults, no_bytes, index.damage is not None)
+    return TarSamples(samples, faults, no_bytes, index.damage is not None)
 
 
 def split_member_name(name: str) -> tuple[str, str]:

@@ -83,6 +83,7 @@ def make_pool(
         with atomic_path(place / "metadata" / f"{name}.parquet") as part:
             frame.write_parquet(part)
         with atomic_path(place / "metadata" / f"{name}.npz") as part, part.open("wb") as stream:
+            # no name of ours is that of its option allow_pickle
             np.savez_compressed(stream, **{key: value[rows].astype(np.float16) for key, value in features.items()})  # type: ignore[arg-type]
     shards = None
     if shard_samples:

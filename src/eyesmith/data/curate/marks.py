@@ -51,6 +51,7 @@ def write_marks(path: str | os.PathLike[str], marks: Marks) -> None:
     if marks.embeddings is not None:
         arrays["embedding"] = marks.embeddings.astype(np.float16)
     with atomic_path(path) as part, part.open("wb") as stream:
+        # no name of ours is that of its option allow_pickle
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 

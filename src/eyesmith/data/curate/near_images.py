@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,10 @@ def is_near_hash(hashes: NDArray[np.uint64], against: NDArray[np.uint64], max_bi
 def near_pairs(rule: DuplicatesRule, values: NDArray[np.generic]) -> Iterator[NDArray[np.int64]]:
     """Near pairs among hashes [N] or embeddings [N, D], as the rule says; [P, 2] at a time."""
     if rule.by == "hash":
-        return near_hash_pairs(values, rule.max_bits)  # type: ignore[arg-type]
-    return near_embedding_pairs(values, rule.min_similarity, max_exact=rule.max_exact, device=rule.device)  # type: ignore[arg-type]
+        assert _are_hashes(values)
+        return near_hash_pairs(values, rule.max_bits)
+    assert _are_embeddings(values)
+    return near_embedding_pairs(values, rule.min_similarity, max_exact=rule.max_exact, device=rule.device)
 
 
 class NearFinder:
@@ -107,10 +110,13 @@ class NearFinder:
         rule, others = self.rule, self._against
         if others is not None and len(others):
             if rule.by == "hash":
-                near[is_known] = is_near_hash(values, others, rule.max_bits)  # type: ignore[arg-type]
+                assert _are_hashes(values)
+                assert _are_hashes(others)
+                near[is_known] = is_near_hash(values, others, rule.max_bits)
             else:
-                least, device = rule.min_similarity, rule.device
-                near[is_known] = is_near_embedding(values, others, least, device=device)  # type: ignore[arg-type]
+                assert _are_embeddings(values)
+                assert _are_embeddings(others)
+                near[is_known] = is_near_embedding(values, others, rule.min_similarity, device=rule.device)
         return near
 
 
@@ -122,6 +128,14 @@ def _against(path: str, by: str) -> NDArray[np.generic]:
     if values is None:
         raise DataError(f"{path}: holds no embeddings; make it with `eyesmith curate marks ... --model MODEL`")
     return values
+
+
+def _are_hashes(values: NDArray[np.generic]) -> TypeGuard[NDArray[np.uint64]]:
+    return values.dtype == np.uint64
+
+
+def _are_embeddings(values: NDArray[np.generic]) -> TypeGuard[NDArray[np.floating]]:
+    return values.dtype.kind == "f"
 
 
 def _band_masks(count: int, max_bits: int) -> list[np.uint64]:

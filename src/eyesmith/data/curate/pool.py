@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class FeatureReader:
         try:
             archive = self._stack.enter_context(zipfile.ZipFile(path))
             stored = archive.getinfo(f"{name}.npy").file_size
-            self._stream: BinaryIO = self._stack.enter_context(archive.open(f"{name}.npy"))  # type: ignore[assignment]
+            self._stream: IO[bytes] = self._stack.enter_context(archive.open(f"{name}.npy"))
             version = np.lib.format.read_magic(self._stream)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, is_fortran, self.dtype = read(self._stream)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eyesmith.data.sample import Finding, Source
 
 Layout = Literal["classification", "multilabel", "retrieval", "winogavil", "attributes", "video", "pairs", "choice"]
-LAYOUTS: tuple[str, ...] = get_args(Layout)
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 @dataclass(frozen=True, slots=True)

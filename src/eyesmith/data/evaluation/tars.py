@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from eyesmith.data.evaluation.evaluation_set import LAYOUTS, EvaluationSet, Instance, Layout, Objective
 from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE, class_names, templates_for
 from eyesmith.data.sample import Finding
-from eyesmith.data.tar_samples import read_meta
+from eyesmith.data.tar_samples import label_of, read_meta
 from eyesmith.data.tar_source import TarSource
 from eyesmith.data.text import parse_json, read_lines
 from eyesmith.errors import DataError
@@ -113,9 +113,10 @@ def shard_count(content: str) -> int | None:
 def _layout(folder: Path, source: TarSource) -> Layout:
     if (folder / TYPE_FILE).is_file():
         word = " ".join(read_lines(folder / TYPE_FILE)).strip()
-        if word not in LAYOUTS:
+        marked = next((layout for layout in LAYOUTS if layout == word), None)
+        if marked is None:
             raise DataError(f"{folder / TYPE_FILE}: expected one of {', '.join(LAYOUTS)}, got {word[:40]!r}")
-        return word  # type: ignore[return-value]
+        return marked
     if not (folder / CLASS_FILE).is_file() or source.member(0, "cls") is not None:
         return "classification"
     # FairFace and UTKFace are not marked: they have no labels, and an objective stands before each name and template
@@ -170,16 +171,16 @@ def _objectives(folder: Path) -> dict[str, Objective]:
 def _labels(source: TarSource, num_classes: int, faults: list[Finding]) -> NDArray[np.int64]:
     labels = np.full(len(source), -1, dtype=np.int64)
     for index in range(len(source)):
-        raw = source.member(index, "cls")
-        if raw is None:
+        label = label_of(source.member(index, "cls"), None)
+        if label is None:
             _fault(faults, source, index, "missing_member", "no cls, so no label")
-        elif not raw.strip().isdigit() or len(raw) > 20:
-            _fault(faults, source, index, "bad_label", f"cls: expected a whole number, got {raw[:40]!r}")
-        elif int(raw) >= num_classes:
-            detail = f"label {int(raw)} is out of range, {CLASS_FILE} has {num_classes} names (0 to {num_classes - 1})"
+        elif isinstance(label, str):
+            _fault(faults, source, index, "bad_label", f"cls: expected a whole number, got {label}")
+        elif label >= num_classes:
+            detail = f"label {label} is out of range, {CLASS_FILE} has {num_classes} names (0 to {num_classes - 1})"
             _fault(faults, source, index, "bad_label", detail)
         else:
-            labels[index] = int(raw)
+            labels[index] = label
     return labels
 
 

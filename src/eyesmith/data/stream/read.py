@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from eyesmith.data.stream.index import IMAGE, JSON, TXT
-from eyesmith.data.tar_samples import captions_of, needs_json, read_meta
+from eyesmith.data.tar_samples import captions_of, label_of, needs_json, read_meta
 from eyesmith.errors import DataError, ImageError
 from eyesmith.files import open_binary, read_at
 from eyesmith.images.crop import below, sample_rng
@@ -148,10 +148,9 @@ class Reader:
             raise _BrokenError("empty_caption", "no caption that is not blank")
         label = None
         if cls[1] >= 0:
-            raw = self._bytes(path, cls).strip()
-            if not raw.isdigit() or len(raw) > 9:
-                raise _BrokenError("bad_label", f"cls: expected a whole number, got {raw[:40]!r}")
-            label = int(raw)
+            label = label_of(self._bytes(path, cls), None)
+            if not isinstance(label, int):
+                raise _BrokenError("bad_label", f"cls: expected a whole number, got {label}")
         rng = sample_rng(self.seed, int(chunk.epochs[sample]), key)
         text = captions[below(rng, len(captions))]
         content = self.image_bytes(chunk, sample)

@@ -1,63 +1,12 @@
 """Some images of a set, to try things out: spread evenly over its classes."""
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.data.evaluation.evaluation_set import EvaluationSet
-from eyesmith.data.sample import Finding, Sample, Source, files_of
-
-
-class PartOf:
-    """The samples `indices` of another source, in that order."""
-
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self._source, self._indices = source, [int(index) for index in indices]
-        self.name = source.name
-        self.problems: list[Finding] = source.problems
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[self._indices[index]]
-
-    def texts(self, index: int) -> tuple[str, ...]:
-        return self._source.texts(self._indices[index])
-
-    def text_findings(self, index: int) -> list[Finding]:
-        return self._source.text_findings(self._indices[index])
-
-    def image_bytes(self, index: int) -> bytes:
-        return self._source.image_bytes(self._indices[index])
-
-    def where(self, index: int) -> str:
-        return self._source.where(self._indices[index])
-
-    def files(self) -> Iterable[Path | bytes]:
-        return files_of(self._source)
-
-    def fingerprint(self) -> str:
-        """That of the whole source, and of what was chosen."""
-        return hashlib.sha256(json.dumps([self._source.fingerprint(), self._indices]).encode()).hexdigest()
-
-    @property
-    def keys(self) -> list[str]:
-        return [self._source.keys[index] for index in self._indices]
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return self._source.classes
-
-    @property
-    def labels(self) -> list[int] | None:
-        labels = self._source.labels
-        return None if labels is None else [labels[index] for index in self._indices]
+from eyesmith.data.part import PartOf
 
 
 def part_of(found: EvaluationSet, count: int) -> EvaluationSet:
