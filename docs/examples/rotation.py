@@ -62,7 +62,7 @@ class Rotation(MeanTask[Classifier]):
         return math.log(len(TURNS))
 
     @torch.no_grad()
-    def measured(self, model: Any, note: Any) -> list[ResultRow]:
+    def measured(self, model: Any, context: Any) -> list[ResultRow]:
         """The share of turns that are told, on every image of eval.splits turned in all four ways."""
         rows = []
         for split in self.config.eval.splits:

@@ -75,9 +75,9 @@ def own_classes(classifier: Classifier, source: Source, *, batch_size: int) -> t
         watched = cast(Source, _Watched(source, advance))
         found = class_logits(classifier, watched, batch_size=batch_size, max_broken_frac=1.0)
     keys = tuple(source.keys[index] for index in found.indices)
-    index = ImageIndex(features=found.logits, keys=keys, broken=found.broken)
+    index = ImageIndex(features=found.rows, keys=keys, broken=found.broken)
     report_broken(index)
-    return index, found.logits.softmax(1)
+    return index, found.rows.softmax(1)
 
 
 def report_broken(index: ImageIndex) -> None:

@@ -182,14 +182,23 @@ def task_job(task: Task, root: Path) -> Job:
 class SuiteEvaluator:
     """A suite, or tasks named with commas between them, as an evaluator of a training run.
 
-    The sets lie below a folder. limit: only so many images of each, 0 for all. Raises ConfigError for an
+    The sets lie below a folder. limit: only so many images of each, 0 for all. world: processes that share the work,
+    and all call `run`. Raises ConfigError for an
     unknown name, DataError for a set that is not there: a curve must not change its meaning when a folder comes or
     goes.
     """
 
-    def __init__(self, what: str, root: str | os.PathLike[str], *, limit: int = 0, num_workers: int = 4) -> None:
+    def __init__(
+        self,
+        what: str,
+        root: str | os.PathLike[str],
+        *,
+        limit: int = 0,
+        num_workers: int = 4,
+        world: World | None = None,
+    ) -> None:
         self.suite, self.root = chosen_suite(what, root), Path(root)
-        self._settings = Settings(limit=limit or None, num_workers=num_workers)
+        self._settings = Settings(limit=limit or None, num_workers=num_workers, world=world or World())
         lost = [task.name for task in self.suite.tasks if not (self.root / task.folder).exists()]
         if lost:
             raise DataError(f"{root}: lacks {len(lost)} sets of {what}: {', '.join(lost)}; fetch them, or name tasks")

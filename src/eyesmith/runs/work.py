@@ -16,6 +16,7 @@ from eyesmith import __version__
 from eyesmith.data.loader import Loader, transfer_to
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import ResultRow, append_rows, read_rows
+from eyesmith.eval.features.agreement import agreed
 from eyesmith.files import write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
@@ -112,13 +113,13 @@ class Work:
         has_state = world.once(self.has_saved_state)
         is_orphan = world.once(lambda: origin is not None and has_state and is_gone(config))
         kept = kept_frozen(folder) if is_orphan else {}
-        self._context = RunContext(folder=folder, world=world, console=self.console, kept=kept)
+        self.context = RunContext(folder=folder, world=world, console=self.console, kept=kept)
         torch.manual_seed(config.seed)
         self.task: Task = kind.build(
-            replace(config, initial=InitialConfig()) if is_orphan else config, self.rows, self._context
+            replace(config, initial=InitialConfig()) if is_orphan else config, self.rows, self.context
         )
         if is_orphan:  # all that trains comes out of the state, the rest is kept
-            self._context.say(f"{config.initial.weights}: is gone; the run goes on with the weights that it keeps")
+            self.context.say(f"{config.initial.weights}: is gone; the run goes on with the weights that it keeps")
             take_kept(self.task.model, kept)
             self.task.config = config
         if is_new and world.is_first:  # while the model is not spread over processes
@@ -206,8 +207,10 @@ class Work:
     def measure_before(self) -> None:
         """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
         model = self.state.whole_model()
-        rows = lambda: self.task.measured_before(_present(model), self.console.print)  # noqa: E731
-        self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, found) if (found := rows()) else None)
+        with agreed(self.world, (Exception,)):
+            rows = self.task.measured_before(model, self.context)
+        if rows:
+            self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, rows))
 
     def finish(self) -> RunSummary:
         try:
@@ -254,14 +257,14 @@ class Work:
             )
         self.state.finish_saving()
         self.state.take_average()
-        whole = self.state.whole_model()
-        return self.world.once(lambda: self._leave_model(_present(whole), began))
+        model, device = self.state.whole_model().eval(), self.task.device
+        self.world.once(lambda: self.task.save(self.folder, model.cpu(), config=self.description()))
+        rows = self._measured(model.to(device))
+        return self.world.once(lambda: self._end(rows, began))
 
-    def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
-        """Save the model, then measure it on the run's device, then forget what only the unfinished run needed."""
-        self.task.save(self.folder, model.cpu().eval(), config=self.description())
-        before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
-        rows = [*self._measured(model.to(self.task.device)), *before]
+    def _end(self, rows: list[ResultRow], began: float) -> RunSummary:
+        """Write what was measured, then forget what only the unfinished run needed."""
+        rows = [*rows, *(row for row in _rows(self.folder) if row.model.endswith(BEFORE))]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         append_rows(self.folder / RESULTS_FILE, rows)
         append_line(
@@ -278,11 +281,14 @@ class Work:
         return RunSummary(folder=self.folder, train_s=self.state.elapsed_s, rows=rows)
 
     def _measured(self, model: nn.Module) -> list[ResultRow]:
+        """By all processes together; an error in one is told by all."""
         try:
-            return list(self.task.measured(model, self.console.print))
+            with agreed(self.world, (Exception,)):
+                return list(self.task.measured(model, self.context))
         except Exception as error:
             what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            append_line(self.folder, {"event": "unmeasured", "step": self.state.step, "error": what})
+            if self.world.is_first:
+                append_line(self.folder, {"event": "unmeasured", "step": self.state.step, "error": what})
             raise MeasuringError(
                 f"{self.folder}: the model is trained and saved, only measuring it failed ({what}). Measure again by "
                 f"`eyesmith resume {self.folder}`, or on anything else by `eyesmith eval {self.folder} TASK --data DIR`"
@@ -294,7 +300,7 @@ class Work:
         try:
             with run_hooks(
                 self.task,
-                self._context,
+                self.context,
                 self.state,
                 steps=self.last_step,
                 steps_per_epoch=self.rows.steps_per_epoch,
@@ -304,11 +310,6 @@ class Work:
                 yield hooks
         except NonFiniteError as error:
             raise error.with_replay(save_replay(self.folder, self.state, self.config, error)) from None
-
-
-def _present(model: nn.Module | None) -> nn.Module:
-    assert model is not None, "the first process has the whole model"
-    return model
 
 
 def summary(folder: Path) -> RunSummary:

@@ -34,7 +34,7 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import EncoderRunConfig, Evaluator, MeanTask, Note, RunContext, first_model
+from eyesmith.tasks.task import EncoderRunConfig, Evaluator, MeanTask, RunContext, first_model
 from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
@@ -196,10 +196,10 @@ class Classify(MeanTask[Classifier]):
         held = {name: len(source) for name, source in self.sets.tests.items()}
         return {"frozen": frozen, "classes": len(self.sets.classes), "measured": held}
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         if not self.config.eval.splits or not self.sets.tests:
-            note("nothing is measured: no labelled images are held out")
-        return self._rows(cast(Classifier, model), self.config.eval.splits)
+            context.say("nothing is measured: no labelled images are held out")
+        return self._rows(cast(Classifier, model), self.config.eval.splits, context.world)
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -210,10 +210,10 @@ class Classify(MeanTask[Classifier]):
         def measure(model: nn.Module) -> dict[str, float]:
             device = next(model.parameters()).device
             with autocast(choose_precision(self.config.precision, self.device), device):
-                rows = self._rows(cast(Classifier, model), splits)
+                rows = self._rows(cast(Classifier, model), splits, context.world)
             return {f"{row.split}/{row.metric}": row.value for row in rows}
 
-        return (lambda model: context.world.once(lambda: measure(model))) if self._splits(splits) else None
+        return measure if self._splits(splits) else None
 
     def _splits(self, wanted: Sequence[str]) -> list[str]:
         known = self.sets.tests
@@ -224,14 +224,12 @@ class Classify(MeanTask[Classifier]):
                 raise ConfigError(f"eval.splits: no labelled split is called {name!r}{closest(name, [*known, 'all'])}")
         return list(wanted)
 
-    def _rows(self, model: Classifier, wanted: Sequence[str]) -> list[ResultRow]:
-        workers = self.config.data.num_workers
+    def _rows(self, model: Classifier, wanted: Sequence[str], world: World) -> list[ResultRow]:
+        name, workers, tests = self.config.name, self.config.data.num_workers, self.sets.tests
         return [
             row
             for split in self._splits(wanted)
-            for row in accuracy_rows(
-                model, self.sets.tests[split], split, model_name=self.config.name, num_workers=workers
-            )
+            for row in accuracy_rows(model, tests[split], split, model_name=name, num_workers=workers, world=world)
         ]
 
 

@@ -16,7 +16,7 @@ from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
 from eyesmith.errors import ConfigError
-from eyesmith.eval import ResultRow, choose_splits, evaluate
+from eyesmith.eval import ResultRow, Settings, choose_splits, evaluate
 from eyesmith.eval.features.precision import tower_precision
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
@@ -33,7 +33,7 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
-from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task, first_model
+from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task, first_model
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import StepLoss, Wrapped
@@ -103,7 +103,6 @@ class Contrastive(Task[Clip]):
     """
 
     config_type = TrainConfig
-    shares_measuring = True
     config: TrainConfig
 
     def __init__(
@@ -269,15 +268,15 @@ class Contrastive(Task[Clip]):
     def facts(self) -> dict[str, Any]:
         return {"texts_encoded": self.bank.num_encoded if self.bank else None}
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        return self._rows(cast(Clip, model), note)
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        return self._rows(cast(Clip, model), context)
 
-    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """Of initial weights that are all trained ones, where there is what to measure them on."""
         initial, settings = self.config.initial, self.config.eval
         if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
             return []
-        return [replace(row, model=row.model + BEFORE) for row in self._rows(cast(Clip, model), note)]
+        return [replace(row, model=row.model + BEFORE) for row in self._rows(cast(Clip, model), context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -296,21 +295,21 @@ class Contrastive(Task[Clip]):
             precision=tower_precision(choose_precision(self.config.precision, self.device), "image", self.device),
             world=context.world,
         )
-        device = context.world.device()
-        return (lambda model: curve.measure(cast(Clip, model).to(device))) if curve else None
+        return (lambda model: curve.measure(cast(Clip, model))) if curve else None
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         save_model(folder, cast(Clip, model), config=config, logit_bias=self._bias)
 
-    def _rows(self, clip: Clip, note: Note) -> list[ResultRow]:
+    def _rows(self, clip: Clip, context: RunContext) -> list[ResultRow]:
         """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
         config, name = self.config, self.model.config.name
+        settings = Settings(note=context.say, world=context.world)
         rows: list[ResultRow] = []
         if config.eval.splits:
-            rows += evaluate(clip, config.data.path, config.eval.splits, model_name=name, note=note)
+            rows += evaluate(clip, config.data.path, config.eval.splits, model_name=name, settings=settings)
         if config.initial.weights and config.initial.part == "all":
             for path in config.eval.curve_data:
-                found = evaluate(clip, path, model_name=name, note=note)
+                found = evaluate(clip, path, model_name=name, settings=settings)
                 rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
         return rows
 

@@ -36,7 +36,6 @@ from eyesmith.train.sharding import blank, choose_strategy
 
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
-Note = Callable[[str], None]
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -112,8 +111,6 @@ class Task(Objective[Model]):
     """
 
     config_type: ClassVar[type[RunConfig]]
-    shares_measuring: ClassVar[bool] = False
-    """Whether what `curve` gives needs the whole model in every process; else in the first one, and None elsewhere."""
     config: Any
 
     def __init__(self, model: Model, config: Any) -> None:
@@ -190,14 +187,17 @@ class Task(Objective[Model]):
         """What else the log shall say at the beginning."""
         return {}
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        """Result rows of the final weights; `model` is whole, on the run's device, in evaluation mode, and saved."""
-        del model, note
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Result rows of the final weights; `model` is whole, on the run's device, in evaluation mode, and saved.
+
+        Called in every process of `context.world`, which may share the work; the rows of the first are taken.
+        """
+        del model, context
         return []
 
-    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        """Result rows of the initial weights, where they are worth measuring; `model` as for `measured`."""
-        del model, note
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Result rows of the initial weights, where they are worth measuring; otherwise as `measured`."""
+        del model, context
         return []
 
     def curve(
@@ -205,8 +205,7 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all; see `shares_measuring`. evaluators: a caller's own,
-        beside the config's.
+        It is called in every process, and gives the same in all. evaluators: a caller's own, beside the config's.
         """
         del context
         if evaluators:

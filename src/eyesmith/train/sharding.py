@@ -174,26 +174,20 @@ class Parallel:
             torch._foreach_mul_(parts_here(grads), (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def whole(self, *, everywhere: bool = False) -> nn.Module | None:
-        """The model with whole weights: itself, or under FSDP a copy on the CPU, in the first process or everywhere.
+    def whole(self) -> nn.Module:
+        """The model with whole weights: itself, or under FSDP a copy; every process must call it.
 
-        Every process must call it; None in those that get none.
+        The copy is on this process's device: all of them measure it together.
         """
         model = self.objective.model
         if self.strategy != "fsdp":
             return model
-        is_wanted = everywhere or self.world.is_first
-        tensors: dict[str, Tensor] = {}
-        for name, value in model.state_dict().items():  # one at a time lies whole on the device
-            gathered = whole_tensor(value.detach())
-            if is_wanted:
-                tensors[name] = gathered.cpu()
-        if not is_wanted:
-            return None
+        # one at a time lies whole on the device beside the parts
+        tensors = {name: whole_tensor(value.detach()).cpu() for name, value in model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
             copy = self.objective.rebuild()
         copy.load_state_dict(tensors)
-        return copy.eval()
+        return copy.eval().to(self.objective.device)
 
 
 def blank(make: Callable[[], Made]) -> Made:

@@ -83,12 +83,9 @@ class TrainState:
         if self.gate is not None:
             self.gate.confirm(self)
 
-    def whole_model(self, *, everywhere: bool = False) -> nn.Module | None:
-        """The model, or where processes hold parts of it a copy in whole, in the first process or everywhere.
-
-        Every process must call it; None in those that get none.
-        """
-        return self.parallel.whole(everywhere=everywhere) if self.parallel else self.model
+    def whole_model(self) -> nn.Module:
+        """The model, or where processes hold parts of it a copy in whole; every process must call it."""
+        return self.parallel.whole() if self.parallel else self.model
 
     def save(self, folder: Path, *, in_background: bool = False, keep: int = checkpoint.KEEP) -> None:
         """Write the state below `folder`/state, whole or not at all; of older ones the newest stay, `keep` in all.

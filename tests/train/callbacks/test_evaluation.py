@@ -25,6 +25,7 @@ from eyesmith.images import evaluation_pixels
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import Clip
 from eyesmith.tasks import RunContext
+from eyesmith.eval.features import batches
 from eyesmith.tasks import curve as module
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.callbacks.evaluation import Evaluation, read_best, replace_best
@@ -104,7 +105,7 @@ def test_pictures_are_decoded_once_when_there_is_room(
         decoded.append(1)
         return evaluation_pixels(*arguments)
 
-    monkeypatch.setattr(module, "evaluation_pixels", counted)
+    monkeypatch.setattr(batches, "evaluation_pixels", counted)
     settings = EvalConfig(curve_data=(config.data.path,), every_steps=1, keep_best="none")
     for room, expected in ((1 << 20, 24), (1000, 48)):
         monkeypatch.setattr(module, "KEEP_BYTES", room)

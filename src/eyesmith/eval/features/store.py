@@ -198,7 +198,7 @@ class FeatureStore:
         whole[part.rows.start : part.rows.stop] = torch.from_numpy(np.asarray(part.array, dtype=np.float32))
         whole = sum_over_processes(whole, world)
         if world.size > 1:
-            broken = _from_all(broken, world)
+            broken = sorted(one for part in world.gather(broken) for one in part)
         kept = {"source": source.name, "count": len(source), "broken": broken}
         part.close()
         if self._folder is not None and world.is_first:
@@ -285,9 +285,3 @@ def _open_rows(path: Path, mode: Literal["c", "r+"] = "c") -> NDArray[Any] | Non
 def _write_rows(path: Path, rows: NDArray[Any]) -> None:
     with atomic_path(path) as part, part.open("wb") as stream:
         np.save(stream, rows)
-
-
-def _from_all(broken: list[tuple[int, str, str]], world: World) -> list[tuple[int, str, str]]:
-    found: list[Any] = [None] * world.size
-    torch.distributed.all_gather_object(found, broken)
-    return sorted(one for part in found for one in part)

@@ -31,22 +31,21 @@ class Evaluation:
 
     def __init__(
         self,
-        measure: Callable[[Any], dict[str, float]],
+        measure: Callable[[nn.Module], dict[str, float]],
         config: EvalConfig,
         folder: Path,
         *,
         steps_per_epoch: int,
-        everywhere: bool = True,
         save: Callable[[Path, nn.Module], None],
         write: Callable[[dict[str, Any]], None],
         current_name: Callable[[str], str] = str,
     ) -> None:
         """current_name: of a value that older runs, or the config, may call otherwise. measure: the values of a whole
-        model, called in every process; everywhere: with the model, else with None in all but the first. save: writes a
-        model to a folder. write: adds a line to the log; both are called in the first process.
+        model, called in every process. save: writes a model to a folder. write: adds a line to the log; both are called
+        in the first process.
         """
         self._measure, self._folder, self._save, self._write = measure, folder, save, write
-        self._keep, self._current_name, self._everywhere = config.keep_best, current_name, everywhere
+        self._keep, self._current_name = config.keep_best, current_name
         self._every = config.every_steps or max(1, round(config.every_epochs * steps_per_epoch))
 
     def __call__(self, state: TrainState, facts: StepFacts) -> None:
@@ -56,9 +55,9 @@ class Evaluation:
         start = time.perf_counter()
         state.confirm()
         with state.averaged():
-            model = state.whole_model(everywhere=self._everywhere)
+            model = state.whole_model()
             found = self._measure(model)
-            if not state.world.is_first or model is None:
+            if not state.world.is_first:
                 return
             if self._keep != "none" and found:
                 self._keep_best(model, found, facts.step)
