@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,23 @@ def kept_frozen(folder: Path) -> dict[str, Tensor]:
 
 def is_gone(config: RunConfig) -> bool:
     """Whether a file or folder of initial weights is not there any more."""
-    named = (config.initial.weights, config.initial.text)
-    return any(one and not one.startswith("hf:") and not os.path.exists(one) for one in named)
+    return any(one and not _is_there(one) for one in (config.initial.weights, config.initial.text))
+
+
+def _is_there(source: str) -> bool:
+    return source.startswith("hf:") or os.path.exists(source)
+
+
+def check_teachers(origin: Origin, config: RunConfig, folder: Path) -> None:
+    """Raise CheckpointError where a run goes on without the file or folder that a teacher was read from."""
+    for name in origin.teachers:
+        source = attrgetter(name)(config)
+        if not _is_there(source):
+            raise CheckpointError(
+                f"{folder}: learns from {source} ({name}), which is gone, and a run keeps no copy of its teacher; put "
+                f"it back, or write into {folder / CONFIG_FILE} at {name} where it lies now: its weights are compared "
+                "with those that the run began with"
+            )
 
 
 def check_config(origin: Origin, config: RunConfig, folder: Path, *, allow_other_data: bool) -> list[str]:

@@ -30,6 +30,7 @@ from eyesmith.runs.machine import keep_freed_memory, machine_facts
 from eyesmith.runs.origin import (
     Origin,
     check_data,
+    check_teachers,
     check_weights,
     frozen_tensors,
     is_gone,
@@ -110,6 +111,8 @@ class Work:
         self.fingerprint = self.rows.fingerprint()
         self._tell_left_out()
         self.other_data = self._compare_data(origin, allow_other_data) if origin else []
+        if origin:
+            world.once(lambda: check_teachers(origin, config, folder))
         has_state = world.once(self.has_saved_state)
         is_orphan = world.once(lambda: origin is not None and has_state and is_gone(config))
         kept = kept_frozen(folder) if is_orphan else {}

@@ -176,7 +176,7 @@ class Task(Objective[Model]):
         return self.new_model(self.config)
 
     def teachers(self) -> Mapping[str, nn.Module]:
-        """Frozen models that the loss asks, by name; a run goes on with the same ones only."""
+        """Frozen models that the loss asks, by the config's field that names each; a run goes on with the same ones."""
         return {}
 
     def description(self) -> dict[str, Any]:

@@ -19,13 +19,13 @@ from eyesmith.data import open_source
 from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, encode_source, evaluate_suite, zero_shot
+from eyesmith.eval.features import batches
 from eyesmith.eval.sets import TASKS
 from eyesmith.hub import save_model
 from eyesmith.images import evaluation_pixels
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import Clip
 from eyesmith.tasks import RunContext
-from eyesmith.eval.features import batches
 from eyesmith.tasks import curve as module
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.callbacks.evaluation import Evaluation, read_best, replace_best
