@@ -201,6 +201,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "contrastive, recomputed blocks": partial(_contrastive, parallel=ParallelConfig(checkpoint_blocks=True)),
     "sigmoid": partial(_contrastive, loss=LossConfig(kind="sigmoid")),
     "tiles of logits": partial(_contrastive, loss=LossConfig(tile_rows=2)),
+    "fp16": partial(_contrastive, precision="fp16"),
     "lamb": partial(_contrastive, optim=OptimConfig(name="lamb", peak_lr=1e-3)),
     "lion": partial(_contrastive, optim=OptimConfig(name="lion", peak_lr=1e-3)),
     "sgd": partial(_contrastive, optim=OptimConfig(name="sgd", peak_lr=1e-3)),

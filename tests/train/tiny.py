@@ -55,6 +55,7 @@ CONFIGS: dict[str, Any] = {
     "contrastive, sigmoid": replace(CLIP, loss=LossConfig(kind="sigmoid")),
     "contrastive, teacher": replace(CLIP, loss=LossConfig(distill=DistillConfig(teacher="given", feature=1.0))),
     "contrastive, passing texts": replace(CLIP, model=replace(CLIP.model, lock_text=True)),
+    "contrastive, fp16": replace(CLIP, precision="fp16"),
     "masked": MASKED,
     "masked, parts": replace(MASKED, accumulate=2),
     "classify": CLASSIFY,

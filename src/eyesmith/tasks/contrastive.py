@@ -17,7 +17,7 @@ from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow, Settings, choose_splits, evaluate
-from eyesmith.eval.features.precision import tower_precision
+from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.load import load_clip
@@ -37,7 +37,7 @@ from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task, first_model
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import StepLoss, Wrapped
-from eyesmith.train.precision import Precision, autocast, choose_precision
+from eyesmith.train.precision import HALF, Precision, autocast, choose_precision
 from eyesmith.train.rng import StepDraws
 from eyesmith.train.text_bank import PassingTexts, TextBank, Texts
 from eyesmith.train.utilisation import StepCost
@@ -292,7 +292,7 @@ class Contrastive(Task[Clip]):
             suite_limit=settings.suite_limit,
             preprocess=self.config.model.preprocess,
             evaluators=evaluators,
-            precision=tower_precision(choose_precision(self.config.precision, self.device), "image", self.device),
+            precision=TowerPrecision(half=HALF.get(choose_precision(self.config.precision, self.device))),
             world=context.world,
         )
         return (lambda model: curve.measure(cast(Clip, model))) if curve else None

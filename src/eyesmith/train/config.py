@@ -13,6 +13,8 @@ from eyesmith.models.families import EncoderConfig
 from eyesmith.optim import warmup_constant, warmup_cosine
 from eyesmith.train.diagnostics import HealthConfig
 
+WantedPrecision = Literal["auto", "fp32", "bf16", "fp16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -279,8 +281,9 @@ class RunConfig:
     activations of one part are alive at a time. The loss, and its exact gradient, are those of the whole batch."""
     epochs: float = 80.0
     """Passes over the data; the last samples of each that fill no batch wait for the next."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of products inside the towers; auto is bf16 where the machine computes in it, else fp32. The rest is fp32."""
+    precision: WantedPrecision = "auto"
+    """Of products inside the towers; auto is bf16 where the machine computes in it, else fp32. The rest is fp32. fp16,
+    for GPUs without bf16, scales the loss and leaves out steps whose gradient overflows."""
     seed: int = 0
     log_every_steps: int = 10
     save_every_steps: int = 100

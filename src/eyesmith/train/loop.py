@@ -92,15 +92,16 @@ def train(
     Every process of the run calls this, with the batches of its own rows; facts are equal in all of them, but for
     waiting times. Of several processes each asks `should_stop` at every `STOP_STEPS`-th step only.
 
-    The host waits for the device at logged steps alone. A loss or gradient that is not finite shuts a gate there: that
+    The host waits for the device at logged steps alone. In fp16 a step whose gradient overflows is left out. Else a
+    loss or gradient that is not finite shuts a gate there: that
     step and later ones change nothing. At the next logged, saved or measured step NonFiniteError names the first such
     step and its samples, and `state` is the one before it.
     """
     last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
     objective.model.train()
-    state.gate = gate = Gate(objective.device)
-    state.optimizer.found_inf = gate.shut  # pyright: ignore[reportAttributeAccessIssue]
+    state.gate = gate = Gate(objective.device, parallel.scaling)
+    state.optimizer.found_inf = gate.held  # pyright: ignore[reportAttributeAccessIssue]
     counted = list(state.counted().values())
     before = [value.clone() for value in counted]  # running statistics change in the forward pass already
     while state.step < last:
@@ -116,18 +117,18 @@ def train(
             group["lr"] = lr * group["lr_scale"]
         found = objective.backward(parallel, batch, state.step)
         grad_norm = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm)
-        gate.look(found.loss, grad_norm)
+        seen = gate.look(found.loss, grad_norm)
         state.readings.clear()
         state.optimizer.step()
         state.optimizer.zero_grad()
         with torch.no_grad():
             objective.after_update()
-            keep_or_restore(gate.shut, counted, before)
+            keep_or_restore(gate.held, counted, before)
         state.update_average(config.optim)
         elapsed_s = state.elapsed_s
         state.step += 1
         is_last = state.step == last
-        readings = {"shut": gate.shut, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
+        readings = {**seen, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
         facts = StepFacts(
             step=state.step,
             is_last=is_last,

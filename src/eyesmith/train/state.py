@@ -66,7 +66,7 @@ class TrainState:
         """Move the averaged weights towards the present ones, after each step."""
         if self.average:
             decay = ema.decay_at(self.step, config.ema_decay, has_warmup=config.ema_warmup)
-            ema.move(self.average, self.trained(), decay, self.gate.shut if self.gate else None)
+            ema.move(self.average, self.trained(), decay, self.gate.held if self.gate else None)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -172,6 +172,8 @@ class TrainState:
         content = {f"model/{name}": value.detach() for name, value in trained.items()}
         content |= {f"average/{name}": value for name, value in self.average.items()}
         content |= {f"buffer/{name}": value for name, value in self.counted().items()}
+        if self.parallel is not None and self.parallel.scaling is not None:
+            content |= {f"loss_scale/{name}": value for name, value in self.parallel.scaling.tensors().items()}
         for name, parameter in trained.items():
             moments: dict[str, Any] = self.optimizer.state.get(parameter, {})
             content |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}
