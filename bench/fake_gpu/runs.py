@@ -20,6 +20,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import open_work, save_replay
@@ -28,7 +29,7 @@ from eyesmith.tasks.classify import ClassifyConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.tasks.registry import default_config
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.replay import NonFiniteError
 from eyesmith.train.teacher import TargetConfig
 

@@ -28,6 +28,7 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.folder import is_finished, read_run_config
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import resume, start
@@ -35,7 +36,7 @@ from eyesmith.tasks import masked as masked_task
 from eyesmith.tasks import run_to_dict, task_of
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
 from eyesmith.train.replay import NonFiniteError
 from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, TeacherTargets

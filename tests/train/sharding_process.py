@@ -23,10 +23,11 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.optim.held import parts_here
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.checkpoint import consolidate
-from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, ParallelConfig
 from eyesmith.train.distributed import World, joined
 from eyesmith.train.loop import new_state, train
 from eyesmith.train.replay import NonFiniteError

@@ -18,7 +18,7 @@ Tensors = Mapping[str, Tensor]
 
 
 class Published(Protocol):
-    """The `weights` module of a family. Configs are those of the family: its encoder's, or a pair or classifier on it."""
+    """The `weights` module of a family. Configs: of its encoder, or of a pair or classifier on it."""
 
     def recognises(self, tensors: Tensors, /) -> bool:
         """Whether these are the family's, in others' names."""

@@ -11,8 +11,8 @@ import torch
 
 from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
-from eyesmith.optim.build import make_optimizer
 from eyesmith.optim.held import keep_or_restore
+from eyesmith.optim.optimizers import make_optimizer
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
@@ -44,18 +44,7 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     precision = choose_precision(config.precision, device)
     extra = objective.extra()
     parallel = Parallel(objective, config.parallel, world, precision=precision)
-    groups = parameter_groups(
-        model,
-        weight_decay=optim.weight_decay,
-        no_decay=optim.no_decay,
-        image_lr_scale=optim.image_lr_scale,
-        text_lr_scale=optim.text_lr_scale,
-        layer_decay=optim.layer_decay,
-        text_layer_decay=optim.text_layer_decay,
-        layer_decay_by=optim.layer_decay_by,
-        extra=extra,
-    )
-    optimizer = make_optimizer(optim.name, groups, lr=optim.peak_lr, betas=optim.betas, eps=optim.eps)
+    optimizer = make_optimizer(optim, parameter_groups(model, optim, extra=extra))
     state = TrainState(model=model, optimizer=optimizer, average={}, extra=extra, parallel=parallel)
     if optim.ema_decay:
         state.average = {name: value.detach().clone() for name, value in state.trained().items()}

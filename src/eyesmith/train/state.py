@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError
 from eyesmith.models.drop_path import DropPath
-from eyesmith.optim.build import fresh_moments
+from eyesmith.optim.config import OptimConfig
+from eyesmith.optim.optimizers import fresh_moments
 from eyesmith.train import checkpoint, ema, rng
 from eyesmith.train.checkpoint import DamagedStateError
-from eyesmith.train.config import OptimConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.readings import Gate
 from eyesmith.train.sharding import Parallel

@@ -25,11 +25,12 @@ from eyesmith.hub import save_model
 from eyesmith.images import evaluation_pixels
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import Clip
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks import RunContext
 from eyesmith.tasks import curve as module
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.callbacks.evaluation import Evaluation, read_best, replace_best
-from eyesmith.train.config import EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import EvalConfig, ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.readings import Readings, StepFacts
 from eyesmith.train.state import TrainState
