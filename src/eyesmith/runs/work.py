@@ -41,7 +41,6 @@ from eyesmith.runs.origin import (
 from eyesmith.tasks import Evaluator, RunContext, Task, run_to_dict, task_of
 from eyesmith.tasks.registry import save_task_file
 from eyesmith.tasks.task import BEFORE
-from eyesmith.train.callbacks.checkpoints import Checkpoints
 from eyesmith.train.callbacks.logging import append_line, truncate_after
 from eyesmith.train.callbacks.progress import progress
 from eyesmith.train.checkpoint import states
@@ -234,14 +233,14 @@ class Work:
                     said[0] = f"loss {facts.loss:.3f}"
                 advance(facts.step, said[0])
 
-            saving = Checkpoints(
-                self.folder,
-                self.config.save_every_steps,
-                in_background=self.config.parallel.async_save,
-                keep=self.config.keep_states,
-            )
+            def save(state: TrainState, facts: StepFacts) -> None:
+                if facts.step % self.config.save_every_steps == 0 or facts.is_last:
+                    in_background = self.config.parallel.async_save
+                    state.save(self.folder, in_background=in_background, keep=self.config.keep_states)
+
             with self._hooks() as following:
-                hooks: list[Hook] = [*following, saving]
+                # a state on disk never lacks lines of its own step in the log
+                hooks: list[Hook] = [*following, save]
                 if self.world.is_first:
                     hooks.append(show)
                 is_done = train(

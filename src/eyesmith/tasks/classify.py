@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -34,11 +34,10 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import EncoderRunConfig, Evaluator, MeanTask, RunContext, first_model
+from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext, first_model
 from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import autocast, choose_precision
 
 ALL_SPLITS = "all"
 _FP32 = 4  # bytes
@@ -199,21 +198,16 @@ class Classify(MeanTask[Classifier]):
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         if not self.config.eval.splits or not self.sets.tests:
             context.say("nothing is measured: no labelled images are held out")
-        return self._rows(cast(Classifier, model), self.config.eval.splits, context.world)
+        return super().measured(model, context)
 
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
-        super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            device = next(model.parameters()).device
-            with autocast(choose_precision(self.config.precision, self.device), device):
-                rows = self._rows(cast(Classifier, model), splits, context.world)
-            return {f"{row.split}/{row.metric}": row.value for row in rows}
-
-        return measure if self._splits(splits) else None
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        classifier, tests = cast(Classifier, model), self.sets.tests
+        how: dict[str, Any] = {
+            "model_name": self.config.name,
+            "num_workers": self.config.data.num_workers,
+            "world": context.world,
+        }
+        return [row for name in self._splits(splits) for row in accuracy_rows(classifier, tests[name], name, **how)]
 
     def _splits(self, wanted: Sequence[str]) -> list[str]:
         known = self.sets.tests
@@ -223,14 +217,6 @@ class Classify(MeanTask[Classifier]):
             if name not in known:
                 raise ConfigError(f"eval.splits: no labelled split is called {name!r}{closest(name, [*known, 'all'])}")
         return list(wanted)
-
-    def _rows(self, model: Classifier, wanted: Sequence[str], world: World) -> list[ResultRow]:
-        name, workers, tests = self.config.name, self.config.data.num_workers, self.sets.tests
-        return [
-            row
-            for split in self._splits(wanted)
-            for row in accuracy_rows(model, tests[split], split, model_name=name, num_workers=workers, world=world)
-        ]
 
 
 def _frozen(classifier: Classifier, config: ClassifyConfig) -> str:

@@ -268,15 +268,24 @@ class Contrastive(Task[Clip]):
     def facts(self) -> dict[str, Any]:
         return {"texts_encoded": self.bank.num_encoded if self.bank else None}
 
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        return self._evaluated(model, self.config.data.path, splits, context) if splits else []
+
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        return self._rows(cast(Clip, model), context)
+        """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
+        rows, config = super().measured(model, context), self.config
+        if config.initial.weights and config.initial.part == "all":
+            for path in config.eval.curve_data:
+                found = self._evaluated(model, path, None, context)
+                rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
+        return rows
 
     def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """Of initial weights that are all trained ones, where there is what to measure them on."""
         initial, settings = self.config.initial, self.config.eval
         if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
             return []
-        return [replace(row, model=row.model + BEFORE) for row in self._rows(cast(Clip, model), context)]
+        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -300,18 +309,11 @@ class Contrastive(Task[Clip]):
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         save_model(folder, cast(Clip, model), config=config, logit_bias=self._bias)
 
-    def _rows(self, clip: Clip, context: RunContext) -> list[ResultRow]:
-        """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
-        config, name = self.config, self.model.config.name
-        settings = Settings(note=context.say, world=context.world)
-        rows: list[ResultRow] = []
-        if config.eval.splits:
-            rows += evaluate(clip, config.data.path, config.eval.splits, model_name=name, settings=settings)
-        if config.initial.weights and config.initial.part == "all":
-            for path in config.eval.curve_data:
-                found = evaluate(clip, path, model_name=name, settings=settings)
-                rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
-        return rows
+    def _evaluated(
+        self, model: nn.Module, path: str, splits: Sequence[str] | None, context: RunContext
+    ) -> list[ResultRow]:
+        settings, name = Settings(note=context.say, world=context.world), self.model.config.name
+        return evaluate(cast(Clip, model), path, splits, model_name=name, settings=settings)
 
 
 def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:

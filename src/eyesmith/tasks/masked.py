@@ -1,6 +1,6 @@
 """Training from masked images: the loss of the hidden patches of a batch; it leaves an image encoder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -35,7 +35,6 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.tasks.task import (
     PASSES,
     EncoderRunConfig,
-    Evaluator,
     FrozenTeacher,
     MeanTask,
     RunContext,
@@ -43,7 +42,7 @@ from eyesmith.tasks.task import (
 )
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.precision import choose_precision
 from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
@@ -210,37 +209,12 @@ class Masked(MeanTask[MaskedEva02]):
             save_file(head, part, metadata={"format": "pt"})
         save_model(folder, student.image, config=config)
 
-    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        return [self._row(cast(MaskedEva02, model), split, context.world) for split in self.config.eval.splits]
-
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
-        super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            device = next(model.parameters()).device
-            with autocast(choose_precision(self.config.precision, self.device), device):
-                rows = [self._row(cast(MaskedEva02, model), split, context.world) for split in splits]
-            return {f"{row.split}/{row.metric}": row.value for row in rows}
-
-        return measure if splits else None
-
-    def _row(self, student: MaskedEva02, split: str, world: World) -> ResultRow:
-        value, count = self.value_on(student, split, world)
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
         metric = "explained" if self.config.target.kind == "pixels" else "cosine"
-        return ResultRow(
-            model=self.config.name,
-            task=TASK,
-            split=split,
-            metric=metric,
-            value=value,
-            low=None,
-            high=None,
-            n=count,
-            chance=None,
-        )
+        facts: dict[str, Any] = {"model": self.config.name, "task": TASK, "metric": metric}
+        facts |= dict.fromkeys(("low", "high", "chance"))
+        found = {split: self.value_on(cast(MaskedEva02, model), split, context.world) for split in splits}
+        return [ResultRow(split=split, value=value, n=count, **facts) for split, (value, count) in found.items()]
 
     def value_on(self, student: MaskedEva02, split: str, world: World | None = None) -> tuple[float, int]:
         """How near predictions come on a split, every even patch hidden, and its number of images.

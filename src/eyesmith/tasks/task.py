@@ -23,7 +23,7 @@ from eyesmith.eval import ResultRow
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.run_folder import describe
-from eyesmith.models.clip import Clip
+from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
@@ -187,16 +187,20 @@ class Task(Objective[Model]):
         """What else the log shall say at the beginning."""
         return {}
 
-    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        """Result rows of the final weights; `model` is whole, on the run's device, in evaluation mode, and saved.
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        """Result rows of splits of the run's data; `model` is whole, on the run's device, in evaluation mode.
 
-        Called in every process of `context.world`, which may share the work; the rows of the first are taken.
+        Called in every process of `context.world`, which may share the work, and must give the same in all.
         """
-        del model, context
+        del model, splits, context
         return []
 
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Result rows of the final weights, which are saved: by default those of config.eval.splits; see `rows`."""
+        return self.rows(model, self.config.eval.splits, context)
+
     def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        """Result rows of the initial weights, where they are worth measuring; otherwise as `measured`."""
+        """Result rows of the initial weights, where they are worth measuring; see `rows`."""
         del model, context
         return []
 
@@ -205,12 +209,19 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all. evaluators: a caller's own, beside the config's.
+        It is called in every process, and gives the same in all: by default the `rows` of config.eval.curve_splits, in
+        the run's precision. evaluators: a caller's own, beside the config's.
         """
-        del context
         if evaluators:
             raise ConfigError("evaluators: they measure image-text models, and this run trains another model")
-        return None
+        splits, device = self.config.eval.curve_splits, self.device
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            with evaluating(model), autocast(choose_precision(self.config.precision, device), device):
+                rows = self.rows(model, splits, context)
+            return {f"{row.split}/{row.metric}": row.value for row in rows}
+
+        return measure if splits else None
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         """Write the folder that `eyesmith.load` opens, its weights last; config: the content of config.json."""

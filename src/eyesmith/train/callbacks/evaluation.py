@@ -57,9 +57,9 @@ class Evaluation:
         with state.averaged():
             model = state.whole_model()
             found = self._measure(model)
-            if not state.world.is_first:
+            if not (state.world.is_first and found):
                 return
-            if self._keep != "none" and found:
+            if self._keep != "none":
                 self._keep_best(model, found, facts.step)
         self._write(
             {
