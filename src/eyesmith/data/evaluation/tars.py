@@ -113,7 +113,7 @@ def shard_count(content: str) -> int | None:
 def _layout(folder: Path, source: TarSource) -> Layout:
     if (folder / TYPE_FILE).is_file():
         word = " ".join(read_lines(folder / TYPE_FILE)).strip()
-        marked = next((layout for layout in LAYOUTS if layout == word), None)
+        marked = {str(layout): layout for layout in LAYOUTS}.get(word)
         if marked is None:
             raise DataError(f"{folder / TYPE_FILE}: expected one of {', '.join(LAYOUTS)}, got {word[:40]!r}")
         return marked
