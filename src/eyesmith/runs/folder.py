@@ -136,16 +136,17 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> 
         one, other = before.get(name), now.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             found |= changed(one, other, f"{at}{name}.")
-        elif _plain(one) != _plain(other):
+        elif plain(one) != plain(other):
             found[f"{at}{name}"] = (one, other)
     return found
 
 
 def in_words(fields: Mapping[str, tuple[Any, Any]], most: int = 6) -> str:
     """Changed fields for a message."""
-    said = [f"{name} was {_plain(before)}, now {_plain(now)}" for name, (before, now) in list(fields.items())[:most]]
+    said = [f"{name} was {plain(before)}, now {plain(now)}" for name, (before, now) in list(fields.items())[:most]]
     return ", ".join(said) + (f" and {len(fields) - most} more" if len(fields) > most else "")
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value)) if isinstance(value, list | tuple | dict) else value
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back: without tuples."""
+    return json.loads(json.dumps(value))

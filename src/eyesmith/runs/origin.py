@@ -16,7 +16,7 @@ from eyesmith.files import atomic_path, write_json
 from eyesmith.models.identity import tensors_hash
 from eyesmith.optim import freeze
 from eyesmith.runs.data_identity import data_differences
-from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed, in_words
+from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed, in_words, plain
 from eyesmith.tasks import Task, run_to_dict
 from eyesmith.train.config import RunConfig
 
@@ -57,7 +57,7 @@ class Origin:
     def of(cls, config: RunConfig, task: Task, data: dict[str, Any]) -> "Origin":
         """Of a run before its first step; `task` as it was built, not yet spread over processes."""
         return cls(
-            train=json.loads(json.dumps(run_to_dict(config))),
+            train=plain(run_to_dict(config)),
             data=data,
             frozen=tensors_hash(frozen_tensors(task, config)),
             initial=tensors_hash(task.model.state_dict()) if config.initial.weights else "",
@@ -134,7 +134,7 @@ def check_config(origin: Origin, config: RunConfig, folder: Path, *, allow_other
 
     Returns what differs in how the data are read, where that is allowed.
     """
-    fields = changed(origin.train, json.loads(json.dumps(run_to_dict(config))))
+    fields = changed(origin.train, run_to_dict(config))
     fields = {name: values for name, values in fields.items() if not _is_free(name)}
     of_data = {name: values for name, values in fields.items() if name.startswith("data.")}
     rest = {name: values for name, values in fields.items() if name not in of_data}

@@ -21,10 +21,7 @@ from eyesmith.files import write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.runs.data_identity import describe_data
-from eyesmith.runs.folder import (
-    CONFIG_FILE,
-    FROZEN_FILE,
-)
+from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, plain
 from eyesmith.runs.hooks import run_hooks
 from eyesmith.runs.machine import keep_freed_memory, machine_facts
 from eyesmith.runs.origin import (
@@ -145,15 +142,14 @@ class Work:
             raise
 
     def _data(self) -> dict[str, Any]:
-        return json.loads(json.dumps(describe_data(self.rows, reads_texts=self.config.reads_texts)))
+        return plain(describe_data(self.rows, reads_texts=self.config.reads_texts))
 
     def remember_data(self) -> None:
         """Keep the data of now as those that the run is compared with from here on."""
 
         def write() -> None:
             if (origin := Origin.read(self.folder)) is not None:
-                train = json.loads(json.dumps(run_to_dict(self.config)))
-                replace(origin, train=train, data=self._data()).write(self.folder)
+                replace(origin, train=plain(run_to_dict(self.config)), data=self._data()).write(self.folder)
 
         self.world.once(write)
 

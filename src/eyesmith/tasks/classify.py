@@ -34,7 +34,7 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext, first_model
+from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext
 from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
@@ -132,18 +132,18 @@ class Classify(MeanTask[Classifier]):
         return LabelledRows(config, world)
 
     @classmethod
+    def load(cls, model: Classifier, config: ClassifyConfig, context: RunContext) -> None:
+        model.start_head(config.head_scale)
+        if config.initial.weights:
+            _load(model, config, context)
+
+    @classmethod
     def build(cls, config: ClassifyConfig, rows: Rows, context: RunContext) -> Self:
         assert isinstance(rows, LabelledRows)
         for note in rows.sets.notes:
             context.say(note)
         described = classifier_config(config.name, config.model, rows.sets.classes)
-
-        def load(classifier: Classifier, context: RunContext) -> None:
-            classifier.start_head(config.head_scale)
-            if config.initial.weights:
-                _load(classifier, config, context)
-
-        classifier = first_model(config, context, described.build, load)
+        classifier = cls.first_model(config, context, described.build)
         freeze(classifier, config.optim.freeze)
         context.say(_frozen(classifier, config))
         task = cls(classifier, config, rows.sets)

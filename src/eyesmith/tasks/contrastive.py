@@ -33,7 +33,7 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
-from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task, first_model
+from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import StepLoss, Wrapped
@@ -120,19 +120,19 @@ class Contrastive(Task[Clip]):
         return config.model.build()
 
     @classmethod
+    def load(cls, model: Clip, config: TrainConfig, context: RunContext) -> None:
+        load_initial(model, config.initial, note=context.say)
+
+    @classmethod
     def build(cls, config: TrainConfig, rows: Rows, context: RunContext) -> Self:
         device = context.world.device()
         if config.model.lock_text or isinstance(config.model.text, HuggingFaceTextConfig):
             clip = cls.new_model(config)  # whole everywhere: its texts are encoded before it is spread
-            load_initial(clip, config.initial, note=context.say)
+            cls.load(clip, config, context)
             clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
             clip.to(device)
         else:
-
-            def load(clip: Clip, context: RunContext) -> None:
-                load_initial(clip, config.initial, note=context.say)
-
-            clip = first_model(config, context, lambda: cls.new_model(config), load)
+            clip = cls.first_model(config, context)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         with context.world.first_on_each_machine():  # the others find the features on disk
@@ -272,8 +272,11 @@ class Contrastive(Task[Clip]):
         return self._evaluated(model, self.config.data.path, splits, context) if splits else []
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        return self._reached(model, context)
+
+    def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
-        rows, config = super().measured(model, context), self.config
+        config, rows = self.config, self.rows(model, self.config.eval.splits, context)
         if config.initial.weights and config.initial.part == "all":
             for path in config.eval.curve_data:
                 found = self._evaluated(model, path, None, context)
@@ -285,7 +288,7 @@ class Contrastive(Task[Clip]):
         initial, settings = self.config.initial, self.config.eval
         if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
             return []
-        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
+        return [replace(row, model=row.model + BEFORE) for row in self._reached(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]

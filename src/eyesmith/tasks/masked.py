@@ -20,7 +20,7 @@ from eyesmith.eval.features.identity import content_hash, decoders, facts_hash
 from eyesmith.eval.features.images import answers, own_rows
 from eyesmith.files import atomic_path
 from eyesmith.hub import load_encoder, save_model
-from eyesmith.hub.initial import InitialConfig, load_image
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import describe_encoder
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
@@ -38,7 +38,6 @@ from eyesmith.tasks.task import (
     FrozenTeacher,
     MeanTask,
     RunContext,
-    first_model,
 )
 from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures, keep_features
@@ -91,10 +90,7 @@ class Masked(MeanTask[MaskedEva02]):
 
     @classmethod
     def new_model(cls, config: MaskedConfig) -> MaskedEva02:
-        """Where the teacher's width is not in the config, one as wide as the student."""
-        pixels = 3 * config.model.patch_px**2
-        dim = pixels if config.target.kind == "pixels" else config.target.dim or config.model.width
-        return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
+        return MaskedEva02(config.model, _target_dim(config), patch_grad_scale=config.patch_grad_scale)
 
     @classmethod
     def build(cls, config: MaskedConfig, rows: Rows, context: RunContext) -> Self:
@@ -106,16 +102,8 @@ class Masked(MeanTask[MaskedEva02]):
                 found = load_encoder(config.target.teacher)
             targets = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
         torch.manual_seed(config.seed)  # loading a teacher may draw
-        dim = targets.dim
-
-        def make() -> MaskedEva02:
-            return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
-
-        def load(student: MaskedEva02, context: RunContext) -> None:
-            if config.initial.weights:
-                load_image(student.image, config.initial.weights, note=context.say)
-
-        student = first_model(config, context, make, load)
+        settings: dict[str, Any] = {"patch_grad_scale": config.patch_grad_scale}
+        student = cls.first_model(config, context, lambda: MaskedEva02(config.model, targets.dim, **settings))
         kept = None
         if isinstance(targets, TeacherTargets) and config.target.cache:
             kept = _keep(config, targets, rows, context)
@@ -136,9 +124,7 @@ class Masked(MeanTask[MaskedEva02]):
     def loss_bytes(cls, config: MaskedConfig, gpus: int) -> int:
         """Predictions of hidden patches, targets of all, and gradients."""
         rows, grid = -(-config.batch_size // (gpus * config.accumulate)), config.model.grid
-        dim = (
-            3 * config.model.patch_px**2 if config.target.kind == "pixels" else config.target.dim or config.model.width
-        )
+        dim = _target_dim(config)
         hidden = config.mask.counts(grid)[0]
         return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
 
@@ -248,6 +234,12 @@ class Masked(MeanTask[MaskedEva02]):
             targets.to(torch.device("cpu"))
         loss, whole = found.sum(0).tolist()
         return (1 - loss / whole if is_pixels else -loss / whole), len(found)
+
+
+def _target_dim(config: MaskedConfig) -> int:
+    """Width of a target; where the teacher's is not in the config, as if it were the student's."""
+    pixels = 3 * config.model.patch_px**2
+    return pixels if config.target.kind == "pixels" else config.target.dim or config.model.width
 
 
 def _check(config: MaskedConfig) -> None:

@@ -127,16 +127,39 @@ class Task(Objective[Model]):
         return open_rows(config, world)
 
     @classmethod
+    def load(cls, model: Any, config: Any, context: RunContext) -> None:
+        """Give a new model the weights that config.initial names, if any."""
+        if config.initial.weights:
+            with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+                load_image(model.image, config.initial.weights, note=context.say)
+
+    @classmethod
+    def first_model(cls, config: Any, context: RunContext, make: Callable[[], Any] | None = None) -> Any:
+        """What `make`, by default `new_model`, builds, with what `load` gives it, on this process's device.
+
+        Under FSDP the first process alone makes and loads it, in its main memory; the others' is blank, and gets its
+        parts when it is spread, so that nobody needs room for a whole copy on a GPU. An error of the first is an error
+        of all.
+        """
+        made: list[Any] = []
+        build = make or (lambda: cls.new_model(config))
+
+        def whole(context: RunContext) -> None:
+            made.append(build())
+            cls.load(made[0], config, context)
+
+        world = context.world
+        if choose_strategy(config.parallel.strategy, world) != "fsdp":
+            whole(context)
+            return made[0].to(world.device())
+        world.once(lambda: whole(replace(context, world=World())))
+        return made[0] if world.is_first else blank(build)
+
+    @classmethod
     def build(cls, config: Any, rows: Rows, context: RunContext) -> Self:
         """The task of a run with its initial weights, on this process's device. The random seed is set before."""
         del rows
-
-        def load(model: Any, context: RunContext) -> None:
-            if config.initial.weights:
-                with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
-                    load_image(model.image, config.initial.weights, note=context.say)
-
-        return cls(first_model(config, context, lambda: cls.new_model(config), load), config)
+        return cls(cls.first_model(config, context), config)
 
     @classmethod
     def skeleton(cls, config: Any) -> nn.Module:
@@ -231,32 +254,6 @@ class Task(Objective[Model]):
         """By default of the image encoder, trained."""
         del text_len
         return float(PASSES * encoder_cost(self.config.encoder).tower.macs)
-
-
-def first_model(
-    config: RunConfig,
-    context: RunContext,
-    make: Callable[[], Model],
-    load: Callable[[Model, RunContext], None] = lambda model, context: None,
-) -> Model:
-    """What `make` builds with the initial weights that `load` gives it, on this process's device.
-
-    Under FSDP the first process alone makes and loads it, in its main memory; the others' is blank, and gets its parts
-    when it is spread, so that nobody needs room for a whole copy on a GPU. An error of the first is an error of all.
-    """
-    world = context.world
-    if choose_strategy(config.parallel.strategy, world) != "fsdp":
-        model = make()
-        load(model, context)
-        return model.to(world.device())
-    made: list[Model] = []
-
-    def alone() -> None:
-        made.append(make())
-        load(made[0], replace(context, world=World()))
-
-    world.once(alone)
-    return made[0] if world.is_first else blank(make)
 
 
 class MeanTask(Task[Model]):
