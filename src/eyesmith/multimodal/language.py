@@ -196,9 +196,9 @@ def smollm2_folder() -> Path:
     target = cache_folder() / "language" / f"smollm2-{SMOLLM2_SHA256[:12]}"
     if (target / "config.json").is_file():
         return target
-    if not file.is_file() or (found := sha256_file(file)) != SMOLLM2_SHA256:
-        what = f"SHA-256 {found[:12]}..." if file.is_file() else "no such file"
-        raise CheckpointError(f"{file}: expected SmolLM2-135M-Instruct, SHA-256 {SMOLLM2_SHA256[:12]}..., got {what}")
+    found = f"SHA-256 {sha256_file(file)}" if file.is_file() else "no such file"
+    if found != f"SHA-256 {SMOLLM2_SHA256}":
+        raise CheckpointError(f"{file}: expected SmolLM2-135M-Instruct, SHA-256 {SMOLLM2_SHA256}, got {found}")
     _unpack(file, target)
     return target
 

@@ -15,7 +15,7 @@ class LoraConfig:
     """LLaVA-1.5's LoRA by default."""
 
     rank: int = 128
-    alpha: float = 256.0
+    alpha: int = 256
     """The adapters' part is scaled by alpha / rank."""
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ class ChatModel(nn.Module):
         return self._eye[0]
 
     @property
-    def embeddings(self) -> nn.Module:
+    def embeddings(self) -> Any:
         """The language model's table of words."""
         return self.language.get_input_embeddings()
 

@@ -94,11 +94,8 @@ def _trained(
         seen = scale(tokens)
         steps = max(1, len(seen) // _BATCH) * _EPOCHS
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for step in range(steps):
-            if step % max(1, len(seen) // _BATCH) == 0:
-                order = torch.randperm(len(seen))
-            at = (step % max(1, len(seen) // _BATCH)) * _BATCH
-            some = order[at : at + _BATCH]
+        epochs = (torch.randperm(len(seen)) for _ in range(_EPOCHS))
+        for some in (part for order in epochs for part in order.split(_BATCH)[: steps // _EPOCHS]):
             hidden = trunk(seen[some])
             loss = torch.stack([F.cross_entropy(heads[name](hidden), wanted[name][some]) for name in ASKED]).sum()
             optimizer.zero_grad()

@@ -47,7 +47,8 @@ class Classes(NamedTuple):
 def register() -> Classes:
     """Make transformers know our eyes, in this process; returns the classes."""
     transformers = transformers_module()
-    from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+    from transformers.image_processing_base import BatchFeature
+    from transformers.image_processing_utils import BaseImageProcessor
     from transformers.modeling_outputs import BaseModelOutput
 
     class EyesmithEyeConfig(transformers.PreTrainedConfig):
@@ -92,7 +93,7 @@ def register() -> Classes:
             super().__init__(**others)
             self.transform, self.pad = transform or {}, pad
 
-        def preprocess(self, images: Any, return_tensors: Any = None, **_: Any) -> Any:
+        def preprocess(self, images: Any, *_: Any, return_tensors: Any = None, **__: Any) -> Any:
             config = from_dict(PreprocessConfig, self.transform)
             listed = images if isinstance(images, list | tuple) else [images]
             listed = [one for item in listed for one in (item if isinstance(item, list | tuple) else [item])]

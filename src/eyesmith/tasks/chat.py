@@ -1,5 +1,6 @@
 """Training a language model to speak of what a frozen eye sees: LLaVA's two stages, scenes on a laptop."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from eyesmith.multimodal.lora import LoraConfig, add_lora, merged
 from eyesmith.multimodal.model import ChatModel, Read
 from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, Row, padded
 from eyesmith.multimodal.rows import ConversationRows
-from eyesmith.multimodal.scoring import MACRO, METRIC, Scored, rows_of, score
+from eyesmith.multimodal.scoring import METRIC, Scored, rows_of, score
 from eyesmith.multimodal.stock import save_chat, start_from
 from eyesmith.multimodal.template import TEMPLATES, TemplateName
 from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext, TextPlan
@@ -90,6 +91,20 @@ class ChatConfig(RunConfig):
     """Let the eye see each picture once, and keep what it says on disk in half precision."""
     blind: bool = False
     """Train a control of equal parts and cost that is shown no picture; its rows are called NAME blind."""
+
+    @classmethod
+    def from_eye(cls, source: str | os.PathLike[str], **fields: Any) -> Self:
+        """A config whose eye is the image tower that `source` holds, as `eyesmith.load` takes it."""
+        name = os.fspath(source)
+        found = read_stored(name).config
+        image = found.image if isinstance(found, ClipConfig | ClassifierConfig) else found
+        preprocess = (
+            found.preprocess if isinstance(found, ClipConfig) else PreprocessConfig(image_size=image.image_size)
+        )
+        if isinstance(found, ClipConfig):
+            image = replace(image, embed_dim=0)  # tokens need no projection
+        initial = InitialConfig(weights=name, part="image")
+        return cls(model=image, preprocess=preprocess, initial=initial, **fields)
 
     @property
     def model_name(self) -> str:
@@ -199,15 +214,8 @@ class Chat(MeanTask[ChatModel]):
     @classmethod
     def from_weights(cls, config: ChatConfig, source: str) -> ChatConfig:
         """A run with the source's image tower as its eye."""
-        found = read_stored(source).config
-        image = found.image if isinstance(found, ClipConfig | ClassifierConfig) else found
-        preprocess = getattr(found, "preprocess", None) or PreprocessConfig(image_size=tuple(image.image_size))
-        return replace(
-            config,
-            model=replace(image, embed_dim=0) if isinstance(found, ClipConfig) else image,
-            preprocess=preprocess,
-            initial=InitialConfig(weights=source, part="image"),
-        )
+        found = ChatConfig.from_eye(source, name=config.name, data=config.data)
+        return replace(config, model=found.model, preprocess=found.preprocess, initial=found.initial)
 
     @classmethod
     def skeleton(cls, config: ChatConfig) -> nn.Module:
@@ -308,12 +316,16 @@ class Chat(MeanTask[ChatModel]):
     def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
         rows: list[ResultRow] = []
         chat = cast(ChatModel, model)
+        whose = self._facts(chat)
         for place, split in enumerate(self.config.eval.splits):
             prefix = f"{split}:" if place else ""
+            run = {**whose, "data": open_set(self.config, split).fingerprint()}
             found = self.scored(chat, split)
-            rows += self._named_rows(found, " blind" if chat.is_blind else "", prefix)
+            name = self.config.name
+            rows += rows_of(found, model=f"{name} blind" if chat.is_blind else name, prefix=prefix, run=run)
             if not chat.is_blind:
-                rows += self._named_rows(self.scored(chat, split, is_wrong=True), " wrong-image", prefix)
+                wrong = self.scored(chat, split, is_wrong=True)
+                rows += rows_of(wrong, model=f"{name} wrong-image", prefix=prefix, run=run)
             note(f"{split}: {sum(one.is_right for one in found):,} of {len(found):,} answers are right")
         return rows
 
@@ -324,8 +336,10 @@ class Chat(MeanTask[ChatModel]):
         splits = self.config.eval.curve_splits
 
         def measure(model: nn.Module) -> dict[str, float]:
-            found = {split: self._named_rows(self.scored(cast(ChatModel, model), split)) for split in splits}
-            return {f"{split}/{METRIC}": rows[-1].value for split, rows in found.items() if rows[-1].split == MACRO}
+            found = {
+                split: rows_of(self.scored(cast(ChatModel, model), split), model=self.config.name) for split in splits
+            }
+            return {f"{split}/{METRIC}": rows[-1].value for split, rows in found.items()}  # the last is the macro mean
 
         return (lambda model: context.world.once(lambda: measure(model))) if splits else None
 
@@ -359,8 +373,17 @@ class Chat(MeanTask[ChatModel]):
             max_skipped_frac=self.config.data.max_skipped_frac,
         )
 
-    def _named_rows(self, found: Sequence[Scored], ending: str = "", prefix: str = "") -> list[ResultRow]:
-        return rows_of(found, model=self.config.name + ending, prefix=prefix)
+    def _facts(self, model: ChatModel) -> dict[str, Any]:
+        """What a number of this model depends on, beside the data."""
+        return {
+            "weights": weights_hash(model),
+            "eye": weights_hash(model.image),
+            "preprocess": {**to_dict(self.config.preprocess), **to_dict(self.config.eye)},
+            "template": self.config.template_name,
+            "language": self.config.lm,
+            "precision": "fp32",
+            "decoders": decoders(),
+        }
 
     def _row(self, index: int) -> Row:
         row = self._rows.get(index)
@@ -388,8 +411,7 @@ class Chat(MeanTask[ChatModel]):
             raise DataError(f"{rows.data.name}: none of its conversations has a picture")
         if self._kept is not None:
             return self._seen_of(having).to(self.device)
-        pixels = torch.stack([rows.pixels(cast(int, item.picture)) for item in having])
-        return self.model.eye(pixels.to(self.device))
+        return self.model.eye(next(rows.pictures(_PICTURES))[1].to(self.device))
 
 
 def open_set(config: ChatConfig, split: str | None = None) -> ConversationSet:
