@@ -1,7 +1,9 @@
 """A chat model as transformers' own: equal numbers, equal words, in this process and in another."""
 
+import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +208,30 @@ def test_what_is_no_chat_model_is_said(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-40])
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_stock(tmp_path)
+
+
+def test_no_code_of_a_prepared_folder_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of transformers' may name Python files of its own."""
+    mark = tmp_path / "mark"
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    root = tmp_path / "run"
+    root.mkdir()
+    for file in folder.iterdir():
+        (root / file.name).write_bytes(file.read_bytes())
+    (root / "evil.py").write_text(f"import os\nos.mkdir({str(mark)!r})\nclass Evil: pass\n")
+    names = ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer", "AutoProcessor", "AutoImageProcessor")
+    auto_map = {name: ["evil.Evil", "evil.Evil"] if name == "AutoTokenizer" else "evil.Evil" for name in names}
+    for name in ("config.json", "tokenizer_config.json", "processor_config.json"):
+        content = json.loads((root / name).read_text())
+        content["auto_map"] = auto_map
+        for part in ("vision_config", "text_config", "image_processor"):
+            if part in content:
+                content[part]["auto_map"] = auto_map
+        (root / name).write_text(json.dumps(content))
+    with suppress(CheckpointError):  # whether it opens does not matter
+        ChatAssistant(root)
+    assert not mark.exists()
+    code = "from eyesmith.multimodal.chat import load_chat; import sys; load_chat(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, input="y\n", text=True, check=False)
+    assert not mark.exists()
