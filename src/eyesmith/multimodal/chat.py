@@ -8,6 +8,7 @@ import torch
 
 from eyesmith.errors import ConfigError
 from eyesmith.images.decode import ImageSource, open_image
+from eyesmith.models.identity import weights_hash
 from eyesmith.multimodal.stock import chat_facts, open_stock
 
 Message = dict[str, str]
@@ -21,8 +22,9 @@ class ChatAssistant:
         self, folder: str | os.PathLike[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         """folder: of a finished chat run. Raises CheckpointError where it holds none."""
-        self.facts = chat_facts(folder)
+        facts = chat_facts(folder)
         self.stock, self.processor = open_stock(folder, dtype=dtype)
+        self.facts = {**facts, "weights": weights_hash(self.stock)}
         self.stock.to(device)
 
     def chat(
