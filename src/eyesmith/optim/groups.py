@@ -12,7 +12,8 @@ from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
 from eyesmith.optim.config import LayerRule, OptimConfig
 
-TEMPERATURE, HEAD = "temperature", "head"  # the part that is in no tower, with a text tower and without one
+# the part that is in no tower: of an image-text model, of an encoder by itself, of a language model with an eye
+TEMPERATURE, HEAD, PROJECTOR = "temperature", "head", "projector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ def parameter_groups(
     }
     if text is not None:
         towers["text"] = (text_blocks(text), config.text_lr_scale, config.text_layer_decay)
-    other = HEAD if text is None else TEMPERATURE
+    other = parts_of(model)[-1]
     layers: dict[str, dict[str, int]] = {}
     last: dict[str, int] = {}
     for part, (blocks, _, _) in towers.items():
@@ -137,7 +138,7 @@ def trained_table(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list
         )
         for group in groups
     ]
-    for part in ("image", "text", TEMPERATURE if hasattr(model, "text") else HEAD):
+    for part in parts_of(model):
         frozen = [
             parameter
             for name, parameter in model.named_parameters()
@@ -209,8 +210,27 @@ def _tables(tower: nn.Module, by: LayerRule) -> list[str]:
     return [name for name, _ in tower.named_parameters() if name.rpartition(".")[2] in kinds]
 
 
+def parts_of(model: nn.Module) -> tuple[str, ...]:
+    """What tables call the parts of a model: its towers, and the rest."""
+    if not hasattr(model, "text"):
+        return ("image", HEAD)
+    return ("image", "text", PROJECTOR if hasattr(model, "projector") else TEMPERATURE)
+
+
+def part_of(name: str, model: nn.Module) -> str:
+    """Which of `parts_of` a parameter, by its name, belongs to."""
+    first = name.partition(".")[0]
+    return first if first in ("image", "text") else parts_of(model)[-1]
+
+
 def text_blocks(text: nn.Module) -> list[nn.Module]:
-    """The residual units of a text tower in order; none for a tower that does not show them."""
+    """The residual units of a text tower in order; none for a tower that does not show them.
+
+    A causal language model of transformers shows those of its decoder.
+    """
+    if hasattr(text, "get_decoder"):
+        decoder: Any = text
+        return list(decoder.get_decoder().layers)
     transformer = getattr(text, "transformer", None)
     return list(getattr(transformer, "resblocks", ()))
 

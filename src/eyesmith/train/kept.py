@@ -20,6 +20,10 @@ class KeptFeatures:
     def __init__(self, path: Path) -> None:
         self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
 
+    def lacking(self) -> list[int]:
+        """Places in the data set whose sample could not be read."""
+        return np.flatnonzero(np.isnan(self._values[:, 0, 0])).tolist()
+
     def read(self, indices: Tensor) -> Tensor:
         """[b, N, D] fp16 on the CPU; indices: int64 [b], places in the data set."""
         return torch.from_numpy(self._values[indices.numpy()])
@@ -48,6 +52,7 @@ def keep_features(
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
             file: np.ndarray | None = None
+            is_given = np.zeros(num_samples, dtype=bool)
             for indices, pixels in views():
                 with autocast(precision, device):
                     found = _halved(ask(pixels.to(device)), field).cpu().numpy()
@@ -55,7 +60,10 @@ def keep_features(
                     shape = (num_samples, *found.shape[1:])
                     file = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
                 file[indices.numpy()] = found
-            assert file is not None
+                is_given[indices.numpy()] = True
+            if file is None:
+                raise DataError("none of the images can be read")
+            file[~is_given] = np.nan
             file.flush()
             del file
     return KeptFeatures(path)
