@@ -246,20 +246,29 @@ class Work:
                     hooks=hooks,
                     should_stop=stop,
                 )
-        if not is_done:
-            self.state.save(self.folder, keep=self.config.keep_states)
+            # what is kept is written while signals are still held: a launcher sends more than one
+            whole = self._leave_model() if is_done else None
+            if not is_done:
+                self.state.save(self.folder, keep=self.config.keep_states)
+            is_stopped = self.world.any(stop())
+        if is_stopped or not is_done:
+            left = "the model is saved, not measured" if is_done else "saved"
             raise Interrupted(
-                f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
+                f"stopped after step {self.state.step} of {self.last_step}, {left}; go on with "
                 f"`eyesmith resume {self.folder}`"
             )
+        return self.world.once(lambda: self._measure(_present(whole), began))
+
+    def _leave_model(self) -> nn.Module | None:
+        """Save the trained model; it lies on the CPU of the first process then."""
         self.state.finish_saving()
         self.state.take_average()
         whole = self.state.whole_model()
-        return self.world.once(lambda: self._leave_model(_present(whole), began))
+        self.world.once(lambda: self.task.save(self.folder, _present(whole).cpu().eval(), config=self.description()))
+        return whole
 
-    def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
-        """Save the model, then measure it on the run's device, then forget what only the unfinished run needed."""
-        self.task.save(self.folder, model.cpu().eval(), config=self.description())
+    def _measure(self, model: nn.Module, began: float) -> RunSummary:
+        """Measure the saved model on the run's device, then forget what only the unfinished run needed."""
         before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
         rows = [*self._measured(model.to(self.task.device)), *before]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
