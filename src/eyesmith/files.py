@@ -73,12 +73,12 @@ def not_linked(path: str, flags: int) -> int:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]:
+def locked(path: str | os.PathLike[str], *, wait: bool = True, leave: bool = True) -> Iterator[bool]:
     """Hold the lock file `path` for the block; the value is whether it is held.
 
-    wait: until another process lets go of it; else the value is False at once where another has it. The file stays
-    afterwards: removing it would let a third process lock another file of that name. A system that cannot lock files
-    (some network file systems) gets a lock that is a file's mere presence.
+    wait: until another process lets go of it; else the value is False at once where another has it. leave: let the file
+    stay afterwards; where it goes, who waits for it sees that and makes its own. A system that cannot lock files (some
+    network file systems) gets a lock that is a file's mere presence.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
@@ -102,6 +102,8 @@ def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]
     try:
         yield True
     finally:
+        if not leave and os.name == "posix":  # elsewhere an open file cannot go
+            target.unlink(missing_ok=True)
         lock.release()
 
 

@@ -13,13 +13,13 @@ from eyesmith.files import locked, not_linked
 def append_objects(path: str | os.PathLike[str], entries: Iterable[dict[str, Any]]) -> None:
     """Add objects as the last lines and sync them; a half line that a killed writer left is cut off first.
 
-    Several processes may add to one file: each waits for the others (a lock file beside it, which stays). On a full
-    disk the file is as before. NaN in an entry raises ValueError.
+    Several processes may add to one file: each waits for the others (a lock file beside it, gone afterwards). On a
+    full disk the file is as before. NaN in an entry raises ValueError.
     """
     lines = "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in entries).encode()
     target = Path(path)
     with (
-        locked(target.with_name(f".{target.name}.lock")),
+        locked(target.with_name(f".{target.name}.lock"), leave=False),
         open(target, "ab+", buffering=0, opener=not_linked) as stream,
     ):
         stream.seek(0)
