@@ -8,8 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Model, ModelName
-from eyesmith.cli.output import AsJson, print_json, print_table
-from eyesmith.plain import plain
+from eyesmith.cli.output import AsJson, answer, print_json, print_table
 
 Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
 Out = Annotated[
@@ -70,5 +69,5 @@ def convert(
             columns = ("compared with", "part", "inputs", "largest difference", "allowed", "ok")
             print_table(columns, [row.cells() for row in done.rows], right=columns[2:5])
         for line in done.lines():
-            print(plain(line))
+            answer(line)
     return 0 if done.ok else 1

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Device, Model, ModelName, load_clip_or_classifier, load_model
-from eyesmith.cli.output import AsJson, console, print_json, print_table, say
+from eyesmith.cli.output import AsJson, console, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.precision import Precision
 from eyesmith.eval.results.rows import append_rows, as_line
@@ -373,7 +372,7 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from eyesmith.train.callbacks.progress import progress
 
     done = 0
-    with progress(Console(stderr=True, highlight=False), title, total, unit="image") as advance:
+    with progress(messages(), title, total, unit="image") as advance:
 
         def add(number: int) -> None:
             nonlocal done

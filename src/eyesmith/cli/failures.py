@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from eyesmith.errors import EyesmithError, InputError
 from eyesmith.plain import plain
 
+_BULLET = "\n- "  # a message may be a list, its names hold no lines of their own
 _USERS_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -28,7 +29,7 @@ def explain(error: BaseException) -> int:
     if os.environ.get("EYESMITH_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
     status, message = _message(error)
-    print("eyesmith: " + plain(message), file=sys.stderr)
+    print("eyesmith: " + _BULLET.join(map(plain, message.split(_BULLET))), file=sys.stderr)
     return status
 
 
@@ -71,8 +72,9 @@ def _os_error(error: OSError) -> tuple[int, str]:
 def _unexpected(error: BaseException) -> str:
     summary = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="eyesmith-", suffix=".log", delete=False) as log:
-            traceback.print_exception(error, file=log)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="eyesmith-", suffix=".log", delete=False) as log:
+            lines = "".join(traceback.format_exception(error)).split("\n")
+            log.write("\n".join(map(plain, lines)) + "\n")
         where = f"the traceback is in {log.name}"
     except OSError:
         where = "EYESMITH_DEBUG=1 shows the traceback"

@@ -15,6 +15,7 @@ from eyesmith.eval.results.lines import read_bytes
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS, Task, find_task
 from eyesmith.files import write_atomic, write_json
+from eyesmith.plain import plain
 
 RUN_FIELDS = ("dataset", "model", "pretrained", "task", "metrics")
 RUN_TASKS = ("zeroshot_classification", "zeroshot_retrieval", "linear_probe", "captioning", "image_caption_selection")
@@ -114,7 +115,7 @@ def write_runs_csv(path: str | os.PathLike[str], runs: Sequence[str | os.PathLik
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: plain(one) if isinstance(one, str) else one for key, one in line.items()} for line in lines)
     write_atomic(path, buffer.getvalue())
 
 

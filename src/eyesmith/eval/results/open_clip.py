@@ -18,6 +18,7 @@ from eyesmith.eval.results.lines import read_bytes
 from eyesmith.eval.results.models import ModelResults, TaskRecord
 from eyesmith.eval.sets import SUITES, TASKS, aggregate, missing_tasks
 from eyesmith.files import write_atomic
+from eyesmith.plain import plain
 
 MODEL_COLUMNS = ("name", "pretrained", "params (M)", "FLOPs (B)")
 AVERAGES = {38: "Average perf. on 38 datasets", 35: "Average perf. on 35 datasets"}
@@ -134,7 +135,7 @@ def _write(
 
 def _shown(column: str, value: float | str | None) -> str:
     if value is None or isinstance(value, str):
-        return value or ""
+        return plain(value or "")
     return f"{value:.2f}" if column in MODEL_COLUMNS else f"{value:.4f}"
 
 
