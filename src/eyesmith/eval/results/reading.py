@@ -26,6 +26,7 @@ from eyesmith.eval.results.rows import ResultRow, read_rows
 from eyesmith.eval.sets import TASKS
 
 RESULTS_FILE = "results.jsonl"
+OWN = "own:"  # of the keys of a user's own sets
 KINDS = (
     "eval_results.jsonl, results.jsonl, a CLIP_benchmark JSON or CSV, an open_clip CSV, or a folder with any of them"
 )
@@ -136,7 +137,7 @@ def _read_own(path: Path) -> list[ModelResults]:
     for who, rows in grouped.items():
         tasks: dict[str, list[ResultRow]] = {}
         for row in rows.values():
-            tasks.setdefault(row.task if row.task in TASKS else f"{row.task}/{row.split}", []).append(row)
+            tasks.setdefault(_key(row), []).append(row)
         # of several names without weights only that of the run itself is the folder's
         is_other = len(grouped) > 1 and not who[1] and who[0] != _name_of_run(path.parent)
         models.append(
@@ -150,6 +151,12 @@ def _read_own(path: Path) -> list[ModelResults]:
             )
         )
     return models
+
+
+def _key(row: ResultRow) -> str:
+    """As `eval_results.jsonl` calls the task, so that a set which both files have is one."""
+    is_whole = row.task.startswith(OWN) and row.split == "test"
+    return row.task if row.task in TASKS or is_whole else f"{row.task}/{row.split}"
 
 
 def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:
