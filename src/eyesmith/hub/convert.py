@@ -187,7 +187,7 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
     if isinstance(config.text, HuggingFaceTextConfig):
         raise ConfigError(
             f"{config.name}: its text tower is a frozen encoder of Hugging Face ({config.text.source}), for which "
-            "open_clip's layout has no place; --to timm writes the image tower, --to eyesmith and `eyesmith export` both"
+            "open_clip's layout has no place; --to timm writes the image tower, --to eyesmith or `eyesmith export` both"
         )
     if (family := WEIGHTS.get(type(config.image))) is None:
         kind = type(config.image).__name__

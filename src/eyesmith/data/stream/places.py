@@ -101,7 +101,8 @@ def _checked(shard: str, count: object) -> int:
     folder, _, name = shard.rpartition("/")
     raise DataError(
         f"{shard}: no number of samples beside it; expected {folder}/{_COUNT_FILE} or "
-        f"{name.removesuffix('.tar')}_stats.json (img2dataset), or let the shards' headers be read: data.epoch_samples=0, in Python ShardStream(counts='index')"
+        f"{name.removesuffix('.tar')}_stats.json (img2dataset); or let the shards' headers be read: "
+        "data.epoch_samples=0, in Python ShardStream(counts='index')"
     )
 
 
