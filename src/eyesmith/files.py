@@ -14,6 +14,7 @@ from typing import Any
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that cannot lock files
 _SEEKING = threading.Lock()
+SEAL_BYTES = 32
 
 
 @contextmanager
@@ -46,6 +47,35 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def sealed_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `atomic_path`, for a file of a cache: the SHA-256 of its bytes comes behind them, which NumPy passes over."""
+    with atomic_path(path) as part:
+        yield part
+        seal(part)
+
+
+def seal(path: Path) -> None:
+    """Put the SHA-256 of a file's bytes behind them."""
+    digest = bytes.fromhex(sha256_file(path))
+    with path.open("ab") as stream:
+        stream.write(digest)
+
+
+def is_sealed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there and ends in the SHA-256 of the bytes before it, as none does that was damaged."""
+    try:
+        with Path(path).open("rb") as stream:
+            left = os.fstat(stream.fileno()).st_size - SEAL_BYTES
+            digest = hashlib.sha256()
+            while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+                digest.update(chunk)
+                left -= len(chunk)
+            return left == 0 and stream.read() == digest.digest()
+    except OSError:
+        return False
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
