@@ -31,6 +31,7 @@ def convert(
     name: ModelName = None,
     weights: Literal["model", "ema"] = "model",
     image_size: tuple[int, ...] = (),
+    pooling: Literal["token", "mean", "normed_mean"] | None = None,
     overwrite: bool = False,
     skip_parity: bool = False,
     as_json: AsJson = False,
@@ -46,6 +47,7 @@ def convert(
         dtype: Of the written tensors; as stored when not given.
         weights: Of a training checkpoint: the model, or its average (ema).
         image_size: Pixels, one number or height and width, to resample the position table to.
+        pooling: Of an EVA-02 file of timm that does not tell how it pools.
         overwrite: Replace OUT when it is there.
         skip_parity: Do not compare features.
     """
@@ -58,6 +60,7 @@ def convert(
         dtype=dtype,
         name=name,
         weights=weights,
+        pooling=pooling,
         image_size=image_size,
         overwrite=overwrite,
         parity=not skip_parity,

@@ -95,6 +95,7 @@ def convert(
     name: str | None = None,
     weights: Which = "model",
     image_size: int | Sequence[int] | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     parity: bool = True,
 ) -> Converted:
@@ -114,7 +115,7 @@ def convert(
     target = Path(out)
     is_folder = to in FOLDERS or (to == "eyesmith" and target.suffix not in _SUFFIXES)
     _check_target(target, to, is_folder=is_folder, overwrite=overwrite)
-    stored = read_stored(source, name=name, weights=weights, image_size=_size(image_size))
+    stored = read_stored(source, name=name, weights=weights, image_size=_size(image_size), pooling=pooling)
     left_out = [*stored.left_out]
     if isinstance(stored.config, ClipConfig) and to in ("timm", "hugging_face_timm"):
         left_out.append(f"the text tower and the temperature{' with its bias' if BIAS in stored.tensors else ''}")

@@ -24,11 +24,12 @@ CONFIG_FILES = (OPEN_CLIP_FILE, CONFIG_FILE)
 
 @dataclass(frozen=True)
 class Folder:
-    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing."""
+    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; pooling: timm's word."""
 
     timm_name: str = ""
     preprocess: PreprocessConfig | None = None
     where: str = ""
+    pooling: str | None = None
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -64,7 +65,8 @@ def read_folder(folder: Path) -> Folder:
         if isinstance(content, dict):
             name, preprocess = read_facts(content, str(path))
             if name or preprocess is not None:
-                return Folder(name, preprocess, str(path))
+                pooling = content.get("global_pool")  # timm's
+                return Folder(name, preprocess, str(path), pooling if isinstance(pooling, str) else None)
     return Folder()
 
 
