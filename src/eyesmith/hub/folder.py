@@ -24,7 +24,7 @@ CONFIG_FILES = (OPEN_CLIP_FILE, CONFIG_FILE)
 
 @dataclass(frozen=True)
 class Folder:
-    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; pooling: timm's word."""
+    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; pooling: as there."""
 
     timm_name: str = ""
     preprocess: PreprocessConfig | None = None

@@ -316,8 +316,8 @@ def tower_config(found: Found, *, sizes: tuple[tuple[int, int], ...] = ()) -> Ev
 
     sizes: heights and widths in pixels to prefer where the table could be for several; otherwise it is square. What
     tensors do not tell comes from the known encoder of that width: heads (64 channels each in TrV), post-norm. Resizing
-    follows the source: timm's rule for timm's and open_clip's files, the release's own for its own. Pooling is likely, not
-    sure: the class token in CLIP, the mean of normed tokens in a pre-training file, else by the last norm's name.
+    follows the source: timm's rule for timm's and open_clip's files, the release's own for its own. Pooling is what
+    is likely: the class token in CLIP, the mean of normed tokens in a pre-training file, else by the last norm's name.
     Raises CheckpointError when the table is for no square image, or tensors are missing that tell a size.
     """
     plain = found.tensors
