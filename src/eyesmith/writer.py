@@ -1,6 +1,5 @@
 """One writer a folder: who writes to it, what a killed process left there, whether it can be written to at all."""
 
-import json
 import os
 import re
 import socket
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import ConfigError
-from eyesmith.files import locked, not_linked, write_json
+from eyesmith.files import load_json, locked, not_linked, write_json
 
 LOCK_FILE = ".writer.lock"
 WRITER_FILE = ".writer.json"  # who holds the lock, for the message to the next one
@@ -63,7 +62,7 @@ def _held(folder: Path, called: str) -> Iterator[None]:
 
 def _writer(folder: Path) -> str:
     try:
-        facts = json.loads((folder / WRITER_FILE).read_text(encoding="utf-8"))
+        facts = load_json((folder / WRITER_FILE).read_text(encoding="utf-8"))
         return f"process {int(facts['pid'])} on {facts['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

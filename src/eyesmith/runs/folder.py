@@ -8,6 +8,7 @@ from typing import Any
 
 from eyesmith import writer
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.files import load_json
 from eyesmith.hub import is_run_folder
 from eyesmith.tasks import run_from_dict, run_to_dict
 from eyesmith.tasks.registry import UnregisteredTaskError
@@ -44,7 +45,7 @@ def read_run_config(folder: Path) -> RunConfig:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
     try:
-        return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"], at=folder)
+        return run_from_dict(load_json(path.read_text(encoding="utf-8"))["train"], at=folder)
     except UnregisteredTaskError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -16,7 +16,7 @@ from eyesmith import __version__
 from eyesmith.data.loader import Loader, transfer_to
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import ResultRow, append_rows, read_rows
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.runs.data_identity import describe_data
@@ -322,7 +322,7 @@ def _present(model: nn.Module | None) -> nn.Module:
 
 def summary(folder: Path) -> RunSummary:
     """Of a run that was finished before."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [load_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     train_s = next(line["time_s"] for line in reversed(lines) if "time_s" in line)
     return RunSummary(folder=folder, train_s=train_s, rows=_rows(folder), was_finished=True)
 

@@ -32,7 +32,7 @@ from eyesmith.data.curate.uids import find_uids, format_uids, read_subset, try_u
 from eyesmith.data.stream.fetch import ShardCache
 from eyesmith.data.stream.places import list_shards
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import atomic_path, cache_folder, sha256_file, write_json
+from eyesmith.files import atomic_path, cache_folder, load_json, sha256_file, write_json
 from eyesmith.writer import content, one_writer
 
 SHARD_FORMAT = "{:08d}.tar"
@@ -244,7 +244,7 @@ def _write(shard: _OutShard) -> None:
     stats = path.with_name(f"{path.stem}_stats.json")
     if path.is_file() and stats.is_file():  # written before the run was stopped: the numbers follow the shard
         return
-    work = json.loads((shard.folder / UNFINISHED_FILE).read_text("utf-8"))
+    work = load_json((shard.folder / UNFINISHED_FILE).read_text("utf-8"))
     layout = np.memmap(shard.folder / LAYOUT_FILE, dtype=ROW, mode="r")
     rows = np.array(layout[shard.start : shard.stop])
     names = format_uids(np.array(read_subset(work["subset"], is_checked=True)[rows["place"]]))
@@ -283,7 +283,7 @@ def _claim(
     facts = json.dumps([parts, sha256_file(subset), limits])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     file = folder / UNFINISHED_FILE
-    is_ours = file.is_file() and json.loads(file.read_text("utf-8")).get("digest") == digest
+    is_ours = file.is_file() and load_json(file.read_text("utf-8")).get("digest") == digest
     if not is_ours and content(folder):
         raise ConfigError(f"{folder}: expected an empty folder, or one where the same resharding was stopped")
     write_json(file, {"digest": digest, "subset": os.path.abspath(subset), "shards": list(shards)})

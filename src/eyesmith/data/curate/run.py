@@ -37,7 +37,7 @@ from eyesmith.data.curate.steps import (
 from eyesmith.data.curate.threshold import place_of, value_at
 from eyesmith.data.curate.uids import UID, join_uids, write_subset
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, load_json, write_json
 from eyesmith.writer import content, one_writer
 
 SUBSET_FILE, RECORD_FILE, REPORT_FILE, CONFIG_FILE = "subset.npy", "kept.parquet", "report.json", "curation.json"
@@ -197,7 +197,7 @@ def _claim(folder: Path, plan: CurationPlan, pool: str | os.PathLike[str], files
     file = folder / CONFIG_FILE
     if file.is_file():
         try:
-            there = json.loads(file.read_text("utf-8"))
+            there = load_json(file.read_text("utf-8"))
         except ValueError as error:
             raise ConfigError(f"{file}: cannot be read ({error}); choose another --out") from error
         if there.get("digest") != digest:

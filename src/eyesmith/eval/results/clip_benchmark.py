@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.results.lines import read_bytes
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS, Task, find_task
-from eyesmith.files import write_atomic, write_json
+from eyesmith.files import load_json, write_atomic, write_json
 from eyesmith.plain import plain
 
 RUN_FIELDS = ("dataset", "model", "pretrained", "task", "metrics")
@@ -78,7 +77,7 @@ def is_run(entry: object) -> bool:
 def read_run(path: str | os.PathLike[str]) -> ModelResults:
     """One run's JSON as the results of its model. Raises DataError for a file of another form."""
     try:
-        entry = json.loads(read_bytes(path))
+        entry = load_json(read_bytes(path))
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error})") from None
     if not is_run(entry):
@@ -108,7 +107,7 @@ def write_runs_csv(path: str | os.PathLike[str], runs: Sequence[str | os.PathLik
     lines: list[dict[str, Any]] = []
     for run in runs:
         read_run(run)
-        entry = json.loads(read_bytes(run))
+        entry = load_json(read_bytes(run))
         lines.append({key: value for key, value in entry.items() if key not in ("metrics", "classnames", "templates")})
         lines[-1] |= entry["metrics"] | {"model_fullname": f"{entry['model']} {entry['pretrained']}"}
     columns = list(dict.fromkeys(column for line in lines for column in line))

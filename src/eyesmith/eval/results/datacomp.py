@@ -18,7 +18,7 @@ from eyesmith.eval.published.tables import FACTS, TEXT_FACTS
 from eyesmith.eval.results.lines import append_objects, read_bytes, read_objects
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 
 EVAL_RESULTS_FILE = "eval_results.jsonl"
 INFO_FILE = "info.json"
@@ -95,7 +95,7 @@ def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        info = json.loads(read_bytes(path))
+        info = load_json(read_bytes(path))
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error}); remove it, or write it anew") from None
     if not isinstance(info, dict):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import DataError
-from eyesmith.files import locked, not_linked
+from eyesmith.files import load_json, locked, not_linked
 
 
 def append_objects(path: str | os.PathLike[str], entries: Iterable[dict[str, Any]]) -> None:
@@ -68,7 +68,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        entry = load_json(line)
     except ValueError:  # also bytes that are no UTF-8
         return None
     return entry if isinstance(entry, dict) else None

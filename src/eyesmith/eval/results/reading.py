@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from eyesmith.eval.results.models import ModelResults, TaskRecord, merge, told_a
 from eyesmith.eval.results.open_clip import is_open_clip_header, read_open_clip_csv
 from eyesmith.eval.results.rows import ResultRow, read_rows
 from eyesmith.eval.sets import TASKS
+from eyesmith.files import load_json
 
 RESULTS_FILE = "results.jsonl"
 OWN = "own:"  # of the keys of a user's own sets
@@ -102,7 +102,7 @@ def _name_of_run(folder: Path) -> str | None:
 
 def _json(path: Path) -> object:
     try:
-        return json.loads(read_bytes(path))
+        return load_json(read_bytes(path))
     except ValueError:  # a folder may hold other things
         return None
 
