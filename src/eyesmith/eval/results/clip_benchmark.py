@@ -10,7 +10,7 @@ from typing import Any
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.results.lines import read_bytes
+from eyesmith.eval.results.lines import read_bytes, read_table
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS, Task, find_task
 from eyesmith.files import load_json, write_atomic, write_json
@@ -87,9 +87,9 @@ def read_run(path: str | os.PathLike[str]) -> ModelResults:
 
 def read_runs_csv(path: str | os.PathLike[str]) -> list[ModelResults]:
     """The runs of a CSV that `clip_benchmark build` wrote, one entry a line."""
-    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    _, rows = read_table(path)
     results = []
-    for line_number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+    for line_number, line in enumerate(rows, start=2):
         missing = [field for field in RUN_FIELDS if field != "metrics" and line.get(field) is None]
         if missing:
             raise DataError(f"{path}: line {line_number}: column {missing[0]!r} is missing")

@@ -1,5 +1,7 @@
 """Files of JSON lines that grow by whole lines: a reader never takes half a record for one, no old line is lost."""
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -54,6 +56,18 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
                 return
             raise DataError(f"{path}: line {line_number} is no JSON object; remove or mend that line")
         yield line_number, entry
+
+
+def read_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str | None]]]:
+    """Column names and rows of a CSV; None for a cell that a line lacks; more cells than columns are
+    left out. Raises DataError when it is none."""
+    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = [{name: cell for name, cell in row.items() if name is not None} for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: cannot be read as a CSV ({error})") from None
+    return list(reader.fieldnames or ()), rows
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

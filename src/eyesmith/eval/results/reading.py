@@ -1,7 +1,5 @@
 """Results out of any file or folder that we know: ours, DataComp's, CLIP_benchmark's, open_clip's."""
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +16,7 @@ from eyesmith.eval.results.datacomp import (
     read_info,
     read_result_folder,
 )
-from eyesmith.eval.results.lines import read_bytes, read_objects
+from eyesmith.eval.results.lines import read_bytes, read_objects, read_table
 from eyesmith.eval.results.models import ModelResults, TaskRecord, merge, told_apart
 from eyesmith.eval.results.open_clip import is_open_clip_header, read_open_clip_csv
 from eyesmith.eval.results.rows import ResultRow, read_rows
@@ -52,7 +50,7 @@ def read_result(path: str | os.PathLike[str]) -> list[ModelResults]:
     if path.is_dir():
         return _read_folder(path)
     if path.suffix == ".csv":
-        header = next(csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig", errors="replace"))), [])
+        header, _ = read_table(path)
         return read_open_clip_csv(path) if is_open_clip_header(header) else read_runs_csv(path)
     if path.suffix == ".json":
         return [read_run(path)]
@@ -77,7 +75,7 @@ def _read_folder(folder: Path) -> list[ModelResults]:
         if is_run(_json(path)):
             foreign.append(read_run(path))
     for path in sorted(folder.glob("*.csv")):
-        header = next(csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig", errors="replace"))), [])
+        header, _ = read_table(path)
         if is_open_clip_header(header):
             foreign += read_open_clip_csv(path)
         elif {"dataset", "model", "pretrained", "task"} <= set(header):
