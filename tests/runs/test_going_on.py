@@ -22,13 +22,14 @@ from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.runs.folder import FROZEN_FILE, LOCK_FILE, ORIGIN_FILE, WRITER_FILE, is_measured, one_writer
+from eyesmith.runs.folder import FROZEN_FILE, ORIGIN_FILE, is_measured, one_writer
 from eyesmith.runs.train import resume, start, start_or_resume
 from eyesmith.runs.work import Interrupted, MeasuringError
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.loop import StopSignal
+from eyesmith.writer import LOCK_FILE, WRITER_FILE
 
 HOLD = """
 import sys, time

@@ -1,5 +1,8 @@
 """The `eyesmith` command: its verbs, and the one place where errors become messages and exit statuses."""
 
+import atexit
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -57,6 +60,8 @@ def register_encoders(words: list[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv when None) and return its exit status; never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # as a program: once the work is over, Ctrl-C no longer changes how it ends
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
         if words and words[0] in ("--version", "-V"):
             print(f"eyesmith {__version__}")
@@ -68,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # the argument parser's: 0 after --help, 2 for a wrong argument
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
+        if argv is None and isinstance(error, KeyboardInterrupt):  # a second one ends it at once, as quietly
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         return explain(error)
     return status
 

@@ -15,7 +15,7 @@ from eyesmith.config import to_dict
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.eval.results.rows import ResultRow, append_rows
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
@@ -114,7 +114,7 @@ def _claim(config: AlternateConfig) -> None:
     path = config.out / CONFIG_FILE
     wanted = plain(to_dict(replace(config, out=Path("."))))
     if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != wanted:
+        if load_json(path.read_text(encoding="utf-8")) != wanted:
             raise ConfigError(f"{config.out}: holds an alternation with other settings; choose another folder")
         return
     if config.out.exists() and any(config.out.iterdir()):

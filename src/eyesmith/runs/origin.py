@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, DataError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, load_json, write_json
 from eyesmith.models.identity import tensors_hash
 from eyesmith.optim import freeze
 from eyesmith.runs.data_identity import data_differences
@@ -75,8 +75,8 @@ class Origin:
         if not path.is_file():
             return None
         try:
-            parts = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{name: json.loads(value) for name, value in parts.items()})
+            parts = load_json(path.read_text(encoding="utf-8"))
+            return cls(**{name: load_json(value) for name, value in parts.items()})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read ({error}); without it no data can be compared. Delete it to "

@@ -1,6 +1,5 @@
 """One process's part of a run: everything built from the config, and the way to its end."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from eyesmith.data.loader import Loader, transfer_to
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import ResultRow, append_rows, read_rows
 from eyesmith.eval.features.agreement import agreed
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.runs.data_identity import describe_data
@@ -247,18 +246,27 @@ class Work:
                     hooks=hooks,
                     should_stop=stop,
                 )
-        if not is_done:
-            self.state.save(self.folder, keep=self.config.keep_states)
+            # what is kept is written while signals are still held: a launcher sends more than one
+            whole = self._leave_model() if is_done else None
+            if whole is None:
+                self.state.save(self.folder, keep=self.config.keep_states)
+            is_stopped = self.world.any(stop())
+        if is_stopped or whole is None:
+            left = "saved" if whole is None else "the model is saved, not measured"
             raise Interrupted(
-                f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
+                f"stopped after step {self.state.step} of {self.last_step}, {left}; go on with "
                 f"`eyesmith resume {self.folder}`"
             )
+        rows = self._measured(whole.to(self.task.device))
+        return self.world.once(lambda: self._end(rows, began))
+
+    def _leave_model(self) -> nn.Module:
+        """Save the trained model: whole in every process, on the CPU."""
         self.state.finish_saving()
         self.state.take_average()
-        model, device = self.state.whole_model().eval(), self.task.device
-        self.world.once(lambda: self.task.save(self.folder, model.cpu(), config=self.description()))
-        rows = self._measured(model.to(device))
-        return self.world.once(lambda: self._end(rows, began))
+        whole = self.state.whole_model().eval().cpu()
+        self.world.once(lambda: self.task.save(self.folder, whole, config=self.description()))
+        return whole
 
     def _end(self, rows: list[ResultRow], began: float) -> RunSummary:
         """Write what was measured, then forget what only the unfinished run needed."""
@@ -312,7 +320,7 @@ class Work:
 
 def summary(folder: Path) -> RunSummary:
     """Of a run that was finished before."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [load_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     train_s = next(line["time_s"] for line in reversed(lines) if "time_s" in line)
     return RunSummary(folder=folder, train_s=train_s, rows=_rows(folder), was_finished=True)
 

@@ -19,7 +19,7 @@ from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.classified import accuracy_rows
 from eyesmith.hub.initial import InitialConfig, load_image
-from eyesmith.hub.stored import read_stored
+from eyesmith.hub.stored import ANY, read_stored
 from eyesmith.hub.weights import load_tensors
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig
@@ -312,7 +312,7 @@ def _load(classifier: Classifier, config: ClassifyConfig, context: RunContext) -
     """The encoder's weights; the head's too where they are a classifier's of the same classes."""
     source = config.initial.weights
     with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
-        stored = read_stored(source)
+        stored = read_stored(source, pooling=ANY)
         load_image(classifier.image, source, note=context.say)
     if isinstance(stored.config, ClassifierConfig):
         if classifier.classes in (stored.config.classes, wordnet_ids(stored.config.classes)):

@@ -143,9 +143,10 @@ def train(
 
 
 class StopSignal:
-    """Ctrl-C between two steps, so that what is saved is a whole state.
+    """Ctrl-C and SIGTERM between two steps, so that what is saved is a whole state.
 
-    Inside the context, a first SIGINT or SIGTERM only raises the flag; a second one acts at once.
+    Inside the context both only raise the flag. Ctrl-C after either of them acts at once; another SIGTERM does not,
+    because launchers send several: srun one to every process, and torchrun passes its own on.
     """
 
     def __init__(self) -> None:
@@ -166,7 +167,8 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.is_set = True
-        self._restore()
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -17,7 +17,7 @@ from eyesmith.eval.features.identity import cache_key, model_facts
 from eyesmith.eval.features.images import own_rows, sum_over_processes
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.eval.features.prefixes import shared_features, text_batches
-from eyesmith.files import atomic_path
+from eyesmith.files import is_sealed, sealed_path
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.text.cache import TextCache
 from eyesmith.models.text.model import ClipText
@@ -170,7 +170,7 @@ class TextFeatures:
 
     def _write(self, path: Path | None, rows: Tensor) -> None:
         if path is not None and self._folder is not None and self._world.is_first:
-            with atomic_path(path) as part, part.open("wb") as stream:
+            with sealed_path(path) as part, part.open("wb") as stream:
                 np.save(stream, rows.numpy())
             prune(self._folder)
 
@@ -185,7 +185,7 @@ def fill_prompt(prompt: str, name: str) -> str:
 
 def _read(path: Path, num_rows: int) -> Tensor | None:
     """[num_rows, D] as it was kept; None where it was not, or the file is damaged."""
-    if not path.is_file():
+    if not is_sealed(path):
         return None
     try:
         rows = np.load(path, allow_pickle=False)

@@ -3,7 +3,6 @@
 The averaged weights are measured where a run keeps them.
 """
 
-import json
 import os
 import shutil
 import time
@@ -15,7 +14,7 @@ from torch import nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.train.config import EvalConfig
 from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
@@ -83,7 +82,7 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     """step, name and value of the best weights of a run; None where none are kept."""
     path = folder / BEST_FOLDER / BEST_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

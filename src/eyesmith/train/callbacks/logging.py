@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eyesmith.files import not_linked, write_atomic
+from eyesmith.files import load_json, not_linked, write_atomic
 from eyesmith.train.metrics import Metrics, Throughput
 from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
@@ -35,7 +35,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            line = json.loads(text)
+            line = load_json(text)
         except (ValueError, RecursionError):
             break
         if not isinstance(line, dict):
