@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyesmith.hub.load import load, load_encoder
+    from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
     from eyesmith.models.encoder import Encoder, Tap
@@ -26,6 +26,7 @@ __all__ = [
     "list_encoders",
     "list_models",
     "load",
+    "load_clip",
     "load_encoder",
     "register",
     "register_encoder",
@@ -42,6 +43,7 @@ _HOMES = {
     "list_encoders": "eyesmith.models.registry",
     "list_models": "eyesmith.models.registry",
     "load": "eyesmith.hub.load",
+    "load_clip": "eyesmith.hub.load",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",

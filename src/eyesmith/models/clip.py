@@ -1,7 +1,6 @@
 """Two towers and a temperature: images and texts to unit vectors of one space."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,16 +8,14 @@ from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
+from eyesmith.images.decode import is_one_image
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
-
-_ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +115,9 @@ class Clip(nn.Module):
     def encode_image(self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64) -> Tensor:
         """Unit features [B, D] of pictures, in evaluation mode and without gradient.
 
-        images: PIL images, paths or bytes of image files, prepared exactly as this model expects; or a tensor
-        [B, 3, H, W] of the right size, uint8, or floats already normalised. Raises ImageError for a broken picture,
+        images: PIL images, image files (paths, bytes, or opened in binary mode) or uint8 arrays [H, W, 3], one or
+        several, prepared exactly as this model expects; or a tensor [B, 3, H, W] of the right size, uint8, or floats
+        already normalised. Raises ImageError for a broken picture,
         ShapeError for a tensor of another shape or dtype.
         """
         return over_images(self, self.image, self.image_features, images, self.preprocess, batch_size)
@@ -181,7 +179,7 @@ def over_images(
         encoder.check_pixels(images)  # refuse the whole batch at once, not its first part
         batch = images
     else:
-        batch = [cast(ImageSource, images)] if isinstance(images, _ONE_IMAGE) else list(images)
+        batch = [cast(ImageSource, images)] if is_one_image(images) else list(cast(Sequence[ImageSource], images))
     device = next(encoder.parameters()).device
 
     def of_rows(rows: slice) -> Tensor:
