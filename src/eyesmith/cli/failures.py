@@ -28,7 +28,8 @@ def explain(error: BaseException) -> int:
     if os.environ.get("EYESMITH_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
     status, message = _message(error)
-    print("eyesmith: " + plain(message), file=sys.stderr)
+    with suppress(BrokenPipeError):  # whoever read the messages went away
+        print("eyesmith: " + plain(message), file=sys.stderr, flush=True)
     return status
 
 

@@ -43,17 +43,15 @@ def load_clip_or_classifier(source: str, name: str | None, device: torch.device)
     """The model at `source`, with texts or with classes of its own, on a device."""
     from eyesmith.hub.load import load, load_clip
 
-    model = load(source, name=name)
-    if not isinstance(model, Classifier | Clip):
-        return load_clip(source, name=name)  # which says what is wrong
-    return model.to(device)
+    model = load(source, name=name, device=device)
+    return model if isinstance(model, Classifier | Clip) else load_clip(source, name=name)  # which says what is wrong
 
 
 def load_model(source: str, name: str | None, device: torch.device) -> Clip:
     """The model at `source`, ready for use on a device."""
     from eyesmith.hub.load import load_clip
 
-    return load_clip(source, name=name).to(device)
+    return load_clip(source, name=name, device=device)
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.overrides import parse_config
 
 
@@ -13,6 +14,8 @@ def main(argv: list[str], prog: str) -> int:
     from eyesmith.runs.quickstart import QuickstartConfig, quickstart
 
     config: QuickstartConfig = parse_config(QuickstartConfig(), argv, prog=prog)
+    check_place("folder", config.folder, "folder")
+    check_place("data", config.data, "folder")
     console = Console(highlight=False)
     with on_interrupt(f"what was finished is kept; the same `{prog}` command goes on"):
         done = quickstart(config, console=console)

@@ -10,6 +10,7 @@ from typing import Any
 
 from eyesmith.cli.dispatch import suggestion
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.overrides import parse_config
 from eyesmith.cli.tasks import take_tasks
 from eyesmith.errors import ConfigError
@@ -56,6 +57,8 @@ def train(config: Any, out: Path) -> int:
     """Train `config` into the run folder `out`, or go on with it there, and show what it reached."""
     from eyesmith.cli.output import show_run
     from eyesmith.runs.train import start_or_resume
+
+    check_place("out", out, "folder")
 
     with on_interrupt(f"go on with `eyesmith resume {out}`"):
         show_run(lambda console: start_or_resume(config, out, console=console))

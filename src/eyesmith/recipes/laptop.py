@@ -7,6 +7,7 @@ from eyesmith.models.registry import config as model
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
+from eyesmith.train.diagnostics import HealthConfig
 
 _SPLITS = ("unseen_drawing", "unseen_concept")
 
@@ -93,6 +94,8 @@ def debug() -> TrainConfig:
         model=replace(run.model, image=own.image, text=text, lock_text=False),
         data=DataConfig(path="data/scenes", split="train"),
         eval=EvalConfig(splits=("test",)),
+        optim=replace(run.optim, peak_lr=3e-4, clip_norm=1.0),  # two towers from nothing, and hardly a warm-up
+        health=HealthConfig(ignore=("memory",)),  # so few steps show how it fills, not whether it grows
         epochs=2,
         log_every_steps=1,
         save_every_steps=4,
