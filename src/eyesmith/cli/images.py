@@ -92,12 +92,14 @@ def broken_as_json(index: ImageIndex) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped."""
+    """The lines of a text file that are not blank, stripped. Raises DataError for another kind of file, or no line."""
     try:
         content = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected a UTF-8 text file with one name a line, {error.reason}") from error
-    return [line.strip() for line in content.splitlines() if line.strip()]
+    if not (lines := [line.strip() for line in content.splitlines() if line.strip()]):
+        raise DataError(f"{path}: expected one name a line, found none")
+    return lines
 
 
 class _Watched:

@@ -43,8 +43,7 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any]) -> 
     """Raise InputError for the first argument of `function` that is outside of what its annotation says."""
     parameters = inspect.signature(function).parameters
     for name, value in arguments.items():
-        annotation = parameters[name].annotation
-        marks = getattr(annotation, "__metadata__", ())
+        marks = list(_marks(parameters[name].annotation))
         within = next((mark for mark in marks if isinstance(mark, Within)), None)
         fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {name: value}  # bounded by itself
         for field, given in fields.items():
@@ -101,6 +100,13 @@ def check_place(name: str, path: str | os.PathLike[str], kind: Literal["file", "
             pass
     except OSError as error:
         raise InputError(f"{name}: {place} cannot be written: {home}: {error.strerror}; choose another place") from None
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    """What stands beside the type of an option, also where it may be None."""
+    yield from getattr(annotation, "__metadata__", ())
+    for part in typing.get_args(annotation):
+        yield from _marks(part)
 
 
 def _numbers(value: Any) -> Iterator[float]:

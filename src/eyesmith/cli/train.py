@@ -48,17 +48,17 @@ def main(argv: list[str], prog: str) -> int:
         return show_plan(config, cluster, as_json="json" in given)
     if "json" in given or plan_words:
         raise ConfigError(f"--json and --plan.FIELD go with --plan: `{prog} {name} --plan ...`")
+    out = Path(given.get("out", f"runs/{name}"))
+    check_place("out", out, "folder")
     if name == "debug" and config.data == base.data and not Path(base.data.path).exists():
         _draw_scenes(Path(base.data.path))
-    return train(config, Path(given.get("out", f"runs/{name}")))
+    return train(config, out)
 
 
 def train(config: Any, out: Path) -> int:
     """Train `config` into the run folder `out`, or go on with it there, and show what it reached."""
     from eyesmith.cli.output import show_run
     from eyesmith.runs.train import start_or_resume
-
-    check_place("out", out, "folder")
 
     with on_interrupt(f"go on with `eyesmith resume {out}`"):
         show_run(lambda console: start_or_resume(config, out, console=console))

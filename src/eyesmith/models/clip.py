@@ -41,7 +41,7 @@ class ClipConfig:
         check_size(self.preprocess, self.image)
         if not (math.isfinite(self.init_scale) and self.init_scale > 0):
             raise ConfigError(f"init_scale: expected a positive number, got {self.init_scale}")
-        _check_prompts(self.prompts)
+        check_prompts(self.prompts)
 
     def build(self) -> "Clip":
         """A new model with random weights (a pre-trained text tower keeps its own)."""
@@ -141,7 +141,7 @@ class Clip(nn.Module):
         prompt without {}.
         """
         prompts = self.prompts if prompts is None else prompts
-        _check_prompts(prompts)
+        check_prompts(prompts)
         if isinstance(names, str) or not len(names):
             raise ConfigError(f"names: expected a list of one or more class names, got {names!r}")
         texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
@@ -234,7 +234,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise ConfigError unless there is a sentence, and each has a place for the class name."""
     if isinstance(prompts, str) or not prompts:
         raise ConfigError(f"prompts: expected a list of one or more sentences, got {prompts!r}")
     if wrong := [prompt for prompt in prompts if "{}" not in prompt]:
