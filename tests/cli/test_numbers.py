@@ -123,7 +123,9 @@ def test_wrong_numbers_are_refused_before_any_work(
         if within is not None and within.most < 10:
             bad.append("1.5")
         for value in bad:
-            head = ["--head", "gaussian"] if words == ("probe",) and name in ("shrinkage", "alpha") else []  # it is theirs
+            head = (
+                ["--head", "gaussian"] if words == ("probe",) and name in ("shrinkage", "alpha") else []
+            )  # it is theirs
             option = f"--{name.replace('_', '-')}"
             count = 2 if words == ("export",) and name == "image_size" else 1
             status, out, err = eyesmith(*words, *_least_words(reads), *head, option, *[value] * count)

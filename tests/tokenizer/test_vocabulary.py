@@ -68,9 +68,7 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     assert "\n" not in str(raised.value)
 
 
-def test_the_hugging_face_cache_serves(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocabulary: Vocabulary
-) -> None:
+def test_the_hugging_face_cache_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocabulary: Vocabulary) -> None:
     snapshot = tmp_path / "models--openai--clip-vit-base-patch32" / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in vocabulary.merges)]

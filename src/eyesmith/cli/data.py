@@ -30,7 +30,9 @@ _VERBS = {
     "check": Verb(_HERE, "what is wrong with a data set or an evaluation set", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
-Folder = Annotated[Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")]
+Folder = Annotated[
+    Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")
+]
 Data = Annotated[
     Positional[str],
     tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, a folder of images, or evaluation sets."),

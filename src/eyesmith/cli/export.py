@@ -11,7 +11,9 @@ from eyesmith.cli.images import Model, ModelName
 from eyesmith.cli.numbers import Written
 from eyesmith.cli.output import AsJson, print_json, print_table
 
-Out = Annotated[tyro.conf.Positional[Path], Written("folder"), tyro.conf.arg(metavar="FOLDER", help="The folder to write.")]
+Out = Annotated[
+    tyro.conf.Positional[Path], Written("folder"), tyro.conf.arg(metavar="FOLDER", help="The folder to write.")
+]
 
 
 def main(argv: list[str], prog: str) -> int:

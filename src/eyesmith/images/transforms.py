@@ -18,7 +18,17 @@ from torch import Tensor
 from eyesmith.errors import ConfigError
 from eyesmith.images.color import apply_jitter, draw_jitter, to_gray
 from eyesmith.images.crop import Box, Rng, center_box, random_resized_box, shortest_size
-from eyesmith.images.decode import Exif, ImageSource, decode, image_size, is_jpeg, open_image, plain_source, read_file, to_rgb
+from eyesmith.images.decode import (
+    Exif,
+    ImageSource,
+    decode,
+    image_size,
+    is_jpeg,
+    open_image,
+    plain_source,
+    read_file,
+    to_rgb,
+)
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD
 
 Mode = Literal["exact", "fast"]
