@@ -173,7 +173,7 @@ def test_every_command_is_understood(page: Path, monkeypatch: pytest.MonkeyPatch
                 if len(words) == 1:
                     continue
                 status = dispatch.dispatch(VERBS, register_encoders(words[1:]), prog="eyesmith", about="")
-                assert len(words) == 2 and status == 2, command  # a verb alone shows its help
+                assert (len(words), status) == (2, 2), command  # a verb alone shows its help
             except _Parsed:
                 continue
             except EyesmithError as error:

@@ -8,7 +8,10 @@ import pytest
 
 COMMAND = [sys.executable, "-m", "eyesmith"]
 # more than a pipe holds, from the command itself
-LONG = "import sys; from eyesmith.cli import main as m; m.dispatch = lambda *a, **k: print('x' * 400_000) or 0; sys.exit(m.main(['models']))"
+LONG = (
+    "import sys; from eyesmith.cli import main as m; m.dispatch = lambda *a, **k: print('x' * 400_000) or 0; "
+    "sys.exit(m.main(['models']))"
+)
 
 
 def test_the_package_is_a_command() -> None:

@@ -1,4 +1,4 @@
-"""Pictures in the forms in which Python programs have them: arrays, open files, bytes, paths; all become equal pixels."""
+"""Pictures in the forms in which Python programs have them: arrays, open files, bytes, paths, all with equal pixels."""
 
 import io
 from pathlib import Path

@@ -37,8 +37,9 @@ from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
 from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
 from eyesmith.train.diagnostics import HealthConfig
+from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.replay import NonFiniteError
-from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, TeacherTargets
+from eyesmith.train.teacher import PixelTargets, TargetConfig, TeacherTargets
 
 RUN = """
 import json, sys, torch
@@ -236,13 +237,13 @@ def test_kept_targets_are_the_computed_ones(
     computed = _losses(tmp_path / "computed")
     assert [*_losses(tmp_path / "kept").values()] == pytest.approx([*computed.values()], abs=1e-3)
 
-    read, threads = KeptTargets.read, set[str]()
+    read, threads = KeptFeatures.read, set[str]()
 
-    def ahead(targets: KeptTargets, indices: torch.Tensor) -> torch.Tensor:
+    def ahead(targets: KeptFeatures, indices: torch.Tensor) -> torch.Tensor:
         threads.add(threading.current_thread().name)
         return read(targets, indices)
 
-    monkeypatch.setattr(KeptTargets, "read", ahead)
+    monkeypatch.setattr(KeptFeatures, "read", ahead)
     start(kept, tmp_path / "again")  # out of the file
     assert threads
     assert threading.current_thread().name not in threads, "a step reads its targets, which the loader reads ahead"

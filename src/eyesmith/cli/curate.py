@@ -85,7 +85,7 @@ def _reshard(
     *,
     subset: Annotated[Path, tyro.conf.arg(metavar="FILE", help="The subset file, subset.npy of a curation.")],
     out: Annotated[OutFolder, tyro.conf.arg(metavar="DIR", help="The folder for the shards.")],
-    config: ReshardConfig = ReshardConfig(),
+    config: ReshardConfig,
     workers: int = 1,
     executor: Executor = "local",
     as_json: AsJson = False,

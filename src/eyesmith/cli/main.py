@@ -26,6 +26,8 @@ VERBS = {
     "classify": Verb("eyesmith.cli.classify", "which of some names fits each of your images"),
     "embed": Verb("eyesmith.cli.embed", "features of your images, in an .npz file"),
     "search": Verb("eyesmith.cli.search", "find your images by text"),
+    "chat": Verb("eyesmith.cli.chat", "ask a language model with an eye about a picture"),
+    "chat-eval": Verb("eyesmith.cli.chat_eval", "a chat model on LLaVA's twelve benchmarks, and MMVP"),
     "convert": Verb("eyesmith.cli.convert", "weights into the layout of open_clip, timm or the hub, checked"),
     "export": Verb("eyesmith.cli.export", "the model as ONNX or torch.export, checked"),
     "verify": Verb("eyesmith.cli.verify", "prove that a run folder holds the model that was trained"),
@@ -78,7 +80,7 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # as after `>&-`
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
             continue
         with suppress(OSError, ValueError):  # no file at all, as in a notebook
             os.set_blocking(stream.fileno(), True)

@@ -45,12 +45,15 @@ def check_arguments(function: Callable[..., Any], arguments: dict[str, Any]) -> 
     for name, value in arguments.items():
         marks = list(_marks(parameters[name].annotation))
         within = next((mark for mark in marks if isinstance(mark, Within)), None)
-        fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else {name: value}  # bounded by itself
-        for field, given in fields.items():
-            for number in _numbers(given):
-                check_number(field, number, Within(-math.inf) if given is not value else within)
+        if dataclasses.is_dataclass(value):  # which knows its bounds, but few think of nan
+            for field in dataclasses.fields(value):
+                for number in _numbers(getattr(value, field.name)):
+                    check_number(field.name, number, Within(-math.inf))
+            continue
+        for number in _numbers(value):
+            check_number(name, number, within)
         for mark in marks:
-            if isinstance(mark, Written) and value is not None:
+            if isinstance(mark, Written) and isinstance(value, str | os.PathLike):
                 check_place(name, value, mark.kind)
 
 

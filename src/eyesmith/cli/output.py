@@ -59,5 +59,7 @@ def show_run(work: Callable[[Console], "RunSummary"]) -> None:
         now = f"eyesmith classify {summary.folder} IMAGE"
     if not (summary.folder / "text").is_dir() and not any(row.task == "classification" for row in rows):
         now = f"eyesmith train RECIPE initial.weights={summary.folder} initial.part=image"
+    if (summary.folder / "chat_template.jinja").is_file():  # a language model with an eye
+        now = f"eyesmith chat {summary.folder} IMAGE QUESTION"
     done = "was finished before," if summary.was_finished else "trained"
     print(f"{summary.folder}: {done} {summary.train_s:.0f} s; now `{now}`")

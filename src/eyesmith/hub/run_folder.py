@@ -34,6 +34,7 @@ from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 TEXT_FOLDER = "text"
+CHAT_KIND = "chat"  # of a language model with an eye, which `multimodal` opens
 ENCODER_FOLDER = "encoder"
 
 
@@ -157,6 +158,11 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
     config = read_config(root)
     try:
         fields = dict(config["model"])
+        if fields.get("kind") == CHAT_KIND:
+            raise CheckpointError(
+                f"{root}: holds a language model with an eye; ask it by `eyesmith chat {root} IMAGE QUESTION`, or open "
+                "it by eyesmith.load_chat"
+            )
         kinds = {**ENCODERS, ClassifierConfig.__name__: ClassifierConfig}
         kind = kinds.get(fields.pop("kind", ""), ClipConfig)
         model: ModelConfig = from_dict(kind, fields)

@@ -13,7 +13,8 @@ from eyesmith.models.encoder import Encoder
 
 LayerRule = Literal["eva", "timm", "open_clip"]  # whose count of layers, and whose exceptions from decay
 
-TEMPERATURE, HEAD = "temperature", "head"  # the part that is in no tower, with a text tower and without one
+# the part that is in no tower: of an image-text model, of an encoder by itself, of a language model with an eye
+TEMPERATURE, HEAD, PROJECTOR = "temperature", "head", "projector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def parameter_groups(
     towers: dict[str, tuple[list[nn.Module], float, float]] = {"image": (image.blocks(), image_lr_scale, layer_decay)}
     if text is not None:
         towers["text"] = (text_blocks(text), text_lr_scale, text_layer_decay)
-    other = HEAD if text is None else TEMPERATURE
+    other = parts_of(model)[-1]
     layers: dict[str, dict[str, int]] = {}
     last: dict[str, int] = {}
     for part, (blocks, _, _) in towers.items():
@@ -143,7 +144,7 @@ def trained_table(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list
         )
         for group in groups
     ]
-    for part in ("image", "text", TEMPERATURE if hasattr(model, "text") else HEAD):
+    for part in parts_of(model):
         frozen = [
             parameter
             for name, parameter in model.named_parameters()
@@ -215,8 +216,27 @@ def _tables(tower: nn.Module, by: LayerRule) -> list[str]:
     return [name for name, _ in tower.named_parameters() if name.rpartition(".")[2] in kinds]
 
 
+def parts_of(model: nn.Module) -> tuple[str, ...]:
+    """What tables call the parts of a model: its towers, and the rest."""
+    if not hasattr(model, "text"):
+        return ("image", HEAD)
+    return ("image", "text", PROJECTOR if hasattr(model, "projector") else TEMPERATURE)
+
+
+def part_of(name: str, model: nn.Module) -> str:
+    """Which of `parts_of` a parameter, by its name, belongs to."""
+    first = name.partition(".")[0]
+    return first if first in ("image", "text") else parts_of(model)[-1]
+
+
 def text_blocks(text: nn.Module) -> list[nn.Module]:
-    """The residual units of a text tower in order; none for a tower that does not show them."""
+    """The residual units of a text tower in order; none for a tower that does not show them.
+
+    A causal language model of transformers shows those of its decoder.
+    """
+    if hasattr(text, "get_decoder"):
+        decoder: Any = text
+        return list(decoder.get_decoder().layers)
     transformer = getattr(text, "transformer", None)
     return list(getattr(transformer, "resblocks", ()))
 

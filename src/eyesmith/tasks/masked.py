@@ -41,9 +41,10 @@ from eyesmith.tasks.task import (
     RunContext,
     first_model,
 )
+from eyesmith.train.kept import KeptFeatures, keep_features
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import autocast, choose_precision
-from eyesmith.train.teacher import KeptTargets, PixelTargets, TargetConfig, Targets, TeacherTargets, keep_targets
+from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
 TASK = "masked"
@@ -82,7 +83,7 @@ class Masked(MeanTask[MaskedEva02]):
     config: MaskedConfig
 
     def __init__(
-        self, student: MaskedEva02, config: MaskedConfig, targets: Targets, *, kept: KeptTargets | None = None
+        self, student: MaskedEva02, config: MaskedConfig, targets: Targets, *, kept: KeptFeatures | None = None
     ) -> None:
         """kept: `targets` of all images, which a step then takes in their place; measuring still asks `targets`."""
         super().__init__(student, config)
@@ -307,18 +308,18 @@ def _check(config: MaskedConfig) -> None:
         choose_splits(config.data.path, wanted)
 
 
-def _keep(config: MaskedConfig, teacher: TeacherTargets, rows: Rows, context: RunContext) -> KeptTargets:
+def _keep(config: MaskedConfig, teacher: TeacherTargets, rows: Rows, context: RunContext) -> KeptFeatures:
     """The targets of all images, computed now or found on disk; the teacher then waits on the CPU to measure."""
     assert isinstance(rows, IndexedRows)
     device = context.world.device()
     views = facts_hash([content_hash(rows.source), decoders(), config.data.decode_px, config.model.image_size])
     with context.world.first_on_each_machine():  # one computes, the others find the file
-        kept = keep_targets(
+        kept = keep_features(
             teacher,
             lambda: rows.fixed_views(_BATCH),
             num_samples=len(rows.source),
-            data=views,
-            config=config.target,
+            facts=[teacher.hash(), views, config.target.match],
+            field="target.cache",
             precision=choose_precision(config.precision, device),
             device=device,
         )

@@ -70,6 +70,14 @@ class FrozenTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextPlan:
+    """length: tokens of a sample's text at most; flops: of a sample in a step, forward and backward."""
+
+    length: int
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderRunConfig(RunConfig):
     """A run of an image encoder by itself. Captions are not read."""
 
@@ -152,6 +160,15 @@ class Task(Objective[Model]):
         """Memory of one of `gpus` GPUs that the loss takes, beside pixels and what the towers keep; for plans."""
         del config, gpus
         return 0
+
+    @classmethod
+    def text_plan(cls, config: Any, model: nn.Module) -> TextPlan | None:
+        """What the text tower of a run costs, for plans; None where the config's text tower says it by itself.
+
+        model: on the meta device.
+        """
+        del config, model
+        return None
 
     @classmethod
     def extra_names(cls, config: Any) -> tuple[str, ...]:

@@ -108,6 +108,8 @@ class OptimConfig:
     """Patterns of parameter names that do not train, as `image.stem.*` or `text.*`; one that fits none is an error."""
     clip_norm: float = 0.0
     """Gradient norm above which gradients are scaled down; 0 never does."""
+    clip_by: Literal["all", "part"] = "all"
+    """Whether that is the norm of all gradients, or of each part by itself: image, text, and the rest."""
     ema_decay: float = 0.0
     """Decay a step of the average of the weights that the run ends with; 0 ends with the weights themselves."""
     ema_warmup: bool = True
@@ -128,6 +130,7 @@ class OptimConfig:
             ("name", ("adamw", "lamb", "sgd", "lion")),
             ("warmup_start", ("first", "zero")),
             ("layer_decay_by", ("eva", "timm", "open_clip")),
+            ("clip_by", ("all", "part")),
         ):
             if getattr(self, name) not in known:
                 raise ConfigError(f"optim.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")

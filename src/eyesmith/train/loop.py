@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import Protocol, Self
 
@@ -12,6 +13,7 @@ import torch
 from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
 from eyesmith.optim.build import make_optimizer
+from eyesmith.optim.groups import part_of
 from eyesmith.optim.held import keep_or_restore
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
@@ -115,7 +117,8 @@ def train(
         for group in state.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         found = objective.backward(parallel, batch, state.step)
-        grad_norm = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm)
+        part = partial(part_of, model=objective.model) if config.optim.clip_by == "part" else None
+        grad_norm = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm, part=part)
         gate.look(found.loss, grad_norm)
         state.readings.clear()
         state.optimizer.step()

@@ -166,13 +166,22 @@ class Parallel:
                 "and processes would wait for their gradients for ever; freeze what is not used"
             )
 
-    def clip_grad_norm(self, parameters: Mapping[str, Tensor], max_norm: float) -> Tensor:
-        """L2 norm of all gradients [], equal in every process; above max_norm (0: never) they are scaled down to it."""
-        grads = [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
-        norm = total_norm(grads)
+    def clip_grad_norm(
+        self, parameters: Mapping[str, Tensor], max_norm: float, *, part: Callable[[str], str] | None = None
+    ) -> Tensor:
+        """L2 norm of all gradients [], equal in every process; above max_norm (0: never) they are scaled down to it.
+
+        part: names what a parameter belongs to; each part is then scaled by its own norm. The result is of all.
+        """
+        grads: dict[str, list[Tensor]] = {}
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                grads.setdefault("" if part is None else part(name), []).append(parameter.grad)
+        norms = {name: total_norm(some) for name, some in grads.items()} or {"": total_norm([])}
         if max_norm:  # else a pass over all gradients for nothing
-            torch._foreach_mul_(parts_here(grads), (max_norm / (norm + 1e-6)).clamp(max=1.0))
-        return norm
+            for name, some in grads.items():
+                torch._foreach_mul_(parts_here(some), (max_norm / (norms[name] + 1e-6)).clamp(max=1.0))
+        return next(iter(norms.values())) if len(norms) == 1 else torch.stack(list(norms.values())).norm()
 
     def whole(self, *, everywhere: bool = False) -> nn.Module | None:
         """The model with whole weights: itself, or under FSDP a copy on the CPU, in the first process or everywhere.

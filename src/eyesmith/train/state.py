@@ -58,7 +58,8 @@ class TrainState:
 
     def counted(self) -> dict[str, Tensor]:
         """What forward passes of training change, by name: the running statistics of batch norms."""
-        names = {name for name, _ in self.model.named_parameters()}
+        # a weight that two parts share is a parameter by both its names
+        names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         held = self.model.state_dict().items()
         return {name: value for name, value in held if name not in names and isinstance(value, Tensor)}
 

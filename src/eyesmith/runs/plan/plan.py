@@ -14,6 +14,7 @@ from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
+from eyesmith.optim.groups import parts_of
 from eyesmith.runs.plan.cluster import Cluster
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
 from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
@@ -23,8 +24,6 @@ from eyesmith.train.config import RunConfig
 
 NUM_RATES = 10
 _PASSES = 3  # forward, and a backward pass of twice its operations
-PARTS = ("image", "text", "temperature")
-ENCODER_PARTS = ("image", "head")  # of a run without texts
 TEACHER_PART = "teacher"
 
 
@@ -121,7 +120,7 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
     cluster = cluster or Cluster()
     clip = shell(config)
     rows = trained_table(clip, _groups(clip, config))
-    parts = tuple(_part(name, rows) for name in (PARTS if hasattr(clip, "text") else ENCODER_PARTS))
+    parts = tuple(_part(name, rows) for name in parts_of(clip))
     trained = {part.part: part.trained > 0 for part in parts}
 
     per_epoch, notes = _samples_per_epoch(config)
@@ -142,6 +141,8 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
     elif text is not None:
         notes.append("operations of the Hugging Face text encoder are not counted")
+    elif (planned := task_of(config).text_plan(config, clip)) is not None:
+        text_flops = planned.flops
     asked = task_of(config).frozen_teacher(config)
     taught = None if asked is None else _teacher(asked, config, teacher, cluster, notes)
     teacher_memory: tuple[MemoryPart, ...] = ()
