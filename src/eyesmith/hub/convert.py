@@ -30,6 +30,7 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import list_models
+from eyesmith.models.text import ClipTextConfig
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.models.text.weights import BIAS
 from eyesmith.models.vitamin.model import ViTaminConfig
@@ -190,6 +191,8 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
             f"{config.name}: its text tower is a frozen encoder of Hugging Face ({config.text.source}), for which "
             "open_clip's layout has no place; --to timm writes the image tower, --to eyesmith or `eyesmith export` both"
         )
+    if isinstance(config.text, ClipTextConfig) and config.text.reads_bytes:
+        raise ConfigError(f"to: {to} holds texts in CLIP's vocabulary, {stored.where} reads bytes; take --to eyesmith")
     if (family := WEIGHTS.get(type(config.image))) is None:
         kind = type(config.image).__name__
         raise ConfigError(f"{config.name}: open_clip's layout needs a ViTamin or EVA-02 image tower, got {kind}")
