@@ -14,9 +14,10 @@ from eyesmith.data import open_source
 from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
+from eyesmith.data.sample import Source
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
-from eyesmith.eval.features.identity import content_hash, decoders, facts_hash
+from eyesmith.eval.features.identity import content_hash, decoders, facts_hash, model_facts
 from eyesmith.files import atomic_path
 from eyesmith.hub import load_encoder, save_model
 from eyesmith.hub.initial import InitialConfig, load_image
@@ -31,6 +32,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.identity import tensors_hash
 from eyesmith.tasks.task import (
     PASSES,
     EncoderRunConfig,
@@ -211,7 +213,13 @@ class Masked(MeanTask[MaskedEva02]):
 
     def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
         del note
-        return [row for split in self.config.eval.splits for row in self._rows(cast(MaskedEva02, model), split)]
+        student = cast(MaskedEva02, model)
+        run = self._measured(student)
+        return [
+            replace(row, run=run | {"data": content_hash(self._source(split))})
+            for split in self.config.eval.splits
+            for row in self._rows(student, split)
+        ]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -242,6 +250,13 @@ class Masked(MeanTask[MaskedEva02]):
             chance=None,
         )
 
+    def _measured(self, student: MaskedEva02) -> dict[str, Any]:
+        """What the numbers depend on: the encoder that the run leaves, the head beside it, and what it learns from."""
+        head = {name: value for name, value in student.state_dict().items() if name[:6] != "image."}
+        teacher = self.targets.hash() if isinstance(self.targets, TeacherTargets) else "pixels"
+        facts = model_facts(student.image, PreprocessConfig(image_size=self.config.model.image_size))
+        return facts | {"head": tensors_hash(head)[:24], "target": teacher, "decoders": decoders()}
+
     def value_on(self, student: MaskedEva02, split: str) -> tuple[float, int]:
         """How near predictions come on a split, every even patch hidden, and its number of images.
 
@@ -269,16 +284,19 @@ class Masked(MeanTask[MaskedEva02]):
         ratio = (found[0] / found[1]).item()
         return (1 - ratio if config.target.kind == "pixels" else -ratio), count
 
-    def _pixels(self, split: str) -> Iterator[Tensor]:
-        """The usable images of a split as evaluation sees them, in batches."""
+    def _source(self, split: str) -> Source:
         data = self.config.data
-        source = open_source(
+        return open_source(
             data.path,
             split=split,
             image_column=data.image_column,
             text_column=data.text_column,
             require_text=False,
         )
+
+    def _pixels(self, split: str) -> Iterator[Tensor]:
+        """The usable images of a split as evaluation sees them, in batches."""
+        source, data = self._source(split), self.config.data
         preprocess = PreprocessConfig(image_size=self.config.model.image_size)
 
         def read(index: int) -> Tensor | None:
