@@ -50,6 +50,7 @@ LAZY = {
     "onnxruntime",
     "onnxscript",
     "fsspec",
+    "scipy",
     "webdataset",
     "tensorboard",
     "trackio",
