@@ -49,6 +49,7 @@ LAZY = {
     "onnx_ir",
     "onnxruntime",
     "onnxscript",
+    "faiss",
     "fsspec",
     "scipy",
     "webdataset",
