@@ -212,8 +212,9 @@ def _timm_named(source: str) -> tuple[TimmConfig, Any]:
 
 
 def _timm_folder(folder: Path, content: Mapping[str, Any], source: str) -> Found:
-    known = {**content, **(content.get("pretrained_cfg") or {})}
-    config = _timm_config(content["architecture"], known, source)
+    name = content["architecture"]
+    known = {**_timm_named(f"{TIMM_PREFIX}{name}")[1].to_dict(), **content, **(content.get("pretrained_cfg") or {})}
+    config = _timm_config(name, known, source)
     path = find_weights(folder)
     if path is None:
         return _random(config, f"{source} (random weights: the folder has none)")

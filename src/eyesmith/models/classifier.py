@@ -65,6 +65,7 @@ class Classifier(Encoder):
         super().__init__()
         self.config = config
         self.classes, self.preprocess = config.classes, config.preprocess
+        self.pictures = config.preprocess
         self.image: Encoder = config.image.build()
         check_colours(self.preprocess, self.image)
         self.head = nn.Linear(self.image.embed_dim, len(config.classes))

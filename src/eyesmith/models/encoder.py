@@ -45,7 +45,7 @@ class Encoder(nn.Module, ABC):
     taps: Mapping[str, Tap]
     half_tap: str | None = None
     is_mean_pooled: bool = True
-    preprocess: PreprocessConfig | None = None  # of pictures, where the weights want another than the house's
+    pictures: PreprocessConfig | None = None  # how they are prepared, where not by the house's rule
     _native: "tuple[Encoder] | None" = None  # of a view: the encoder it was made from, in a tuple, so no sub-module
 
     @abstractmethod
@@ -116,9 +116,9 @@ class Encoder(nn.Module, ABC):
 
     def evaluation_config(self) -> PreprocessConfig:
         """How pictures become the pixels that the weights want, at the size of this moment."""
-        if self.preprocess is None:
+        if self.pictures is None:
             return PreprocessConfig(image_size=self.image_size, mean=self.mean, std=self.std)
-        return dataclasses.replace(self.preprocess, image_size=self.image_size)
+        return dataclasses.replace(self.pictures, image_size=self.image_size)
 
     def check_pixels(self, pixels: Tensor) -> None:
         """Raise ShapeError unless `prepare` takes these pixels; it names the shape that it got."""

@@ -93,7 +93,7 @@ class OpenClipViT(SequenceEncoder):
         if tower.patch_size[0] != tower.patch_size[1]:
             raise ConfigError(f"{config.model_name}: patches that are not square, {tower.patch_size}, have no stride")
         self.stride, self.image_size, self.embed_dim = tower.patch_size[0], config.image_size, config.embed_dim
-        self.mean, self.std, self.preprocess = config.mean, config.std, config.preprocess
+        self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         self.is_mean_pooled = tower.attn_pool is None and tower.pool_type == "avg" and tower.final_ln_after_pool
         self.describe(width=tower.conv1.out_channels)
 
@@ -131,7 +131,7 @@ class OpenClipTimm(TimmMaps):
         self.package = f"{package_version(DISTRIBUTION)}, {package_version('timm')}"
         self.tower: Any = tower
         self.embed_dim = config.embed_dim
-        self.mean, self.std, self.preprocess = config.mean, config.std, config.preprocess
+        self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         if hasattr(tower.head, "pool"):
             raise ConfigError(
                 f"{config.model_name}: the attention pooling of its head takes one size of map; it is no encoder here"
@@ -161,7 +161,7 @@ class OpenClipResNet(Encoder):
         self.config, self.package = config, package_version(DISTRIBUTION)
         self.tower: Any = tower
         self.stride, self.image_size, self.embed_dim = 32, config.image_size, config.embed_dim
-        self.mean, self.std, self.preprocess = config.mean, config.std, config.preprocess
+        self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         self.check_size(*config.image_size)
         self._stages = ("layer1", "layer2", "layer3", "layer4")
         widths = (getattr(tower, name)[-1].conv3.out_channels for name in self._stages)

@@ -99,7 +99,7 @@ class TimmEncoder(TimmMaps):
         super().__init__()
         self.config = config
         self.backbone: Any = _create_backbone(config)
-        self.mean, self.std, self.preprocess = config.mean, config.std, config.preprocess
+        self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         self.package = package_version("timm")
         self.describe(config.image_size, config.model_name)
         width = int(self.backbone.head_hidden_size)

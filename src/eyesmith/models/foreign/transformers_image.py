@@ -50,7 +50,7 @@ class TransformersImageConfig:
 
 
 class TransformersImage(SequenceEncoder):
-    """An image tower of transformers. Its feature is what get_image_features gives, or the pooler of an encoder alone."""
+    """An image tower of transformers. Its feature is get_image_features's, or the pooler's of an encoder alone."""
 
     is_mean_pooled = False
 
@@ -62,7 +62,7 @@ class TransformersImage(SequenceEncoder):
         vision: Any = made if self._kind in IMAGES else made.vision_config
         self.tower: Any = make_module(config.settings, config.model_name, "image")
         root = self.tower if self._kind in IMAGES else self.tower.vision_model
-        self.mean, self.std, self.preprocess = config.mean, config.std, config.preprocess
+        self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         self.image_size, self.embed_dim = config.image_size, config.embed_dim
         self._blocks_name = _longest_list(root)
         target = self.tower.forward if self._kind in IMAGES else self.tower.get_image_features

@@ -1,4 +1,4 @@
-"""Models that transformers builds, out of settings alone: which kinds, what of a config file is read, which half is built.
+"""Models that transformers builds, out of settings alone: which kinds, what of a config is read, which half is built.
 
 A config file may name Python files, kernels and other paths, and the library's own readers follow it there. So the
 sizes alone are read here, as JSON that stands in our config, and the library is given values.
