@@ -251,7 +251,11 @@ def _transformers_folder(folder: Path, content: Mapping[str, Any], source: str) 
     kind, size, dim = content["model_type"], native_size(settings, source), feature_dim(settings, source)
     pixels = _processor(folder, size)
     image = TransformersImageConfig(
-        model_name=source, settings=settings, image_size=pixels.image_size, embed_dim=dim, preprocess=pixels
+        model_name=source,
+        settings=settings,
+        image_size=pixels.image_size,
+        embed_dim=0 if kind in IMAGES else dim,
+        preprocess=pixels,
     )
     path = find_weights(folder)
     if path is None:

@@ -18,6 +18,10 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import resize_patch_kernel
 
 
+# of our encoders and other packages'
+PROJECTIONS = ("head.", "tower.proj", "tower.head.", "tower.trunk.head.", "tower.visual_projection.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class InitialConfig:
     """Weights of another model to start from; random ones where nothing is said."""
@@ -136,7 +140,7 @@ def _config_type(encoder: Encoder) -> type:
 
 
 def _may_start_anew(name: str) -> bool:
-    return name.startswith("head.") or ".attention.norm." in name or ".mlp.norm." in name
+    return name.startswith(PROJECTIONS) or ".attention.norm." in name or ".mlp.norm." in name
 
 
 def _fits(name: str, stored: Tensor, own: Tensor) -> bool:

@@ -32,6 +32,10 @@ HUB_PREFIX = "hf:"
 ImageSize = int | tuple[int, int] | None
 
 
+class UnknownLayoutError(CheckpointError):
+    """The tensors of a file are those of no model of ours."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A model as it was stored: `tensors` have our names and their stored type, `config` builds what they fit.
@@ -114,7 +118,7 @@ def _read_dir(folder: Path, weights: Which, asked: _Asked, *, source: str = "") 
         facts = read_folder(folder)
         hint = f"{asked.hint} {facts.timm_name}"
         return _read_file(file, weights, replace(asked, hint=hint, folder=facts))
-    except CheckpointError as unknown:  # none of ours, but perhaps another package's
+    except UnknownLayoutError as unknown:  # none of ours, but perhaps another package's
         found = (
             read_foreign_folder(folder, source or str(folder)) if weights == "model" and asked.name is None else None
         )
@@ -136,7 +140,7 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
             config, ours, left_out = family.read(tensors, asked.of_tensors)
             stored = Stored(_as_folder_says(config, asked.folder), ours, str(path), left_out)
     except CheckpointError as error:
-        raise error if str(error).startswith(str(path)) else CheckpointError(f"{path}: {error}") from None
+        raise error if str(error).startswith(str(path)) else type(error)(f"{path}: {error}") from None
     if isinstance(stored.config, ClipConfig) and (prompts := read_prompts(path)) is not None:
         stored = replace(stored, config=replace(stored.config, prompts=prompts))
     return _resized(stored, _wanted_size(stored, asked))
@@ -167,7 +171,7 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
         return Stored(pair, tensors, f"{path} (as {pair.name})")
     if asked.name is not None and asked.name in ENCODERS:
         return Stored(encoder_config(asked.name), tensors, f"{path} (as {asked.name})")
-    raise CheckpointError(
+    raise UnknownLayoutError(
         "these tensors are in no layout that is known (a ViTamin or EVA-02 in the names of OpenCLIP, timm or "
         "eyesmith; an EVA-02 encoder in the last needs its model's name); "
         f"they are called {', '.join(list(tensors)[:3])} ..."
@@ -244,7 +248,7 @@ def _other_pair(tensors: Mapping[str, Tensor]) -> ClipConfig:
             continue
         if own == shapes:
             return config
-    raise CheckpointError(
+    raise UnknownLayoutError(
         f"the weights fit no model that is known ({', '.join(list_models())}); load the run folder they "
         "came from, or pass the model's name to see what differs"
     )

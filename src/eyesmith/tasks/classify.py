@@ -308,7 +308,7 @@ def _for_classes(found: EncoderConfig, wanted: EncoderConfig) -> EncoderConfig:
     else:  # timm's networks may know one size only, and a user's own
         size = found.image_size
     changes: dict[str, Any] = {"embed_dim": 0, "image_size": size}
-    if not isinstance(found, OwnEncoderConfig):  # which has what regularises it among its sizes
+    if hasattr(found, "drop_path_prob"):  # others have what regularises them among their sizes
         changes["drop_path_prob"] = getattr(wanted, "drop_path_prob", 0.0)
     if isinstance(found, Eva02Config):
         changes["pooling"] = "mean"

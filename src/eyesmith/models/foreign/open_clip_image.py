@@ -29,7 +29,7 @@ class OpenClipImageConfig:
     image_size: tuple[int, int]
     """Height and width of the input, pixels; multiples of the stride."""
     embed_dim: int
-    """Width of the projected feature."""
+    """Width of the projected feature; 0 leaves out the projection (the feature is then the tower's)."""
     preprocess: PreprocessConfig
     """How pictures are prepared for these weights, at any size."""
 
@@ -59,7 +59,7 @@ class OpenClipImageConfig:
         from open_clip.model import _build_vision_tower
 
         try:
-            tower = _build_vision_tower(self.embed_dim, vision, bool(settings.get("quick_gelu")))
+            tower: Any = _build_vision_tower(self.embed_dim or 1, vision, bool(settings.get("quick_gelu")))
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise ConfigError(f"{self.model_name}: open_clip cannot build its image tower: {error}") from error
         for kind, encoder in (("trunk", OpenClipTimm), ("attnpool", OpenClipResNet), ("transformer", OpenClipViT)):
@@ -92,7 +92,12 @@ class OpenClipViT(SequenceEncoder):
         self.tower: Any = tower
         if tower.patch_size[0] != tower.patch_size[1]:
             raise ConfigError(f"{config.model_name}: patches that are not square, {tower.patch_size}, have no stride")
-        self.stride, self.image_size, self.embed_dim = tower.patch_size[0], config.image_size, config.embed_dim
+        self.stride, self.image_size = tower.patch_size[0], config.image_size
+        if not config.embed_dim:
+            if tower.attn_pool is not None:
+                raise ConfigError(f"embed_dim: the attention pooling of {config.model_name} is its projection, got 0")
+            tower.proj = None
+        self.embed_dim = config.embed_dim or tower.conv1.out_channels
         self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         self.is_mean_pooled = tower.attn_pool is None and tower.pool_type == "avg" and tower.final_ln_after_pool
         self.describe(width=tower.conv1.out_channels)
@@ -103,7 +108,8 @@ class OpenClipViT(SequenceEncoder):
     def project(self, vectors: Tensor) -> Tensor:
         cells = vectors.reshape(-1, 1, vectors.shape[-1]).expand(-1, 2, -1)  # as class token, and as the only patch
         pooled, _ = self.tower._pool(cells)
-        return (pooled @ self.tower.proj).view(*vectors.shape[:-1], -1)
+        projected = pooled if self.tower.proj is None else pooled @ self.tower.proj
+        return projected.view(*vectors.shape[:-1], -1)
 
     def blocks(self) -> list[nn.Module]:
         return list(self.tower.transformer.resblocks)
@@ -130,8 +136,11 @@ class OpenClipTimm(TimmMaps):
         self.config = config
         self.package = f"{package_version(DISTRIBUTION)}, {package_version('timm')}"
         self.tower: Any = tower
-        self.embed_dim = config.embed_dim
         self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
+        if not config.embed_dim:  # the projection is in the adapter, or it is the backbone's own layer of classes
+            tower.head = nn.Sequential()
+            tower.trunk.reset_classifier(0)
+        self.embed_dim = config.embed_dim or int(tower.trunk.head_hidden_size)
         if hasattr(tower.head, "pool"):
             raise ConfigError(
                 f"{config.model_name}: the attention pooling of its head takes one size of map; it is no encoder here"
@@ -160,6 +169,8 @@ class OpenClipResNet(Encoder):
         super().__init__()
         self.config, self.package = config, package_version(DISTRIBUTION)
         self.tower: Any = tower
+        if not config.embed_dim:
+            raise ConfigError(f"embed_dim: the attention pooling of {config.model_name} is its projection, got 0")
         self.stride, self.image_size, self.embed_dim = 32, config.image_size, config.embed_dim
         self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
         self.check_size(*config.image_size)

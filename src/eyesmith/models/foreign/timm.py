@@ -50,7 +50,7 @@ class TimmConfig:
     std: tuple[float, float, float] = OPENAI_STD
     """Standard deviation of the pixels per channel, in 0..1."""
     preprocess: PreprocessConfig | None = None
-    """How pictures are prepared for pretrained weights, with `mean` and `std`, at any size; None: by the house's rule."""
+    """How pictures are prepared for pretrained weights, at any size; None: by the house's rule."""
 
     def __post_init__(self) -> None:
         if min(self.image_size) < 1:

@@ -26,7 +26,7 @@ class TransformersImageConfig:
     image_size: tuple[int, int]
     """Height and width of the input, pixels; multiples of the stride."""
     embed_dim: int
-    """Width of the feature."""
+    """Width of the projected feature; 0 leaves out the projection (the feature is then the tower's)."""
     preprocess: PreprocessConfig
     """How pictures are prepared for these weights, at any size."""
 
@@ -63,7 +63,17 @@ class TransformersImage(SequenceEncoder):
         self.tower: Any = make_module(config.settings, config.model_name, "image")
         root = self.tower if self._kind in IMAGES else self.tower.vision_model
         self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
-        self.image_size, self.embed_dim = config.image_size, config.embed_dim
+        self.image_size = config.image_size
+        width = feature_dim(config.settings, config.model_name)
+        self.head: nn.Module = nn.Identity()
+        if self._kind in IMAGES:
+            self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else self.head
+        elif config.embed_dim not in (0, width):
+            raise ConfigError(f"embed_dim: {config.model_name} projects to {width}, got {config.embed_dim}")
+        elif not config.embed_dim and hasattr(self.tower, "visual_projection"):
+            width = self.tower.visual_projection.in_features
+            self.tower.visual_projection = nn.Identity()
+        self.embed_dim = config.embed_dim or width
         self._blocks_name = _longest_list(root)
         target = self.tower.forward if self._kind in IMAGES else self.tower.get_image_features
         self._takes_any_size = "interpolate_pos_encoding" in inspect.signature(target).parameters
@@ -78,10 +88,12 @@ class TransformersImage(SequenceEncoder):
     def run(self, pixels: Tensor) -> Tensor:
         other = self._takes_any_size and tuple(self.image_size) != self._native_size
         call = self.tower if self._kind in IMAGES else self.tower.get_image_features
-        return call(pixel_values=pixels, **({"interpolate_pos_encoding": True} if other else {})).pooler_output
+        found = call(pixel_values=pixels, **({"interpolate_pos_encoding": True} if other else {}))
+        return self.head(found.pooler_output)
 
     def project(self, vectors: Tensor) -> Tensor:
-        return _TAILS[self._kind](self.tower, vectors.reshape(-1, vectors.shape[-1])).view(*vectors.shape[:-1], -1)
+        projected = self.head(_TAILS[self._kind](self.tower, vectors.reshape(-1, vectors.shape[-1])))
+        return projected.view(*vectors.shape[:-1], -1)
 
     def blocks(self) -> list[nn.Module]:
         root = self.tower if self._kind in IMAGES else self.tower.vision_model
@@ -131,7 +143,7 @@ _TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
 
 
 def feature_dim(settings: str, name: str) -> int:
-    """Width of the image feature of a model with these settings."""
+    """Width of the image feature of a model with these settings, projected where it has a projection."""
     config = make_config(settings, name)
     if config.model_type in IMAGES:
         return int(config.pooler_output_size) if getattr(config, "pooler_output_size", None) else config.hidden_size
