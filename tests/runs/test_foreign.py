@@ -92,7 +92,14 @@ def test_a_foreign_model_teaches_pairs_and_masked_images(
     teacher = str(open_clip_folder)
     start(replace(short, loss=LossConfig(distill=DistillConfig(teacher=teacher, feature=1.0))), tmp_path / "pairs")
     student = Eva02Config(
-        image_size=(32, 32), patch_px=8, width=24, depth=2, num_heads=2, hidden_dim=48, embed_dim=0, pooling="normed_mean"
+        image_size=(32, 32),
+        patch_px=8,
+        width=24,
+        depth=2,
+        num_heads=2,
+        hidden_dim=48,
+        embed_dim=0,
+        pooling="normed_mean",
     )
     masked = MaskedConfig(
         name="TrV-tiny",
