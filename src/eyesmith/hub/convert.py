@@ -12,17 +12,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eyesmith.config import closest
+from eyesmith.config import closest, to_dict
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, write_atomic, write_json
 from eyesmith.hub.build import ModelConfig
+from eyesmith.hub.folder import PIXELS_FILE
 from eyesmith.hub.load import build_stored
 from eyesmith.hub.parity import FP32_BOUND, TEXTS, ParityRow, compare, sample_images
-from eyesmith.hub.peer_forward import open_clip_features, timm_features
+from eyesmith.hub.peer_forward import open_clip_features, timm_features, transformers_features
 from eyesmith.hub.peers import OPEN_CLIP_FILE, open_clip_config, timm_config
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, save_model
 from eyesmith.hub.stored import Stored, read_stored
-from eyesmith.hub.weights import PROMPTS, Which, own_memory, read_tensors
+from eyesmith.hub.weights import CONFIG, PROMPTS, Which, own_memory, read_tensors
 from eyesmith.images import PreprocessConfig, evaluation_pixels
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
@@ -30,14 +31,19 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import list_models
+from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import BIAS
+from eyesmith.models.vit.configs import to_hugging_face
+from eyesmith.models.vit.model import VitConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 
-Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
-FOLDERS = ("hugging_face", "hugging_face_timm")
+Layout = Literal["eyesmith", "open_clip", "open_clip_root", "openai", "timm", "hugging_face", "hugging_face_timm", "hf"]
+FOLDERS = ("hugging_face", "hugging_face_timm", "hf")
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+TOKEN_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
+TOKEN_FILES += ("merges.txt",)
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -101,7 +107,8 @@ def convert(
 
     to: open_clip (`text.` names), open_clip_root (text at the root), timm and eyesmith write one file of named tensors
     (.safetensors, or .bin, .pt, .pth for torch's format; eyesmith also a run folder); hugging_face is a folder that
-    open_clip opens as local-dir:OUT or from the hub, hugging_face_timm one that timm opens. dtype: of the written
+    open_clip opens as local-dir:OUT or from the hub, hugging_face_timm one that timm opens, hf one that transformers
+    opens; openai is a file (.pt) of a state dict for OpenAI's own code. dtype: of the written
     tensors; None: as stored. parity: compare the features of what was written, loaded here and by the peer's own code.
     The file is read back and must hold the same bits. Raises as `load` does, ConfigError when the layout cannot hold
     the model or `out` is there already, CheckpointError when the file does not read back.
@@ -139,6 +146,8 @@ def convert(
         file = target / (OPEN_CLIP_WEIGHTS if to == "hugging_face" else MODEL_FILE) if is_folder else target
         for config_name, content in configs.items():
             write_json(target / config_name, content)
+        if to == "hf":
+            _write_tokens(stored, target)
         _write(file, written, stored.config)
     _check_written(file, written)
     rows, notes = _parity(stored, file, to, dtype=DTYPES.get(dtype or "")) if parity else ([], [])
@@ -185,11 +194,20 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
         raise ConfigError(f"to: {to} needs an image-text model, {stored.where} holds an image encoder; take --to timm")
     if (family := WEIGHTS.get(type(config.image))) is None:
         kind = type(config.image).__name__
-        raise ConfigError(f"{config.name}: open_clip's layout needs a ViTamin or EVA-02 image tower, got {kind}")
+        raise ConfigError(f"{config.name}: {to}'s layout needs a ViTamin, EVA-02 or plain ViT, got {kind}")
+    if to in ("openai", "hf") and not isinstance(config.image, VitConfig):
+        raise ConfigError(f"to: {to} holds a plain ViT, this image tower is a {type(config.image).__name__}")
     return family.write(tensors, config, to)
 
 
 def _configs(stored: Stored, to: Layout) -> dict[str, Any]:
+    if to == "hf":
+        assert isinstance(stored.config, ClipConfig)
+        image, text = stored.config.image, stored.config.text
+        if not isinstance(image, VitConfig) or not isinstance(text, ClipTextConfig):
+            raise ConfigError("to: transformers has CLIP and SigLIP, which are plain ViTs; take --to hugging_face")
+        whole, pixels = to_hugging_face(image, text, stored.config.preprocess)
+        return {CONFIG_FILE: whole, PIXELS_FILE: pixels}
     if to == "hugging_face":
         assert isinstance(stored.config, ClipConfig)
         return {OPEN_CLIP_FILE: open_clip_config(stored.config, logit_bias=_bias(stored))}
@@ -203,25 +221,31 @@ def _bias(stored: Stored) -> float | None:
     return None if bias is None else float(bias)
 
 
-def _tower(config: Any) -> ViTaminConfig | Eva02Config:
+def _tower(config: Any) -> ViTaminConfig | Eva02Config | VitConfig:
     image = config.image if isinstance(config, ClipConfig | ClassifierConfig) else config
     if isinstance(config, ClassifierConfig):
         if not isinstance(image, Eva02Config) or image.pooling == "normed_mean":
             raise ConfigError("to: timm's names hold the classes of an EVA-02 with its norm after the mean alone")
         return replace(image, embed_dim=len(config.classes))
-    if not isinstance(image, ViTaminConfig | Eva02Config):
-        raise ConfigError(f"to: timm's names are for a ViTamin or EVA-02, this image tower is a {type(image).__name__}")
+    if not isinstance(image, ViTaminConfig | Eva02Config | VitConfig):
+        raise ConfigError(
+            f"to: timm's names are for a ViTamin, EVA-02 or plain ViT, this image tower is a {type(image).__name__}"
+        )
     return image
 
 
 def _preprocess(config: Any) -> PreprocessConfig:
     if isinstance(config, ClipConfig | ClassifierConfig):
         return config.preprocess
+    if isinstance(config, VitConfig):
+        return PreprocessConfig(image_size=config.image_size, mean=config.mean, std=config.std)
     return PreprocessConfig(image_size=config.image_size)
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
     said = {PROMPTS: json.dumps(config.prompts)} if isinstance(config, ClipConfig) else {}
+    if isinstance(config.image if isinstance(config, ClipConfig) else config, VitConfig):
+        said[CONFIG] = json.dumps(to_dict(config))  # tensors do not tell its heads, activation and pixels
     with atomic_path(file) as part:
         if file.suffix == ".safetensors":
             save_file(dict(tensors), part, metadata={"format": "pt"} | said)
@@ -265,15 +289,35 @@ def _parity(stored: Stored, file: Path, to: Layout, *, dtype: torch.dtype | None
             theirs = timm_features(file, timm_config(_tower(config), _preprocess(config)), images)
         elif to == "eyesmith":
             return rows, notes
+        elif to == "hf":
+            theirs = transformers_features(file.parent, images, _token_ids(stored))
         else:
             assert isinstance(config, ClipConfig)
-            their_config = open_clip_config(config, is_text_prefixed=to != "open_clip_root", logit_bias=_bias(stored))
+            is_prefixed = to not in ("open_clip_root", "openai")
+            their_config = open_clip_config(config, is_text_prefixed=is_prefixed, logit_bias=_bias(stored))
             theirs = open_clip_features(file, their_config, images, TEXTS)
-        peer = "timm" if "timm" in to else "open_clip"
+        peer = _peer(to)
         rows += [compare(ours[part], rows_, peer=peer, part=part, bound=FP32_BOUND) for part, rows_ in theirs.items()]
     except (MissingDependencyError, ConfigError) as error:
-        notes.append(f"no comparison with {'timm' if 'timm' in to else 'open_clip'}: {error}")
+        notes.append(f"no comparison with {_peer(to)}: {error}")
     return rows, notes
+
+
+def _peer(to: Layout) -> str:
+    return "timm" if "timm" in to else "transformers" if to == "hf" else "open_clip"
+
+
+def _token_ids(stored: Stored) -> Tensor:
+    model = build_stored(stored)
+    assert isinstance(model, Clip)
+    return model.text.tokenize(TEXTS)
+
+
+def _write_tokens(stored: Stored, folder: Path) -> None:
+    """The vocabulary that lies with the source, where there is one."""
+    for name in TOKEN_FILES:
+        if stored.tokens is not None and (stored.tokens / name).is_file():
+            write_atomic(folder / name, (stored.tokens / name).read_bytes())
 
 
 def _features(stored: Stored, images: Sequence[Image.Image]) -> dict[str, Tensor]:

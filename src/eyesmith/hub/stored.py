@@ -14,16 +14,18 @@ from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.hub.build import ModelConfig
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
-from eyesmith.hub.weights import Which, read_prompts, read_tensors
+from eyesmith.hub.weights import Which, read_own_config, read_prompts, read_tensors
 from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
-from eyesmith.models.keymap import Asked, inner
+from eyesmith.models.keymap import Asked, Beside, inner
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import ENCODERS, encoder_config, list_encoders, list_models
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import same_sizes, text_config
+from eyesmith.models.vit.model import VitConfig
+from eyesmith.tokenizer import has_pieces
 
 HUB_PREFIX = "hf:"
 
@@ -34,8 +36,8 @@ ImageSize = int | tuple[int, int] | None
 class Stored:
     """A model as it was stored: `tensors` have our names and their stored type, `config` builds what they fit.
 
-    where: the file, for messages. left_out: what the file holds beside the model, in words. run: the run folder, whose
-    tokenizer belongs to the model.
+    where: the file, for messages. left_out: what the file holds beside the model, or was taken for granted, in words.
+    run: the run folder, whose tokenizer belongs to the model; tokens: another folder with a tokenizer.
     """
 
     config: ModelConfig
@@ -43,6 +45,7 @@ class Stored:
     where: str
     left_out: tuple[str, ...] = ()
     run: Path | None = None
+    tokens: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class _Asked:
     image_size: tuple[int, int] | None
     hint: str  # a path or hub id that may hold the model's name
     folder: Folder = field(default_factory=Folder)
+    beside: Beside | None = None
 
     @property
     def of_tensors(self) -> Asked:
         """The same as families' `weights` take it."""
-        return Asked(name=self.name, image_size=self.image_size, said=self.folder.image_size, hint=self.hint)
+        said, beside = self.folder.image_size, self.beside
+        return Asked(name=self.name, image_size=self.image_size, said=said, hint=self.hint, beside=beside)
 
 
 def read_stored(
@@ -106,11 +111,15 @@ def _read_dir(folder: Path, weights: Which, asked: _Asked) -> Stored:
         return _resized(Stored(model, tensors, str(folder / MODEL_FILE), run=folder), asked.image_size)
     facts = read_folder(folder)
     hint = f"{asked.hint} {facts.timm_name}"
-    return _read_file(file, weights, replace(asked, hint=hint, folder=facts))
+    stored = _read_file(file, weights, replace(asked, hint=hint, folder=facts))
+    return replace(stored, tokens=folder) if has_pieces(folder) else stored
 
 
 def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
     tensors = read_tensors(path, weights=weights)
+    own = read_own_config(path)
+    beside = asked.folder.beside if own is None else Beside("eyesmith", own, None, str(path))
+    asked = replace(asked, beside=beside)
     tensors = {key: value for key, value in tensors.items() if not _is_counted(key, value)}
     if any(key.startswith("trunk.patch_embed.") for key in tensors):  # `model.visual` saved alone
         tensors = {"visual." + key: value for key, value in tensors.items()}
@@ -154,17 +163,26 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
     if asked.name is not None and asked.name in ENCODERS:
         return Stored(encoder_config(asked.name), tensors, f"{path} (as {asked.name})")
     raise CheckpointError(
-        "these tensors are in no layout that is known (a ViTamin or EVA-02 in the names of OpenCLIP, timm or "
-        "eyesmith; an EVA-02 encoder in the last needs its model's name); "
+        "these tensors are in no layout that is known (a ViTamin, EVA-02 or plain ViT in the names of OpenCLIP, timm "
+        "or eyesmith, or a CLIP or SigLIP in Hugging Face's; an EVA-02 encoder in eyesmith's needs its model's name); "
         f"they are called {', '.join(list(tensors)[:3])} ..."
     )
 
 
 def _as_folder_says(config: ModelConfig, folder: Folder) -> ModelConfig:
     """The config with the folder's way of preparing pictures. Raises CheckpointError for other colours."""
+    if isinstance(_image(config), VitConfig):  # has colours of its own, and has read the folder's configs
+        return _colours(config, folder)
     if isinstance(config, ClipConfig | ClassifierConfig):
         return replace(config, preprocess=folder.preprocess_like(config.preprocess))
     folder.check_colours()
+    return config
+
+
+def _colours(config: ModelConfig, folder: Folder) -> ModelConfig:
+    """An encoder's colours where timm's config says them; a pair of a plain ViT knows them."""
+    if isinstance(config, VitConfig) and folder.preprocess is not None:
+        return replace(config, mean=folder.preprocess.mean, std=folder.preprocess.std)
     return config
 
 
@@ -192,7 +210,7 @@ def _resized(stored: Stored, size: tuple[int, int] | None) -> Stored:
     tower = family.resize_state(inner(stored.tensors, prefix), image, bigger)
     tensors = stored.tensors | {prefix + key: value for key, value in tower.items()}
     if isinstance(config, ClipConfig | ClassifierConfig):
-        preprocess = replace(config.preprocess, image_size=size)
+        preprocess = replace(config.preprocess, image_size=size, overhang_px=0)
         bigger = replace(config, image=bigger, preprocess=preprocess)
     return replace(stored, config=bigger, tensors=tensors)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from eyesmith.models.eva02 import weights as eva02
 from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.vit import weights as vit
+from eyesmith.models.vit.model import VitConfig
 from eyesmith.models.vitamin import weights as vitamin
 from eyesmith.models.vitamin.model import ViTaminConfig
 
-WEIGHTS: dict[type, Any] = {Eva02Config: eva02, ViTaminConfig: vitamin}
+WEIGHTS: dict[type, Any] = {Eva02Config: eva02, ViTaminConfig: vitamin, VitConfig: vit}

@@ -128,10 +128,10 @@ class TextFeatures:
     def _own_share(self, texts: Sequence[str]) -> Tensor:
         """[T, D] on the CPU: the rows that this process encodes, zeros for the others'."""
         tower, world = self._clip.text, self._world
-        if not isinstance(tower, ClipText):
+        if not isinstance(tower, ClipText) or not tower.is_cut:  # the beginnings of texts have states of their own
             return _own_part(texts, lambda own: self._clip.encode_text(own, batch_size=self._batch_size), world)
         ids = tower.tokenize(texts)  # [T, L]
-        ends = ids.argmax(1) + 1  # [T]
+        ends = tower.ends(ids) + 1  # [T]
         rows = torch.zeros(len(texts), tower.out_dim)
         device = self._clip.logit_scale.device
         with evaluating(tower), torch.inference_mode():
