@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from PIL import Image
@@ -31,7 +31,7 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import list_models
-from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.text.model import ClipText, ClipTextConfig
 from eyesmith.models.text.weights import BIAS
 from eyesmith.models.vit.configs import to_hugging_face
 from eyesmith.models.vit.model import VitConfig
@@ -273,16 +273,17 @@ def _same(left: Tensor, right: Tensor) -> bool:
 def _parity(stored: Stored, file: Path, to: Layout, *, dtype: torch.dtype | None) -> tuple[list[ParityRow], list[str]]:
     """Features of the written weights: ours against the peer's own loader and forward, and against the source's."""
     images, config = sample_images(), stored.config
-    if (
-        "timm" in to
-    ):  # it leaves the conversion to its data sets, which do it before the resize; open_clip does it after
+    if "timm" in to or to == "hf":
+        # timm leaves the conversion to its data sets, which do it before the resize, transformers' processor does so
+        # itself; open_clip does it after
         images = [image.convert("RGB") for image in images]
     kept = stored.tensors if dtype is None else own_memory(stored.tensors, dtype=dtype)
-    ours = _features(replace(stored, tensors=dict(kept)), images)
-    rows: list[ParityRow] = []
     notes: list[str] = []
+    ids = _ids(stored, notes) if isinstance(config, ClipConfig) and isinstance(config.image, VitConfig) else None
+    ours = _features(replace(stored, tensors=dict(kept)), images, ids)
+    rows: list[ParityRow] = []
     if dtype is not None:
-        source = _features(stored, images)
+        source = _features(stored, images, ids)
         rows += [compare(ours[part], source[part], peer="source", part=part, bound=None) for part in ours]
     try:
         if to in ("timm", "hugging_face_timm"):
@@ -290,12 +291,12 @@ def _parity(stored: Stored, file: Path, to: Layout, *, dtype: torch.dtype | None
         elif to == "eyesmith":
             return rows, notes
         elif to == "hf":
-            theirs = transformers_features(file.parent, images, _token_ids(stored))
+            theirs = transformers_features(file.parent, images, cast(Tensor, ids))
         else:
             assert isinstance(config, ClipConfig)
             is_prefixed = to not in ("open_clip_root", "openai")
             their_config = open_clip_config(config, is_text_prefixed=is_prefixed, logit_bias=_bias(stored))
-            theirs = open_clip_features(file, their_config, images, TEXTS)
+            theirs = open_clip_features(file, their_config, images, TEXTS if ids is None else ids)
         peer = _peer(to)
         rows += [compare(ours[part], rows_, peer=peer, part=part, bound=FP32_BOUND) for part, rows_ in theirs.items()]
     except (MissingDependencyError, ConfigError) as error:
@@ -307,10 +308,27 @@ def _peer(to: Layout) -> str:
     return "timm" if "timm" in to else "transformers" if to == "hf" else "open_clip"
 
 
-def _token_ids(stored: Stored) -> Tensor:
+def _ids(stored: Stored, notes: list[str]) -> Tensor:
+    """Token ids [T, context_len] for both sides: of the sample texts, or made where the vocabulary is not here."""
     model = build_stored(stored)
     assert isinstance(model, Clip)
-    return model.text.tokenize(TEXTS)
+    assert isinstance(model.text, ClipText)
+    text, length = model.text.config, model.text.context_len
+    try:
+        ids = model.text.tokenizer(TEXTS)
+        if int(ids.max()) < text.vocab_size:
+            return ids
+        why = f"the vocabulary has more than the model's {text.vocab_size} tokens"
+    except (MissingDependencyError, CheckpointError) as error:
+        why = str(error)
+    notes.append(f"token ids were made for the comparison, not of texts: {why}")
+    end = text.end_id if text.pooling == "end" else text.vocab_size - 1
+    ids = 1 + torch.arange(len(TEXTS) * length).view(-1, length) * 7919 % (text.vocab_size - 2)
+    for row, last in zip(ids, torch.linspace(1, length - 1, len(ids)).long(), strict=True):
+        row[row == end] = 0 if end else 1
+        row[last:] = 0
+        row[last] = end
+    return ids
 
 
 def _write_tokens(stored: Stored, folder: Path) -> None:
@@ -320,10 +338,13 @@ def _write_tokens(stored: Stored, folder: Path) -> None:
             write_atomic(folder / name, (stored.tokens / name).read_bytes())
 
 
-def _features(stored: Stored, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-    """Unit features of pictures, and of the sample texts where there is a text tower, computed in fp32."""
+def _features(stored: Stored, images: Sequence[Image.Image], ids: Tensor | None) -> dict[str, Tensor]:
+    """Unit features of pictures, and of ids or the sample texts where there is a text tower, computed in fp32."""
     model = build_stored(stored)
     if isinstance(model, Clip):
+        if ids is not None:
+            with torch.inference_mode():
+                return {"image": model.encode_image(images), "text": model.text_features(ids)}
         return {"image": model.encode_image(images), "text": model.encode_text(TEXTS)}
     pixels = torch.stack([evaluation_pixels(image, _preprocess(stored.config)) for image in images])
     with torch.inference_mode():

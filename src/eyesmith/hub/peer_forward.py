@@ -20,11 +20,12 @@ from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 
 def open_clip_features(
-    weights: Path, config: Mapping[str, Any], images: Sequence[Image.Image], texts: Sequence[str]
+    weights: Path, config: Mapping[str, Any], images: Sequence[Image.Image], texts: Sequence[str] | Tensor
 ) -> dict[str, Tensor]:
     """Rows of `image` and `text` features, un-normalised, fp32, in open_clip's own evaluation transform and tokenizer.
 
-    weights: a file with its names; config: the open_clip_config.json for it. Raises MissingDependencyError without it.
+    texts: strings, or token ids [T, L]. weights: a file with its names; config: the open_clip_config.json for it.
+    Raises MissingDependencyError without it.
     """
     ensure_torchvision()
     try:
@@ -35,7 +36,10 @@ def open_clip_features(
         found: Any = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         model, _, transform = found
         model.eval()
-        tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(texts))
+        if isinstance(texts, Tensor):
+            tokens = texts
+        else:
+            tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(texts))
         pixels = torch.stack([transform(image) for image in images])
         rows = [model.encode_image(batch) for batch in pixels.split(8)]
         return {"image": torch.cat(rows), "text": model.encode_text(tokens)}
@@ -72,8 +76,11 @@ def transformers_features(folder: Path, images: Sequence[Image.Image], ids: Tens
     except ImportError as error:
         raise MissingDependencyError("transformers is not installed: pip install 'eyesmith[demo]'") from error
     with _quiet(), torch.inference_mode(), torch.random.fork_rng(devices=[]):
-        model: Any = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        processor: Any = transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+        safely: dict[str, Any] = {"local_files_only": True}
+        model: Any = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False, **safely).eval()
+        processor: Any = transformers.AutoImageProcessor.from_pretrained(
+            folder, trust_remote_code=False, backend="pil", **safely
+        )
         pixels = processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
         rows = [_pooled(model.get_image_features(pixel_values=batch)) for batch in pixels.split(8)]
         return {"image": torch.cat(rows), "text": _pooled(model.get_text_features(input_ids=ids))}

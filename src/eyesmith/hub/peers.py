@@ -15,7 +15,7 @@ from eyesmith.models.registry import ENCODERS
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.configs import to_open_clip
 from eyesmith.models.vit.model import VitConfig
-from eyesmith.models.vit.weights import same_shape as same_vit
+from eyesmith.models.vit.model import same_shape as same_vit
 from eyesmith.models.vitamin.model import ViTaminConfig
 
 OPEN_CLIP_FILE = "open_clip_config.json"

@@ -180,7 +180,6 @@ class _SiglipPieces:
         self._split = re.compile(r"\s*(" + "|".join(map(re.escape, self._special)) + r")\s*")
         self._mark = "<unk>"  # stands before each part, so that SentencePiece takes no space off its beginning
         self._mark_len = len(self._pieces(self._mark))
-        self._known: dict[str, list[int]] = {}
 
     def __call__(self, text: str) -> list[int]:
         if self._cleaning != "siglip":
@@ -192,8 +191,6 @@ class _SiglipPieces:
                 ids.append(self._special[part])
             elif part:
                 ids += self._part(part)
-        if len(ids) > 1 and ids[0] == self._pieces.ids.get(SPACE) and ids[1] in self._special.values():
-            ids = ids[1:]
         end = self._special["</s>"]
         ids = ids[: self._context_len - 1]
         return ids if ids and ids[-1] == end else [*ids, end]

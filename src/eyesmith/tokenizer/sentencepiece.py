@@ -1,8 +1,8 @@
-"""A unigram model of SentencePiece out of its file, run by the `tokenizers` library: text to ids as SentencePiece does.
+"""A unigram model of SentencePiece out of its file: text to ids, as SentencePiece 0.2 gives them.
 
 The file is a protocol buffer; of its fields the pieces, and of the trainer's and normaliser's settings those that
-change ids, are read here. Unigram's search is the library's; what comes before it (the table of character
-replacements, spaces) is done here as SentencePiece 0.2 does it, since the library replaces by grapheme.
+change ids, are read. The `tokenizers` library is close and not the same: it replaces characters by grapheme, and sums
+scores in fp64, so that of two ways of equal score it takes another.
 """
 
 import struct
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from tokenizers.models import Unigram
 
 from eyesmith.errors import CheckpointError
 
 SPACE = "\u2581"  # stands for a space inside pieces
 _UNIGRAM = 1
+_UNKNOWN_PENALTY = 10.0  # of an unknown character below the least likely piece
 _NORMAL, _UNKNOWN, _USER_DEFINED, _BYTE = 1, 2, 4, 6  # types of pieces; 3 is a control token, 5 unused
 
 
@@ -35,21 +35,51 @@ class Pieces:
     def __init__(self, content: bytes, where: str) -> None:
         """content: of the .model file. Raises CheckpointError for another kind of file or model."""
         self.file = read_pieces(content, where)
-        self.content = content
-        self.unknown_id = next(i for i, (_, _, kind) in enumerate(self.file.pieces) if kind == _UNKNOWN)
-        self.ids = {piece: i for i, (piece, _, _) in enumerate(self.file.pieces)}
-        # what is no text must not be found in one
-        vocab = [
-            (piece if kind in (_NORMAL, _USER_DEFINED) else f"\0{i}", score)
-            for i, (piece, score, kind) in enumerate(self.file.pieces)
-        ]
-        self._model = Unigram(vocab, self.unknown_id, False)
+        pieces = self.file.pieces
+        self.unknown_id = next(i for i, (_, _, kind) in enumerate(pieces) if kind == _UNKNOWN)
+        self.ids = {piece: i for i, (piece, _, _) in enumerate(pieces)}
+        normal = [score for _, score, kind in pieces if kind == _NORMAL]
+        most = max(normal, default=0.0)
+        # what is no text, a control token, is not found in one; a piece that a user defined wins over all others
+        self._scores = {
+            piece: (i, score if kind == _NORMAL else len(piece.encode()) * most - 0.1)
+            for i, (piece, score, kind) in enumerate(pieces)
+            if kind in (_NORMAL, _USER_DEFINED)
+        }
+        self._longest = max(map(len, self._scores), default=1)
+        self._unknown_score = _float(min(normal, default=0.0) - _UNKNOWN_PENALTY)
         self._table = _Table(self.file.charsmap) if self.file.charsmap else None
 
     def __call__(self, text: str) -> list[int]:
-        """The ids of a text to which no space is put before."""
+        """The ids of a text, before which a space is put where the file says so; neighbours that are unknown are one.
+
+        The path of the best sum of scores, summed in fp32 from left to right as SentencePiece does: among equals its
+        rounding decides.
+        """
         normal = self._normalize(text)
-        return [token.id for token in self._model.tokenize(normal)] if normal else []
+        sums, starts, ids = [0.0], [0], [0]  # of the best path to each place: its sum, last piece's start, and id
+        scores, unknown, longest = self._scores, self._unknown_score, self._longest
+        size = len(normal)
+        for values, empty in ((sums, 0.0), (starts, -1), (ids, 0)):
+            values += [empty] * size
+        for start in range(size):
+            before, has_one = sums[start], False
+            for end in range(start + 1, min(start + longest, size) + 1):
+                found = scores.get(normal[start:end])
+                if found is None:
+                    continue
+                has_one |= end == start + 1
+                total = _float(found[1] + before)
+                if starts[end] < 0 or total > sums[end]:
+                    sums[end], starts[end], ids[end] = total, start, found[0]
+            if not has_one and (starts[start + 1] < 0 or _float(unknown + before) > sums[start + 1]):
+                sums[start + 1], starts[start + 1], ids[start + 1] = _float(unknown + before), start, self.unknown_id
+        path: list[int] = []
+        while size:
+            if not (ids[size] == self.unknown_id and path and path[-1] == self.unknown_id):
+                path.append(ids[size])
+            size = starts[size]
+        return path[::-1]
 
     def _normalize(self, text: str) -> str:
         data = text.encode("utf-8", "replace")  # a lone surrogate is "?" there too
@@ -65,7 +95,7 @@ class Pieces:
             if part:
                 found.append(part.replace(" ", SPACE))
                 is_after_space = removes and part.endswith(" ")
-        normal = "".join(found)
+        normal = (SPACE if self.file.adds_prefix and found else "") + "".join(found)
         return normal.rstrip(SPACE) if removes else normal
 
 
@@ -106,6 +136,11 @@ class _Table:
             if unit >> 8 & 1:
                 length, value = end + 1 - start, units[place] & 0x7FFFFFFF
         return length, value
+
+
+def _float(value: float) -> float:
+    """Rounded to fp32."""
+    return struct.unpack("f", struct.pack("f", value))[0]
 
 
 def _offset(unit: int) -> int:

@@ -12,7 +12,7 @@ from eyesmith.images import OPENAI_MEAN, OPENAI_STD, PreprocessConfig
 from eyesmith.models.activation import Activation
 from eyesmith.models.text.model import ClipTextConfig, Pooling
 from eyesmith.models.vit.model import Pooling as ImagePooling
-from eyesmith.models.vit.model import VitConfig
+from eyesmith.models.vit.model import VitConfig, same_shape
 from eyesmith.models.vit.sizes import ENCODERS, HALF, Pair
 from eyesmith.tokenizer import Cleaning, TokenizerName
 
@@ -153,7 +153,7 @@ def to_open_clip(
             raise ConfigError("activation: open_clip has one for both towers; this model has quick_gelu in one of them")
         model["quick_gelu"] = True
     if image.pooling == "map":
-        same = [name for name, known in ENCODERS.items() if _same_trunk(known, image, side)]
+        same = [name for name, known in ENCODERS.items() if _is_like(known, image) and name.endswith(f"_{side}")]
         if not same:
             raise ConfigError("open_clip builds SigLIP's image towers of timm's sizes and activations only")
         timm = {"timm_model_name": same[0], "timm_model_pretrained": False, "timm_pool": "map", "timm_proj": "none"}
@@ -401,10 +401,9 @@ def _act(part: Mapping[str, Any], quick: Activation) -> Activation:
     return "gelu_tanh"
 
 
-def _same_trunk(known: VitConfig, image: VitConfig, side: int) -> bool:
-    loose = {"mean": image.mean, "std": image.std, "embed_dim": image.embed_dim}
-    loose["drop_path_prob"] = image.drop_path_prob
-    return known.image_size == image.image_size and replace(known, **loose) == image and side > 0
+def _is_like(known: VitConfig, image: VitConfig) -> bool:
+    exact = [(one.image_size, one.activation, one.pooling, one.num_heads, one.norm_eps) for one in (known, image)]
+    return exact[0] == exact[1] and same_shape(known, image)
 
 
 def _ratio(width: int, hidden: int) -> float:

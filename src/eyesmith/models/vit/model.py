@@ -242,6 +242,19 @@ class Vit(Encoder):
         return tokens[:, self.config.num_prefix :].mT.unflatten(2, self.config.grid)  # [B, C, H, W]
 
 
+def same_shape(left: VitConfig, right: VitConfig) -> bool:
+    """Whether two towers have the same tensors but for the position table."""
+
+    def told(config: VitConfig) -> tuple[object, ...]:
+        is_map = config.pooling == "map"
+        head = 0 if is_map else config.embed_dim
+        sizes = (config.width, config.depth, config.hidden_dim, config.patch_px, head)
+        parts = (config.has_class_token, config.has_pre_norm, config.has_patch_bias, bool(config.layer_scale))
+        return *sizes, *parts, is_map
+
+    return told(left) == told(right)
+
+
 def resize_table(table: Tensor, old: VitConfig, new: VitConfig) -> Tensor:
     """The position table [1, N, C] of one image size for another; the class token's row stays."""
     prefix = old.num_prefix

@@ -239,7 +239,7 @@ PAIRS: dict[str, Pair] = {
 }
 """Image-text models by OpenCLIP's name."""
 
-_NAMED = {"ViT-S-32", "ViT-S-16", "ViT-M-32", "ViT-M-16", "ViT-B-32", "ViT-B-32-256", "ViT-B-16", "ViT-L-14"}
+_NAMED = {"ViT-M-32", "ViT-M-16", "ViT-B-32", "ViT-B-32-256", "ViT-B-16", "ViT-L-14"}
 _NAMED |= {"ViT-L-14-336", "ViT-H-14", "ViT-H-14-378", "ViT-g-14", "ViT-bigG-14"}
 
 ENCODERS: dict[str, VitConfig] = {

@@ -25,7 +25,7 @@ from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.configs import HUGGING_FACE_TYPES, from_hugging_face, from_open_clip
 from eyesmith.models.vit.keymaps import Layout, image_map, text_map
-from eyesmith.models.vit.model import VitConfig, resize_table
+from eyesmith.models.vit.model import VitConfig, resize_table, same_shape
 
 BIAS = text_weights.BIAS
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
@@ -333,17 +333,6 @@ def _rough_text(found: Found) -> ClipTextConfig | None:
         )
     except (KeyError, ValueError, IndexError, ConfigError):
         return None
-
-
-def same_shape(left: VitConfig, right: VitConfig) -> bool:
-    """Whether two towers have the same tensors but for the position table."""
-
-    def told(config: VitConfig) -> tuple[object, ...]:
-        sizes = (config.width, config.depth, config.hidden_dim, config.patch_px, config.embed_dim)
-        parts = (config.has_class_token, config.has_pre_norm, config.has_patch_bias, bool(config.layer_scale))
-        return *sizes, *parts, config.pooling == "map"
-
-    return told(left) == told(right)
 
 
 def _check_sizes(found: Found, image: VitConfig, where: str) -> None:
