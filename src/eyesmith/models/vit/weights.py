@@ -34,6 +34,7 @@ QUICK_HINTS = ("quickgelu", "openai", "dfn2b", "dfn5b", "metaclip")
 """In the name of a file: weights that OpenCLIP runs with QuickGELU."""
 ASSUMED = "taken for GELU: tensors do not tell it from QuickGELU, which OpenAI's, DFN's and MetaCLIP's weights need; "
 ASSUMED += "pass name=...-quickgelu for one of those"
+NAFLEX = "NaFlex's sizes at will: here pictures are squashed to one size"
 
 # of each layout: the prefix of the image tower, a tensor of its patches and one of its blocks, and the table
 _MARKS: tuple[tuple[Layout, str, str, str], ...] = (
@@ -122,6 +123,7 @@ def read(
     config, notes = _config(found, asked, is_openai=is_openai, wants_pair=wants_pair)
     image = config.image if isinstance(config, ClipConfig) else config
     assert isinstance(image, VitConfig)
+    notes = (*notes, NAFLEX) if found.is_naflex else notes
     size = _table_pixels(found, image, asked)
     at_table = replace(image, image_size=size)
     if isinstance(config, ClipConfig):
@@ -309,7 +311,10 @@ def _rough_image(found: Found) -> VitConfig:
         layer_scale=1e-4 if any(name.endswith(("ls_1.gamma", "ls1.gamma")) for name in tower) else 0.0,
         norm_eps=1e-6 if found.has_pool else 1e-5,
     )
-    return replace(rough, image_size=_table_pixels(found, rough, Asked()))
+    try:
+        return replace(rough, image_size=_table_pixels(found, rough, Asked()))
+    except CheckpointError:  # none, or no square one: said where the size is asked for, with what is known of it
+        return rough
 
 
 def found_key(found: Found) -> tuple[Layout, str]:
