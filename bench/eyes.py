@@ -109,7 +109,7 @@ def _text() -> Row:
         bound=FP32_BOUND,
         count=NUM_TEXTS,
         unit="texts/s",
-        note=f"{NUM_TEXTS} prompts of one template as ids [{NUM_TEXTS}, 77] on every side, text tower of ViT-B-32, fp32",
+        note=f"{NUM_TEXTS} prompts of one template as ids [{NUM_TEXTS}, 77] on every side, ViT-B-32, fp32",
         num_pairs=15,
     )
 

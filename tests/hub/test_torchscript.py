@@ -96,7 +96,8 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.
 
 def test_damaged_archives_say_so(tmp_path: Path) -> None:
     file = archive(Whole(), tmp_path / "model.pt")
-    for number, changes in enumerate(({"/data/0": None}, {"/data/0": b"1"}, {"/data.pkl": b"\x80\x02}q"})):
+    faults: tuple[dict[str, bytes | None], ...] = ({"/data/0": None}, {"/data/0": b"1"}, {"/data.pkl": b"\x80\x02}q"})
+    for number, changes in enumerate(faults):
         bad = repacked(file, tmp_path / f"{number}.pt", changes)
         with pytest.raises(CheckpointError, match="truncated or damaged TorchScript archive"):
             read_torchscript(bad)

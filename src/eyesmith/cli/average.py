@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.output import AsJson, answer, print_json, print_table, say
 
 Out = Annotated[Positional[Path], tyro.conf.arg(metavar="OUT", help="The folder to write.")]
 Models = Annotated[
@@ -50,5 +50,5 @@ def average(
     if done.tried:
         rows = [(tried.average, f"{tried.score:.2%}") for tried in done.tried]
         print_table(("average", "score"), rows, right=("score",))
-    print(f"{done.folder}: {done.average}")
+    answer(f"{done.folder}: {done.average}")
     return 0

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
 from eyesmith.cli.images import Device, ModelName, load_model
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.cli.overrides import parse_config
 from eyesmith.data.curate.places import Executor, Progress
 from eyesmith.data.curate.plan import PLAN_SUMMARIES, named_run
@@ -53,10 +52,10 @@ def plan(argv: list[str], prog: str) -> int:
              _share(report.kept, report.samples))  # fmt: skip
     print_table(("rule", "in", "kept", "dropped", "share"), [*rows, total], right=("in", "kept", "dropped", "share"))
     if report.clip_threshold is not None:
-        print(f"CLIP score of at least {report.clip_threshold:.6g}")
+        answer(f"CLIP score of at least {report.clip_threshold:.6g}")
     if report.balance is not None:
-        print(f"t {report.balance['threshold']:,}: tail share {report.balance['tail_share']:.2%}")
-    print(f"{report.out}: subset.npy ({report.rows:,} rows), kept.parquet, report.json")
+        answer(f"t {report.balance['threshold']:,}: tail share {report.balance['tail_share']:.2%}")
+    answer(f"{report.out}: subset.npy ({report.rows:,} rows), kept.parquet, report.json")
     return 0
 
 
@@ -114,8 +113,8 @@ def _reshard(
     rows = [("in", report.shards_in, f"{report.samples_in:,}"), ("out", report.shards_out, f"{report.samples_out:,}")]
     print_table(("", "shards", "samples"), rows, right=("shards", "samples"))
     for kind, count in report.broken.items():
-        print(f"left out: {count:,} {kind}")
-    print(f"{out}: {report.subset_missing:,} of {report.subset_rows:,} rows of the subset are not in these shards")
+        answer(f"left out: {count:,} {kind}")
+    answer(f"{out}: {report.subset_missing:,} of {report.subset_rows:,} rows of the subset are not in these shards")
     return 0
 
 
@@ -151,7 +150,7 @@ def _marks(
     if as_json:
         print_json({"out": str(out), "pictures": len(made.hashes), "broken": made.num_broken})
     else:
-        print(f"{out}: {len(made.hashes):,} pictures, {made.num_broken:,} could not be read")
+        answer(f"{out}: {len(made.hashes):,} pictures, {made.num_broken:,} could not be read")
     return 0
 
 
@@ -186,7 +185,7 @@ def _make_pool(
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A line a step on a terminal, nothing when stderr is a file."""
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     if not console.is_terminal:
         yield lambda *_: None
         return

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
+from eyesmith.plain import plain_json
 
 _HERE = "eyesmith.cli.data"
 _MAKERS = {
@@ -183,7 +183,7 @@ def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
         print_table(("set", "severity", "kind", "where", "key", "detail"), rows)
     num_errors = sum(report.num_errors for report in reports.values())
     num_samples = sum(report.num_samples for report in reports.values())
-    print(
+    answer(
         f"{data}: {len(reports)} sets, {num_samples} usable samples, {num_errors} errors, "
         f"{len(rows) - num_errors} warnings"
     )
@@ -220,18 +220,18 @@ def _check(
 
         def show(done: int, total: int) -> None:
             if not advance:
-                bar = progress(Console(stderr=True, highlight=False), f"checking {data}", total, unit="sample")
+                bar = progress(messages(), f"checking {data}", total, unit="sample")
                 advance.append(bars.enter_context(bar))
             advance[0](done)
 
         found = check_data(data, split, num_workers=workers, on_progress=show)
     if as_json:
-        print(found.to_json())
+        print(plain_json(found.to_json()))
         return found.exit_status
     if found.findings:
         rows = [(one.severity, one.kind, one.where, one.key, one.detail) for one in found.findings]
         print_table(("severity", "kind", "where", "key", "detail"), rows)
-    print(
+    answer(
         f"{data}: {found.num_samples} usable samples, {found.num_errors} errors, "
         f"{len(found.findings) - found.num_errors} warnings"
     )
@@ -243,7 +243,7 @@ def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after the other: whenever another name comes, the bar before it is closed."""
     from eyesmith.train.callbacks.progress import progress
 
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     with ExitStack() as open_bar:
         shown: dict[str, Callable[[int], None]] = {}
 
@@ -300,7 +300,7 @@ def _probe(
         print_json(probe_json(found, need))
         return 0
     height, width = found.mean_px
-    print(
+    answer(
         f"{data}: {found.num_samples} samples, {width:.0f} x {height:.0f} px and {found.mean_bytes / 1e3:.0f} kB each"
     )
     rows = [
@@ -308,12 +308,12 @@ def _probe(
     ]
     columns = ("one process", "images/s", "MiB/s", "share of time")
     print_table(columns, rows, right=columns[1:])
-    print(
+    answer(
         f"all together: {found.images_per_s:,.0f} images/s with {found.num_workers} decoding processes, "
         f"{found.images_per_s_each:,.0f} each"
     )
     if need is not None:
-        print(
+        answer(
             f"{need.model} on {need.num_devices} x {need.device} at {need.mfu:.0%} of its peak takes "
             f"{need.images_per_s:,.0f} images/s: {need.workers} such processes"
         )
@@ -327,6 +327,6 @@ def _show(folder: Path, facts: dict[str, Any], *, as_json: bool) -> int:
     rows = [
         (name, split["samples"], len(split.get("classes") or ()) or None) for name, split in facts["splits"].items()
     ]
-    print(f"{folder}: {facts['name']}")
+    answer(f"{folder}: {facts['name']}")
     print_table(("split", "samples", "classes"), rows, right=("samples", "classes"))
     return 0

@@ -7,11 +7,10 @@ from typing import Annotated, Any, cast
 
 import torch
 import tyro
-from rich.console import Console
 from torch import Tensor
 from tyro.conf import Positional
 
-from eyesmith.cli.output import say
+from eyesmith.cli.output import messages, say
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
 from eyesmith.eval.features.classified import class_logits
@@ -60,7 +59,7 @@ def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images")
     """Features of `source` with progress on stderr; broken images are named there and left out."""
     from eyesmith.train.callbacks.progress import progress
 
-    with progress(Console(stderr=True, highlight=False), what, len(source), unit="image") as advance:
+    with progress(messages(), what, len(source), unit="image") as advance:
         watched = cast(Source, _Watched(source, advance))
         index = encode_images(clip, watched, batch_size=batch_size)
     report_broken(index)
@@ -71,13 +70,13 @@ def own_classes(classifier: Classifier, source: Source, *, batch_size: int) -> t
     """Logits of `source` as its index, and probabilities [N, K] of the classifier's own classes; else as `encode`."""
     from eyesmith.train.callbacks.progress import progress
 
-    with progress(Console(stderr=True, highlight=False), "images", len(source), unit="image") as advance:
+    with progress(messages(), "images", len(source), unit="image") as advance:
         watched = cast(Source, _Watched(source, advance))
         found = class_logits(classifier, watched, batch_size=batch_size, max_broken_frac=1.0)
     keys = tuple(source.keys[index] for index in found.indices)
-    index = ImageIndex(features=found.logits, keys=keys, broken=found.broken)
+    index = ImageIndex(features=found.rows, keys=keys, broken=found.broken)
     report_broken(index)
-    return index, found.logits.softmax(1)
+    return index, found.rows.softmax(1)
 
 
 def report_broken(index: ImageIndex) -> None:

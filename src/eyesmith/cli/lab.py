@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
 from eyesmith.cli.failures import on_interrupt
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table
 from eyesmith.cli.overrides import parse_config
 from eyesmith.errors import ConfigError
 from eyesmith.lab.place import PlaceConfig
@@ -82,7 +81,7 @@ def run(argv: list[str], prog: str) -> int:
     with on_interrupt(
         f"finished cells are kept, running ones saved their state; the same `{prog} {name}` command goes on"
     ):
-        found = run_lab(lab, only=options.only, retry=options.retry, console=Console(stderr=True, highlight=False))
+        found = run_lab(lab, only=options.only, retry=options.retry, console=messages())
     return _show(found, as_json)
 
 
@@ -152,7 +151,7 @@ def _show_plan(lab: Any, as_json: bool) -> int:
     room = room_of(lab.place)
     hours = sum(cost.seconds for cost in left) / min(room, max(len(left), 1)) / 3600
     basis = "by cells that were run here" if any(cost.is_measured for cost in found) else "at a nominal 25 GFLOP/s"
-    print(
+    answer(
         f"{len(found)} cells, {len(found) - len(left)} done; left: {sum(c.samples for c in left):,} images, "
         f"{sum(c.tflop for c in left):,.1f} TFLOP, about {hours:.2f} hours with {room} at a time ({basis})"
     )
@@ -170,10 +169,10 @@ def _show(found: Any, as_json: bool) -> int:
         columns, rows = summary(found.cells)
         print_table(columns, rows, right=columns[3:])
     if found.failed:
-        print(f"{len(found.failed)} cells failed; their messages are on the page")
+        answer(f"{len(found.failed)} cells failed; their messages are on the page")
     if found.missing:
-        print(f"{len(found.missing)} cells were not run yet; the same command goes on")
-    print(f"{len(found.cells)} cells done; page: {page}")
+        answer(f"{len(found.missing)} cells were not run yet; the same command goes on")
+    answer(f"{len(found.cells)} cells done; page: {page}")
     return 1 if found.failed else 0
 
 
@@ -244,7 +243,7 @@ def _check(
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            print(f"note: {finding}" if finding.is_note else finding)
+            answer(f"note: {finding}" if finding.is_note else str(finding))
         if all(finding.is_note for finding in findings):
-            print(f"{file}: can enter; `eyesmith lab run PLAN --encoder {file}`")
+            answer(f"{file}: can enter; `eyesmith lab run PLAN --encoder {file}`")
     return int(any(not finding.is_note for finding in findings))

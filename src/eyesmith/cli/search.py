@@ -103,7 +103,7 @@ def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> Image
         return kept
     index = encode(clip, source, batch_size=batch_size, what="reading the images")
     try:
-        write_index(path, index)
+        write_index(path, index, is_kept=True)
     except OSError as error:  # the cache is a convenience: a full or read-only disk does not stop a search
         say(f"note: the features could not be kept for the next search ({error.strerror})")
     else:

@@ -1,11 +1,11 @@
 """A folder as the Hugging Face hub has it: a weight file, and perhaps the config of open_clip or timm beside it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyesmith.errors import CheckpointError
+from eyesmith.files import load_json
 from eyesmith.hub.peers import OPEN_CLIP_FILE, read_facts
 from eyesmith.hub.run_folder import CONFIG_FILE
 from eyesmith.hub.weights import INDEX_SUFFIX
@@ -22,21 +22,20 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
 )
 CONFIG_FILES = (OPEN_CLIP_FILE, CONFIG_FILE)
-
-
 PIXELS_FILE = "preprocessor_config.json"  # of transformers
 
 
 @dataclass(frozen=True)
 class Folder:
     """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; beside: for families
-    that read the configs themselves.
+    that read the configs themselves; pooling: as there.
     """
 
     timm_name: str = ""
     preprocess: PreprocessConfig | None = None
     where: str = ""
     beside: Beside | None = None
+    pooling: str | None = None
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -75,14 +74,16 @@ def read_folder(folder: Path) -> Folder:
         name, preprocess = read_facts(content, str(path))
         if name or preprocess is not None:
             kind = "open_clip" if "model_cfg" in content else "timm"
-            return Folder(name, preprocess, str(path), Beside(kind, content, None, str(path)))
+            pooling = content.get("global_pool")  # timm's
+            beside = Beside(kind, content, None, str(path))
+            return Folder(name, preprocess, str(path), beside, pooling if isinstance(pooling, str) else None)
     return Folder()
 
 
 def _json(path: Path) -> object:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return load_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
 
 

@@ -22,6 +22,7 @@ def load(
     weights: Which = "model",
     image_size: ImageSize = None,
     dtype: torch.dtype = torch.float32,
+    pooling: str | None = None,
 ) -> Clip | Encoder:
     """A model with its weights, in evaluation mode on the CPU: a Clip, a Classifier (of a run that trained by
     classes, or of EVA-02's fine-tuned files), or an Encoder where there is no text tower.
@@ -32,11 +33,14 @@ def load(
     its cache does not hold. name: which model a bare file is of; where None, the one that its tensors fit. weights:
     "ema" takes the averaged weights of a training checkpoint. image_size: pixels, one number or height and width, when
     it shall not be the size of the stored position table (with a name: that model's size); the table is resampled.
-    dtype: of all parameters. A classifier with a ViTamin of timm gives the encoder without its classes.
+    dtype: of all parameters. pooling: token, mean or normed_mean, of a bare EVA-02 file of timm that does not tell. A
+    classifier with a ViTamin of timm gives the encoder without its classes.
     Raises CheckpointError when there is nothing to load or it is not what it should be, ConfigError for a `name`
     that is unknown or not the model of the run.
     """
-    return build_stored(read_stored(source, name=name, weights=weights, image_size=image_size), dtype=dtype)
+    return build_stored(
+        read_stored(source, name=name, weights=weights, image_size=image_size, pooling=pooling), dtype=dtype
+    )
 
 
 def load_clip(
@@ -64,9 +68,10 @@ def load_encoder(
     weights: Which = "model",
     image_size: ImageSize = None,
     dtype: torch.dtype = torch.float32,
+    pooling: str | None = None,
 ) -> Encoder:
     """`load`, and of an image-text model its image tower, of a classifier its encoder without the head."""
-    model = load(source, name=name, weights=weights, image_size=image_size, dtype=dtype)
+    model = load(source, name=name, weights=weights, image_size=image_size, dtype=dtype, pooling=pooling)
     return model.image if isinstance(model, Clip | Classifier) else model
 
 

@@ -28,6 +28,8 @@ from eyesmith.models.vit.model import VitConfig
 from eyesmith.tokenizer import has_pieces
 
 HUB_PREFIX = "hf:"
+ANY = "any"
+"""As `pooling`: the tensors alone are wanted, however their model pools."""
 
 ImageSize = int | tuple[int, int] | None
 
@@ -57,16 +59,28 @@ class _Asked:
     hint: str  # a path or hub id that may hold the model's name
     folder: Folder = field(default_factory=Folder)
     beside: Beside | None = None
+    pooling: str | None = None
 
     @property
     def of_tensors(self) -> Asked:
         """The same as families' `weights` take it."""
-        said, beside = self.folder.image_size, self.beside
-        return Asked(name=self.name, image_size=self.image_size, said=said, hint=self.hint, beside=beside)
+        return Asked(
+            name=self.name,
+            image_size=self.image_size,
+            said=self.folder.image_size,
+            hint=self.hint,
+            beside=self.beside,
+            pooling=self.pooling or self.folder.pooling,
+        )
 
 
 def read_stored(
-    source: str | os.PathLike[str], *, name: str | None = None, weights: Which = "model", image_size: ImageSize = None
+    source: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    weights: Which = "model",
+    image_size: ImageSize = None,
+    pooling: str | None = None,
 ) -> Stored:
     """The model at `source`, as `load` takes it, before anything is built. Raises as `load` does."""
     text = os.fspath(source)
@@ -75,9 +89,9 @@ def read_stored(
         from eyesmith.hub.hugging_face import fetch
 
         repo, folder = fetch(text.removeprefix(HUB_PREFIX))
-        return _read_dir(folder, weights, _Asked(name, size, repo))
+        return _read_dir(folder, weights, _Asked(name, size, repo, pooling=pooling))
     path = Path(text)
-    asked = _Asked(name, size, text)
+    asked = _Asked(name, size, text, pooling=pooling)
     if path.is_dir():
         return _read_dir(path, weights, asked)
     if path.is_file():

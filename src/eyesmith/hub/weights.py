@@ -1,6 +1,5 @@
 """Weight files to named tensors, safely: nothing in a file is ever executed."""
 
-import json
 import os
 import pickle
 import re
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.files import load_json
 from eyesmith.hub.torchscript import is_torchscript, read_torchscript
 
 Which = Literal["model", "ema"]
@@ -69,7 +69,7 @@ def _read_file(file: Path, weights: Which) -> dict[str, Tensor]:
 def _read_shards(index: Path, weights: Which) -> dict[str, Tensor]:
     """The tensors that an index lists, out of the files beside it."""
     try:
-        table = json.loads(index.read_text("utf-8"))["weight_map"]
+        table = load_json(index.read_text("utf-8"))["weight_map"]
         files = sorted(set(table.values()))
         if not files or any(Path(name).name != name for name in files):
             raise ValueError("expected the names of files in its own folder")
@@ -185,7 +185,7 @@ def _said(file: Path, key: str) -> Any:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            return json.loads(json.loads(stream.read(length))["__metadata__"][key])
+            return load_json(load_json(stream.read(length))["__metadata__"][key])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -234,7 +234,7 @@ def _declared_bytes(file: Path) -> int | None:
     if len(header) < length:
         return 8 + length
     try:
-        entries = json.loads(header)
+        entries = load_json(header)
         return 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -32,6 +32,8 @@ class Asked:
     """A path or hub id that may hold the model's name."""
     beside: "Beside | None" = None
     """The configs that lie with it."""
+    pooling: str | None = None
+    """How it pools, by our name or timm's, where the user or a config beside the file says so."""
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

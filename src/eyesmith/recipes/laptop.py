@@ -5,8 +5,9 @@ from dataclasses import replace
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig
 
 _SPLITS = ("unseen_drawing", "unseen_concept")
 

@@ -8,6 +8,7 @@ scores in fp64, so that of two ways of equal score it takes another.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -170,8 +171,8 @@ def read_pieces(content: bytes, where: str) -> PieceFile:
     return PieceFile(pieces, charsmap, adds_prefix, removes_spaces)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:  # pyright: ignore[reportReturnType]
-    """Number and value of each field of a protocol buffer's message."""
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value, bytes or int, of each field of a protocol buffer's message."""
     place = 0
     while place < len(data):
         tag, place = _varint(data, place)

@@ -4,7 +4,6 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from eyesmith.eval.features.images import encode_source
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.heads.score import link_of
 from eyesmith.eval.statistics.metrics import similarity, top_candidates
-from eyesmith.files import atomic_path
+from eyesmith.files import atomic_path, is_sealed, sealed_path
 from eyesmith.images import collect_images
 from eyesmith.models.clip import Clip
 
@@ -93,9 +92,12 @@ def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[H
     return [Hit(index.keys[row], value) for row, value in zip(rows[0].tolist(), values[0].tolist(), strict=True)]
 
 
-def write_index(path: str | os.PathLike[str], index: ImageIndex) -> None:
-    """Save as .npz with `features` [N, D] float32, `keys` [N] and `broken` [M, 2]; whole or not at all."""
-    with atomic_path(path) as part, part.open("wb") as stream:
+def write_index(path: str | os.PathLike[str], index: ImageIndex, *, is_kept: bool = False) -> None:
+    """Save as .npz with `features` [N, D] float32, `keys` [N] and `broken` [M, 2]; whole or not at all.
+
+    is_kept: in a cache, to be read by `read_index`.
+    """
+    with (sealed_path if is_kept else atomic_path)(path) as part, part.open("wb") as stream:
         np.savez(
             stream,
             features=index.features.numpy(),
@@ -105,8 +107,8 @@ def write_index(path: str | os.PathLike[str], index: ImageIndex) -> None:
 
 
 def read_index(path: str | os.PathLike[str]) -> ImageIndex | None:
-    """What `write_index` wrote, or None when there is no such file or it is damaged."""
-    if not Path(path).is_file():
+    """What `write_index` kept, or None when there is no such file or it is damaged."""
+    if not is_sealed(path):
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:

@@ -115,7 +115,7 @@ def _text(text: Mapping[str, Any], embed_dim: int, quick: Activation, where: str
     repo, options = text.get("hf_tokenizer_name"), dict(text.get("tokenizer_kwargs") or {})
     tokenizer: TokenizerName = "clip"
     if repo:
-        found = [known for part, known in _TOKENIZERS.items() if part in repo]
+        found: list[TokenizerName] = [known for part, known in _TOKENIZERS.items() if part in repo]
         if not found:
             raise ConfigError(f"hf_tokenizer_name {repo!r}: a tokenizer that is not known here")
         tokenizer = found[0]

@@ -157,7 +157,7 @@ def _worldwide(name: str) -> Pair:
     like, tokenizer, vocab_size, end = _WORLDWIDE[name]
     image, text, preprocess = _clip(like.removesuffix("-quickgelu"), "quick_gelu" if "quickgelu" in like else "gelu")
     if name.endswith("-378"):
-        image, preprocess = (replace(part, image_size=(378, 378)) for part in (image, preprocess))
+        image, preprocess = replace(image, image_size=(378, 378)), replace(preprocess, image_size=(378, 378))
     text = replace(
         text,
         vocab_size=vocab_size,
