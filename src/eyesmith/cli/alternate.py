@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.overrides import parse_config
 from eyesmith.errors import ConfigError
 
@@ -19,6 +20,7 @@ def main(argv: list[str], prog: str) -> int:
     if not any(word.partition("=")[0].lstrip("-") == "data" for word in argv) and not {"-h", "--help"} & set(argv):
         raise ConfigError(f"data: expected the pairs to train on: `{prog} --data DIR --out RUN`")
     config: AlternateConfig = parse_config(AlternateConfig(data=Path("data")), argv, prog=prog)
+    check_place("out", config.out, "folder")
     with on_interrupt(f"what was finished is kept; the same `{prog}` command goes on"):
         stages = alternate(config, console=messages())
         shown = [StageRow(name=one.name, source=one.source, train_s=one.run.train_s, rows=one.rows()) for one in stages]

@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
+from eyesmith.cli.numbers import Seed
 from eyesmith.cli.output import AsJson, answer, print_json, print_table, say
 
 First = Annotated[
@@ -32,7 +33,7 @@ def compare(
     ] = "main",
     over: Literal["samples", "classes"] = "samples",
     replicates: int = 2000,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """B minus A, task by task, paired: with a 95 % interval and the chance of such a difference between equal models.

@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
+from eyesmith.cli.numbers import OutFolder, Seed, Within, Written
 from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.plain import plain_json
@@ -29,7 +30,9 @@ _VERBS = {
     "check": Verb(_HERE, "what is wrong with a data set or an evaluation set", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
-Folder = Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")]
+Folder = Annotated[
+    Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")
+]
 Data = Annotated[
     Positional[str],
     tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, a folder of images, or evaluation sets."),
@@ -83,7 +86,7 @@ def _make_emoji(
     holdout: Literal["drawing", "style"] = "drawing",
     style: str = "openmoji",
     size_px: int = 72,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """Emoji drawings of 291 concepts in four styles, with captions; a tenth of the concepts is always held out.
@@ -101,7 +104,7 @@ def _make_emoji(
 
 
 def _make_scenes(
-    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: int = 0, as_json: AsJson = False
+    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: Seed = 0, as_json: AsJson = False
 ) -> int:
     """Scenes of coloured shapes, sizes and relations, drawn here; combinations are held out.
 
@@ -117,11 +120,13 @@ def _make_scenes(
 
 
 def _make_evaluation(
-    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")],
+    folder: Annotated[
+        Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")
+    ],
     tasks: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK", help="Task keys; all of them.")] = (),
     /,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """A few drawn pictures of each evaluation set, in its exact layout; numbers on them say nothing about a model.
@@ -145,7 +150,7 @@ def _fetch(
     ],
     /,
     *,
-    to: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
+    to: Annotated[OutFolder, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
     as_json: AsJson = False,
 ) -> int:
     """Fetch evaluation sets from the hub, with checksums; run again to go on. Exit status 1 when one is missing."""
@@ -265,9 +270,9 @@ def _probe(
     model: str | None = None,
     gpu: str = "H100",
     gpus: int = 1,
-    mfu: float = 0.4,
+    mfu: Annotated[float, Within(0, 1)] = 0.4,
     image_size: int = 224,
-    workers: int = 0,
+    workers: Annotated[int, Within(0)] = 0,
     seconds: float = 5.0,
     as_json: AsJson = False,
 ) -> int:

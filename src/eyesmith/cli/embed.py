@@ -4,6 +4,7 @@ from pathlib import Path
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_model
+from eyesmith.cli.numbers import OutFile
 from eyesmith.cli.output import AsJson, answer, print_json
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import open_images, write_index
@@ -21,7 +22,7 @@ def embed(
     images: Images,
     /,
     *,
-    out: Path = Path("features.npz"),
+    out: OutFile = Path("features.npz"),
     overwrite: bool = False,
     name: ModelName = None,
     batch_size: BatchSize = 64,

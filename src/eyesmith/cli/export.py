@@ -8,9 +8,12 @@ import tyro
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Model, ModelName
+from eyesmith.cli.numbers import Written
 from eyesmith.cli.output import AsJson, answer, print_json, print_table
 
-Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER", help="The folder to write.")]
+Out = Annotated[
+    tyro.conf.Positional[Path], Written("folder"), tyro.conf.arg(metavar="FOLDER", help="The folder to write.")
+]
 
 
 def main(argv: list[str], prog: str) -> int:

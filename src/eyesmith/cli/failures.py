@@ -30,7 +30,8 @@ def explain(error: BaseException) -> int:
     if os.environ.get("EYESMITH_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
     status, message = _message(_interrupt(error) or error)
-    print("eyesmith: " + _BULLET.join(map(plain, message.split(_BULLET))), file=sys.stderr)
+    with suppress(BrokenPipeError):  # whoever read the messages went away
+        print("eyesmith: " + _BULLET.join(map(plain, message.split(_BULLET))), file=sys.stderr, flush=True)
     return status
 
 

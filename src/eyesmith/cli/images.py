@@ -42,17 +42,15 @@ def load_clip_or_classifier(source: str, name: str | None, device: torch.device)
     """The model at `source`, with texts or with classes of its own, on a device."""
     from eyesmith.hub.load import load, load_clip
 
-    model = load(source, name=name)
-    if not isinstance(model, Classifier | Clip):
-        return load_clip(source, name=name)  # which says what is wrong
-    return model.to(device)
+    model = load(source, name=name, device=device)
+    return model if isinstance(model, Classifier | Clip) else load_clip(source, name=name)  # which says what is wrong
 
 
 def load_model(source: str, name: str | None, device: torch.device) -> Clip:
     """The model at `source`, ready for use on a device."""
     from eyesmith.hub.load import load_clip
 
-    return load_clip(source, name=name).to(device)
+    return load_clip(source, name=name, device=device)
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:
@@ -93,12 +91,14 @@ def broken_as_json(index: ImageIndex) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped."""
+    """The lines of a text file that are not blank, stripped. Raises DataError for another kind of file, or no line."""
     try:
         content = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected a UTF-8 text file with one name a line, {error.reason}") from error
-    return [line.strip() for line in content.splitlines() if line.strip()]
+    if not (lines := [line.strip() for line in content.splitlines() if line.strip()]):
+        raise DataError(f"{path}: expected one name a line, found none")
+    return lines
 
 
 class _Watched:

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table
 from eyesmith.cli.overrides import parse_config
 from eyesmith.errors import ConfigError
@@ -62,6 +63,10 @@ class LabOptions:
     """Run cells again that failed before."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
+    def __post_init__(self) -> None:
+        if not all(budget > 0 for budget in self.budgets):
+            raise ConfigError(f"budgets: expected numbers above 0, got {self.budgets}")
+
 
 def main(argv: list[str], prog: str) -> int:
     """Run the verb on its own arguments."""
@@ -75,6 +80,7 @@ def run(argv: list[str], prog: str) -> int:
     shows = "--plan" in argv
     as_json = "--json" in argv
     name, options = _parsed([word for word in argv if word not in ("--plan", "--json")], prog)
+    check_place("out", options.out, "folder")
     lab = _lab(name, options)
     if shows:
         return _show_plan(lab, as_json)
@@ -110,9 +116,9 @@ def check(argv: list[str], prog: str) -> int:
 
 
 def _parsed(argv: list[str], prog: str) -> tuple[str, LabOptions]:
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         parse_config(LabOptions(), ["--help"], prog=f"{prog} PLAN")
-    name, *words = argv
+    name, *words = argv or ["="]
     if name.startswith("-") or "=" in name:
         raise ConfigError(f"expected a plan first: `{prog} PLAN`, one of {', '.join(PLANS)}, or a .toml or .json file")
     return name, parse_config(LabOptions(), words, prog=f"{prog} {name}")

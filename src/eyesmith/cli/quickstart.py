@@ -1,6 +1,7 @@
 """`eyesmith quickstart`: the main job on real data, from nothing to a report."""
 
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.overrides import parse_config
 from eyesmith.console import PlainConsole
 
@@ -12,6 +13,8 @@ def main(argv: list[str], prog: str) -> int:
     from eyesmith.runs.quickstart import QuickstartConfig, quickstart
 
     config: QuickstartConfig = parse_config(QuickstartConfig(), argv, prog=prog)
+    check_place("folder", config.folder, "folder")
+    check_place("data", config.data, "folder")
     console = PlainConsole()
     with on_interrupt(f"what was finished is kept; the same `{prog}` command goes on"):
         done = quickstart(config, console=console)

@@ -11,7 +11,7 @@ from eyesmith.cli.images import BatchSize, Device, Model, ModelName, encode, loa
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.eval.features.index import ImageIndex, open_images, read_index, search, write_index
+from eyesmith.eval.features.index import ImageIndex, check_query, open_images, read_index, search, write_index
 from eyesmith.hub.device import find_device
 from eyesmith.models.clip import Clip
 
@@ -50,6 +50,7 @@ def find(
         split: The split of a data set that has several.
         fresh: Compute the features anew.
     """
+    check_query(text)
     where = find_device(device)
     source = _open(images, split)
     clip = load_model(model, name, where)

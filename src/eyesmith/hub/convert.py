@@ -199,6 +199,8 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
             f"{config.name}: its text tower is a frozen encoder of Hugging Face ({config.text.source}), for which "
             "open_clip's layout has no place; --to timm writes the image tower, --to eyesmith or `eyesmith export` both"
         )
+    if isinstance(config.text, ClipTextConfig) and config.text.reads_bytes:
+        raise ConfigError(f"to: {to} holds texts in CLIP's vocabulary, {stored.where} reads bytes; take --to eyesmith")
     if (family := WEIGHTS.get(type(config.image))) is None:
         kind = type(config.image).__name__
         raise ConfigError(f"{config.name}: {to}'s layout needs a ViTamin, EVA-02 or plain ViT, got {kind}")

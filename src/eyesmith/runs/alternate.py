@@ -3,7 +3,6 @@
 Each stage is a run folder like any other below one folder; the same command goes on where it was stopped.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -57,7 +57,13 @@ class ReshardConfig:
     """Room for copies of remote shards."""
 
     def __post_init__(self) -> None:
-        for name, least in (("shard_samples", 1), ("shard_bytes", 1), ("shuffle_window", 0)):
+        for name, least in (
+            ("shard_samples", 1),
+            ("shard_bytes", 1),
+            ("shuffle_window", 0),
+            ("seed", 0),
+            ("cache_bytes", 1),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 

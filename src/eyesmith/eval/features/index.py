@@ -63,13 +63,8 @@ def encode_images(clip: Clip, source: Source, *, batch_size: int = 64) -> ImageI
     return ImageIndex(features=found.features, keys=found.keys, broken=found.broken)
 
 
-def class_probabilities(
-    clip: Clip, index: ImageIndex, names: Sequence[str], prompts: Sequence[str] | None = None
-) -> Tensor:
-    """[N, K] fp32 by the model's own link (`link_of`); prompts: the model's own when None.
-
-    Raises DataError for an empty list of names, an empty name, and a name that comes twice.
-    """
+def check_class_names(names: Sequence[str]) -> None:
+    """Raise DataError for an empty list of names, an empty name, and a name that comes twice."""
     if not names:
         raise DataError("no class names were given")
     for place, name in enumerate(names):
@@ -77,14 +72,29 @@ def class_probabilities(
             raise DataError(f"class name {place + 1} is empty")
         if name in names[:place]:
             raise DataError(f"class name {name!r} is given twice")
+
+
+def check_query(query: str) -> None:
+    """Raise DataError for a text of blanks alone."""
+    if not query.strip():
+        raise DataError("the text to search for is empty")
+
+
+def class_probabilities(
+    clip: Clip, index: ImageIndex, names: Sequence[str], prompts: Sequence[str] | None = None
+) -> Tensor:
+    """[N, K] fp32 by the model's own link (`link_of`); prompts: the model's own when None.
+
+    Raises DataError as `check_class_names`.
+    """
+    check_class_names(names)
     weights = TextFeatures(clip).class_weights(names, prompts or clip.prompts)  # [K, D]
     return link_of(clip).probabilities(similarity(index.features, weights, device=clip.logit_scale.device))
 
 
 def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[Hit]:
     """The `top` images nearest to `query`, best first (all of them when they are fewer)."""
-    if not query.strip():
-        raise DataError("the text to search for is empty")
+    check_query(query)
     if top < 1:
         raise DataError(f"top: expected at least 1, got {top}")
     scores = similarity(TextFeatures(clip)([query]), index.features)  # [1, N]

@@ -5,9 +5,9 @@ Parameter names are OpenCLIP's own. Shapes: T texts, L tokens of the longest tex
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, Self, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from eyesmith.models.activation import Activation
 from eyesmith.models.cpu_ops import attend
 from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.tokenizer import Cleaning, ClipTokenizer, PieceTokenizer, TokenizerName
+from eyesmith.tokenizer.vocabulary import BYTES, find_vocabulary, read_vocabulary
 
 Pooling = Literal["largest", "end", "last"]
 Projection = Literal["plain", "biased", "none"]
@@ -46,7 +47,7 @@ class ClipTextConfig:
     context_len: int = 77
     """Longest text in tokens, start and end token included."""
     vocab_size: int = 49408
-    """Tokens of the vocabulary; the end-of-text token must be the largest id."""
+    """Tokens of the vocabulary; the end-of-text token must be the largest id. 514: bytes alone, which need no file."""
     mlp_ratio: float = 4.0
     """Hidden channels of the MLP over the width."""
     activation: Activation = "gelu"
@@ -92,6 +93,15 @@ class ClipTextConfig:
     def hidden_dim(self) -> int:
         """Channels inside the MLPs."""
         return int(self.width * self.mlp_ratio + 1e-6)  # a ratio of two whole numbers may be a hair too small
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether its tokens are bytes, in place of CLIP's vocabulary."""
+        return self.tokenizer == "clip" and self.vocab_size == BYTES.end_id + 1
+
+    def of_bytes(self) -> Self:
+        """The same tower with bytes for tokens: what can be trained where CLIP's vocabulary is not at hand."""
+        return replace(self, vocab_size=BYTES.end_id + 1)
 
     def build(self) -> "ClipText":
         """A new tower with the reference's random initialisation."""
@@ -340,14 +350,14 @@ class ClipText(nn.Module):
 
     @property
     def tokenizer(self) -> ClipTokenizer | PieceTokenizer:
-        """The tokenizer, made at first use: CLIP's from the vocabulary inside the open_clip_torch package, others from
-        the folder of the weights or the Hugging Face cache. Raises MissingDependencyError or CheckpointError where
-        there is none.
+        """The tokenizer, made at first use: of bytes, CLIP's as `find_vocabulary` finds it, others from the folder of
+        the weights or the Hugging Face cache. Raises MissingDependencyError or CheckpointError where there is none.
         """
         if self._tokenizer is None:
             config, length = self.config, self.context_len
             if config.tokenizer == "clip":
-                self._tokenizer = ClipTokenizer.load(context_len=length)
+                found = BYTES if config.reads_bytes else read_vocabulary(find_vocabulary())
+                self._tokenizer = ClipTokenizer(found, context_len=length)
             elif self._assets is not None:
                 made = PieceTokenizer.load(self._assets, config.tokenizer, cleaning=config.cleaning, context_len=length)
                 self._tokenizer = made
