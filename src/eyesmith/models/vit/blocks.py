@@ -4,6 +4,7 @@ B batch, N tokens, C channels.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyesmith.models.activation import Activation
@@ -21,9 +22,16 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)  # rows q, k, v; in each head by head
         self.out = Linear(width, width)
 
-    def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        """x: [B, N, C]. plus: added to the result."""
+    def forward(self, x: Tensor, *, plus: Tensor | None = None, is_first_wanted: bool = False) -> Tensor:
+        """x: [B, N, C]. plus: added to the result. is_first_wanted: [B, 1, C] of the first token alone comes out."""
         batch, tokens, width = x.shape
+        if is_first_wanted:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x[:, :1], weight[:width], bias[:width])
+            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            heads = (self.num_heads, width // self.num_heads)
+            q, k, v = (part.unflatten(-1, heads).transpose(1, 2) for part in (q, k, v))  # q: [B, heads, 1, C/heads]
+            return self.out(attend(q, k, v).transpose(1, 2).flatten(2), plus=plus)
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, N, C/heads]
         return self.out(attend(q, k, v).transpose(1, 2).reshape(batch, tokens, width), plus=plus)
@@ -78,11 +86,14 @@ class Block(nn.Module):
         self.is_scaled = bool(layer_scale)
         self.drop1, self.drop2 = DropPath(drop_path_prob), DropPath(drop_path_prob)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *, is_first_wanted: bool = False) -> Tensor:
+        """x: [B, N, C] to the same, or with is_first_wanted to the first token's [B, 1, C], at a third of the cost."""
+        y = self.norm1(x)
+        x = x[:, :1] if is_first_wanted else x
         if can_fuse(x, self.attention.out.weight) and not self.training and not self.is_scaled:
-            x = self.attention(self.norm1(x), plus=x)  # sums in the products' epilogues
+            x = self.attention(y, plus=x, is_first_wanted=is_first_wanted)  # sums in the products' epilogues
             return self.mlp(self.norm2(x), plus=x)
-        x = x + self.drop1(self.scale1(self.attention(self.norm1(x))))
+        x = x + self.drop1(self.scale1(self.attention(y, is_first_wanted=is_first_wanted)))
         return x + self.drop2(self.scale2(self.mlp(self.norm2(x))))
 
 

@@ -177,7 +177,10 @@ class Vit(Encoder):
         return x
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.pool(self.encode(self.patches(pixels)))
+        if self.config.pooling != "token":
+            return self.pool(self.encode(self.patches(pixels)))
+        x = self.encode(self.patches(pixels), depth=len(self.layers) - 1)
+        return self.pool(self.layers[-1](x, is_first_wanted=True))  # of the last block nothing else is read
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The feature of an image out of `encode`'s tokens: [B, N, C] -> [B, D]."""
