@@ -99,8 +99,9 @@ def vlm_fit(
         for one in found
     ]
     print_table(columns, rows, right=columns[1:])
-    for name, (value, p) in related.items():
-        print(f"{name}: Spearman's rank correlation with lab vlm {value:+.2f} (p = {p:.2f}, {len(found)} eyes)")
+    for name, pair in related.items():
+        told = "not defined, as all are equal" if pair is None else f"{pair[0]:+.2f} (p = {pair[1]:.2f})"
+        print(f"{name}: Spearman's rank correlation with lab vlm of {len(found)} eyes: {told}")
     return 0
 
 

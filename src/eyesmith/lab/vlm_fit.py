@@ -22,13 +22,11 @@ from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.hub import load_encoder
-from eyesmith.hub.stored import read_stored
-from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.lab.vlm import Answers
-from eyesmith.models.clip import ClipConfig
 from eyesmith.multimodal.eye import Eye, EyeConfig, picture_pixels
 from eyesmith.multimodal.language import SMOLLM2, TinyConfig, build_language, words_of
 from eyesmith.multimodal.probe import probe_rows, scene_attributes
+from eyesmith.tasks.chat import ChatConfig
 
 WORDS = "words"
 _SCENES, _COMPARED, _BATCH = 3000, 256, 64
@@ -75,10 +73,7 @@ def fit_eyes(eyes: Mapping[str, str], data: str, *, lm: str = WORDS, grid: tuple
 
 def _tokens(source: str, data: Source, count: int, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
     """fp16 [count, N, C] of the first scenes, and the grid of the N."""
-    stored = read_stored(source).config
-    encoder = load_encoder(source)
-    is_pair = isinstance(stored, ClipConfig)
-    preprocess = stored.preprocess if is_pair else PreprocessConfig(image_size=tuple(encoder.image_size))
+    encoder, preprocess = load_encoder(source), ChatConfig.from_eye(source, name=source).preprocess
     eye = Eye(encoder, EyeConfig(grid=grid))
     parts = []
     for start in range(0, count, _BATCH):
@@ -160,16 +155,17 @@ def gromov_wasserstein(one: np.ndarray, other: np.ndarray) -> float:
     except ImportError:
         raise MissingDependencyError("lab vlm-fit needs POT: pip install 'eyesmith[chat]'") from None
     weights = np.full(len(one), 1 / len(one))
-    _, log = ot.gromov.gromov_wasserstein(
-        one / one.mean(), other / other.mean(), weights, weights, "square_loss", log=True, G0=np.diag(weights)
+    found: Any = ot.gromov.gromov_wasserstein2(
+        one / one.mean(), other / other.mean(), weights, weights, "square_loss", G0=np.diag(weights)
     )
-    return float(log["gw_dist"])
+    return float(found)
 
 
-def correlations(found: Sequence[EyeFit], results: Path) -> dict[str, tuple[float, float]]:
+def correlations(found: Sequence[EyeFit], results: Path) -> dict[str, tuple[float, float] | None]:
     """Spearman's rank correlation of each score with `lab vlm`'s macro means, and its p; a smaller distance is better.
 
-    Raises DataError where a run of an eye is missing.
+    None where it is not defined: all eyes have one score, or one macro mean. Raises DataError where a run of an eye is
+    missing.
     """
     from scipy.stats import spearmanr
 
@@ -179,8 +175,12 @@ def correlations(found: Sequence[EyeFit], results: Path) -> dict[str, tuple[floa
         if not runs:
             raise DataError(f"{results}: holds no run of the eye {one.name}; `eyesmith lab vlm` makes them")
         macros.append(float(np.mean([Answers(run).by_kind.mean() for run in runs])))
-    related = {}
+    related: dict[str, tuple[float, float] | None] = {}
     for name, sign in (("probe", 1), ("correspondence", 1), ("distance", -1)):
-        value, p = spearmanr([sign * getattr(one, name) for one in found], macros)
-        related[name] = (float(value), float(p))
+        scores = [sign * getattr(one, name) for one in found]
+        if len({*scores}) < 2 or len({*macros}) < 2:
+            related[name] = None
+            continue
+        found_there: Any = spearmanr(scores, macros)
+        related[name] = (float(found_there.statistic), float(found_there.pvalue))
     return related

@@ -67,8 +67,8 @@ def write_vlm_page(found: VlmResult, target: Path) -> Path:
                 element(
                     "p",
                     "Over blind, behind the best: points, with 95 % intervals by drawing pictures anew, of the mean "
-                    f"over {len(found.blind)} seeds. Blind: an equal run that is shown no picture. Wrong image: the same "
-                    "model asked about the picture of another scene.",
+                    f"over {len(found.blind)} seeds. Blind: an equal run that is shown no picture. Wrong image: the "
+                    "same model asked about the picture of another scene.",
                 ),
             ),
         ),
