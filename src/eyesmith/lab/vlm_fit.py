@@ -23,13 +23,21 @@ from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.hub import load_encoder
 from eyesmith.lab.vlm import Answers
-from eyesmith.multimodal.eye import Eye, EyeConfig, picture_pixels
+from eyesmith.multimodal.eye import Eye, EyeConfig
 from eyesmith.multimodal.language import SMOLLM2, TinyConfig, build_language, words_of
-from eyesmith.multimodal.probe import probe_rows, scene_attributes
+from eyesmith.multimodal.probe import (
+    SCENES,
+    cell_of,
+    eye_tokens,
+    probe_rows,
+    scene_attributes,
+    thing_box,
+    things_of,
+)
 from eyesmith.tasks.chat import ChatConfig
 
 WORDS = "words"
-_SCENES, _COMPARED, _BATCH = 3000, 256, 64
+_COMPARED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +56,8 @@ def fit_eyes(eyes: Mapping[str, str], data: str, *, lm: str = WORDS, grid: tuple
     Raises DataError where the data do not say what is in their pictures, MissingDependencyError without POT.
     """
     train, test = (open_source(data, split=split) for split in ("train", "test"))
-    said = [scene_attributes(source) for source in (train, test)]
-    if said[0] is None or said[1] is None:
-        raise DataError(f"{data}: does not say what is in its pictures; make scenes with `eyesmith data make scenes`")
-    counts = [min(len(source), _SCENES) for source in (train, test)]
+    counts = [min(len(source), SCENES) for source in (train, test)]
+    said = [scene_attributes(source, count) for source, count in zip((train, test), counts, strict=True)]
     compared = min(_COMPARED, counts[1])
     captions = [test.texts(index)[0] for index in range(compared)]
     of_words = caption_distances(captions, lm)
@@ -59,7 +65,7 @@ def fit_eyes(eyes: Mapping[str, str], data: str, *, lm: str = WORDS, grid: tuple
     for name, source in eyes.items():
         seen = [_tokens(source, some, count, grid) for some, count in zip((train, test), counts, strict=True)]
         tokens = [part[0] for part in seen]
-        rows = probe_rows((tokens[0], said[0][: counts[0]]), (tokens[1], said[1][: counts[1]]), model=name)
+        rows = probe_rows((tokens[0], said[0]), (tokens[1], said[1]), model=name)
         found.append(
             EyeFit(
                 name=name,
@@ -75,12 +81,7 @@ def _tokens(source: str, data: Source, count: int, grid: tuple[int, int]) -> tup
     """fp16 [count, N, C] of the first scenes, and the grid of the N."""
     encoder, preprocess = load_encoder(source), ChatConfig.from_eye(source, name=source).preprocess
     eye = Eye(encoder, EyeConfig(grid=grid))
-    parts = []
-    for start in range(0, count, _BATCH):
-        places = range(start, min(start + _BATCH, count))
-        pixels = torch.stack([picture_pixels(data.image_bytes(index), preprocess, pad=True) for index in places])
-        parts.append(eye(pixels).half())
-    return torch.cat(parts), eye.grid
+    return eye_tokens(eye, preprocess, data, count), eye.grid
 
 
 def correspondence(tokens: Tensor, grid: tuple[int, int], source: Source, count: int) -> float:
@@ -90,8 +91,8 @@ def correspondence(tokens: Tensor, grid: tuple[int, int], source: Source, count:
     """
     by_name: dict[str, list[tuple[int, list[float]]]] = {}
     for index in range(count):
-        for thing in source[index].meta["objects"]:
-            x, y, width, height = _box(thing, source, index)
+        for thing in things_of(source, index):
+            x, y, width, height = thing_box(thing, source, index)
             by_name.setdefault(thing["name"], []).append((index, [x, y, x + width, y + height]))
     hits = asked = 0
     unit = F.normalize(tokens.float(), dim=-1)
@@ -99,7 +100,7 @@ def correspondence(tokens: Tensor, grid: tuple[int, int], source: Source, count:
         for (one, box), (other, wanted) in pairwise(places):
             if one == other:
                 continue
-            at = _cell((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, grid)
+            at = cell_of((box[0] + box[2]) / 2, (box[1] + box[3]) / 2, grid)
             nearest = int((unit[other] @ unit[one, at]).argmax())
             row, column = divmod(nearest, grid[1])
             x, y = (column + 0.5) / grid[1], (row + 0.5) / grid[0]
@@ -109,18 +110,6 @@ def correspondence(tokens: Tensor, grid: tuple[int, int], source: Source, count:
     if not asked:
         raise DataError("correspondence: no thing is in two scenes")
     return hits / asked
-
-
-def _box(thing: Mapping[str, Any], source: Source, index: int) -> tuple[float, float, float, float]:
-    """x, y, width, height as shares of the picture."""
-    if "x" in thing and "radius" in thing:
-        return thing["x"] - thing["radius"], thing["y"] - thing["radius"], 2 * thing["radius"], 2 * thing["radius"]
-    raise DataError(f"{source.where(index)}: its things do not say where they are")
-
-
-def _cell(x: float, y: float, grid: tuple[int, int]) -> int:
-    row, column = (min(int(value * size), size - 1) for value, size in zip((y, x), grid, strict=True))
-    return row * grid[1] + column
 
 
 def caption_distances(captions: Sequence[str], lm: str) -> np.ndarray:
