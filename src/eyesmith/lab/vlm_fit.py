@@ -21,9 +21,8 @@ from torch import Tensor
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
-from eyesmith.hub import load_encoder
 from eyesmith.lab.vlm import Answers
-from eyesmith.multimodal.eye import Eye, EyeConfig
+from eyesmith.multimodal.eye import EyeConfig, open_eye
 from eyesmith.multimodal.language import SMOLLM2, TinyConfig, build_language, words_of
 from eyesmith.multimodal.probe import (
     SCENES,
@@ -34,7 +33,6 @@ from eyesmith.multimodal.probe import (
     thing_box,
     things_of,
 )
-from eyesmith.tasks.chat import ChatConfig
 
 WORDS = "words"
 _COMPARED = 256
@@ -63,25 +61,18 @@ def fit_eyes(eyes: Mapping[str, str], data: str, *, lm: str = WORDS, grid: tuple
     of_words = caption_distances(captions, lm)
     found = []
     for name, source in eyes.items():
-        seen = [_tokens(source, some, count, grid) for some, count in zip((train, test), counts, strict=True)]
-        tokens = [part[0] for part in seen]
+        eye, preprocess = open_eye(source, EyeConfig(grid=grid))
+        tokens = [eye_tokens(eye, preprocess, some, count) for some, count in zip((train, test), counts, strict=True)]
         rows = probe_rows((tokens[0], said[0]), (tokens[1], said[1]), model=name)
         found.append(
             EyeFit(
                 name=name,
                 probe=sum(row.value for row in rows) / len(rows),
-                correspondence=correspondence(tokens[1], seen[1][1], test, counts[1]),
+                correspondence=correspondence(tokens[1], eye.grid, test, counts[1]),
                 distance=gromov_wasserstein(_cosine_distances(tokens[1][:compared].float().mean(1)), of_words),
             )
         )
     return found
-
-
-def _tokens(source: str, data: Source, count: int, grid: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """fp16 [count, N, C] of the first scenes, and the grid of the N."""
-    encoder, preprocess = load_encoder(source), ChatConfig.from_eye(source, name=source).preprocess
-    eye = Eye(encoder, EyeConfig(grid=grid))
-    return eye_tokens(eye, preprocess, data, count), eye.grid
 
 
 def correspondence(tokens: Tensor, grid: tuple[int, int], source: Source, count: int) -> float:

@@ -8,11 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyesmith.config import to_dict
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
+from eyesmith.eval.features.identity import decoders
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import wilson_interval
 from eyesmith.images.transforms import PreprocessConfig
+from eyesmith.models.identity import weights_hash
 from eyesmith.multimodal.eye import Eye, picture_pixels
 
 TASK, METRIC = "probe", "acc1"
@@ -83,7 +86,15 @@ def probe_scenes(
     counts = min(len(train), SCENES), len(test)
     said = [scene_attributes(source, count) for source, count in zip((train, test), counts, strict=True)]
     seen = [eye_tokens(eye, preprocess, source, count) for source, count in zip((train, test), counts, strict=True)]
-    return probe_rows((seen[0], said[0]), (seen[1], said[1]), model=model, prefix=prefix)
+    run = {
+        "weights": weights_hash(eye.encoder),
+        "preprocess": {**to_dict(preprocess), **to_dict(eye.config), "pad": True},
+        "data": test.fingerprint(),
+        "learnt_from": {"data": train.fingerprint(), "scenes": counts[0]},
+        "precision": "fp16 tokens",
+        "decoders": decoders(),
+    }
+    return probe_rows((seen[0], said[0]), (seen[1], said[1]), model=model, prefix=prefix, run=run)
 
 
 def probe_rows(
@@ -92,6 +103,7 @@ def probe_rows(
     *,
     model: str,
     prefix: str = "",
+    run: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> list[ResultRow]:
     """A row for each of `ASKED`: accuracy on `test` of one network with a hidden layer, trained on `train`.
@@ -127,6 +139,7 @@ def probe_rows(
                 high=high,
                 n=n,
                 chance=commonest / n,
+                run=run,
             )
         )
     return rows
