@@ -9,7 +9,7 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.eva02.weights import same_shape
-from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.families import ForeignConfig
 from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import ENCODERS
 from eyesmith.models.text.model import ClipTextConfig
@@ -41,7 +41,7 @@ def timm_name(config: _Tower, *, at_its_size: bool) -> str:
         (name, known)
         for name, known in ENCODERS.items()
         if name not in _OWN_ENCODERS
-        and not isinstance(known, TimmConfig | OwnEncoderConfig)
+        and not isinstance(known, ForeignConfig | OwnEncoderConfig)
         and _same_trunk(known, config)
     ]
     if not found:
@@ -87,7 +87,7 @@ def open_clip_config(
     image, text = config.image, config.text
     if isinstance(image, VitConfig) and isinstance(text, ClipTextConfig):
         return to_open_clip(image, text, config.preprocess, logit_bias)
-    if isinstance(image, TimmConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
+    if isinstance(image, ForeignConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
         raise ConfigError(
             f"{config.name}: open_clip has no such towers; it takes a ViTamin, EVA-02 or plain ViT and open_clip's own "
             "text tower"
