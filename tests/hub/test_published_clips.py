@@ -143,8 +143,29 @@ LOADS: dict[str, Callable[[State, Path], Path]] = {
     "safetensors": lambda state, at: _safe(state, at / "a.safetensors"),
     "safetensors under another name": lambda state, at: _safe(state, at / "a.bin"),
     "sharded": lambda state, at: _sharded(state, at),
+    "DDP inside Lightning": lambda state, at: saved(
+        {"state_dict": prefixed(state, "model.module."), "epoch": 1, "optimizer_states": [{"state": {}}]}, at / "a.ckpt"
+    ),
+    "FSDP and checkpointing": lambda state, at: saved(
+        {name.replace("resblocks.0.", "resblocks.0._checkpoint_wrapped_module."): v for name, v in state.items()},
+        at / "a.pt",
+    ),
+    "a trainer's, optimiser inside": lambda state, at: saved(
+        {"model": state, "optimizer": {"state": {}, "param_groups": []}, "lr_scheduler": {}, "step": 7}, at / "a.pth"
+    ),
+    "fp64": lambda state, at: saved({name: value.double() for name, value in state.items()}, at / "a.pt"),
+    "torch's old format": lambda state, at: _old_format(state, at / "a.pth"),
+    "views of one storage": lambda state, at: saved(
+        {name: torch.stack((value, value))[1] for name, value in state.items()}, at / "a.pt"
+    ),
+    "parameters": lambda state, at: saved({name: nn.Parameter(value) for name, value in state.items()}, at / "a.pt"),
     "scale as [1]": lambda state, at: saved(state | {"logit_scale": state["logit_scale"].view(1)}, at / "a.pt"),
 }
+
+
+def _old_format(state: State, path: Path) -> Path:
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    return path
 
 
 def _safe(state: State, path: Path) -> Path:
@@ -310,6 +331,51 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
         "in no layout that is known",
     ),
     "an optimiser's state": (lambda _: {"optimizer": {"state": {}}}, "expected names with tensors"),
+    "an optimiser's state alone": (lambda _: {"state": {0: {}}, "param_groups": []}, "the state of an optimiser"),
+    "LoRA adapters": (
+        lambda _: {"base_model.model.visual.proj.lora_A.weight": torch.zeros(4, 8)},
+        "adapters .LoRA or the like., without the model",
+    ),
+    "LoRA beside its model": (
+        _with(visual__transformer__resblocks__0__mlp__c_fc__lora_A__default__weight=torch.zeros(4, 128)),
+        "adapters .LoRA or the like., .* merge them",
+    ),
+    "bitsandbytes": (
+        _with(visual__transformer__resblocks__0__mlp__c_fc__SCB=torch.zeros(512)),
+        "quantised weights .bitsandbytes",
+    ),
+    "GPTQ": (lambda _: {"model.layers.0.mlp.up_proj.qweight": torch.zeros(2, 2).int()}, "quantised weights"),
+    "a text tower alone": (
+        lambda state: {name: value for name, value in state.items() if not name.startswith(("visual.", "logit"))},
+        "a text tower alone; an image tower is needed",
+    ),
+    "Hugging Face's text tower alone": (
+        lambda _: {name: value for name, value in theirs(CLIP, "hf").items() if name.startswith("text_model.")},
+        "a text tower alone; an image tower is needed",
+    ),
+    "CLIP's ResNet, told": (
+        lambda _: {"visual.layer1.0.conv1.weight": torch.zeros(2, 2, 1, 1)},
+        "a CLIP on a ResNet; load it as open_clip:RN50",
+    ),
+    "a ConvNeXt of CLIP": (
+        lambda _: {"visual.trunk.stages.0.blocks.0.gamma": torch.zeros(4), "text.ln_final.weight": torch.zeros(4)},
+        "a CLIP on timm's ConvNeXt",
+    ),
+    "DINOv2": (
+        lambda _: {"encoder.layer.0.attention.attention.query.weight": torch.zeros(4, 4)},
+        "Hugging Face's ViT or DINO",
+    ),
+    "ResNet": (lambda _: {"layer1.0.conv1.weight": torch.zeros(2, 2, 1, 1)}, "backbone of timm or torchvision"),
+    "a language model": (
+        lambda _: {"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)},
+        "in no layout that is known: these tensors are of a language model",
+    ),
+    "a diffusion model": (
+        lambda _: {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(4)},
+        "a diffusion model",
+    ),
+    "a list": (lambda state: list(state.values()), "holds list, no tensors by name"),
+    "nothing": (lambda _: {}, "holds no tensors"),
 }
 
 
@@ -325,6 +391,49 @@ def test_kinds_that_are_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message) as refused:
         load(file)
     assert str(file) in str(refused.value)
+
+
+# how a file begins, its name, and what is said
+OTHER_FILES: dict[str, tuple[bytes, str, str]] = {
+    "GGUF": (b"GGUF\x03\0\0\0", "mmproj.gguf", "a GGUF file of a language model"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n", "tf_model.h5", "an HDF5 file of Keras or TensorFlow"),
+    "Flax": (b"\x81\xa6params", "flax_model.msgpack", "a file of Flax"),
+    "ONNX": (b"\x08\x08\x12\x07pytorch", "model.onnx", "an ONNX graph"),
+    "NumPy": (b"\x93NUMPY\x01\0", "weights.npy", "an array of NumPy's"),
+    "gzip": (b"\x1f\x8b\x08\0", "model.pt.gz", "packed with gzip; unpack it first"),
+    "a sharded checkpoint's part": (b"\0\0\0\0", "__0_0.distcp", "one part of a sharded training checkpoint"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid", "model.safetensors", "a Git LFS pointer"),
+    "a web page": (b"<!DOCTYPE html>", "model.safetensors", "a web page, not weights"),
+    "empty": (b"", "model.safetensors", "the file is empty"),
+    "a zip of something": (b"PK\x03\x04rest", "model.pt", "model.pt"),
+    "noise": (
+        b"\x01\x02\x03\x04\x05\x06\x07\x08",
+        "model.bin",
+        "expected safetensors or a torch.save file, got 8 bytes",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+def test_files_of_other_kinds_are_named(kind: str, tmp_path: Path) -> None:
+    head, name, message = OTHER_FILES[kind]
+    file = tmp_path / name
+    file.write_bytes(head)
+    with pytest.raises(CheckpointError, match=message) as refused:
+        load(file)
+    assert str(refused.value).startswith(str(file))
+
+
+@pytest.mark.parametrize("layout", ["open_clip", "hf"])
+def test_a_file_cut_short_and_a_missing_part(layout: str, tmp_path: Path) -> None:
+    whole = _safe(theirs(CLIP, layout), tmp_path / "a.safetensors")
+    whole.write_bytes(whole.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="the file is cut off"):
+        load(whole)
+    index = _sharded(theirs(CLIP, layout), tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"of the 2 files it lists 1 are missing, such as model-00002"):
+        load(index)
 
 
 def test_names_and_configs_that_are_not_the_files(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.foreign import is_foreign_id, read_foreign_folder, read_foreign_id
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
+from eyesmith.hub.strangers import of_names
 from eyesmith.hub.weights import Which, read_own_config, read_prompts, read_tensors
 from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
@@ -156,6 +157,8 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
     if any(key.startswith("trunk.patch_embed.") for key in tensors):  # `model.visual` saved alone
         tensors = {"visual." + key: value for key, value in tensors.items()}
     try:
+        if (odd := of_names(tensors, is_known=True)) is not None:
+            raise CheckpointError(f"these tensors are of {odd}")
         family = next((family for family in WEIGHTS.values() if family.recognises(tensors)), None)
         if family is None:
             stored = _read_own(tensors, path, asked)
@@ -194,6 +197,8 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
         return Stored(pair, tensors, f"{path} (as {pair.name})")
     if asked.name is not None and asked.name in ENCODERS:
         return Stored(encoder_config(asked.name), tensors, f"{path} (as {asked.name})")
+    if (known := of_names(tensors)) is not None:
+        raise UnknownLayoutError(f"in no layout that is known: these tensors are of {known}")
     raise UnknownLayoutError(
         "these tensors are in no layout that is known (a ViTamin, EVA-02 or plain ViT in the names of OpenCLIP, timm "
         "or eyesmith, or a CLIP or SigLIP in Hugging Face's; an EVA-02 encoder in eyesmith's needs its model's name); "

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.files import load_json
+from eyesmith.hub.strangers import of_content, of_file
 from eyesmith.hub.torchscript import is_torchscript, read_torchscript
 
 Which = Literal["model", "ema"]
@@ -280,6 +281,8 @@ def _state_dict(content: Any, file: Path, weights: Which) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: holds averaged weights alone; pass weights='ema' to load them")
     if not content:
         raise CheckpointError(f"{file}: holds no tensors by name")
+    if (known := of_content(content)) is not None:
+        raise CheckpointError(f"{file}: {known}")
     first = next(iter(strange), next(iter(content)))
     raise CheckpointError(
         f"{file}: expected names with tensors, or a training checkpoint with one of {', '.join(_NESTED_KEYS)}; "
@@ -322,6 +325,8 @@ def _what_else(head: bytes, file: Path) -> str:
         )
     if head.lstrip()[:1] == b"<":
         return "this is a web page, not weights; the download link was wrong or asked for a login"
+    if (known := of_file(head, file)) is not None:
+        return known
     size = file.stat().st_size
     return f"expected safetensors or a torch.save file, got {size:,} bytes that start with {head[:8]!r}"
 

@@ -171,6 +171,15 @@ def test_parameters_are_the_published_ones(name: str) -> None:
     assert found == pytest.approx(MILLIONS[name], abs=0.006)
 
 
+def test_multiply_adds_are_the_published_ones_though_the_last_block_does_less() -> None:
+    """OpenCLIP's model profile, docs/model_profile.csv, in GFLOPs of both towers: 14.78 and 41.09."""
+    for name, published in (("ViT-B-32", 14.78), ("ViT-B-16", 41.09)):
+        cost = model_cost(config(name))
+        assert cost.image is not None
+        assert cost.text is not None
+        assert 2 * (cost.image.tower.macs + cost.text.macs) / 1e9 == pytest.approx(published, rel=0.01)
+
+
 def test_quick_gelu_by_name_and_nowhere_else() -> None:
     for name in ("ViT-B-32", "ViT-L-14", "ViT-H-14-378"):
         for suffix, expected in (("", "gelu"), ("-quickgelu", "quick_gelu")):
