@@ -167,7 +167,7 @@ def test_what_cannot_be_loaded_is_said_in_a_sentence(
             eyesmith.load(wrong)
     with pytest.raises(CheckpointError, match="not in the local cache"):
         eyesmith.load("timm:test_vit.r160_in1k")
-    with pytest.raises(ConfigError, match="leave out name and weights"):
+    with pytest.raises(ConfigError, match="leave out name, weights and pooling"):
         eyesmith.load("timm:test_vit", weights="ema")
     folder = tmp_path / "pair"
     shutil.copytree(transformers_folder, folder)
@@ -187,7 +187,7 @@ def test_what_cannot_be_loaded_is_said_in_a_sentence(
         eyesmith.load(tiny)
     monkeypatch.setattr("eyesmith.models.foreign.packages.ensure_torchvision", lambda: None)
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    with pytest.raises(MissingDependencyError, match=r"timm is not installed: pip install 'eyesmith\[demo\]'"):
+    with pytest.raises(MissingDependencyError, match=r"timm is not installed: pip install 'eyesmith\[timm\]'"):
         eyesmith.load("timm:test_vit")
 
 

@@ -43,7 +43,7 @@ def compare_models(
         train: Other labelled images of the same classes, to fit probes on.
         batch_size: Images that go through the encoder at once, for speed and memory.
     """
-    from eyesmith.eval.compare_models import compare_models as measure
+    from eyesmith.eval.comparison.models import compare_models as measure
     from eyesmith.hub.device import find_device
     from eyesmith.report.comparison import comparison_lines, comparison_table
 

@@ -77,6 +77,8 @@ def read_folder(folder: Path) -> Folder:
             pooling = content.get("global_pool")  # timm's
             beside = Beside(kind, content, None, str(path))
             return Folder(name, preprocess, str(path), beside, pooling if isinstance(pooling, str) else None)
+        if isinstance(content.get("model_type"), str):  # a model of transformers that is none of ours
+            return Folder(beside=Beside("hugging_face", content, None, str(path)))
     return Folder()
 
 

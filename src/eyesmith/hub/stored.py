@@ -21,7 +21,7 @@ from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig, ForeignConfig
-from eyesmith.models.keymap import Asked, Beside, inner
+from eyesmith.models.keymap import Asked, Beside, UnknownLayoutError, inner
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import ENCODERS, encoder_config, list_encoders, list_models
 from eyesmith.models.registry import config as model_config
@@ -35,10 +35,6 @@ ANY = "any"
 """As `pooling`: the tensors alone are wanted, however their model pools."""
 
 ImageSize = int | tuple[int, int] | None
-
-
-class UnknownLayoutError(CheckpointError):
-    """The tensors of a file are those of no model of ours."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +154,7 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
         tensors = {"visual." + key: value for key, value in tensors.items()}
     try:
         if (odd := of_names(tensors, is_known=True)) is not None:
-            raise CheckpointError(f"these tensors are of {odd}")
+            raise UnknownLayoutError(f"these tensors are of {odd}")
         family = next((family for family in WEIGHTS.values() if family.recognises(tensors)), None)
         if family is None:
             stored = _read_own(tensors, path, asked)

@@ -18,6 +18,10 @@ from eyesmith.errors import CheckpointError
 LEAVES = ("weight", "bias")
 
 
+class UnknownLayoutError(CheckpointError):
+    """Tensors, or a config beside them, of no model of ours; another package may know it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What is known of a file besides its tensors. Sizes are heights and widths in pixels."""

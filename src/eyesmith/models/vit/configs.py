@@ -10,6 +10,7 @@ from typing import Any, Literal
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD, PreprocessConfig
 from eyesmith.models.activation import Activation
+from eyesmith.models.keymap import UnknownLayoutError
 from eyesmith.models.text.model import ClipTextConfig, Pooling
 from eyesmith.models.vit.model import Pooling as ImagePooling
 from eyesmith.models.vit.model import VitConfig, same_shape
@@ -58,7 +59,7 @@ def from_open_clip(content: Mapping[str, Any], where: str) -> Pair | None:
     if name and name not in ENCODERS:
         return None
     if isinstance(vision.get("layers"), list):
-        raise CheckpointError(f"{where}: a ResNet of CLIP ('layers' is a list), which is not built here")
+        raise UnknownLayoutError(f"{where}: a ResNet of CLIP ('layers' is a list), which is not built here")
     with _reading(where):
         quick: Activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
         embed_dim = int(model["embed_dim"])
@@ -446,6 +447,8 @@ class _reading:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ConfigError | KeyError | TypeError | ValueError | IndexError):
+        if isinstance(error, ConfigError):
+            raise UnknownLayoutError(f"{self._where}: asks for a model that is not known here: {error}") from None
+        if isinstance(error, KeyError | TypeError | ValueError | IndexError):
             said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise CheckpointError(f"{self._where}: asks for a model that is not known here: {said}") from None

@@ -17,7 +17,16 @@ from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.activation import Activation
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.keymap import Asked, count_blocks, inner, meta_state, table_size, to_ours, to_theirs
+from eyesmith.models.keymap import (
+    Asked,
+    UnknownLayoutError,
+    count_blocks,
+    inner,
+    meta_state,
+    table_size,
+    to_ours,
+    to_theirs,
+)
 from eyesmith.models.keymap import Theirs as Place
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_models
@@ -188,8 +197,10 @@ def _config(
         made = from_dict(kind, beside.content)
         return (made if wants_pair or isinstance(made, VitConfig) else made.image), ()  # pyright: ignore[reportReturnType]
     if beside is not None:
-        parts = None
-        if beside.kind == "hugging_face" and beside.content.get("model_type") in HUGGING_FACE_TYPES:
+        parts, kind = None, beside.content.get("model_type")
+        if beside.kind == "hugging_face" and kind is not None and kind not in HUGGING_FACE_TYPES:
+            raise UnknownLayoutError(f"{beside.where}: a model of type {kind!r}, which is not built here")
+        if beside.kind == "hugging_face" and kind is not None:
             parts = from_hugging_face(beside.content, beside.pixels, beside.where)
         elif beside.kind == "open_clip":
             parts = from_open_clip(beside.content, beside.where)

@@ -10,7 +10,7 @@ from PIL import Image
 import eyesmith
 from eyesmith.errors import ConfigError
 from eyesmith.eval import evaluate_own
-from eyesmith.eval.compare_models import compare_models
+from eyesmith.eval.comparison.models import compare_models
 from eyesmith.hub import save_model
 from eyesmith.hub.licence import licence_of, read_licence
 from eyesmith.models.clip import Clip, ClipConfig
