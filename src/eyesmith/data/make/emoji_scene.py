@@ -27,7 +27,7 @@ _JPEG_QUALITY = 92
 
 @dataclass(frozen=True, kw_only=True)
 class Sprite:
-    """One drawing. row: in the array of pixels; facts: what a scene's record says of it (`cls`, `name`, `licence` ...)."""
+    """One drawing. row: in the array of pixels; facts: what a record says of it (`cls`, `name`, `licence` ...)."""
 
     row: int
     facts: Mapping[str, Any]

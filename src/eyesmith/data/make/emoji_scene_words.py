@@ -37,7 +37,7 @@ def scene_captions(names: Sequence[str], relations: Sequence[Mapping[str, Any]],
     texts = [_listed(listed), f"{_listed(listed)} on a {background} background", f"a picture with {main}"]
     said = [one for one in relations if names[one["subject"]] != names[one["object"]]]
     for one in said[:2]:
-        subject, target = names[one["subject"]], names[one["object"]]
+        subject, target = names[int(one["subject"])], names[int(one["object"])]
         texts.append(f"{with_article(subject)} {one['relation']} {with_article(target)}")
     texts.append(f"{NUMBERS[len(names)]} drawing{'s' if len(names) > 1 else ''}, the largest is {main}")
     return list(dict.fromkeys(texts))
@@ -79,7 +79,7 @@ def scene_questions(
     ]
     if clear:
         one = clear[int(rng.random() * len(clear))]
-        subject, target = names[one["subject"]], names[one["object"]]
+        subject, target = names[int(one["subject"])], names[int(one["object"])]
         words = one["relation"]
         asked.append(("relation", f"Is the {subject} {words} the {target}?", "yes"))
         asked.append(("relation", f"Is the {subject} {OPPOSITE[words]} the {target}?", "no"))
