@@ -8,6 +8,7 @@ import random
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,17 @@ from PIL import Image
 
 from eyesmith.data.make import emoji
 from eyesmith.data.make import icons as packages
-from eyesmith.data.make.emoji import make_emoji
 from eyesmith.data.make.icons import STYLES, icon_svg, normal_hexcode, read_concepts, read_icons
 from eyesmith.data.make.npm import NpmPackage, is_cached
 from eyesmith.data.make.phrases import captions, with_article
 from eyesmith.data.make.render import SvgRenderer
-from eyesmith.data.make.worlds import assign_splits
+from eyesmith.data.make.world_splits import assign_splits
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.files import cache_folder
 
 pytest.importorskip("resvg_py")
+
+make_emoji = partial(emoji.make_emoji, world="small")
 
 REAL_CACHE = cache_folder()
 REAL = {package: REAL_CACHE / "npm" / package.file_name for package in (packages.NAMES, *STYLES.values())}
@@ -405,7 +407,7 @@ def test_the_small_world_stays_what_it_is(tmp_path, monkeypatch):
     monkeypatch.setenv("EYESMITH_CACHE", str(REAL_CACHE))
     monkeypatch.setattr(packages, "NAMES", next(iter(REAL)))
     monkeypatch.setattr(packages, "STYLES", STYLES)
-    make_emoji(tmp_path / "d", world="small")
+    make_emoji(tmp_path / "d")
     digest = hashlib.sha256((tmp_path / "d" / "classnames.txt").read_bytes())
     # of the pixels: the bytes of a PNG belong to the library that writes it
     for path in sorted((tmp_path / "d").glob("*/*.tar")):

@@ -44,7 +44,6 @@ def world(monkeypatch) -> World:
     known, novel = concepts[:13], concepts[13:]
     made = World(
         name="small",
-        parameters={},
         concepts=concepts,
         sets=sets,
         names_source={"name": "names", "licence": "MIT"},
@@ -56,7 +55,7 @@ def world(monkeypatch) -> World:
         split_rule="a rule.",
         left_out={"doubtful names": 3},
     )
-    monkeypatch.setattr(emoji_scenes, "read_world", lambda name: made)
+    monkeypatch.setattr(emoji_scenes, "read_world", lambda name, groups: made)
     return made
 
 
@@ -75,7 +74,7 @@ def records(folder: Path, split: str) -> dict[str, dict]:
 
 
 def make(folder: Path, **changes) -> dict:
-    return make_emoji_scenes(folder, **{"samples": 12, "test_samples": 9, "size_px": 64} | changes)
+    return make_emoji_scenes(folder, **{"world": "small", "samples": 12, "test_samples": 9, "size_px": 64} | changes)
 
 
 def test_data_set(tmp_path, world):

@@ -5,12 +5,12 @@ said by the world (`worlds.py`).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eyesmith.data.make.icons import Concept, IconSet
-from eyesmith.data.make.phrases import captions
+from eyesmith.data.make.icons import ALL_GROUPS, Concept, IconSet
+from eyesmith.data.make.phrases import captions, concept_captions
 from eyesmith.data.make.render import SvgRenderer
 from eyesmith.data.make.worlds import Holdout, World, WorldName, check_world, read_world
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
@@ -24,34 +24,35 @@ TEMPLATES = ("{}", "{} emoji", "a drawing of a {}", "an emoji of a {}")  # "a" b
 def make_emoji(
     folder: Path,
     *,
-    world: WorldName = "small",
+    world: WorldName = "large",
     holdout: Holdout = "drawing",
     style: str = "openmoji",
+    groups: Sequence[str] = ALL_GROUPS,
     size_px: int = 72,
     seed: int = 0,
     alpha: bool = False,
 ) -> dict[str, Any]:
     """Make the data set in `folder`; returns the content of its dataset.json (also when it was already made).
 
-    world, holdout, style, seed: as `read_world` takes them. size_px: side of the square images, RGB on white; alpha:
-    RGBA, transparent where nothing is drawn. Raises what `read_world` raises, ConfigError for a wrong argument,
+    world, holdout, style, groups, seed: as `read_world` takes them. size_px: side of the square images, RGB on white;
+    alpha: RGBA, transparent where nothing is drawn. Raises what `read_world` raises, ConfigError for a wrong argument,
     DataError when the folder holds something else, MissingDependencyError without resvg-py.
     """
-    check_world(world, holdout=holdout, style=style)
+    check_world(world, holdout=holdout, style=style, groups=groups)
     if not 8 <= size_px <= 1024:
         raise ConfigError(f"size_px: expected 8 to 1024, got {size_px}")
     parameters: dict[str, Any] = {"holdout": holdout, "size_px": size_px, "seed": seed}
     if holdout == "style":
         parameters["style"] = style
     if world != "small":
-        parameters["world"] = world
+        parameters |= {"world": world, "groups": list(groups)}
     if alpha:
         parameters["alpha"] = True
     identity = {"name": "emoji", "maker": "emoji", "maker_version": MAKER_VERSION, "parameters": parameters}
     made = begin_dataset(folder, identity)
     if made is not None:
         return made
-    drawn = read_world(world, holdout=holdout, style=style, seed=seed)
+    drawn = read_world(world, holdout=holdout, style=style, groups=groups, seed=seed)
     facts = _write_splits(folder, drawn, size_px=size_px, alpha=alpha)
     return finish_dataset(
         folder,
@@ -69,7 +70,9 @@ def make_emoji(
     )
 
 
-def sample_record(concept: Concept, icons: IconSet, names_source: Mapping[str, Any]) -> dict[str, Any]:
+def sample_record(
+    concept: Concept, icons: IconSet, names_source: Mapping[str, Any], texts: Sequence[str]
+) -> dict[str, Any]:
     """The json member of a sample. `licence` is that of the drawing, `text_licence` that of name and tags."""
     return {
         "concept": concept.label,
@@ -78,7 +81,7 @@ def sample_record(concept: Concept, icons: IconSet, names_source: Mapping[str, A
         "group": concept.group,
         "subgroup": concept.subgroup,
         "tags": list(concept.tags),
-        "texts": captions(concept.label, concept.tags, concept.subgroup, icons.style.partition("-")[0]),
+        "texts": list(texts),
         "source": icons.source["name"],
         "source_version": icons.source["version"],
         "licence": icons.source["licence"],
@@ -100,7 +103,10 @@ def _write_splits(folder: Path, world: World, *, size_px: int, alpha: bool) -> d
             pngs = renderer.pngs(drawings, size_px=size_px, alpha=alpha)
             for (hexcode, style), png in zip(members, pngs, strict=True):
                 index, concept = by_hexcode[hexcode]
-                record = sample_record(concept, world.sets[style], world.names_source)
+                texts = captions(concept.label, concept.tags, concept.subgroup, style.partition("-")[0])
+                if world.name == "large":
+                    texts = concept_captions(concept.label, concept.tags, concept.subgroup)
+                record = sample_record(concept, world.sets[style], world.names_source, texts)
                 content = {
                     "png": png,
                     "txt": concept.label.encode(),
@@ -108,6 +114,5 @@ def _write_splits(folder: Path, world: World, *, size_px: int, alpha: bool) -> d
                     "json": json.dumps(record, ensure_ascii=False).encode(),
                 }
                 writer.write(f"{hexcode.lower()}_{style}", content)
-        present = {hexcode for hexcode, _ in members}
-        facts[split] = split_facts(writer, [c.label for c in world.concepts if c.hexcode in present])
+        facts[split] = split_facts(writer, world.candidates(split))
     return facts

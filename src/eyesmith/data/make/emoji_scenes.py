@@ -11,7 +11,7 @@ import math
 import multiprocessing
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +24,7 @@ from PIL import Image
 
 from eyesmith.data.make.coco import CocoScene, categories, write_coco
 from eyesmith.data.make.emoji_scene import SIDE_FRACS, Pool, SceneCounts, Sprite, paint_scene, scene_members
+from eyesmith.data.make.icons import ALL_GROUPS, GROUPS
 from eyesmith.data.make.render import SvgRenderer
 from eyesmith.data.make.worlds import World, WorldName, read_world
 from eyesmith.data.shards import begin_dataset, finish_dataset, shard_bytes
@@ -34,11 +35,12 @@ MAKER_VERSION = 1  # raise it when the same parameters would give other bytes
 SHARD_SAMPLES = 256
 TEMPLATES = ("{}", "a {}", "a picture with a {}")
 POOLS = {
-    "train": ("train", None),
-    "validation": ("choose_drawing", "choose_concept"),
-    "test": ("unseen_drawing", "unseen_concept"),
+    "train": (("train",), ()),
+    "validation": (("choose_drawing",), ("choose_concept", "unseen_concept_wide")),
+    "test": (("unseen_drawing", "unseen_drawing_wide"), ("unseen_concept",)),
 }
-"""Splits of scenes: the split of drawings that base objects are taken from, and that of novel ones."""
+"""Splits of scenes: the splits of drawings that base objects are taken from (all that there are), and those that novel
+objects are (the first that there is)."""
 UNFINISHED_FOLDER = "unfinished"
 
 
@@ -65,7 +67,8 @@ class _Plan:
 def make_emoji_scenes(
     folder: Path,
     *,
-    world: WorldName = "small",
+    world: WorldName = "large",
+    groups: Sequence[str] = GROUPS,
     samples: int = 4000,
     test_samples: int = 500,
     size_px: int = 224,
@@ -76,9 +79,9 @@ def make_emoji_scenes(
 ) -> dict[str, Any]:
     """Make the data set in `folder`; returns the content of its dataset.json (also when it was already made).
 
-    world: where the drawings come from (`read_world`). samples: scenes for training; test_samples: of every other
-    split. as_folder: single files too, images/SPLIT/KEY.jpg. workers: processes; 0 makes them in this one, and the
-    bytes are the same with any number. on_progress: called with the scenes done and those wanted.
+    world, groups: where the drawings come from (`read_world`; the small world has its own groups). samples: scenes for
+    training; test_samples: of every other split. as_folder: single files too, images/SPLIT/KEY.jpg. workers: processes;
+    0 makes them in this one, and the bytes are the same with any number. on_progress: called with the scenes done and those wanted.
     Raises what `read_world` raises, ConfigError for a wrong argument, DataError when the folder holds something else.
     """
     for name, value, low, high in (
@@ -90,6 +93,7 @@ def make_emoji_scenes(
         if not low <= value <= high:
             raise ConfigError(f"{name}: expected {low} to {high}, got {value}")
     parameters = {"world": world, "samples": samples, "test_samples": test_samples, "size_px": size_px, "seed": seed}
+    parameters |= {"groups": list(groups)} if world == "large" else {}
     parameters |= {"as_folder": True} if as_folder else {}
     identity = {"name": "emoji-scenes", "maker": "emoji-scenes", "maker_version": MAKER_VERSION}
     identity |= {"parameters": parameters}
@@ -97,7 +101,7 @@ def make_emoji_scenes(
     made = begin_dataset(folder, identity, keeps=True)
     if made is not None:
         return made
-    drawn = read_world(world)
+    drawn = read_world(world, groups=groups if world == "large" else ALL_GROUPS)
     pixels, rows, num_empty = _draw(folder, drawn, side_px=math.ceil(SIDE_FRACS[1] * size_px))
     pools = _pools(drawn, rows)
     counts = {split: samples if split == "train" else test_samples for split in pools}
@@ -112,7 +116,6 @@ def make_emoji_scenes(
     )
     unplaced = _make_shards(plan, workers, on_progress)
     facts = {split: _finish_split(plan, split, drawn) for split in pools}
-    novel = drawn.unseen_concepts | {hexcode for hexcode, _ in drawn.splits.get("choose_concept", ())}
     dataset = finish_dataset(
         folder,
         {
@@ -122,7 +125,9 @@ def make_emoji_scenes(
             "templates": list(TEMPLATES),
             "splits": facts,
             "sources": drawn.sources,
-            "held_out_concepts": [concept.label for concept in drawn.concepts if concept.hexcode in novel],
+            "held_out_concepts": [
+                concept.label for concept in drawn.concepts if concept.hexcode in drawn.unseen_concepts
+            ],
             "split_rule": f"{drawn.split_rule} Scenes of train hold drawings of train; those of the other splits "
             "hold held-out drawings of known concepts (base) and, a third of the objects, of unseen ones (novel).",
             "left_out": dict(drawn.left_out) | {"empty drawings": num_empty, "objects without a place": unplaced},
@@ -155,9 +160,9 @@ def _draw(folder: Path, world: World, *, side_px: int) -> tuple[Path, dict[tuple
 def _pools(world: World, rows: Mapping[tuple[str, str], int]) -> dict[str, Pool]:
     concepts = {concept.hexcode: (index, concept) for index, concept in enumerate(world.concepts)}
 
-    def groups(split: str | None, *, novel: bool) -> list[list[Sprite]]:
+    def groups(splits: Sequence[str], *, novel: bool) -> list[list[Sprite]]:
         by_concept: dict[str, list[Sprite]] = defaultdict(list)
-        for hexcode, style in sorted(world.splits[split]) if split else ():
+        for hexcode, style in sorted(member for split in splits for member in world.splits.get(split, ())):
             if (hexcode, style) in rows:
                 index, concept = concepts[hexcode]
                 source = world.sets[style].source
@@ -175,9 +180,12 @@ def _pools(world: World, rows: Mapping[tuple[str, str], int]) -> dict[str, Pool]
         return list(by_concept.values())
 
     return {
-        split: Pool(base=groups(base, novel=False), novel=groups(novel, novel=True))
+        split: Pool(
+            base=groups(base, novel=False),
+            novel=groups([name for name in novel if name in world.splits][:1], novel=True),
+        )
         for split, (base, novel) in POOLS.items()
-        if base in world.splits
+        if any(name in world.splits for name in base)
     }
 
 

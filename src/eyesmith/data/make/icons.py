@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,39 @@ STYLES: dict[str, NpmPackage] = {
         integrity="sha512-RY47RgPb47fYUiyrA64sIOL0+UU02s29sXpNBbIQRBUlPlfNFTKUmZDERGuxDs/7yNGWqQYvuaSYM1M4fRXlUw==",
     ),
 }
+NAMED_STYLES: dict[str, NpmPackage] = {
+    "noto-v1": NpmPackage(
+        name="@iconify-json/noto-v1",
+        version="1.2.5",
+        integrity="sha512-/DsVMius69Q0fRS53z7QK1TROSuar606jiIx+laXtdsYGMXpf6LtHBx6CGfoo3UHHb/XpBsw+1L1x3eyPqMuVA==",
+    ),
+    "emojione": NpmPackage(
+        name="@iconify-json/emojione",
+        version="1.2.3",
+        integrity="sha512-T9+T3HIbJNLKKsmxYKlaYhvnHYkz/HNYTV7SHCXVZPfeUi4FqskY70YeN8yYAZT8cCv7w5vJxS4Q1m8zb9CMMg==",
+    ),
+    "emojione-v1": NpmPackage(
+        name="@iconify-json/emojione-v1",
+        version="1.2.3",
+        integrity="sha512-UjI2VQEXVtGlPBvQuxEizro7QCgBcJDOYwKUupquvvZ8UV4xOlvm45IU82JYWegiAWLerY79gFLMZ26U6Ms+ww==",
+    ),
+    "fxemoji": NpmPackage(
+        name="@iconify-json/fxemoji",
+        version="1.2.2",
+        integrity="sha512-UAasRaxzFUKfIGSmLwnoarsssA4LX0VLLuEmplIqM6ZNQqIQRtav8tZ4H1neTlBreXuMQyAifr5jP4kn78DpiQ==",
+    ),
+    "fluent-emoji": NpmPackage(
+        name="@iconify-json/fluent-emoji",
+        version="1.2.7",
+        integrity="sha512-D8G6bKAyIsyxP1rzZtIWr/gg/fO4Rg1+DyCWlfqKK4h8W+4Em/Y0P6QYgJUQTlUcagzJvSyg+9OBv4hz4Hc/QA==",
+    ),
+    "streamline-emojis": NpmPackage(
+        name="@iconify-json/streamline-emojis",
+        version="1.2.4",
+        integrity="sha512-iNr9T9XuZVTyQPJO8ZlLxBzPkpi7qMl+z1l0C31vpEMqhPMelth3n7CeWQYtixdetDPdI81yeG4ROqjWpYJE6A==",
+    ),
+}
+"""Sets without a table of code points: a drawing is found by its name (`names.py`)."""
 NAMES = NpmPackage(
     name="emojibase-data",
     version="17.0.0",
@@ -40,6 +73,16 @@ NAMES = NpmPackage(
 
 
 GROUPS = ("animals-nature", "food-drink")
+ALL_GROUPS = (
+    *GROUPS,
+    "travel-places",
+    "activities",
+    "objects",
+    "symbols",
+    "smileys-emotion",
+    "people-body",
+)
+"""All but flags and components."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +105,8 @@ class IconSet:
     source: Mapping[str, Any]
 
 
-def read_concepts(archive: Path) -> tuple[list[Concept], dict[str, Any]]:
-    """The concepts of GROUPS in Unicode order, and the source entry of the package of names.
+def read_concepts(archive: Path, groups: Sequence[str] = GROUPS) -> tuple[list[Concept], dict[str, Any]]:
+    """The concepts of `groups` in Unicode order, and the source entry of the package of names.
 
     Raises DataError when two concepts have one label, or the package lacks what is read.
     """
@@ -71,7 +114,7 @@ def read_concepts(archive: Path) -> tuple[list[Concept], dict[str, Any]]:
     members = read_members(archive, names)
     package, emoji, meta = (_json(members[name], archive, name) for name in names)
     _expect(NAMES, package, archive)
-    wanted = {int(index): name for index, name in meta["groups"].items() if name in GROUPS}
+    wanted = {int(index): name for index, name in meta["groups"].items() if name in groups}
     entries = sorted((entry for entry in emoji if entry.get("group") in wanted), key=lambda entry: entry["order"])
     concepts = [
         Concept(
@@ -90,8 +133,12 @@ def read_concepts(archive: Path) -> tuple[list[Concept], dict[str, Any]]:
     return concepts, _source(package, archive, author=package["author"], url="https://emojibase.dev")
 
 
-def read_icons(style: str, package: NpmPackage, archive: Path, concepts: Sequence[Concept]) -> IconSet:
+def read_icons(
+    style: str, package: NpmPackage, archive: Path, concepts: Sequence[Concept], refused: Iterable[str] = ()
+) -> IconSet:
     """The drawings of `concepts` in one icon set, found through its table of code points (chars.json).
+
+    refused: names of drawings that are not taken.
 
     Raises DataError when the package is not what it should be.
     """
@@ -101,12 +148,52 @@ def read_icons(style: str, package: NpmPackage, archive: Path, concepts: Sequenc
     _expect(package, facts, archive)
     if facts["license"] != info["license"]["spdx"]:
         raise DataError(f"{archive}: two licences are stated, {facts['license']} and {info['license']['spdx']}")
-    by_hexcode = {normal_hexcode(code): name for code, name in chars.items()}
+    by_hexcode = {normal_hexcode(code): name for code, name in chars.items() if name not in refused}
     svgs = {
         concept.hexcode: icon_svg(icons, by_hexcode[concept.hexcode], where=str(package))
         for concept in concepts
         if concept.hexcode in by_hexcode
     }
+    source = _source(facts, archive, author=info["author"]["name"], url=info["author"]["url"])
+    return IconSet(style=style, svgs=svgs, source=source)
+
+
+def read_tables(archives: Mapping[str, Path]) -> dict[str, list[str]]:
+    """Hexcode to the names that the sets with a table of code points give its drawing."""
+    names: dict[str, list[str]] = {}
+    for package in STYLES.values():
+        archive = archives[package.name]
+        table = _json(read_members(archive, ["chars.json"])["chars.json"], archive, "chars.json")
+        for code, name in table.items():
+            names.setdefault(normal_hexcode(code), []).append(name)
+    return names
+
+
+def read_other_names(archive: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """From the package of names, both by hexcode: the names of the Unicode standard, and the shortcodes in use."""
+    sources = ("cldr", "emojibase", "emojibase-legacy", "github", "iamcal", "joypixels")
+    members = read_members(archive, ["meta/unicode-names.json", *(f"en/shortcodes/{name}.json" for name in sources)])
+    standard: dict[str, list[str]] = {}
+    codes: dict[str, list[str]] = {}
+    for member, content in members.items():
+        into = codes if "shortcodes" in member else standard
+        for code, names in _json(content, archive, member).items():
+            into.setdefault(normal_hexcode(code), []).extend([names] if isinstance(names, str) else names)
+    return standard, codes
+
+
+def read_named_icons(
+    style: str, package: NpmPackage, archive: Path, match: Callable[[Iterable[str]], Mapping[str, str]]
+) -> IconSet:
+    """The drawings of a set without a table of code points. match: of all its names, hexcode to name.
+
+    Raises DataError when the package is not what it should be.
+    """
+    names = ["package.json", "info.json", "icons.json"]
+    members = read_members(archive, names)
+    facts, info, icons = (_json(members[name], archive, name) for name in names)
+    _expect(package, facts, archive)
+    svgs = {code: icon_svg(icons, name, where=str(package)) for code, name in match(icons["icons"]).items()}
     source = _source(facts, archive, author=info["author"]["name"], url=info["author"]["url"])
     return IconSet(style=style, svgs=svgs, source=source)
 
