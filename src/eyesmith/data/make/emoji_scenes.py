@@ -81,8 +81,9 @@ def make_emoji_scenes(
 
     world, groups: where the drawings come from (`read_world`; the small world has its own groups). samples: scenes for
     training; test_samples: of every other split. as_folder: single files too, images/SPLIT/KEY.jpg. workers: processes;
-    0 makes them in this one, and the bytes are the same with any number. on_progress: called with the scenes done and those wanted.
-    Raises what `read_world` raises, ConfigError for a wrong argument, DataError when the folder holds something else.
+    0 makes them in this one, and the bytes are the same with any number. on_progress: called with the
+    scenes done and those wanted. Raises what `read_world` raises, ConfigError for a wrong argument, DataError when the
+    folder holds something else.
     """
     for name, value, low, high in (
         ("samples", samples, 1, 10**7),
