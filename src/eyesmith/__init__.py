@@ -7,11 +7,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyesmith.hub.load import load, load_encoder
+    from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
     from eyesmith.models.encoder import Encoder, Tap
     from eyesmith.models.registry import create, create_encoder, list_encoders, list_models, register, register_encoder
+    from eyesmith.multimodal.chat import load_chat
 
 __version__ = "0.1.0.dev0"
 
@@ -26,6 +27,8 @@ __all__ = [
     "list_encoders",
     "list_models",
     "load",
+    "load_chat",
+    "load_clip",
     "load_encoder",
     "register",
     "register_encoder",
@@ -42,6 +45,8 @@ _HOMES = {
     "list_encoders": "eyesmith.models.registry",
     "list_models": "eyesmith.models.registry",
     "load": "eyesmith.hub.load",
+    "load_chat": "eyesmith.multimodal.chat",
+    "load_clip": "eyesmith.hub.load",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",

@@ -52,6 +52,8 @@ COMMANDS: dict[str, list[str]] = {
     "classify": ["classify {run} {photos} --names cat dog"],
     "embed": ["embed {run} {photos} --out {new}.npz"],
     "search": ["search {run} {photos} cat"],
+    "chat": ["chat {run} - hello", "chat {open} - hello"],
+    "chat-eval": ["chat-eval {run} pope --data {photos} --out {new}"],
     "convert": ["convert {run} {new}.safetensors --to eyesmith", "convert {run} {new} --to hugging_face"],
     "export": ["export {run} {new} --to torch_export --part text"],
     "verify": ["verify {run}", "verify {open}"],

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyesmith.data.order import BatchPlan, epoch_order
+from eyesmith.data.order import BatchPlan, GroupedPlan, epoch_order
 from eyesmith.errors import ConfigError, DataError
 
 
@@ -95,3 +95,28 @@ def test_plans_that_cannot_be():
         BatchPlan(8, 4, seed=0).batch(-1)
     with pytest.raises(ConfigError, match="process 1 of 3"):
         BatchPlan(8, 4, seed=0).local_batch(0, rank=1, world_size=3)
+
+
+def test_grouped_batches_are_alike_and_still_every_row_once() -> None:
+    lengths = np.random.default_rng(0).integers(0, 1000, 200)
+    keys = np.stack([np.arange(200) % 5 > 0, lengths], 1).astype(np.int64)
+    plan = GroupedPlan(keys, 8, seed=3)
+    orders = []
+    for epoch in range(2):
+        batches = [plan.batch(step) for step in range(epoch * 25, epoch * 25 + 25)]
+        assert sorted(np.concatenate(batches)) == list(range(200))
+        spread = np.mean([np.ptp(lengths[batch]) for batch in batches])
+        assert spread < 0.5 * np.mean([np.ptp(lengths[start : start + 8]) for start in range(0, 200, 8)])
+        mixed = [batch for batch in batches if len(set(keys[batch, 0])) > 1]
+        assert len(mixed) <= 4, "a batch holds one kind, but where a group of batches turns to the next"
+        orders.append([tuple(batch) for batch in batches])
+    assert set(orders[0]).isdisjoint(orders[1]), "no row has a fixed neighbour"
+
+
+def test_a_grouped_step_depends_on_nothing_but_its_number() -> None:
+    keys = np.random.default_rng(1).integers(0, 50, (37, 2))
+    steps = [GroupedPlan(keys, 4, seed=1).batch(step).tolist() for step in range(20)]
+    plan = GroupedPlan(keys, 4, seed=1)
+    for step in (19, 3, 8, 9, 0, 18):
+        assert plan.batch(step).tolist() == steps[step]
+    assert steps != [GroupedPlan(keys, 4, seed=2).batch(step).tolist() for step in range(20)]

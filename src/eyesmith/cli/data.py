@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.numbers import OutFolder, Seed, Within, Written
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
+from eyesmith.plain import plain_json
 
 _HERE = "eyesmith.cli.data"
 _MAKERS = {
@@ -44,7 +45,9 @@ Group = Literal[
     "smileys-emotion",
     "people-body",
 ]
-Folder = Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")]
+Folder = Annotated[
+    Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")
+]
 Data = Annotated[
     Positional[str],
     tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, a folder of images, or evaluation sets."),
@@ -114,7 +117,7 @@ def _make_emoji(
         "people-body",
     ),
     size_px: int = 72,
-    seed: int = 0,
+    seed: Seed = 0,
     alpha: bool = False,
     as_json: AsJson = False,
 ) -> int:
@@ -146,7 +149,7 @@ def _make_emoji_scenes(
     samples: int = 4000,
     test_samples: int = 500,
     size_px: int = 224,
-    seed: int = 0,
+    seed: Seed = 0,
     as_folder: bool = False,
     workers: int = 2,
     as_json: AsJson = False,
@@ -182,7 +185,7 @@ def _make_emoji_scenes(
 
 
 def _make_scenes(
-    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: int = 0, as_json: AsJson = False
+    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: Seed = 0, as_json: AsJson = False
 ) -> int:
     """Scenes of coloured shapes, sizes and relations, drawn here; combinations are held out.
 
@@ -198,11 +201,13 @@ def _make_scenes(
 
 
 def _make_evaluation(
-    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")],
+    folder: Annotated[
+        Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")
+    ],
     tasks: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK", help="Task keys; all of them.")] = (),
     /,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """A few drawn pictures of each evaluation set, in its exact layout; numbers on them say nothing about a model.
@@ -226,7 +231,7 @@ def _fetch(
     ],
     /,
     *,
-    to: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
+    to: Annotated[OutFolder, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
     as_json: AsJson = False,
 ) -> int:
     """Fetch evaluation sets from the hub, with checksums; run again to go on. Exit status 1 when one is missing."""
@@ -264,7 +269,7 @@ def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
         print_table(("set", "severity", "kind", "where", "key", "detail"), rows)
     num_errors = sum(report.num_errors for report in reports.values())
     num_samples = sum(report.num_samples for report in reports.values())
-    print(
+    answer(
         f"{data}: {len(reports)} sets, {num_samples} usable samples, {num_errors} errors, "
         f"{len(rows) - num_errors} warnings"
     )
@@ -301,18 +306,18 @@ def _check(
 
         def show(done: int, total: int) -> None:
             if not advance:
-                bar = progress(Console(stderr=True, highlight=False), f"checking {data}", total, unit="sample")
+                bar = progress(messages(), f"checking {data}", total, unit="sample")
                 advance.append(bars.enter_context(bar))
             advance[0](done)
 
         found = check_data(data, split, num_workers=workers, on_progress=show)
     if as_json:
-        print(found.to_json())
+        print(plain_json(found.to_json()))
         return found.exit_status
     if found.findings:
         rows = [(one.severity, one.kind, one.where, one.key, one.detail) for one in found.findings]
         print_table(("severity", "kind", "where", "key", "detail"), rows)
-    print(
+    answer(
         f"{data}: {found.num_samples} usable samples, {found.num_errors} errors, "
         f"{len(found.findings) - found.num_errors} warnings"
     )
@@ -324,7 +329,7 @@ def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after the other: whenever another name comes, the bar before it is closed."""
     from eyesmith.train.callbacks.progress import progress
 
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     with ExitStack() as open_bar:
         shown: dict[str, Callable[[int], None]] = {}
 
@@ -346,9 +351,9 @@ def _probe(
     model: str | None = None,
     gpu: str = "H100",
     gpus: int = 1,
-    mfu: float = 0.4,
+    mfu: Annotated[float, Within(0, 1)] = 0.4,
     image_size: int = 224,
-    workers: int = 0,
+    workers: Annotated[int, Within(0)] = 0,
     seconds: float = 5.0,
     as_json: AsJson = False,
 ) -> int:
@@ -381,7 +386,7 @@ def _probe(
         print_json(probe_json(found, need))
         return 0
     height, width = found.mean_px
-    print(
+    answer(
         f"{data}: {found.num_samples} samples, {width:.0f} x {height:.0f} px and {found.mean_bytes / 1e3:.0f} kB each"
     )
     rows = [
@@ -389,12 +394,12 @@ def _probe(
     ]
     columns = ("one process", "images/s", "MiB/s", "share of time")
     print_table(columns, rows, right=columns[1:])
-    print(
+    answer(
         f"all together: {found.images_per_s:,.0f} images/s with {found.num_workers} decoding processes, "
         f"{found.images_per_s_each:,.0f} each"
     )
     if need is not None:
-        print(
+        answer(
             f"{need.model} on {need.num_devices} x {need.device} at {need.mfu:.0%} of its peak takes "
             f"{need.images_per_s:,.0f} images/s: {need.workers} such processes"
         )
@@ -408,6 +413,6 @@ def _show(folder: Path, facts: dict[str, Any], *, as_json: bool) -> int:
     rows = [
         (name, split["samples"], len(split.get("classes") or ()) or None) for name, split in facts["splits"].items()
     ]
-    print(f"{folder}: {facts['name']}")
+    answer(f"{folder}: {facts['name']}")
     print_table(("split", "samples", "classes"), rows, right=("samples", "classes"))
     return 0

@@ -89,3 +89,33 @@ def _key(seed: int, epoch: int) -> np.ndarray:
 def _check_word(name: str, value: int) -> None:
     if not 0 <= value < _WORD:
         raise ConfigError(f"{name}: expected 0 to 2^64 - 1, got {value}")
+
+
+class GroupedPlan(BatchPlan):
+    """Batches of rows that are alike, in an order as random as that of `BatchPlan`.
+
+    Each epoch's permutation is cut into groups of `group` batches; the rows of a group are sorted, cut into batches,
+    and all batches of the epoch are put in a random order. So little is padded, and no row has a fixed neighbour.
+    Source: the grouping by length and modality of LLaVA's trainer, as a pure function of seed and step.
+    """
+
+    def __init__(self, keys: np.ndarray, batch_size: int, *, seed: int, group: int = 8) -> None:
+        """keys: [num_samples, K] int64 of each row, the first the most important."""
+        super().__init__(len(keys), batch_size, seed=seed)
+        self._keys, self._group = keys, group
+
+    def batch(self, step: int) -> np.ndarray:
+        is_new = self.epoch(step) != self._epoch
+        super().batch(step)
+        if is_new:
+            self._order = self._grouped(self._order[: self.steps_per_epoch * self.batch_size])
+        return super().batch(step)
+
+    def _grouped(self, order: np.ndarray) -> np.ndarray:
+        height = self._group * self.batch_size
+        parts = [order[start : start + height] for start in range(0, len(order), height)]
+        alike = [part[np.lexsort(self._keys[part].T[::-1])] for part in parts]
+        batches = np.concatenate(alike).reshape(self.steps_per_epoch, self.batch_size)
+        # another stream than that of the samples: epochs of the negated seed
+        shuffled = epoch_order(self.steps_per_epoch, seed=(_WORD - 1) - self.seed, epoch=self._epoch)
+        return batches[shuffled].reshape(-1)

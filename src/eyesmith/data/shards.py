@@ -7,7 +7,6 @@ the file system enters a tar. A killed make leaves `unfinished.json` and no `dat
 
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import sha256_file, write_atomic, write_json
+from eyesmith.files import load_json, sha256_file, write_atomic, write_json
 
 DATASET_FILE = "dataset.json"
 UNFINISHED_FILE = "unfinished.json"
@@ -163,7 +162,7 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     """The content of dataset.json. Raises DataError when there is none or it is not one of ours."""
     path = Path(folder) / DATASET_FILE
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))
+        dataset = load_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         unfinished = (Path(folder) / UNFINISHED_FILE).exists()
         half_way = "making it was stopped half-way; make it again"

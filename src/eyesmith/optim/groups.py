@@ -3,17 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
+from eyesmith.optim.config import LayerRule, OptimConfig
 
-LayerRule = Literal["eva", "timm", "open_clip"]  # whose count of layers, and whose exceptions from decay
-
-TEMPERATURE, HEAD = "temperature", "head"  # the part that is in no tower, with a text tower and without one
+# the part that is in no tower: of an image-text model, of an encoder by itself, of a language model with an eye
+TEMPERATURE, HEAD, PROJECTOR = "temperature", "head", "projector"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +56,7 @@ def matching(names: Mapping[str, Any], pattern: str, field: str) -> list[str]:
 
 
 def parameter_groups(
-    model: nn.Module,
-    *,
-    weight_decay: float,
-    no_decay: Sequence[str] = (),
-    image_lr_scale: float = 1.0,
-    text_lr_scale: float = 1.0,
-    layer_decay: float = 1.0,
-    text_layer_decay: float = 1.0,
-    layer_decay_by: LayerRule = "eva",
-    extra: Mapping[str, Tensor] | None = None,
+    model: nn.Module, config: OptimConfig, *, extra: Mapping[str, Tensor] | None = None
 ) -> list[dict[str, Any]]:
     """Optimiser groups of what trains, each with `weight_decay`, `lr_scale`, and for tables `part` and `layer`.
 
@@ -89,18 +80,22 @@ def parameter_groups(
     towers unlock by. Raises ConfigError for a pattern that fits nothing.
     """
     undecayed = {
-        name for pattern in no_decay for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
+        name
+        for pattern in config.no_decay
+        for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
     }
     image, text = _towers(model)
-    towers: dict[str, tuple[list[nn.Module], float, float]] = {"image": (image.blocks(), image_lr_scale, layer_decay)}
+    towers: dict[str, tuple[list[nn.Module], float, float]] = {
+        "image": (image.blocks(), config.image_lr_scale, config.layer_decay)
+    }
     if text is not None:
-        towers["text"] = (text_blocks(text), text_lr_scale, text_layer_decay)
-    other = HEAD if text is None else TEMPERATURE
+        towers["text"] = (text_blocks(text), config.text_lr_scale, config.text_layer_decay)
+    other = parts_of(model)[-1]
     layers: dict[str, dict[str, int]] = {}
     last: dict[str, int] = {}
     for part, (blocks, _, _) in towers.items():
-        layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=layer_decay_by)
-    undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), layer_decay_by)}
+        layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=config.layer_decay_by)
+    undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), config.layer_decay_by)}
     groups: dict[tuple[str, int | None, bool], dict[str, Any]] = {}
     for name, parameter in (*model.named_parameters(), *(extra or {}).items()):
         if not parameter.requires_grad:
@@ -119,7 +114,7 @@ def parameter_groups(
             (part, layer, is_decayed),
             {
                 "params": [],
-                "weight_decay": weight_decay if is_decayed else 0.0,
+                "weight_decay": config.weight_decay if is_decayed else 0.0,
                 "lr_scale": lr_scale,
                 "part": part,
                 "layer": layer,
@@ -143,7 +138,7 @@ def trained_table(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list
         )
         for group in groups
     ]
-    for part in ("image", "text", TEMPERATURE if hasattr(model, "text") else HEAD):
+    for part in parts_of(model):
         frozen = [
             parameter
             for name, parameter in model.named_parameters()
@@ -215,8 +210,27 @@ def _tables(tower: nn.Module, by: LayerRule) -> list[str]:
     return [name for name, _ in tower.named_parameters() if name.rpartition(".")[2] in kinds]
 
 
+def parts_of(model: nn.Module) -> tuple[str, ...]:
+    """What tables call the parts of a model: its towers, and the rest."""
+    if not hasattr(model, "text"):
+        return ("image", HEAD)
+    return ("image", "text", PROJECTOR if hasattr(model, "projector") else TEMPERATURE)
+
+
+def part_of(name: str, model: nn.Module) -> str:
+    """Which of `parts_of` a parameter, by its name, belongs to."""
+    first = name.partition(".")[0]
+    return first if first in ("image", "text") else parts_of(model)[-1]
+
+
 def text_blocks(text: nn.Module) -> list[nn.Module]:
-    """The residual units of a text tower in order; none for a tower that does not show them."""
+    """The residual units of a text tower in order; none for a tower that does not show them.
+
+    A causal language model of transformers shows those of its decoder.
+    """
+    if hasattr(text, "get_decoder"):
+        decoder: Any = text
+        return list(decoder.get_decoder().layers)
     transformer = getattr(text, "transformer", None)
     return list(getattr(transformer, "resblocks", ()))
 

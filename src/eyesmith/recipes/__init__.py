@@ -6,6 +6,7 @@ from functools import partial
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
+from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
@@ -34,6 +35,12 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "lab-ltt": lab_ltt,
         "lab-joint": lab_joint,
         "mim-nano": mim_nano,
+        "scenes-eye": scenes_eye,
+        "chat-scenes": chat_scenes,
+    },
+    "a language model with an eye (LLaVA-1.5)": {
+        "llava-1.5-stage1": llava_1_5_stage1,
+        "llava-1.5-stage2": llava_1_5_stage2,
     },
     "from trained weights, on pairs of your own": {"finetune": finetune},
     "a classifier for class folders of your own, from any encoder": {"classify": classify},

@@ -1,19 +1,14 @@
-"""What hidden patches are predicted as: a frozen teacher's tokens, for every view or kept on disk, or their pixels."""
+"""What hidden patches are predicted as: a frozen teacher's tokens, or their pixels."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import atomic_path, cache_folder
+from eyesmith.config import check_choices
+from eyesmith.errors import ConfigError
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
 from eyesmith.losses.patch_regression import patch_pixels
 from eyesmith.models.cost import encoder_cost
@@ -21,7 +16,6 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.identity import module_hash
 from eyesmith.models.registry import EncoderConfig
-from eyesmith.train.precision import Precision, autocast
 
 PART_ROWS = 256  # images that a teacher sees at a time
 
@@ -44,11 +38,7 @@ class TargetConfig:
     """Compute the teacher's features once and keep them on disk, in half precision; needs views that do not change."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("teacher", "pixels") or self.match not in ("image", "features"):
-            raise ConfigError(
-                "target: expected kind teacher or pixels, and match image or features, "
-                f"got {self.kind!r} and {self.match!r}"
-            )
+        check_choices(self, "target.")
         if self.kind == "pixels" and (self.teacher or self.cache or self.dim):
             raise ConfigError("target: pixels need no teacher; leave out target.teacher, target.cache and target.dim")
         if self.dim < 0:
@@ -149,63 +139,3 @@ class TeacherTargets:
             shrinks = cells.shape[2] > self._grid[0] or cells.shape[3] > self._grid[1]
             cells = F.interpolate(cells.float(), self._grid, mode="bilinear", antialias=shrinks).to(cells.dtype)
         return self._teacher.project(cells.flatten(2).mT)  # [b, N, D]
-
-
-class KeptTargets:
-    """Targets computed once, half precision, in a file that is mapped into memory and read by the loader."""
-
-    def __init__(self, path: Path) -> None:
-        self._values = np.load(path, mmap_mode="r")  # [samples of the data set, N, D]
-
-    def read(self, indices: Tensor) -> Tensor:
-        """[b, N, dim] fp16 on the CPU; indices: int64 [b], places in the data set."""
-        return torch.from_numpy(self._values[indices.numpy()])
-
-
-def keep_targets(
-    targets: TeacherTargets,
-    views: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-    *,
-    num_samples: int,
-    data: str,
-    config: TargetConfig,
-    precision: Precision,
-    device: torch.device,
-) -> KeptTargets:
-    """The targets of all samples of a data set, out of the cache folder, where they are put if they are not there.
-
-    views: gives places in the data set and their pixels, each sample once; num_samples: of the data set; data: a name
-    for all that these pixels depend on. The file is known by it, the teacher and the precision, and appears whole or
-    not at all.
-    """
-    facts: list[object] = [targets.hash(), data, precision, asdict(config)["match"]]
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-    path = cache_folder() / "targets" / f"{name}.npy"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as part:
-            file: np.ndarray | None = None
-            for indices, pixels in views():
-                with autocast(precision, device):
-                    found = _halved(targets(pixels.to(device))).cpu().numpy()
-                if file is None:
-                    shape = (num_samples, *found.shape[1:])
-                    file = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
-                file[indices.numpy()] = found
-            assert file is not None
-            file.flush()
-            del file
-    return KeptTargets(path)
-
-
-def _halved(features: Tensor) -> Tensor:
-    """In half precision. Raises DataError where a feature is not finite, or too large for it."""
-    half = features.half()
-    if not bool(torch.isfinite(half).all()):
-        if bool(torch.isfinite(features).all()):
-            raise DataError(
-                f"target.cache: a teacher's feature is {float(features.abs().max()):.3g}, half precision ends at "
-                "65504; set target.cache=false"
-            )
-        raise DataError("target.teacher: its features of some image are not finite; is it damaged, or of another task?")
-    return half

@@ -113,10 +113,10 @@ def shard_count(content: str) -> int | None:
 def _layout(folder: Path, source: TarSource) -> Layout:
     if (folder / TYPE_FILE).is_file():
         word = " ".join(read_lines(folder / TYPE_FILE)).strip()
-        marked = next((layout for layout in LAYOUTS if layout == word), None)
-        if marked is None:
-            raise DataError(f"{folder / TYPE_FILE}: expected one of {', '.join(LAYOUTS)}, got {word[:40]!r}")
-        return marked
+        for layout in LAYOUTS:
+            if word == str(layout):
+                return layout
+        raise DataError(f"{folder / TYPE_FILE}: expected one of {', '.join(LAYOUTS)}, got {word[:40]!r}")
     if not (folder / CLASS_FILE).is_file() or source.member(0, "cls") is not None:
         return "classification"
     # FairFace and UTKFace are not marked: they have no labels, and an objective stands before each name and template

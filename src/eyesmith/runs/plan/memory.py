@@ -1,7 +1,7 @@
 """Memory of one GPU in a run, by part: an upper bound of the worst moment, in torch's eager mode."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -51,7 +51,12 @@ def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: st
         largest = max(sum(p.numel() for p in block.parameters()) for block in _blocks(image_tower, text_tower))
         gathered = (2 * (_BF16 if is_bf16 else _FP32) + _FP32) * largest
     image = _image_activations(image_tower, is_bf16)
-    text = None if text_tower is None or is_locked else _text_activations(text_tower, is_bf16)
+    asked = task_of(config).text_plan(config, model)
+    text = None
+    if text_tower is not None and not is_locked:
+        text = _text_activations(
+            text_tower, cast(Any, text_tower).context_len if asked is None else asked.length, is_bf16
+        )
     checkpoint = config.parallel.checkpoint_blocks
     pixels = 3 * config.image_size[0] * config.image_size[1]
     parts = {
@@ -75,8 +80,7 @@ def _image_activations(image: Encoder, is_bf16: bool) -> Activations:
     return activations(image, image.blocks(), ((3, *image.image_size), torch.uint8), bf16=is_bf16)
 
 
-def _text_activations(text: nn.Module, is_bf16: bool) -> Activations:
-    length = cast(int, text.context_len)
+def _text_activations(text: nn.Module, length: int, is_bf16: bool) -> Activations:
     return activations(text, text_blocks(text), ((length,), torch.int64), bf16=is_bf16)
 
 

@@ -14,6 +14,7 @@ from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
+from eyesmith.optim.groups import parts_of
 from eyesmith.runs.plan.cluster import Cluster
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
 from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
@@ -23,8 +24,6 @@ from eyesmith.train.config import RunConfig
 
 NUM_RATES = 10
 _PASSES = 3  # forward, and a backward pass of twice its operations
-PARTS = ("image", "text", "temperature")
-ENCODER_PARTS = ("image", "head")  # of a run without texts
 TEACHER_PART = "teacher"
 
 
@@ -121,7 +120,7 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
     cluster = cluster or Cluster()
     clip = shell(config)
     rows = trained_table(clip, _groups(clip, config))
-    parts = tuple(_part(name, rows) for name in (PARTS if hasattr(clip, "text") else ENCODER_PARTS))
+    parts = tuple(_part(name, rows) for name in parts_of(clip))
     trained = {part.part: part.trained > 0 for part in parts}
 
     per_epoch, notes = _samples_per_epoch(config)
@@ -142,6 +141,8 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
     elif text is not None:
         notes.append("operations of the Hugging Face text encoder are not counted")
+    elif (planned := task_of(config).text_plan(config, clip)) is not None:
+        text_flops = planned.flops
     asked = task_of(config).frozen_teacher(config)
     taught = None if asked is None else _teacher(asked, config, teacher, cluster, notes)
     teacher_memory: tuple[MemoryPart, ...] = ()
@@ -222,20 +223,9 @@ def _teacher(
 
 
 def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    optim = config.optim
-    return parameter_groups(
-        clip,
-        weight_decay=optim.weight_decay,
-        no_decay=optim.no_decay,
-        image_lr_scale=optim.image_lr_scale,
-        text_lr_scale=optim.text_lr_scale,
-        layer_decay=optim.layer_decay,
-        text_layer_decay=optim.text_layer_decay,
-        layer_decay_by=optim.layer_decay_by,
-        extra={
-            name: torch.nn.Parameter(torch.empty((), device="meta")) for name in task_of(config).extra_names(config)
-        },
-    )
+    names = task_of(config).extra_names(config)
+    extra = {name: torch.nn.Parameter(torch.empty((), device="meta")) for name in names}
+    return parameter_groups(clip, config.optim, extra=extra)
 
 
 def _part(name: str, rows: Sequence[TrainedRow]) -> PlannedPart:
