@@ -18,13 +18,14 @@ from eyesmith.data.memory import decode_all
 from eyesmith.data.order import BatchPlan, step_seed
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
-from eyesmith.dense.named_boxes import WAYS, named_boxes, scene_boxes
+from eyesmith.dense.named_boxes import named_boxes, scene_boxes
 from eyesmith.dense.regions import CONTEXT, box_means, crop_boxes
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow, Settings, choose_splits, evaluate
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
+from eyesmith.images import open_image
 from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
@@ -436,7 +437,7 @@ class Regions(MeanTask[Clip]):
         """Of initial weights that are all trained ones."""
         if not self.config.initial.weights or self.config.initial.part != "all":
             return []
-        return [replace(row, model=_before(row.model)) for row in self.measured(model, context)]
+        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -473,16 +474,8 @@ class Regions(MeanTask[Clip]):
         return context.world.once(all_splits)
 
 
-def _before(model: str) -> str:
-    """The model's name with BEFORE; the way of looking at boxes stays its last word."""
-    name, _, way = model.rpartition(" ")
-    return f"{name}{BEFORE} {way}" if way in WAYS else model + BEFORE
-
-
 def _sides(source: Source) -> Tensor:
     """Width, height, width, height of the scenes of a made set, which are all alike."""
-    from eyesmith.images import open_image
-
     width, height = open_image(source.image_bytes(0), where=source.keys[0]).size
     return torch.tensor([width, height, width, height], dtype=torch.float32)
 
