@@ -77,8 +77,8 @@ def test_orthogonal_keeps_singular_vectors_and_evens_out_their_values() -> None:
         found = orthogonal(u * values @ v)
         inside = u.mT @ found @ v.mT  # the values in the same vectors
         even = inside.diagonal(dim1=1, dim2=2)
-        assert ((even > 0.65) & (even < 1.25)).all()
-        assert (inside - torch.diag_embed(even)).abs().max() < 1e-3
+        assert ((even > 0.6) & (even < 1.3)).all()
+        assert (inside - torch.diag_embed(even)).abs().max() < 0.05  # of bf16, where the machine is faster in it
     assert torch.equal(orthogonal(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
 
 
