@@ -11,7 +11,16 @@ from eyesmith.recipes.dense import dense_eye
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
-from eyesmith.recipes.laptop import debug, lab_joint, lab_ltt, pairs, quickstart, quickstart_vit
+from eyesmith.recipes.laptop import (
+    debug,
+    lab_joint,
+    lab_ltt,
+    pairs,
+    quickstart,
+    quickstart_small,
+    quickstart_small_vit,
+    quickstart_vit,
+)
 from eyesmith.recipes.vitamin import (
     FINE_TUNES,
     LENGTHS,
@@ -32,6 +41,7 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "pairs": pairs,
         "quickstart": quickstart,
         "quickstart-vit": quickstart_vit,
+        "quickstart-small": quickstart_small,
         "quickstart-trv": quickstart_trv,
         "lab-ltt": lab_ltt,
         "lab-joint": lab_joint,
@@ -111,6 +121,8 @@ __all__ = [
     "mim_nano",
     "pairs",
     "quickstart",
+    "quickstart_small",
+    "quickstart_small_vit",
     "quickstart_trv",
     "quickstart_vit",
     "recipe",

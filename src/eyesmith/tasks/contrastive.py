@@ -153,9 +153,7 @@ class Contrastive(Task[Clip]):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         with context.world.first_on_each_machine():  # the others find the features on disk
             bank = _encoded_texts(clip, config, rows) if config.model.lock_text else None
-        class_texts = None
-        if config.loss.kind == "names":
-            class_texts = _class_texts(config, bank, rows)
+        class_texts = class_texts_of(config, bank, rows)
         teacher = None
         if config.loss.distill.teacher:
             with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
@@ -356,8 +354,10 @@ def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:
     return TextBank(clip, rows.captions(), config.precision)
 
 
-def _class_texts(config: TrainConfig, bank: Texts | None, rows: Rows) -> ClassTexts:
-    """The captions of each class of labelled rows. Raises ConfigError for others."""
+def class_texts_of(config: TrainConfig, bank: Texts | None, rows: Rows) -> ClassTexts | None:
+    """The captions of each class of labelled rows, where the loss is by names. Raises ConfigError for other rows."""
+    if config.loss.kind != "names":
+        return None
     source = rows.source if isinstance(rows, IndexedRows) else None
     if source is None or source.classes is None or source.labels is None:
         raise ConfigError(f"loss.kind: names takes a labelled data set; {config.data.path} has no classes")
