@@ -31,6 +31,15 @@ def refused_names() -> dict[str, dict[str, str]]:
     return found
 
 
+@cache
+def alike_drawings() -> dict[str, dict[str, str]]:
+    """Style to code points of drawings that `data check` finds almost equal to another of the set, and that one's.
+
+    They are left out of whatever split they were drawn into: taken away before, they would move others.
+    """
+    return json.loads(REFUSED_FILE.read_text(encoding="utf-8"))["alike"]
+
+
 class NameMatcher:
     """Names of drawings to concepts.
 

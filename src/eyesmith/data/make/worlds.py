@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from eyesmith.data.make import icons
 from eyesmith.data.make.icons import Concept, IconSet
-from eyesmith.data.make.names import NameMatcher, refused_names
+from eyesmith.data.make.names import NameMatcher, alike_drawings, refused_names
 from eyesmith.data.make.npm import fetch
 from eyesmith.data.make.world_splits import (
     Holdout,
@@ -132,7 +132,11 @@ def _large_world(holdout: Holdout, style: str, groups: Sequence[str], seed: int)
     small = {concept.hexcode for concept in concepts if concept.group in icons.GROUPS}
     splits = assign_large_splits(available, small, holdout=holdout, style=style, seed=seed)
     taken = {concept.hexcode for concept in concepts if concept.group in groups and available[concept.hexcode]}
-    splits = {split: [one for one in members if one[0] in taken] for split, members in splits.items()}
+    alike = {(code, style) for style, codes in alike_drawings().items() for code in codes}
+    splits = {
+        split: [one for one in members if one[0] in taken and one not in alike] for split, members in splits.items()
+    }
+    left_out["almost equal to another"] = len([one for one in alike if one[0] in taken])
     return World(
         name="large",
         concepts=[concept for concept in concepts if concept.hexcode in taken],
