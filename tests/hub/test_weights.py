@@ -289,12 +289,13 @@ def test_tensors_that_share_memory_get_their_own() -> None:
     assert torch.equal(found["d"], whole[1])
 
 
-def test_a_torchscript_archive_is_called_one(tmp_path: Path) -> None:
+def test_a_torchscript_archive_has_no_average(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="a TorchScript archive: a program with its weights"):
-        read_tensors(tmp_path / "model.pt")
+    assert set(read_tensors(tmp_path / "model.pt")) == {"weight", "bias"}
+    with pytest.raises(CheckpointError, match="a TorchScript archive holds one set of weights"):
+        read_tensors(tmp_path / "model.pt", weights="ema")
 
 
 def test_the_prefixes_of_fsdp_are_removed_anywhere(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
@@ -11,12 +12,18 @@ from torch import Tensor, nn
 from eyesmith.models.linear import Linear, can_fuse, pack
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float64: 1e-12}
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda y: F.gelu(y, approximate="tanh"),
+    "silu": F.silu,
+    "quick_gelu": lambda y: y / (1 + (-1.702 * y).exp()),
+}
 
 
-def plain(layer: nn.Linear, x: Tensor, **epilogue: Tensor | bool) -> Tensor:
+def plain(layer: nn.Linear, x: Tensor, **epilogue: Any) -> Tensor:
     y = F.linear(x.double(), layer.weight.double(), None if layer.bias is None else layer.bias.double())
-    if epilogue.get("gelu"):
-        y = F.gelu(y)
+    if (act := epilogue.get("act")) is not None:
+        y = ACTIVATIONS[act](y)
     if (times := epilogue.get("times")) is not None:
         y = y * times
     if (plus := epilogue.get("plus")) is not None:
@@ -34,7 +41,7 @@ def test_epilogues_equal_the_plain_operations(dtype: torch.dtype, has_bias: bool
     if is_packed:
         layer.pack()
     x, other = torch.randn(2, 5, 24, dtype=dtype), torch.randn(2, 16, 5, dtype=dtype).mT  # a strided operand too
-    for epilogue in ({}, {"gelu": True}, {"times": other}, {"plus": other}):
+    for epilogue in ({}, *({"act": act} for act in ACTIVATIONS), {"times": other}, {"plus": other}):
         y = layer(x, **epilogue)
         assert y.dtype == dtype
         torch.testing.assert_close(y.double(), plain(layer, x, **epilogue), rtol=0, atol=4 * DTYPES[dtype])

@@ -10,7 +10,7 @@ from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Model, ModelName
 from eyesmith.cli.output import AsJson, answer, print_json, print_table
 
-Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
+Layout = Literal["eyesmith", "open_clip", "open_clip_root", "openai", "timm", "hugging_face", "hugging_face_timm", "hf"]
 Out = Annotated[
     Positional[Path], tyro.conf.arg(metavar="OUT", help="The file (.safetensors, .bin, .pt, .pth) or folder to write.")
 ]
@@ -42,8 +42,8 @@ def convert(
 
     Args:
         to: One file of named tensors: eyesmith (or a run folder), open_clip (text.* names), open_clip_root (text at
-            the root), timm (image tower). A folder that the program opens: hugging_face (open_clip's),
-            hugging_face_timm.
+            the root), openai (.pt of a plain ViT), timm (image tower). A folder that the program opens: hugging_face
+            (open_clip's), hugging_face_timm, hf (transformers' CLIP or SigLIP).
         dtype: Of the written tensors; as stored when not given.
         weights: Of a training checkpoint: the model, or its average (ema).
         image_size: Pixels, one number or height and width, to resample the position table to.

@@ -22,6 +22,8 @@ _VERBS = {
     "report": Verb(_HERE, "write a plan's page again from what is there", "report"),
     "plans": Verb(_HERE, "the plans there are", "plans"),
     "encoders": Verb(_HERE, "the encoders that plans can name, with their parameters and multiply-adds", "encoders"),
+    "vlm": Verb(_HERE, "which eye a language model sees best with, by training it with each: `vlm EYE EYE ...`", "vlm"),
+    "vlm-fit": Verb(_HERE, "the same without training: `vlm-fit EYE EYE ...`", "vlm_fit"),
     "check": Verb(_HERE, "whether an encoder in a file of yours can enter", "check"),
 }
 
@@ -98,6 +100,20 @@ def report(argv: list[str], prog: str) -> int:
     as_json = "--json" in argv
     name, options = _parsed([word for word in argv if word != "--json"], prog)
     return _show(results(_lab(name, options), measures=True), as_json)
+
+
+def vlm(argv: list[str], prog: str) -> int:
+    """Compare eyes of a language model."""
+    from eyesmith.cli.lab_vlm import vlm as compare
+
+    return call(compare, argv, prog=prog)
+
+
+def vlm_fit(argv: list[str], prog: str) -> int:
+    """Score eyes for a language model."""
+    from eyesmith.cli.lab_vlm import vlm_fit as fit
+
+    return call(fit, argv, prog=prog)
 
 
 def plans(argv: list[str], prog: str) -> int:

@@ -31,6 +31,9 @@ def probe(
         cache: Where image features are kept for the next time; the cache folder when not given.
         out: A folder for results.jsonl and the predictions, which `eyesmith compare` reads.
     """
+    if plan.head == "scenes":
+        splits = (plan.train_split or "train", plan.test_split or "test")
+        return _scenes(model, plan.train, splits, name, out, device, as_json)
     from eyesmith.hub.device import find_device
     from eyesmith.hub.load import load
 
@@ -41,4 +44,40 @@ def probe(
         return 0
     columns = ("head", "shots", "top-1", "95 %", "per class", "chosen", "validation", "n", "chance")
     print_table(columns, [one.cells() for one in found], right=("shots", "top-1", "95 %", "per class", "n", "chance"))
+    return 0
+
+
+def _scenes(
+    model: str,
+    data: str,
+    splits: tuple[str, str],
+    name: str | None,
+    out: Path | None,
+    device: str | None,
+    as_json: bool,
+) -> int:
+    from eyesmith.data.sources import open_source
+    from eyesmith.eval.results.rows import append_rows
+    from eyesmith.hub.device import find_device
+    from eyesmith.multimodal.eye import EyeConfig, open_eye
+    from eyesmith.multimodal.probe import probe_scenes
+
+    where = find_device(device)
+    train, test = (open_source(data, split=split) for split in splits)
+    eye, preprocess = open_eye(model, EyeConfig())
+    rows = probe_scenes(eye.to(where), preprocess, train, test, model=name or model)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        append_rows(out / "results.jsonl", rows)
+    if as_json:
+        print_json([row.__dict__ for row in rows])
+        return 0
+    shown = []
+    for row in rows:
+        assert row.low is not None
+        assert row.high is not None
+        assert row.chance is not None
+        span = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
+        shown.append((row.split, f"{row.value:.1%}", span, f"{row.n:,}", f"{row.chance:.1%}"))
+    print_table(("asked", "top-1", "95 %", "n", "chance"), shown, right=("top-1", "95 %", "n", "chance"))
     return 0

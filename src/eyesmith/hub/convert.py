@@ -5,24 +5,25 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eyesmith.config import closest
+from eyesmith.config import closest, to_dict
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, write_atomic, write_json
 from eyesmith.hub.build import ModelConfig
+from eyesmith.hub.folder import PIXELS_FILE
 from eyesmith.hub.load import build_stored
 from eyesmith.hub.parity import FP32_BOUND, TEXTS, ParityRow, compare, sample_images
-from eyesmith.hub.peer_forward import open_clip_features, timm_features
+from eyesmith.hub.peer_forward import open_clip_features, timm_features, transformers_features
 from eyesmith.hub.peers import OPEN_CLIP_FILE, open_clip_config, timm_config
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, save_model
 from eyesmith.hub.stored import Stored, read_stored
-from eyesmith.hub.weights import PROMPTS, Which, own_memory, read_tensors
+from eyesmith.hub.weights import CONFIG, PROMPTS, Which, own_memory, read_tensors
 from eyesmith.images import PreprocessConfig, evaluation_pixels
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
@@ -30,16 +31,20 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import list_models
-from eyesmith.models.text import ClipTextConfig
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
+from eyesmith.models.text.model import ClipText, ClipTextConfig
 from eyesmith.models.text.weights import BIAS
+from eyesmith.models.vit.configs import to_hugging_face
+from eyesmith.models.vit.model import VitConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 
-Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
-FOLDERS = ("hugging_face", "hugging_face_timm")
+Layout = Literal["eyesmith", "open_clip", "open_clip_root", "openai", "timm", "hugging_face", "hugging_face_timm", "hf"]
+FOLDERS = ("hugging_face", "hugging_face_timm", "hf")
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+TOKEN_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
+TOKEN_FILES += ("merges.txt",)
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
@@ -104,7 +109,8 @@ def convert(
 
     to: open_clip (`text.` names), open_clip_root (text at the root), timm and eyesmith write one file of named tensors
     (.safetensors, or .bin, .pt, .pth for torch's format; eyesmith also a run folder); hugging_face is a folder that
-    open_clip opens as local-dir:OUT or from the hub, hugging_face_timm one that timm opens. dtype: of the written
+    open_clip opens as local-dir:OUT or from the hub, hugging_face_timm one that timm opens, hf one that transformers
+    opens; openai is a file (.pt) of a state dict for OpenAI's own code. dtype: of the written
     tensors; None: as stored. parity: compare the features of what was written, loaded here and by the peer's own code.
     The file is read back and must hold the same bits. Raises as `load` does, ConfigError when the layout cannot hold
     the model or `out` is there already, CheckpointError when the file does not read back.
@@ -142,6 +148,8 @@ def convert(
         file = target / (OPEN_CLIP_WEIGHTS if to == "hugging_face" else MODEL_FILE) if is_folder else target
         for config_name, content in configs.items():
             write_json(target / config_name, content)
+        if to == "hf":
+            _write_tokens(stored, target)
         _write(file, written, stored.config)
     _check_written(file, written)
     rows, notes = _parity(stored, file, to, dtype=DTYPES.get(dtype or "")) if parity else ([], [])
@@ -195,11 +203,20 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
         raise ConfigError(f"to: {to} holds texts in CLIP's vocabulary, {stored.where} reads bytes; take --to eyesmith")
     if (family := WEIGHTS.get(type(config.image))) is None:
         kind = type(config.image).__name__
-        raise ConfigError(f"{config.name}: open_clip's layout needs a ViTamin or EVA-02 image tower, got {kind}")
+        raise ConfigError(f"{config.name}: {to}'s layout needs a ViTamin, EVA-02 or plain ViT, got {kind}")
+    if to in ("openai", "hf") and not isinstance(config.image, VitConfig):
+        raise ConfigError(f"to: {to} holds a plain ViT, this image tower is a {type(config.image).__name__}")
     return family.write(tensors, config, to)
 
 
 def _configs(stored: Stored, to: Layout) -> dict[str, Any]:
+    if to == "hf":
+        assert isinstance(stored.config, ClipConfig)
+        image, text = stored.config.image, stored.config.text
+        if not isinstance(image, VitConfig) or not isinstance(text, ClipTextConfig):
+            raise ConfigError("to: transformers has CLIP and SigLIP, which are plain ViTs; take --to hugging_face")
+        whole, pixels = to_hugging_face(image, text, stored.config.preprocess)
+        return {CONFIG_FILE: whole, PIXELS_FILE: pixels}
     if to == "hugging_face":
         assert isinstance(stored.config, ClipConfig)
         return {OPEN_CLIP_FILE: open_clip_config(stored.config, logit_bias=_bias(stored))}
@@ -213,25 +230,31 @@ def _bias(stored: Stored) -> float | None:
     return None if bias is None else float(bias)
 
 
-def _tower(config: Any) -> ViTaminConfig | Eva02Config:
+def _tower(config: Any) -> ViTaminConfig | Eva02Config | VitConfig:
     image = config.image if isinstance(config, ClipConfig | ClassifierConfig) else config
     if isinstance(config, ClassifierConfig):
         if not isinstance(image, Eva02Config) or image.pooling == "normed_mean":
             raise ConfigError("to: timm's names hold the classes of an EVA-02 with its norm after the mean alone")
         return replace(image, embed_dim=len(config.classes))
-    if not isinstance(image, ViTaminConfig | Eva02Config):
-        raise ConfigError(f"to: timm's names are for a ViTamin or EVA-02, this image tower is a {type(image).__name__}")
+    if not isinstance(image, ViTaminConfig | Eva02Config | VitConfig):
+        raise ConfigError(
+            f"to: timm's names are for a ViTamin, EVA-02 or plain ViT, this image tower is a {type(image).__name__}"
+        )
     return image
 
 
 def _preprocess(config: Any) -> PreprocessConfig:
     if isinstance(config, ClipConfig | ClassifierConfig):
         return config.preprocess
+    if isinstance(config, VitConfig):
+        return PreprocessConfig(image_size=config.image_size, mean=config.mean, std=config.std)
     return PreprocessConfig(image_size=config.image_size)
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
     said = {PROMPTS: json.dumps(config.prompts)} if isinstance(config, ClipConfig) else {}
+    if isinstance(config.image if isinstance(config, ClipConfig) else config, VitConfig):
+        said[CONFIG] = json.dumps(to_dict(config))  # tensors do not tell its heads, activation and pixels
     with atomic_path(file) as part:
         if file.suffix == ".safetensors":
             save_file(dict(tensors), part, metadata={"format": "pt"} | said)
@@ -259,37 +282,78 @@ def _same(left: Tensor, right: Tensor) -> bool:
 def _parity(stored: Stored, file: Path, to: Layout, *, dtype: torch.dtype | None) -> tuple[list[ParityRow], list[str]]:
     """Features of the written weights: ours against the peer's own loader and forward, and against the source's."""
     images, config = sample_images(), stored.config
-    if (
-        "timm" in to
-    ):  # it leaves the conversion to its data sets, which do it before the resize; open_clip does it after
+    if "timm" in to or to == "hf":
+        # timm leaves the conversion to its data sets, which do it before the resize, transformers' processor does so
+        # itself; open_clip does it after
         images = [image.convert("RGB") for image in images]
     kept = stored.tensors if dtype is None else own_memory(stored.tensors, dtype=dtype)
-    ours = _features(replace(stored, tensors=dict(kept)), images)
-    rows: list[ParityRow] = []
     notes: list[str] = []
+    ids = _ids(stored, notes) if isinstance(config, ClipConfig) and isinstance(config.image, VitConfig) else None
+    ours = _features(replace(stored, tensors=dict(kept)), images, ids)
+    rows: list[ParityRow] = []
     if dtype is not None:
-        source = _features(stored, images)
+        source = _features(stored, images, ids)
         rows += [compare(ours[part], source[part], peer="source", part=part, bound=None) for part in ours]
     try:
         if to in ("timm", "hugging_face_timm"):
             theirs = timm_features(file, timm_config(_tower(config), _preprocess(config)), images)
         elif to == "eyesmith":
             return rows, notes
+        elif to == "hf":
+            theirs = transformers_features(file.parent, images, cast(Tensor, ids))
         else:
             assert isinstance(config, ClipConfig)
-            their_config = open_clip_config(config, is_text_prefixed=to != "open_clip_root", logit_bias=_bias(stored))
-            theirs = open_clip_features(file, their_config, images, TEXTS)
-        peer = "timm" if "timm" in to else "open_clip"
+            is_prefixed = to not in ("open_clip_root", "openai")
+            their_config = open_clip_config(config, is_text_prefixed=is_prefixed, logit_bias=_bias(stored))
+            theirs = open_clip_features(file, their_config, images, TEXTS if ids is None else ids)
+        peer = _peer(to)
         rows += [compare(ours[part], rows_, peer=peer, part=part, bound=FP32_BOUND) for part, rows_ in theirs.items()]
     except (MissingDependencyError, ConfigError) as error:
-        notes.append(f"no comparison with {'timm' if 'timm' in to else 'open_clip'}: {error}")
+        notes.append(f"no comparison with {_peer(to)}: {error}")
     return rows, notes
 
 
-def _features(stored: Stored, images: Sequence[Image.Image]) -> dict[str, Tensor]:
-    """Unit features of pictures, and of the sample texts where there is a text tower, computed in fp32."""
+def _peer(to: Layout) -> str:
+    return "timm" if "timm" in to else "transformers" if to == "hf" else "open_clip"
+
+
+def _ids(stored: Stored, notes: list[str]) -> Tensor:
+    """Token ids [T, context_len] for both sides: of the sample texts, or made where the vocabulary is not here."""
+    model = build_stored(stored)
+    assert isinstance(model, Clip)
+    assert isinstance(model.text, ClipText)
+    text, length = model.text.config, model.text.context_len
+    try:
+        ids = model.text.tokenizer(TEXTS)
+        if int(ids.max()) < text.vocab_size:
+            return ids
+        why = f"the vocabulary has more than the model's {text.vocab_size} tokens"
+    except (MissingDependencyError, CheckpointError) as error:
+        why = str(error)
+    notes.append(f"token ids were made for the comparison, not of texts: {why}")
+    end = text.end_id if text.pooling == "end" else text.vocab_size - 1
+    ids = 1 + torch.arange(len(TEXTS) * length).view(-1, length) * 7919 % (text.vocab_size - 2)
+    for row, last in zip(ids, torch.linspace(1, length - 1, len(ids)).long(), strict=True):
+        row[row == end] = 0 if end else 1
+        row[last:] = 0
+        row[last] = end
+    return ids
+
+
+def _write_tokens(stored: Stored, folder: Path) -> None:
+    """The vocabulary that lies with the source, where there is one."""
+    for name in TOKEN_FILES:
+        if stored.tokens is not None and (stored.tokens / name).is_file():
+            write_atomic(folder / name, (stored.tokens / name).read_bytes())
+
+
+def _features(stored: Stored, images: Sequence[Image.Image], ids: Tensor | None) -> dict[str, Tensor]:
+    """Unit features of pictures, and of ids or the sample texts where there is a text tower, computed in fp32."""
     model = build_stored(stored)
     if isinstance(model, Clip):
+        if ids is not None:
+            with torch.inference_mode():
+                return {"image": model.encode_image(images), "text": model.text_features(ids)}
         return {"image": model.encode_image(images), "text": model.encode_text(TEXTS)}
     pixels = torch.stack([evaluation_pixels(image, _preprocess(stored.config)) for image in images])
     with torch.inference_mode():

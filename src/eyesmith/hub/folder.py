@@ -10,6 +10,8 @@ from eyesmith.hub.peers import OPEN_CLIP_FILE, read_facts
 from eyesmith.hub.run_folder import CONFIG_FILE
 from eyesmith.hub.weights import INDEX_SUFFIX
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD, PreprocessConfig
+from eyesmith.models.keymap import Beside
+from eyesmith.models.vit.configs import HUGGING_FACE_TYPES
 
 # the first of these that is there is taken; each may be cut into several files, listed in NAME.index.json
 WEIGHT_FILES = (
@@ -20,15 +22,19 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
 )
 CONFIG_FILES = (OPEN_CLIP_FILE, CONFIG_FILE)
+PIXELS_FILE = "preprocessor_config.json"  # of transformers
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; pooling: as there."""
+    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; beside: for families
+    that read the configs themselves; pooling: as there.
+    """
 
     timm_name: str = ""
     preprocess: PreprocessConfig | None = None
     where: str = ""
+    beside: Beside | None = None
     pooling: str | None = None
 
     @property
@@ -58,16 +64,27 @@ def read_folder(folder: Path) -> Folder:
     for path in (folder / name for name in CONFIG_FILES):
         if not path.is_file():
             continue
-        try:
-            content = load_json(path.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
-        if isinstance(content, dict):
-            name, preprocess = read_facts(content, str(path))
-            if name or preprocess is not None:
-                pooling = content.get("global_pool")  # timm's
-                return Folder(name, preprocess, str(path), pooling if isinstance(pooling, str) else None)
+        content = _json(path)
+        if not isinstance(content, dict):
+            continue
+        if content.get("model_type") in HUGGING_FACE_TYPES:
+            pixels = _json(folder / PIXELS_FILE) if (folder / PIXELS_FILE).is_file() else None
+            beside = Beside("hugging_face", content, pixels if isinstance(pixels, dict) else None, str(path))
+            return Folder(where=str(path), beside=beside)
+        name, preprocess = read_facts(content, str(path))
+        if name or preprocess is not None:
+            kind = "open_clip" if "model_cfg" in content else "timm"
+            pooling = content.get("global_pool")  # timm's
+            beside = Beside(kind, content, None, str(path))
+            return Folder(name, preprocess, str(path), beside, pooling if isinstance(pooling, str) else None)
     return Folder()
+
+
+def _json(path: Path) -> object:
+    try:
+        return load_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
 
 
 def find_weights(folder: Path) -> Path | None:

@@ -13,6 +13,7 @@ from eyesmith.hub.weights import Which
 from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.text import ClipText
 
 
 def load(
@@ -82,4 +83,7 @@ def build_stored(stored: Stored, *, dtype: torch.dtype = torch.float32) -> Clip 
     """The model of what was read."""
     if stored.run is not None:
         return build_run(stored.run, stored.config, stored.tensors, dtype=dtype)
-    return build(stored.config, stored.tensors, where=stored.where, dtype=dtype)
+    model = build(stored.config, stored.tensors, where=stored.where, dtype=dtype)
+    if isinstance(model, Clip) and isinstance(model.text, ClipText) and stored.tokens is not None:
+        model.text.find_assets(stored.tokens)
+    return model

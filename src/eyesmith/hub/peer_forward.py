@@ -20,11 +20,12 @@ from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 
 def open_clip_features(
-    weights: Path, config: Mapping[str, Any], images: Sequence[Image.Image], texts: Sequence[str]
+    weights: Path, config: Mapping[str, Any], images: Sequence[Image.Image], texts: Sequence[str] | Tensor
 ) -> dict[str, Tensor]:
     """Rows of `image` and `text` features, un-normalised, fp32, in open_clip's own evaluation transform and tokenizer.
 
-    weights: a file with its names; config: the open_clip_config.json for it. Raises MissingDependencyError without it.
+    texts: strings, or token ids [T, L]. weights: a file with its names; config: the open_clip_config.json for it.
+    Raises MissingDependencyError without it.
     """
     ensure_torchvision()
     try:
@@ -35,7 +36,10 @@ def open_clip_features(
         found: Any = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         model, _, transform = found
         model.eval()
-        tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(texts))
+        if isinstance(texts, Tensor):
+            tokens = texts
+        else:
+            tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(list(texts))
         pixels = torch.stack([transform(image) for image in images])
         rows = [model.encode_image(batch) for batch in pixels.split(8)]
         return {"image": torch.cat(rows), "text": model.encode_text(tokens)}
@@ -61,18 +65,50 @@ def timm_features(weights: Path, config: Mapping[str, Any], images: Sequence[Ima
         return {"image": torch.cat([model(batch) for batch in pixels.split(8)])}
 
 
+def transformers_features(folder: Path, images: Sequence[Image.Image], ids: Tensor) -> dict[str, Tensor]:
+    """Rows of `image` and `text` features, un-normalised, fp32, of a folder that transformers opens.
+
+    Pictures go through its own processor, texts are given as ids [T, L]. Raises MissingDependencyError without it.
+    """
+    ensure_torchvision()
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError("transformers is not installed: pip install 'eyesmith[demo]'") from error
+    with _quiet(), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        safely: dict[str, Any] = {"local_files_only": True}
+        model: Any = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False, **safely).eval()
+        processor: Any = transformers.AutoImageProcessor.from_pretrained(
+            folder, trust_remote_code=False, backend="pil", **safely
+        )
+        pixels = processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
+        rows = [_pooled(model.get_image_features(pixel_values=batch)) for batch in pixels.split(8)]
+        return {"image": torch.cat(rows), "text": _pooled(model.get_text_features(input_ids=ids))}
+
+
+def _pooled(output: Any) -> Tensor:
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Another program's log and warnings are kept off the terminal."""
+    before = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
 @contextmanager
 def _folder(weights: Path, config_name: str, config: Mapping[str, Any]) -> Iterator[Path]:
     """A folder as the peer opens it, with a link to the weights; its log and warnings are kept off the terminal."""
-    before = logging.root.manager.disable
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
         folder = Path(scratch)
         (folder / config_name).write_text(json.dumps(config), "utf-8")
         name = "model.safetensors" if weights.suffix == ".safetensors" else "pytorch_model.bin"
         link_or_copy(weights.resolve(), folder / name)
-        try:
-            yield folder
-        finally:
-            logging.disable(before)
+        yield folder

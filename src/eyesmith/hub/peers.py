@@ -13,6 +13,9 @@ from eyesmith.models.families import ForeignConfig
 from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import ENCODERS
 from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vit.configs import to_open_clip
+from eyesmith.models.vit.model import VitConfig
+from eyesmith.models.vit.model import same_shape as same_vit
 from eyesmith.models.vitamin.model import ViTaminConfig
 
 OPEN_CLIP_FILE = "open_clip_config.json"
@@ -24,12 +27,15 @@ _OWN_ENCODERS = ("vitamin_nano_48", "trv_nano_48")  # which timm does not have
 _WRONG_SIZES = {("vitamin_xlarge_384", (256, 256)): (384, 384)}
 
 
-def timm_name(config: ViTaminConfig | Eva02Config, *, at_its_size: bool) -> str:
+_Tower = ViTaminConfig | Eva02Config | VitConfig
+
+
+def timm_name(config: _Tower, *, at_its_size: bool) -> str:
     """timm's name of an encoder. at_its_size: it must be the one that timm builds at this image size.
 
     Raises ConfigError when timm has none: for sizes of our own, and, where the size matters, other image sizes.
     """
-    if at_its_size and config.has_position is False:
+    if at_its_size and not isinstance(config, VitConfig) and not config.has_position:
         at_its_size = False  # without a table timm's model runs at any size
     found = [
         (name, known)
@@ -39,8 +45,9 @@ def timm_name(config: ViTaminConfig | Eva02Config, *, at_its_size: bool) -> str:
         and _same_trunk(known, config)
     ]
     if not found:
-        wide, deep = (config.width, config.depth) if isinstance(config, Eva02Config) else (config.widths, config.depths)
-        kind = "EVA-02 of width" if isinstance(config, Eva02Config) else "ViTamin of widths"
+        is_one = isinstance(config, Eva02Config | VitConfig)
+        wide, deep = (config.width, config.depth) if is_one else (config.widths, config.depths)
+        kind = {Eva02Config: "EVA-02 of width", VitConfig: "plain ViT of width"}.get(type(config), "ViTamin of widths")
         raise ConfigError(
             f"timm and open_clip have no {kind} {wide} and depth {deep} with these parts; "
             "a file of named tensors can be written (--to open_clip or --to timm), a folder that they open cannot"
@@ -56,7 +63,13 @@ def timm_name(config: ViTaminConfig | Eva02Config, *, at_its_size: bool) -> str:
     return min(candidates, key=lambda entry: (entry[1].embed_dim != config.embed_dim, entry[0]))[0]
 
 
-def _same_trunk(known: ViTaminConfig | Eva02Config, config: ViTaminConfig | Eva02Config) -> bool:
+def _same_trunk(known: _Tower, config: _Tower) -> bool:
+    if isinstance(known, VitConfig) or isinstance(config, VitConfig):
+        if not isinstance(known, VitConfig) or not isinstance(config, VitConfig):
+            return False
+        exact = (known.activation, known.pooling, known.num_heads, known.norm_eps)
+        exact_too = (config.activation, config.pooling, config.num_heads, config.norm_eps)
+        return exact == exact_too and same_vit(replace(known, embed_dim=config.embed_dim), config)
     if isinstance(known, Eva02Config) or isinstance(config, Eva02Config):
         if not isinstance(known, Eva02Config) or not isinstance(config, Eva02Config):
             return False
@@ -72,9 +85,12 @@ def open_clip_config(
     of the sigmoid loss, without which open_clip makes no place for the one in the file.
     """
     image, text = config.image, config.text
+    if isinstance(image, VitConfig) and isinstance(text, ClipTextConfig):
+        return to_open_clip(image, text, config.preprocess, logit_bias)
     if isinstance(image, ForeignConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
         raise ConfigError(
-            f"{config.name}: open_clip has no such towers; it takes a ViTamin or EVA-02 and open_clip's text tower"
+            f"{config.name}: open_clip has no such towers; it takes a ViTamin, EVA-02 or plain ViT and open_clip's own "
+            "text tower"
         )
     model: dict[str, Any] = {
         "embed_dim": image.embed_dim,
@@ -114,15 +130,19 @@ def open_clip_config(
     }
 
 
-def timm_config(config: ViTaminConfig | Eva02Config, preprocess: PreprocessConfig) -> dict[str, Any]:
+def timm_config(config: _Tower, preprocess: PreprocessConfig) -> dict[str, Any]:
     """The content of timm's config.json. crop_pct 1 is what the models were made for; timm's own entries say 0.9."""
     size = list(config.image_size)
-    is_eva02 = isinstance(config, Eva02Config)
+    is_plain = isinstance(config, Eva02Config | VitConfig)
+    pool = "avg"
+    if is_plain and config.pooling in ("token", "map"):
+        pool = config.pooling
+    count = 0 if pool == "map" else config.embed_dim
     return {
         "architecture": timm_name(config, at_its_size=False),
-        "num_classes": config.embed_dim,
-        "num_features": config.width if is_eva02 else config.widths[2],
-        "global_pool": "token" if is_eva02 and config.pooling == "token" else "avg",
+        "num_classes": count,
+        "num_features": config.width if is_plain else config.widths[2],
+        "global_pool": pool,
         "model_args": {"img_size": size},
         "pretrained_cfg": {
             "tag": "eyesmith",
@@ -134,9 +154,9 @@ def timm_config(config: ViTaminConfig | Eva02Config, preprocess: PreprocessConfi
             "crop_mode": "squash" if preprocess.resize == "squash" else "center",
             "mean": list(preprocess.mean),
             "std": list(preprocess.std),
-            "num_classes": config.embed_dim,
+            "num_classes": count,
             "pool_size": None,
-            "first_conv": "patch_embed.proj" if is_eva02 else "patch_embed.backbone.stem.conv1",
+            "first_conv": "patch_embed.proj" if is_plain else "patch_embed.backbone.stem.conv1",
             "classifier": "head",
         },
     }

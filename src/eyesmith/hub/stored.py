@@ -15,17 +15,20 @@ from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.folder import Folder, find_weights, read_folder
 from eyesmith.hub.foreign import is_foreign_id, read_foreign_folder, read_foreign_id
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
-from eyesmith.hub.weights import Which, read_prompts, read_tensors
+from eyesmith.hub.strangers import of_names
+from eyesmith.hub.weights import Which, read_own_config, read_prompts, read_tensors
 from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig, ForeignConfig
-from eyesmith.models.keymap import Asked, inner
+from eyesmith.models.keymap import Asked, Beside, inner
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import ENCODERS, encoder_config, list_encoders, list_models
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import same_sizes, text_config
+from eyesmith.models.vit.model import VitConfig
+from eyesmith.tokenizer import has_pieces
 
 HUB_PREFIX = "hf:"
 ANY = "any"
@@ -42,8 +45,8 @@ class UnknownLayoutError(CheckpointError):
 class Stored:
     """A model as it was stored: `tensors` have our names and their stored type, `config` builds what they fit.
 
-    where: the file, for messages. left_out: what the file holds beside the model, in words. run: the run folder, whose
-    tokenizer belongs to the model.
+    where: the file, for messages. left_out: what the file holds beside the model, or was taken for granted, in words.
+    run: the run folder, whose tokenizer belongs to the model; tokens: another folder with a tokenizer.
     """
 
     config: ModelConfig
@@ -51,6 +54,7 @@ class Stored:
     where: str
     left_out: tuple[str, ...] = ()
     run: Path | None = None
+    tokens: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class _Asked:
     image_size: tuple[int, int] | None
     hint: str  # a path or hub id that may hold the model's name
     folder: Folder = field(default_factory=Folder)
+    beside: Beside | None = None
     pooling: str | None = None
 
     @property
@@ -71,6 +76,7 @@ class _Asked:
             image_size=self.image_size,
             said=self.folder.image_size,
             hint=self.hint,
+            beside=self.beside,
             pooling=self.pooling or self.folder.pooling,
         )
 
@@ -131,7 +137,7 @@ def _read_dir(folder: Path, weights: Which, asked: _Asked, *, source: str = "") 
     try:
         facts = read_folder(folder)
         hint = f"{asked.hint} {facts.timm_name}"
-        return _read_file(file, weights, replace(asked, hint=hint, folder=facts))
+        stored = _read_file(file, weights, replace(asked, hint=hint, folder=facts))
     except UnknownLayoutError as unknown:  # none of ours, but perhaps another package's
         found = (
             read_foreign_folder(folder, source or str(folder)) if weights == "model" and asked.name is None else None
@@ -139,14 +145,20 @@ def _read_dir(folder: Path, weights: Which, asked: _Asked, *, source: str = "") 
         if found is None:
             raise unknown
         return _resized(Stored(*found), asked.image_size)
+    return replace(stored, tokens=folder) if has_pieces(folder) else stored
 
 
 def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
     tensors = read_tensors(path, weights=weights)
+    own = read_own_config(path)
+    beside = asked.folder.beside if own is None else Beside("eyesmith", own, None, str(path))
+    asked = replace(asked, beside=beside)
     tensors = {key: value for key, value in tensors.items() if not _is_counted(key, value)}
     if any(key.startswith("trunk.patch_embed.") for key in tensors):  # `model.visual` saved alone
         tensors = {"visual." + key: value for key, value in tensors.items()}
     try:
+        if (odd := of_names(tensors, is_known=True)) is not None:
+            raise CheckpointError(f"these tensors are of {odd}")
         family = next((family for family in WEIGHTS.values() if family.recognises(tensors)), None)
         if family is None:
             stored = _read_own(tensors, path, asked)
@@ -185,18 +197,29 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
         return Stored(pair, tensors, f"{path} (as {pair.name})")
     if asked.name is not None and asked.name in ENCODERS:
         return Stored(encoder_config(asked.name), tensors, f"{path} (as {asked.name})")
+    if (known := of_names(tensors)) is not None:
+        raise UnknownLayoutError(f"in no layout that is known: these tensors are of {known}")
     raise UnknownLayoutError(
-        "these tensors are in no layout that is known (a ViTamin or EVA-02 in the names of OpenCLIP, timm or "
-        "eyesmith; an EVA-02 encoder in the last needs its model's name); "
+        "these tensors are in no layout that is known (a ViTamin, EVA-02 or plain ViT in the names of OpenCLIP, timm "
+        "or eyesmith, or a CLIP or SigLIP in Hugging Face's; an EVA-02 encoder in eyesmith's needs its model's name); "
         f"they are called {', '.join(list(tensors)[:3])} ..."
     )
 
 
 def _as_folder_says(config: ModelConfig, folder: Folder) -> ModelConfig:
     """The config with the folder's way of preparing pictures. Raises CheckpointError for other colours."""
+    if isinstance(_image(config), VitConfig):  # has colours of its own, and has read the folder's configs
+        return _colours(config, folder)
     if isinstance(config, ClipConfig | ClassifierConfig):
         return replace(config, preprocess=folder.preprocess_like(config.preprocess))
     folder.check_colours()
+    return config
+
+
+def _colours(config: ModelConfig, folder: Folder) -> ModelConfig:
+    """An encoder's colours where timm's config says them; a pair of a plain ViT knows them."""
+    if isinstance(config, VitConfig) and folder.preprocess is not None:
+        return replace(config, mean=folder.preprocess.mean, std=folder.preprocess.std)
     return config
 
 
@@ -241,7 +264,7 @@ def _foreign_resized(stored: Stored, image: ForeignConfig, size: tuple[int, int]
 def _with_image(config: ModelConfig, image: EncoderConfig) -> ModelConfig:
     """The config with another config of its encoder, and pictures of that size."""
     if isinstance(config, ClipConfig | ClassifierConfig):
-        preprocess = replace(config.preprocess, image_size=image.image_size)
+        preprocess = replace(config.preprocess, image_size=image.image_size, overhang_px=0)
         return replace(config, image=image, preprocess=preprocess)
     return image
 

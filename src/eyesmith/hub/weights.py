@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.files import load_json
+from eyesmith.hub.strangers import of_content, of_file
+from eyesmith.hub.torchscript import is_torchscript, read_torchscript
 
 Which = Literal["model", "ema"]
 
@@ -25,6 +26,8 @@ _NESTED_KEYS = ("state_dict", "model_state_dict", "model", "module")
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "averaged_model", "average")
 PROMPTS = "eyesmith.prompts"
 """Where a safetensors file that we wrote has the model's prompts, a JSON list, in its metadata."""
+CONFIG = "eyesmith.config"
+"""Where it has the model's config, where tensors do not tell it: a JSON object."""
 _WRAPPERS = ("module.", "model.")  # DDP and DataParallel; Lightning
 # anywhere in a name: torch.compile; FSDP, activation checkpointing
 _INSERTED = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.")
@@ -56,11 +59,10 @@ def _read_file(file: Path, weights: Which) -> dict[str, Tensor]:
             raise CheckpointError(f"{file}: a safetensors file holds one set of weights, no average beside it")
         return _read_safetensors(file)
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        if head.startswith(b"PK") and _is_torchscript(file):
-            raise CheckpointError(
-                f"{file}: a TorchScript archive: a program with its weights, which is not run here; where it was made, "
-                "or with torch.jit.load if you trust it, save its state dict alone: torch.save(model.state_dict(), OUT)"
-            )
+        if head.startswith(b"PK") and is_torchscript(file):
+            if weights == "ema":
+                raise CheckpointError(f"{file}: a TorchScript archive holds one set of weights, no average beside it")
+            return read_torchscript(file)
         return _state_dict(_read_torch(file), file, weights)
     raise CheckpointError(f"{file}: {_what_else(head, file)}")
 
@@ -165,26 +167,28 @@ def own_memory(tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = Non
 
 def read_prompts(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
     """The prompts that a weight file written by `convert` has beside its tensors; None for any other file."""
-    file = Path(path)
-    if not _is_safetensors(file, _head(file)):
-        return None
-    try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            found = load_json(load_json(stream.read(length))["__metadata__"][PROMPTS])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+    found = _said(Path(path), PROMPTS)
     if isinstance(found, list) and found and all(isinstance(prompt, str) and "{}" in prompt for prompt in found):
         return tuple(found)
     return None
 
 
-def _is_torchscript(file: Path) -> bool:
+def read_own_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The model's config that a weight file written by `convert` has beside its tensors; None for any other file."""
+    found = _said(Path(path), CONFIG)
+    return found if isinstance(found, dict) else None
+
+
+def _said(file: Path, key: str) -> Any:
+    """What the metadata of a safetensors file has under a key, as JSON; None for any other file."""
+    if not _is_safetensors(file, _head(file)):
+        return None
     try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False  # torch says what is wrong with it
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            return load_json(load_json(stream.read(length))["__metadata__"][key])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _head(file: Path) -> bytes:
@@ -277,6 +281,8 @@ def _state_dict(content: Any, file: Path, weights: Which) -> dict[str, Tensor]:
         raise CheckpointError(f"{file}: holds averaged weights alone; pass weights='ema' to load them")
     if not content:
         raise CheckpointError(f"{file}: holds no tensors by name")
+    if (known := of_content(content)) is not None:
+        raise CheckpointError(f"{file}: {known}")
     first = next(iter(strange), next(iter(content)))
     raise CheckpointError(
         f"{file}: expected names with tensors, or a training checkpoint with one of {', '.join(_NESTED_KEYS)}; "
@@ -319,6 +325,8 @@ def _what_else(head: bytes, file: Path) -> str:
         )
     if head.lstrip()[:1] == b"<":
         return "this is a web page, not weights; the download link was wrong or asked for a login"
+    if (known := of_file(head, file)) is not None:
+        return known
     size = file.stat().st_size
     return f"expected safetensors or a torch.save file, got {size:,} bytes that start with {head[:8]!r}"
 

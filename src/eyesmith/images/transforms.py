@@ -48,12 +48,15 @@ class PreprocessConfig:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize: Literal["shortest", "squash"] = "shortest"  # cover the size and cut the middle, or bend to the size
     exif: Exif = "ignore"  # whether a picture is turned as its EXIF orientation says; open_clip does not
+    overhang_px: int = 0  # squash to so many rows and columns more, and leave out the last of them
     crop_frac: float = 1.0  # sides of the middle that is cut, of those resized to (rounded down): timm's crop_pct
     half_px: Literal["even", "down"] = "even"  # where half a pixel goes when the middle is cut; transformers': down
     rgb: Literal["last", "first"] = "last"  # other modes become RGB after the resize (open_clip), or before it
 
     def __post_init__(self) -> None:
         _check_image_size(self.image_size)
+        if self.overhang_px < 0 or (self.overhang_px and self.resize != "squash"):
+            raise ConfigError(f"overhang_px: expected 0 or more, and resize='squash' with it, got {self.overhang_px}")
         _check_choice("interpolation", self.interpolation, tuple(_RESAMPLE))
         _check_choice("resize", self.resize, ("shortest", "squash"))
         _check_choice("exif", self.exif, ("ignore", "apply"))
@@ -107,12 +110,13 @@ def evaluation_pixels(image: ImageSource, config: PreprocessConfig, *, mode: Mod
     _check_choice("mode", mode, ("exact", "fast"))
     source, size = _peek(image, mode, config.exif)
     target = config.image_size
-    whole = (math.floor(target[0] / config.crop_frac), math.floor(target[1] / config.crop_frac))
+    over = config.overhang_px
+    whole = (math.floor(target[0] / config.crop_frac) + over, math.floor(target[1] / config.crop_frac) + over)
     resized = shortest_size(size, whole) if config.resize == "shortest" else whole
     # open_clip passes no interpolation to the resize of a size that is not square, which leaves it bicubic
     is_always_bicubic = config.resize == "shortest" and target[0] != target[1]
     interpolation = "bicubic" if is_always_bicubic else config.interpolation
-    box = center_box(resized, target, half_px=config.half_px)
+    box = Box(0, 0, *target) if over else center_box(resized, target, half_px=config.half_px)
     if resized[0] * resized[1] > _WHOLE_RESIZE_PIXELS:
         return _tensor(_resize_middle(_open(source, config), resized, box, _RESAMPLE[interpolation]))
     if mode == "fast":

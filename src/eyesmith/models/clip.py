@@ -95,7 +95,8 @@ class Clip(nn.Module):
         """
         self.image.set_image_size(height, width)
         size = (height, width)
-        self.preprocess = replace(self.preprocess, image_size=size)
+        overhang_px = self.preprocess.overhang_px if size == tuple(self.preprocess.image_size) else 0
+        self.preprocess = replace(self.preprocess, image_size=size, overhang_px=overhang_px)
         image = replace(self.config.image, image_size=size)
         self.config = replace(self.config, image=image, preprocess=self.preprocess)
 

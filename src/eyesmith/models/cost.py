@@ -25,6 +25,7 @@ from eyesmith.models.foreign.open_clip_text import OpenClipTextConfig
 from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import config, encoder_config, list_encoders, list_models
 from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.models.vit.model import Vit
 
 LAYER_NORM_MACS = 5  # for each element, by fvcore's rule
 MODEL_FIELDS = (  # other programs read them
@@ -187,7 +188,10 @@ def _count(tower: nn.Module, argument: Tensor) -> TowerCost:
     layer_norm = torch.ops.aten.native_layer_norm
     tower.requires_grad_(False)  # the counter stumbles over views of trained tensors that go into a module
     with FlopCounterMode(display=False, custom_mapping={layer_norm: _layer_norm_flops}) as counter, torch.no_grad():
-        tower(argument)
+        if isinstance(tower, Vit):  # all tokens through its last block, as published figures have it
+            tower.pool(tower.encode(tower.patches(argument)))
+        else:
+            tower(argument)
     flops = counter.get_flop_counts().get("Global", {})
     norms = flops.get(layer_norm, 0)
     attention = sum(flops.get(operator, 0) for operator in _ATTENTION)

@@ -8,7 +8,7 @@ model and size a set of tensors is; it offers `recognises`, `read`, `own_config`
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ class Asked:
     """What a config beside the file says."""
     hint: str = ""
     """A path or hub id that may hold the model's name."""
+    beside: "Beside | None" = None
+    """The configs that lie with it."""
     pooling: str | None = None
     """How it pools, by our name or timm's, where the user or a config beside the file says so."""
 
@@ -39,21 +41,37 @@ class Asked:
         return tuple(size for size in (self.said, self.image_size) if size is not None)
 
 
+Form = Literal["same", "pointwise", "transposed", "row", "table", "patches"]
+
+
 @dataclass(frozen=True, slots=True)
 class Theirs:
     """Where a file has one of our tensors.
 
     parts: names of the tensors whose rows, one after the other, are ours. others: the same in files that have it
-    another way. is_pointwise: a 1x1 convolution [M, C, 1, 1] there, a matrix [M, C] here.
+    another way. shares: how many of ours each part has, by ratio; equal ones for (). form: what it is there: a 1x1
+    convolution [M, C, 1, 1] (here a matrix [M, C]), the transposed matrix, [C] or [N, C] (here with leading axes of 1),
+    or a matrix [M, p p 3] over the pixels of a patch (here a convolution [M, 3, p, p]).
     """
 
     parts: tuple[str, ...]
     others: tuple[tuple[str, ...], ...] = ()
-    is_pointwise: bool = False
+    form: Form = "same"
+    shares: tuple[int, ...] = ()
 
     def among(self, names: Iterable[str]) -> tuple[str, ...]:
         """The parts of which all are there; `parts` when none are."""
         return next((way for way in (self.parts, *self.others) if all(part in names for part in way)), self.parts)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside weights. kind: whose config it is; content: the JSON of it; pixels: of a preprocessor_config."""
+
+    kind: Literal["open_clip", "timm", "hugging_face", "eyesmith"]
+    content: Mapping[str, Any]
+    pixels: Mapping[str, Any] | None = None
+    where: str = ""
 
 
 KeyMap = Mapping[str, Theirs]  # by our names
@@ -78,11 +96,12 @@ def to_theirs(ours: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
     """A file's tensors out of ours."""
     theirs: dict[str, Tensor] = {}
     for name, place in keymap.items():
-        value = ours[name][..., None, None] if place.is_pointwise else ours[name]
+        value = _there(ours[name], place.form)
         if len(place.parts) == 1:
             theirs[place.parts[0]] = value
         else:  # clones: a file that holds two views of one storage would store the whole twice
-            pieces = value.chunk(len(place.parts))
+            shares = place.shares or (1,) * len(place.parts)
+            pieces = value.split([len(value) * share // sum(shares) for share in shares])
             theirs |= {part: piece.clone() for part, piece in zip(place.parts, pieces, strict=True)}
     return theirs
 
@@ -95,14 +114,35 @@ def to_ours(
     like: ours, for the shapes. wanted, hint: the model, for messages, and what else may help. Raises CheckpointError
     naming tensors that are missing, left over or of another shape.
     """
-    found = {name: Theirs(place.among(theirs), (), place.is_pointwise) for name, place in keymap.items()}
+    found = {name: Theirs(place.among(theirs), (), place.form, place.shares) for name, place in keymap.items()}
     check_fit(theirs, to_theirs(like, found), wanted=wanted, hint=hint)
     ours: dict[str, Tensor] = {}
     for name, place in found.items():
         parts = [theirs[part] for part in place.parts]
         value = parts[0] if len(parts) == 1 else torch.cat(parts)
-        ours[name] = value.flatten(1) if place.is_pointwise else value
+        ours[name] = _here(value, place.form, like[name])
     return ours
+
+
+def _there(value: Tensor, form: Form) -> Tensor:
+    if form == "pointwise":
+        return value[..., None, None]
+    if form == "transposed":
+        return value.mT
+    if form == "row":
+        return value.flatten()
+    if form == "table":
+        return value[0]
+    return value.permute(0, 2, 3, 1).flatten(1) if form == "patches" else value
+
+
+def _here(value: Tensor, form: Form, like: Tensor) -> Tensor:
+    if form == "transposed":
+        return value.mT
+    if form == "patches":
+        out, channels, height, width = like.shape
+        return value.view(out, height, width, channels).permute(0, 3, 1, 2)
+    return value if form == "same" else value.reshape(like.shape)
 
 
 def check_fit(theirs: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, wanted: str, hint: str = "") -> None:

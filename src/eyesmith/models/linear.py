@@ -14,6 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyesmith.models.activation import Activation, activate
+
+# oneDNN's name, numbers and algorithm of an activation; it has none with another steepness, which QuickGELU needs
+_NO_EPILOGUE = ("none", [], "none")
+_EPILOGUES: dict[Activation | None, tuple[str, list[float], str]] = {
+    None: _NO_EPILOGUE,
+    "gelu": ("gelu", [], "none"),
+    "gelu_tanh": ("gelu", [], "tanh"),
+    "silu": ("swish", [], "none"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
@@ -24,7 +35,7 @@ class _Packed:
 
 
 class Linear(nn.Linear):
-    """nn.Linear with an epilogue: forward(x, gelu=, silu=, times=, plus=). Parameters and numbers are nn.Linear's.
+    """nn.Linear with an epilogue: forward(x, act=, times=, plus=). Parameters and numbers are nn.Linear's.
 
     num_parts: equal blocks of output rows that may be asked for singly (forward's `part`).
     """
@@ -38,8 +49,7 @@ class Linear(nn.Linear):
         self,
         input: Tensor,
         *,
-        gelu: bool = False,
-        silu: bool = False,
+        act: Activation | None = None,
         times: Tensor | None = None,
         plus: Tensor | None = None,
         part: int | None = None,
@@ -47,8 +57,8 @@ class Linear(nn.Linear):
     ) -> Tensor:
         """act(input @ weight.T + bias) * times + plus, of one block of output rows or of all.
 
-        input: [..., dim_in]; times, plus: shaped as the result; at most one of gelu, silu, times and plus. bias:
-        [dim_out], in the place of the layer's own, which it must not have.
+        input: [..., dim_in]; times, plus: shaped as the result; at most one of act, times and plus. bias: [dim_out], in
+        the place of the layer's own, which it must not have.
         """
         weight, bias = self.weight, self.bias if bias is None else bias
         if part is not None:
@@ -56,15 +66,15 @@ class Linear(nn.Linear):
             weight, bias = weight[rows], None if bias is None else bias[rows]
         if not can_fuse(input, weight):
             y = F.linear(input, weight, bias)
-            y = F.gelu(y) if gelu else F.silu(y) if silu else y
+            y = y if act is None else activate(y, act)
             y = y if times is None else times * y
             return y if plus is None else plus + y
         if (packed := self._fresh()) is not None and (part is not None or self.num_parts == 1):
             weight = packed.parts[part or 0]
         other, name = (times, "mul") if times is not None else (plus, "add")
         if other is None:
-            act = "gelu" if gelu else "swish" if silu else "none"
-            return torch.ops.mkldnn._linear_pointwise(input, weight, bias, act, [], "none")
+            y = torch.ops.mkldnn._linear_pointwise(input, weight, bias, *_EPILOGUES.get(act, _NO_EPILOGUE))
+            return activate(y, act) if act is not None and act not in _EPILOGUES else y
         return torch.ops.mkldnn._linear_pointwise.binary(input, other.contiguous(), weight, bias, name)
 
     def pack(self) -> None:

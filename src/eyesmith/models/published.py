@@ -11,6 +11,8 @@ from torch import Tensor
 from eyesmith.models.eva02 import weights as eva02
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.keymap import Asked
+from eyesmith.models.vit import weights as vit
+from eyesmith.models.vit.model import VitConfig
 from eyesmith.models.vitamin import weights as vitamin
 from eyesmith.models.vitamin.model import ViTaminConfig
 
@@ -45,4 +47,4 @@ class Published(Protocol):
         ...
 
 
-WEIGHTS: dict[type, Published] = {Eva02Config: eva02, ViTaminConfig: vitamin}
+WEIGHTS: dict[type, Published] = {Eva02Config: eva02, ViTaminConfig: vitamin, VitConfig: vit}

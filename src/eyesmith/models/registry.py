@@ -13,7 +13,7 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import FAMILIES, EncoderConfig
 from eyesmith.models.own import add_file, own_config, own_encoders
-from eyesmith.models.text.model import CLIP_TEXT
+from eyesmith.models.text.model import CLIP_TEXT, ClipTextConfig
 
 _Config = TypeVar("_Config", bound=ClipConfig | EncoderConfig)
 
@@ -86,6 +86,8 @@ def override(config: _Config, overrides: dict[str, Any]) -> _Config:
             size = (value, value) if isinstance(value, int) else value
             sides = ("image.image_size", "preprocess.image_size") if isinstance(config, ClipConfig) else (path,)
             changes |= dict.fromkeys(sides, size)
+            if isinstance(config, ClipConfig) and size != config.image.image_size and config.preprocess.overhang_px:
+                changes["preprocess.overhang_px"] = 0
         else:
             changes[path] = value
     # both sizes in one step: a config in between would be refused
@@ -162,17 +164,17 @@ def _nearest_path(path: str, known: Iterable[str], config: Any) -> str:
     return closest(name, known)
 
 
-def _pair(name: str, image: EncoderConfig, text: str) -> ClipConfig:
+def _pair(
+    name: str, image: EncoderConfig, text: str | ClipTextConfig, preprocess: PreprocessConfig | None = None
+) -> ClipConfig:
     return ClipConfig(
         name=name,
         image=image,
-        text=replace(CLIP_TEXT[text], embed_dim=image.embed_dim),
-        preprocess=PreprocessConfig(image_size=image.image_size),
+        text=replace(CLIP_TEXT[text], embed_dim=image.embed_dim) if isinstance(text, str) else text,
+        preprocess=preprocess or PreprocessConfig(image_size=image.image_size),
     )
 
 
-CLIP: dict[str, ClipConfig] = {
-    name: _pair(name, image, text) for family in FAMILIES for name, (image, text) in family.PAIRS.items()
-}
+CLIP: dict[str, ClipConfig] = {name: _pair(name, *parts) for family in FAMILIES for name, parts in family.PAIRS.items()}
 ENCODERS: dict[str, EncoderConfig] = {name: image for family in FAMILIES for name, image in family.ENCODERS.items()}
 ALIASES: dict[str, str] = {alias: name for family in FAMILIES for alias, name in family.ALIASES.items()}

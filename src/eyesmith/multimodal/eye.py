@@ -1,5 +1,6 @@
 """The eye of a language model: a frozen encoder, which of its tokens are read, and how pictures reach it."""
 
+import os
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,8 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
+from eyesmith.hub.load import load_encoder
+from eyesmith.hub.stored import read_stored
 from eyesmith.images.decode import ImageSource, open_image
 from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
+from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 
 
@@ -63,6 +67,15 @@ class Eye(nn.Module):
             return tokens
         cells = tokens.mT.unflatten(2, self.native)
         return F.adaptive_avg_pool2d(cells, self.grid).flatten(2).mT
+
+
+def open_eye(source: str | os.PathLike[str], config: EyeConfig) -> tuple[Eye, PreprocessConfig]:
+    """The image tower that `source` holds, as `eyesmith.load` takes it, and how it was shown pictures."""
+    found, encoder = read_stored(source).config, load_encoder(source)
+    if isinstance(found, ClipConfig):
+        return Eye(encoder, config), found.preprocess
+    height, width = encoder.image_size
+    return Eye(encoder, config), PreprocessConfig(image_size=(height, width))
 
 
 def picture_pixels(image: ImageSource, preprocess: PreprocessConfig, *, pad: bool) -> Tensor:

@@ -2,35 +2,99 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyesmith.config import to_dict
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
+from eyesmith.eval.features.identity import decoders
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import wilson_interval
+from eyesmith.images.transforms import PreprocessConfig
+from eyesmith.models.identity import weights_hash
+from eyesmith.multimodal.eye import Eye, picture_pixels
 
 TASK, METRIC = "probe", "acc1"
 ASKED = ("shape", "colour", "count", "pattern")
+SCENES = 4000  # that the network learns from
+_PICTURES = 64  # that the eye sees at a time
 _EPOCHS, _BATCH, _HIDDEN, _RATE, _DECAY = 20, 128, 384, 1e-3, 0.02
 
 
-def scene_attributes(source: Source) -> list[dict[str, str]] | None:
-    """Of each scene: shape, colour and pattern of its main thing, and how many things there are, by `ASKED`.
+def things_of(source: Source, index: int) -> list[dict[str, Any]]:
+    """What a made scene says of the things in it, the main one first. Raises DataError where it does not."""
+    things = source[index].meta.get("objects")
+    if not isinstance(things, list) or not things or not all(isinstance(thing, dict) for thing in things):
+        raise DataError(
+            f"{source.where(index)}: does not say what is in its picture (`objects`); `eyesmith data make scenes` does"
+        )
+    return things
 
-    None where the samples do not say what is in them.
+
+def thing_box(thing: Mapping[str, Any], source: Source, index: int) -> tuple[float, float, float, float]:
+    """x, y, width, height as shares of the picture. Raises DataError where they are not known."""
+    if "x" in thing and "y" in thing and "radius" in thing:
+        radius = thing["radius"]
+        return thing["x"] - radius, thing["y"] - radius, 2 * radius, 2 * radius
+    raise DataError(f"{source.where(index)}: its things do not say where they are (x, y, radius)")
+
+
+def cell_of(x: float, y: float, grid: tuple[int, int]) -> int:
+    """The place, row by row, of the cell of a grid of (rows, columns) that holds a point given as shares."""
+    row, column = (min(int(value * size), size - 1) for value, size in zip((y, x), grid, strict=True))
+    return row * grid[1] + column
+
+
+def scene_attributes(source: Source, count: int) -> list[dict[str, str]]:
+    """Of each of the first scenes, by `ASKED`: shape, colour and pattern of its main thing, how many things there are.
+
+    Raises DataError where the samples do not say it.
     """
     found = []
-    for index in range(len(source)):
-        things = source[index].meta.get("objects")
-        if not isinstance(things, list) or not things or not isinstance(things[0], dict) or "shape" not in things[0]:
-            return None
+    for index in range(count):
+        things = things_of(source, index)
         main = things[0]
-        of_main = {"shape": main["shape"], "colour": main.get("color"), "pattern": main.get("pattern")}
+        if not {"shape", "color", "pattern"} <= main.keys():
+            raise DataError(f"{source.where(index)}: does not say shape, color and pattern of its first thing")
+        of_main = {"shape": main["shape"], "colour": main["color"], "pattern": main["pattern"]}
         found.append({name: str(value) for name, value in (of_main | {"count": len(things)}).items()})
     return found
+
+
+def eye_tokens(eye: Eye, preprocess: PreprocessConfig, source: Source, count: int) -> Tensor:
+    """fp16 [count, N, C] of the first pictures, padded to squares."""
+    device = next(eye.parameters()).device
+    parts = []
+    for start in range(0, count, _PICTURES):
+        places = range(start, min(start + _PICTURES, count))
+        pixels = torch.stack([picture_pixels(source.image_bytes(index), preprocess, pad=True) for index in places])
+        parts.append(eye(pixels.to(device)).half().cpu())
+    return torch.cat(parts)
+
+
+def probe_scenes(
+    eye: Eye, preprocess: PreprocessConfig, train: Source, test: Source, *, model: str, prefix: str = ""
+) -> list[ResultRow]:
+    """`probe_rows` of an eye, trained on the first scenes of `train` and measured on all of `test`. prefix: of splits.
+
+    Raises DataError where the scenes do not say what is in them.
+    """
+    counts = min(len(train), SCENES), len(test)
+    said = [scene_attributes(source, count) for source, count in zip((train, test), counts, strict=True)]
+    seen = [eye_tokens(eye, preprocess, source, count) for source, count in zip((train, test), counts, strict=True)]
+    run = {
+        "weights": weights_hash(eye.encoder),
+        "preprocess": {**to_dict(preprocess), **to_dict(eye.config), "pad": True},
+        "data": test.fingerprint(),
+        "learnt_from": {"data": train.fingerprint(), "scenes": counts[0]},
+        "precision": "fp16 tokens",
+        "decoders": decoders(),
+    }
+    return probe_rows((seen[0], said[0]), (seen[1], said[1]), model=model, prefix=prefix, run=run)
 
 
 def probe_rows(
@@ -38,6 +102,8 @@ def probe_rows(
     test: tuple[Tensor, Sequence[Mapping[str, str]]],
     *,
     model: str,
+    prefix: str = "",
+    run: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> list[ResultRow]:
     """A row for each of `ASKED`: accuracy on `test` of one network with a hidden layer, trained on `train`.
@@ -66,13 +132,14 @@ def probe_rows(
             ResultRow(
                 model=model,
                 task=TASK,
-                split=name,
+                split=prefix + name,
                 metric=METRIC,
                 value=hits / n,
                 low=low,
                 high=high,
                 n=n,
                 chance=commonest / n,
+                run=run,
             )
         )
     return rows

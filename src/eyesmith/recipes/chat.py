@@ -6,9 +6,8 @@ from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
 from eyesmith.multimodal.eye import EyeConfig
 from eyesmith.optim.config import OptimConfig
-from eyesmith.recipes.laptop import pairs
 from eyesmith.tasks.chat import ChatConfig
-from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.tasks.things import ThingsConfig
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
 
@@ -16,22 +15,18 @@ _HEALTH = HealthConfig(ignore=("no_gradient",))  # the eye gets none
 _SIDE = (64, 64)  # 16 tokens of an eye whose stride is 16
 
 
-def scenes_eye() -> TrainConfig:
-    """An eye for scenes: ViTamin-Nano at 64 pixels on the captions of `data make scenes`, with a small text tower."""
-    run, pair = pairs(), model("ViTamin-Nano")
-    return replace(
-        run,
-        model=replace(
-            pair,
-            image=replace(pair.image, image_size=_SIDE),
-            preprocess=replace(pair.preprocess, image_size=_SIDE),
-            prompts=("{}", "a {}"),
-        ),
+def scenes_eye() -> ThingsConfig:
+    """An eye for scenes: ViTamin-Nano at 64 pixels, from nothing, by what is where in `data make scenes`."""
+    return ThingsConfig(
+        name="scenes-eye",
+        model=replace(model("ViTamin-Nano").image, image_size=_SIDE, embed_dim=0),
         data=DataConfig(path="data/scenes", split="train"),
-        # neither flipped nor recoloured: captions name colours and sides
-        augment=AugmentConfig(scale=(0.85, 1.1), translate_frac=0.04, brightness=0.15, contrast=0.15),
+        # neither flipped nor recoloured: cells and colours are what is told
+        augment=AugmentConfig(brightness=0.15, contrast=0.15),
+        optim=OptimConfig(peak_lr=2e-3, weight_decay=0.05, clip_norm=1.0),
         eval=EvalConfig(splits=("test",)),
-        epochs=24,
+        batch_size=64,
+        epochs=8,
     )
 
 

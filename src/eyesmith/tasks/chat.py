@@ -1,8 +1,9 @@
 """Training a language model to speak of what a frozen eye sees: LLaVA's two stages, scenes on a laptop."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -16,6 +17,7 @@ from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.identity import decoders
+from eyesmith.files import write_atomic
 from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.run_folder import CHAT_KIND, describe_encoder
 from eyesmith.hub.stored import read_stored
@@ -50,6 +52,7 @@ from eyesmith.train.kept import KeptFeatures, keep_features
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.precision import choose_precision
 
+ANSWERS_FILE = "answers.jsonl"  # of a run folder: every question measured, and what was said
 _PICTURES = 64  # that the eye sees at a time
 _KEPT_ROWS = 50_000  # conversations whose ids are kept in memory
 _OF_LM: dict[str, TemplateName] = {TINY: "bare", SMOLLM2: "chatml"}
@@ -154,10 +157,15 @@ class Chat(MeanTask[ChatModel]):
         encoder: ChatEncoder,
         items: Sequence[Conversation],
         kept: KeptFeatures | None = None,
+        folder: Path | None = None,
     ) -> None:
-        """items: the conversations that `Batch.indices` point to. kept: what the eye says of all pictures."""
+        """items: the conversations that `Batch.indices` point to. kept: what the eye says of all pictures. folder:
+        where answers are kept when the model is measured.
+        """
         super().__init__(model, config)
         self.encoder, self.items, self._kept = encoder, tuple(items), kept
+        self.folder = folder
+        self.answers: list[dict[str, Any]] = []  # of the last measuring
         self._rows: dict[int, Row] = {}
 
     @classmethod
@@ -206,7 +214,7 @@ class Chat(MeanTask[ChatModel]):
             with context.world.first_on_each_machine():
                 kept = _see_all(config, model.eye, rows.data, lambda: rows.pictures(_PICTURES), device)
             rows.leave_out({*kept.lacking()} & {item.picture for item in rows.items if item.picture is not None})
-        task = cls(model, config, encoder=chat_encoder, items=rows.items, kept=kept)
+        task = cls(model, config, encoder=chat_encoder, items=rows.items, kept=kept, folder=context.folder)
         if not config.start:
             model.fit_projector(task._some_seen(rows))
         return task
@@ -318,16 +326,19 @@ class Chat(MeanTask[ChatModel]):
 
     def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         rows: list[ResultRow] = []
+        self.answers = []
         chat = cast(ChatModel, model)
         whose = self._facts(chat)
         for place, split in enumerate(self.config.eval.splits):
             prefix = f"{split}:" if place else ""
             run = {**whose, "data": open_set(self.config, split).fingerprint()}
             found = self.scored(chat, split)
+            self._keep(found, split)
             name = self.config.name
             rows += rows_of(found, model=f"{name} blind" if chat.is_blind else name, prefix=prefix, run=run)
             if not chat.is_blind:
                 wrong = self.scored(chat, split, is_wrong=True)
+                self._keep(wrong, split, is_wrong=True)
                 rows += rows_of(wrong, model=f"{name} wrong-image", prefix=prefix, run=run)
             context.say(f"{split}: {sum(one.is_right for one in found):,} of {len(found):,} answers are right")
         return rows
@@ -375,6 +386,13 @@ class Chat(MeanTask[ChatModel]):
             num_workers=self.config.data.num_workers,
             max_skipped_frac=self.config.data.max_skipped_frac,
         )
+
+    def _keep(self, found: Sequence[Scored], split: str, *, is_wrong: bool = False) -> None:
+        """Write what was said to each question, beside the numbers made of it."""
+        self.answers += [{"split": split, "wrong_image": is_wrong, **asdict(one)} for one in found]
+        if self.folder is not None:
+            lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.answers)
+            write_atomic(self.folder / ANSWERS_FILE, lines)
 
     def _facts(self, model: ChatModel) -> dict[str, Any]:
         """What a number of this model depends on, beside the data."""

@@ -32,6 +32,7 @@ from eyesmith.losses.softmax import softmax_loss
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
+from eyesmith.models.vit.model import Vit, VitConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
@@ -55,7 +56,8 @@ class TrainConfig(RunConfig):
     model: ClipConfig
     loss: LossConfig = field(default_factory=LossConfig)
     patch_drop_prob: float = 0.0
-    """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794); TrV only."""
+    """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794): of a plain
+    ViT or a TrV only."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -67,8 +69,8 @@ class TrainConfig(RunConfig):
                 "loss.kind: names keeps the captions of all classes; it takes model.lock_text=true, and neither "
                 "`transform` nor data.epoch_samples"
             )
-        if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config):
-            raise ConfigError("patch_drop_prob: patches are dropped by a TrV (models.eva02) only; set it to 0")
+        if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config | VitConfig):
+            raise ConfigError("patch_drop_prob: patches are dropped by a plain ViT or a TrV only; set it to 0")
         super().__post_init__()
 
 
@@ -98,7 +100,7 @@ class Towers(nn.Module):
 
     def _of_kept(self, pixels: Tensor, kept: Tensor) -> Tensor:
         image = self.clip.image
-        assert isinstance(image, Eva02)
+        assert isinstance(image, Eva02 | Vit)
         features = image.pool(image.encode(image.patches(pixels), kept=kept))
         return nn.functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
@@ -244,7 +246,7 @@ class Contrastive(Task[Clip]):
         elif (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
             made["image_codes"], made["text_codes"] = same.image_codes, same.text_codes
         if self.config.patch_drop_prob:
-            assert isinstance(self.model.image, Eva02)
+            assert isinstance(self.model.image, Eva02 | Vit)
             grid = self.model.image.config.grid
             made["kept"] = kept_patches(batch.rows, grid, self.config.patch_drop_prob, seed=self.config.seed, step=step)
         return made

@@ -1,3 +1,4 @@
 from eyesmith.tokenizer.clip import ClipTokenizer
+from eyesmith.tokenizer.pieces import Cleaning, PieceTokenizer, TokenizerName, has_pieces
 
-__all__ = ["ClipTokenizer"]
+__all__ = ["Cleaning", "ClipTokenizer", "PieceTokenizer", "TokenizerName", "has_pieces"]

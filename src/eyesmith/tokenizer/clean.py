@@ -1,10 +1,12 @@
 """The cleaning CLIP's captions go through: mended encoding, HTML entities resolved, single spaces, lower case.
 
-Every function takes any text and returns its words. Source: open_clip 3.3 SimpleTokenizer with clean="lower".
+`words` and `pieces` take any text and return its words. Source: open_clip 3.3 SimpleTokenizer with clean="lower".
+The cleanings that other tokenizers' texts go through are whole functions of a text.
 """
 
 import html
 import re
+import string
 import unicodedata
 from functools import cache
 from typing import Any
@@ -57,6 +59,26 @@ def _pieces_unicode() -> Any:
     return regex.compile(
         r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
     )
+
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def single_spaces(text: str) -> str:
+    """Mended encoding, entities resolved, single spaces. Source: open_clip 3.3, clean="whitespace"."""
+    return " ".join(html.unescape(html.unescape(_ftfy().fix_text(text))).split())
+
+
+def canonical(text: str) -> str:
+    """As single_spaces, then no ASCII punctuation and lower case, an underscore for a space. Source: open_clip 3.3,
+    clean="canonicalize", after big_vision's evaluation of SigLIP.
+    """
+    return " ".join(single_spaces(text).replace("_", " ").translate(_PUNCTUATION).lower().split())
+
+
+def without_punctuation(text: str) -> str:
+    """Lower case, no ASCII punctuation, single spaces. Source: transformers 5.23, SiglipTokenizer."""
+    return re.sub(r"\s+", " ", text.lower().translate(_PUNCTUATION)).strip()
 
 
 def _is_bad(text: str) -> bool:

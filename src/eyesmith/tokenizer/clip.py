@@ -29,6 +29,9 @@ class ClipTokenizer:
     is cut and its last id is the end token.
     """
 
+    FILE = "clip_vocabulary.txt.gz"
+    """What the vocabulary is called beside a model."""
+
     def __init__(self, vocabulary: Vocabulary, *, context_len: int = 77) -> None:
         if context_len < 2:
             raise ConfigError(f"context_len: expected at least 2 (start and end token), got {context_len}")

@@ -49,7 +49,7 @@ def shared_features(tower: ClipText, ids: Tensor, ends: Tensor) -> Tensor:
         x = _block(blocks[-1], x, paths, last, x[paths.flatten()[last]])
     else:
         x = x[paths.flatten()[last]]
-    return tower.ln_final(x) @ tower.text_projection  # [T, D]
+    return tower.project(x)  # [T, D]
 
 
 def _block(block: Block, x: Tensor, paths: Tensor, wanted: Tensor, kept: Tensor | None = None) -> Tensor:

@@ -129,14 +129,14 @@ class TextFeatures:
     def _own_share(self, texts: Sequence[str]) -> Tensor:
         """[T, D] on the CPU: the rows that this process encodes, zeros for the others'."""
         tower, world = self._clip.text, self._world
-        if not isinstance(tower, ClipText):
+        if not isinstance(tower, ClipText) or not tower.is_cut:  # the beginnings of texts have states of their own
             share = own_rows(len(texts), self._batch_size, world)
             own = self._clip.encode_text(texts[share.start : share.stop] or texts[:1], batch_size=self._batch_size)
             rows = torch.zeros(len(texts), own.shape[1])
             rows[share.start : share.stop] = own[: len(share)].float().cpu()
             return rows
         ids = tower.tokenize(texts)  # [T, L]
-        ends = ids.argmax(1) + 1  # [T]
+        ends = tower.ends(ids) + 1  # [T]
         rows = torch.zeros(len(texts), tower.out_dim)
         device = self._clip.logit_scale.device
         with evaluating(tower), torch.inference_mode():

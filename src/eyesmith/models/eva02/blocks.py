@@ -60,7 +60,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
         if can_fuse(x, self.enter.weight):
-            x = self.enter(x, part=1, times=self.enter(x, part=0, silu=True))
+            x = self.enter(x, part=1, times=self.enter(x, part=0, act="silu"))
         else:
             gate, value = self.enter(x).chunk(2, dim=-1)
             x = F.silu(gate) * value
@@ -79,7 +79,7 @@ class Mlp(nn.Module):
         self.out = Linear(hidden, width)
 
     def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        x = self.enter(x, gelu=True)
+        x = self.enter(x, act="gelu")
         if self.norm is not None:
             x = self.norm(x)
         return self.out(x, plus=plus)

@@ -6,7 +6,6 @@ config. B batch, H W grid cells, N = H*W patches, C channels, D embedding; token
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, cast, get_args
@@ -19,6 +18,7 @@ from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import Conv
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
+from eyesmith.models.memory import check_memory
 from eyesmith.models.position import (
     relative_index,
     relative_rows,
@@ -257,7 +257,8 @@ class Eva02(Encoder):
 
     def __init__(self, config: Eva02Config) -> None:
         super().__init__()
-        _check_memory(config)
+        matrices = 4 * config.width + (3 if config.ffn == "swiglu" else 2) * config.hidden_dim
+        check_memory(config.depth * config.width * matrices, f"{config.depth} blocks of width {config.width}")
         self.config = config
         self.image_size = config.image_size
         self.mean, self.std = OPENAI_MEAN, OPENAI_STD
@@ -460,18 +461,3 @@ def _beit(encoder: Eva02) -> None:
     if isinstance(encoder.head, nn.Linear):
         nn.init.trunc_normal_(encoder.head.weight, std=STD)
         encoder.head.weight.mul_(HEAD_SCALE)
-
-
-def _check_memory(config: Eva02Config) -> None:
-    """Refuse what this machine cannot hold, which otherwise would end the process without a word."""
-    matrices = 4 * config.width + (3 if config.ffn == "swiglu" else 2) * config.hidden_dim
-    params = config.depth * config.width * matrices
-    if torch.get_default_device().type != "cpu" or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if 4 * params > there:
-        raise ConfigError(
-            f"{config.depth} blocks of width {config.width} have {params / 1e9:.1f} G parameters, "
-            f"{4 * params / 1e9:.0f} GB in fp32, and this machine has {there / 1e9:.0f} GB; take a smaller model "
-            "(EVA02-L-14 has 0.3 G), or build it on another device"
-        )

@@ -1,7 +1,6 @@
 """Text weights from and to OpenCLIP's layouts. Inside the tower the names are the same, only the prefix differs."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from torch import Tensor
 
@@ -38,21 +37,47 @@ def to_open_clip(state: Mapping[str, Tensor], *, prefix: str = PREFIX) -> dict[s
 
 
 def same_sizes(left: ClipTextConfig, right: ClipTextConfig) -> bool:
-    """Whether two towers differ in nothing but heads, which tensors do not tell."""
-    return replace(left, heads=1) == replace(right, heads=1)
+    """Whether two towers have tensors of the same names and shapes; tensors tell neither heads nor activation."""
+
+    def told(config: ClipTextConfig) -> tuple[object, ...]:
+        sizes = (config.width, config.depth, config.hidden_dim, config.embed_dim, config.context_len, config.vocab_size)
+        return *sizes, config.projection
+
+    return told(left) == told(right)
 
 
 def text_config(state: Mapping[str, Tensor]) -> ClipTextConfig | None:
     """The config of a text tower by its tensors, in heads of 64; None when it is not whole."""
     try:
-        vocab_size, width = state["token_embedding.weight"].shape
-        return ClipTextConfig(
-            width=width,
-            depth=count_blocks(state, "transformer.resblocks."),
-            heads=max(1, width // HEAD_DIM),
-            embed_dim=state["text_projection"].shape[1],
-            context_len=state["positional_embedding"].shape[0],
-            vocab_size=vocab_size,
+        projection = state.get("text_projection", state.get("text_projection.weight"))
+        is_biased = "text_projection.bias" in state
+        return sized(
+            state["token_embedding.weight"],
+            state["positional_embedding"],
+            count_blocks(state, "transformer.resblocks."),
+            state["transformer.resblocks.0.mlp.c_fc.weight"],
+            None if projection is None else projection.shape[0 if is_biased else 1],
+            is_biased=is_biased,
         )
     except (KeyError, ValueError, IndexError, ConfigError):
         return None
+
+
+def sized(
+    tokens: Tensor, positions: Tensor, depth: int, enter: Tensor, embed_dim: int | None, *, is_biased: bool
+) -> ClipTextConfig:
+    """CLIP's text tower of these tables [V, C] and [L, C], number of blocks, and first matrix of an MLP [M, C].
+
+    embed_dim: None without projection. Raises ConfigError or ValueError where they are of no such tower.
+    """
+    vocab_size, width = tokens.shape
+    return ClipTextConfig(
+        width=width,
+        depth=depth,
+        heads=max(1, width // HEAD_DIM),
+        embed_dim=width if embed_dim is None else embed_dim,
+        context_len=positions.shape[0],
+        vocab_size=vocab_size,
+        mlp_ratio=enter.shape[0] / width,
+        projection="none" if embed_dim is None else "biased" if is_biased else "plain",
+    )

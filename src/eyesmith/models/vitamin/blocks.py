@@ -80,7 +80,7 @@ class MBConv(nn.Module):
             kept = pooled.permute(0, 2, 3, 1)
         if self.shortcut is not None:
             kept = self.shortcut(kept)
-        x = self.expand(self.norm(x), gelu=True)
+        x = self.expand(self.norm(x), act="gelu")
         x = self.depthwise(x, gelu=True)
         return self.reduce(x, plus=kept)
 
@@ -132,7 +132,7 @@ class GeGLU(nn.Module):
     def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
         x = self.norm(x)
         if can_fuse(x, self.gate_value.weight):
-            x = self.gate_value(x, part=1, times=self.gate_value(x, part=0, gelu=True))
+            x = self.gate_value(x, part=1, times=self.gate_value(x, part=0, act="gelu"))
         else:
             gate, value = self.gate_value(x).chunk(2, dim=-1)
             x = F.gelu(gate) * value
@@ -149,7 +149,7 @@ class Mlp(nn.Module):
         self.out = Linear(3 * width, width)
 
     def forward(self, x: Tensor, *, plus: Tensor | None = None) -> Tensor:
-        return self.out(self.expand(self.norm(x), gelu=True), plus=plus)
+        return self.out(self.expand(self.norm(x), act="gelu"), plus=plus)
 
 
 class Block(nn.Module):

@@ -195,7 +195,7 @@ def _trunk_map(config: ViTaminConfig) -> dict[str, Theirs]:
         if name.startswith(("stage1.", "stage2.")) and name.endswith(
             ("expand.weight", "reduce.weight", "shortcut.weight")
         ):
-            keymap[name] = Theirs(keymap[name].parts, is_pointwise=True)
+            keymap[name] = Theirs(keymap[name].parts, form="pointwise")
     if config.has_position:
         keymap["position"] = Theirs((POSITION,))
     if config.embed_dim:
@@ -210,7 +210,7 @@ def _pair_map(
     keymap: dict[str, Theirs] = {}
     for name, place in _trunk_map(image).items():
         parts = (HEAD,) if name == "head.weight" else tuple(TRUNK + part for part in place.parts)
-        keymap["image." + name] = Theirs(parts, is_pointwise=place.is_pointwise)
+        keymap["image." + name] = Theirs(parts, form=place.form)
     text = {name: Theirs((text_prefix + name.removeprefix("text."),)) for name in ours if name.startswith("text.")}
     numbers = {"logit_scale", *({text_weights.BIAS} & ours.keys())}  # the bias is a model's of the sigmoid loss
     return keymap | text | {name: Theirs((name,)) for name in numbers}

@@ -1,0 +1,3 @@
+from eyesmith.models.vit.model import Vit, VitConfig
+
+__all__ = ["Vit", "VitConfig"]
