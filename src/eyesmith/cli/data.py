@@ -18,18 +18,33 @@ from eyesmith.plain import plain_json
 
 _HERE = "eyesmith.cli.data"
 _MAKERS = {
-    "emoji": Verb(_HERE, "drawings of animals, nature, food and drink in four styles (fetched with npm)", "emoji"),
+    "emoji": Verb(
+        _HERE, "drawings of animals, food, things, people and signs in ten styles (fetched with npm)", "emoji"
+    ),
+    "emoji-scenes": Verb(
+        _HERE, "scenes of emoji drawings on all kinds of backgrounds, with boxes, masks and questions", "emoji_scenes"
+    ),
     "scenes": Verb(_HERE, "drawn scenes of coloured shapes with captions, boxes, masks and questions", "scenes"),
     "evaluation": Verb(
         _HERE, "miniature copies of all evaluation sets, to try a suite without a download", "evaluation"
     ),
 }
 _VERBS = {
-    "make": Verb(_HERE, "make a data set: emoji, scenes, or miniature evaluation sets", "make"),
+    "make": Verb(_HERE, "make a data set: emoji, scenes of them or of shapes, or miniature evaluation sets", "make"),
     "fetch": Verb(_HERE, "fetch the sets of evaluation tasks and suites", "fetch"),
     "check": Verb(_HERE, "what is wrong with a data set or an evaluation set", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
+Group = Literal[
+    "animals-nature",
+    "food-drink",
+    "travel-places",
+    "activities",
+    "objects",
+    "symbols",
+    "smileys-emotion",
+    "people-body",
+]
 Folder = Annotated[
     Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")
 ]
@@ -52,6 +67,11 @@ def make(argv: list[str], prog: str) -> int:
 def emoji(argv: list[str], prog: str) -> int:
     """Run `data make emoji` on its own arguments."""
     return call(_make_emoji, argv, prog=prog)
+
+
+def emoji_scenes(argv: list[str], prog: str) -> int:
+    """Run `data make emoji-scenes` on its own arguments."""
+    return call(_make_emoji_scenes, argv, prog=prog)
 
 
 def scenes(argv: list[str], prog: str) -> int:
@@ -83,23 +103,84 @@ def _make_emoji(
     folder: Folder,
     /,
     *,
+    world: Literal["large", "small"] = "large",
     holdout: Literal["drawing", "style"] = "drawing",
     style: str = "openmoji",
+    groups: tuple[Group, ...] = (
+        "animals-nature",
+        "food-drink",
+        "travel-places",
+        "activities",
+        "objects",
+        "symbols",
+        "smileys-emotion",
+        "people-body",
+    ),
     size_px: int = 72,
     seed: Seed = 0,
+    alpha: bool = False,
     as_json: AsJson = False,
 ) -> int:
-    """Emoji drawings of 291 concepts in four styles, with captions; a tenth of the concepts is always held out.
+    """Emoji drawings, one concept in several styles, with captions; a tenth of the concepts is always held out.
 
     Args:
+        world: Large: 1,644 concepts of all kinds in ten styles. Small: 291 animals, plants, food and drink in four.
         holdout: Hold out one drawing of each concept (unseen_drawing), or one style in whole (unseen_style).
         style: The style that `--holdout style` holds out.
+        groups: Which kinds of concepts the large world has; leave out, say, people-body and smileys-emotion.
         size_px: Height and width of a picture.
         seed: Chooses what is held out.
+        alpha: Keep pictures transparent where nothing is drawn (RGBA), instead of white.
     """
     from eyesmith.data.make.emoji import make_emoji
 
-    facts = make_emoji(folder, holdout=holdout, style=style, size_px=size_px, seed=seed)
+    facts = make_emoji(
+        folder, world=world, holdout=holdout, style=style, groups=groups, size_px=size_px, seed=seed, alpha=alpha
+    )
+    return _show(folder, facts, as_json=as_json)
+
+
+def _make_emoji_scenes(
+    folder: Folder,
+    /,
+    *,
+    world: Literal["large", "small"] = "large",
+    groups: tuple[Group, ...] = ("animals-nature", "food-drink"),
+    samples: int = 4000,
+    test_samples: int = 500,
+    size_px: int = 224,
+    seed: Seed = 0,
+    as_folder: bool = False,
+    workers: int = 2,
+    as_json: AsJson = False,
+) -> int:
+    """Scenes of 1 to 8 emoji drawings: boxes, masks, relations, captions, questions, COCO json; run again to go on.
+
+    Args:
+        world: Where the drawings come from, as `data make emoji` has it; the small one has no split to choose by.
+        groups: Which kinds of concepts of the large world.
+        samples: How many scenes for training.
+        test_samples: How many in each of the other splits.
+        size_px: Height and width of a picture.
+        seed: Chooses the scenes.
+        as_folder: Write the pictures as single files too, images/SPLIT/KEY.jpg beside annotations/SPLIT.json.
+        workers: Processes; the data set is the same with any number, 0 makes it in this one.
+    """
+    from eyesmith.data.make.emoji_scenes import make_emoji_scenes
+
+    with _bars(unit="scene") as show:
+        facts = make_emoji_scenes(
+            folder,
+            world=world,
+            groups=groups,
+            samples=samples,
+            test_samples=test_samples,
+            size_px=size_px,
+            seed=seed,
+            as_folder=as_folder,
+            workers=workers,
+            on_progress=lambda done, total: show(f"drawing {folder}", done, total),
+        )
     return _show(folder, facts, as_json=as_json)
 
 

@@ -7,10 +7,20 @@ from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
+from eyesmith.recipes.dense import dense_eye
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
-from eyesmith.recipes.laptop import debug, lab_joint, lab_ltt, pairs, quickstart, quickstart_vit
+from eyesmith.recipes.laptop import (
+    debug,
+    lab_joint,
+    lab_ltt,
+    pairs,
+    quickstart,
+    quickstart_small,
+    quickstart_small_vit,
+    quickstart_vit,
+)
 from eyesmith.recipes.vitamin import (
     FINE_TUNES,
     LENGTHS,
@@ -31,11 +41,13 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "pairs": pairs,
         "quickstart": quickstart,
         "quickstart-vit": quickstart_vit,
+        "quickstart-small": quickstart_small,
         "quickstart-trv": quickstart_trv,
         "lab-ltt": lab_ltt,
         "lab-joint": lab_joint,
         "mim-nano": mim_nano,
         "scenes-eye": scenes_eye,
+        "dense-eye": dense_eye,
         "chat-scenes": chat_scenes,
     },
     "a language model with an eye (LLaVA-1.5)": {
@@ -100,6 +112,7 @@ __all__ = [
     "clip",
     "datacomp_medium",
     "debug",
+    "dense_eye",
     "fine_tuned",
     "finetune",
     "larger_images",
@@ -108,6 +121,8 @@ __all__ = [
     "mim_nano",
     "pairs",
     "quickstart",
+    "quickstart_small",
+    "quickstart_small_vit",
     "quickstart_trv",
     "quickstart_vit",
     "recipe",

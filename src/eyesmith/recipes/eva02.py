@@ -14,7 +14,7 @@ from eyesmith.losses.config import LossConfig
 from eyesmith.models.eva02.model import EVA02, Eva02Config
 from eyesmith.models.registry import config as model
 from eyesmith.optim.config import OptimConfig
-from eyesmith.recipes.laptop import quickstart
+from eyesmith.recipes.laptop import quickstart_small
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
@@ -179,7 +179,7 @@ def mim_nano() -> MaskedConfig:
 
 def quickstart_trv() -> TrainConfig:
     """The quick start with TrV-Nano as its image tower: alone, or with initial.weights of a masked-image run."""
-    run = quickstart()
+    run = quickstart_small()
     pair = model("TrV-Nano")
     image = replace(pair.image, embed_dim=384)  # MiniLM's width
     return replace(run, model=replace(run.model, name=pair.name, image=image))

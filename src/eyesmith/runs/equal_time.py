@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from eyesmith.data.loader import Loader
 from eyesmith.runs.machine import choose_device, keep_freed_memory
-from eyesmith.tasks.contrastive import Contrastive, TrainConfig
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig, class_texts_of
 from eyesmith.train.data import open_rows
 from eyesmith.train.loop import new_state, train
 from eyesmith.train.text_bank import TextBank
@@ -37,7 +37,8 @@ class Trial:
         bank = TextBank(clip, rows.captions()) if config.model.lock_text else None
         self.steps_per_epoch = rows.steps_per_epoch
         self._config = replace(config, epochs=(steps + 1) / self.steps_per_epoch)
-        self._objective = Contrastive(clip, self._config, bank=bank)
+        texts = class_texts_of(config, bank, rows)
+        self._objective = Contrastive(clip, self._config, bank=bank, class_texts=texts)
         self._batches = Loader(rows, prepare=self._objective.prepare, ahead=0)  # two trials take turns
         self._state = new_state(self._objective, self._config)
 

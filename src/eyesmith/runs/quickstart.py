@@ -1,14 +1,17 @@
 """The main job, all but its report: make pairs, train, evaluate, train the baseline for as long."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from eyesmith.data.make.emoji import make_emoji
+from eyesmith.data.make.icons import ALL_GROUPS, GROUPS
 from eyesmith.data.make.scenes import make_scenes
+from eyesmith.data.make.worlds import WorldName
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import CheckpointError, MissingDependencyError
 from eyesmith.eval.heads.pixel_neighbour import TASK as PIXEL_TASK
@@ -18,6 +21,7 @@ from eyesmith.models.registry import config as model
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
 from eyesmith.recipes import quickstart as main_recipe
+from eyesmith.recipes import quickstart_small, quickstart_small_vit
 from eyesmith.recipes import quickstart_vit as baseline_recipe
 from eyesmith.runs.equal_time import epochs_at_equal_time
 from eyesmith.runs.folder import CONFIG_FILE
@@ -27,6 +31,7 @@ from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tokenizer.vocabulary import find_vocabulary
 
 BASELINE_FOLDER = "baseline"
+CHOOSE_SPLIT = "choose_drawing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,12 @@ class QuickstartConfig:
     folder: Path = Path("runs/quickstart")
     """The run folder; it becomes a model that `eyesmith.load` opens."""
     data: Path = Path("data")
-    """Folder under which the pairs are made, as emoji, emoji-style or scenes, or were made before."""
+    """Folder under which the pairs are made, as emoji, emoji-style or scenes, or were made before; those of the small
+    world as emoji-small and emoji-small-style, those of all kinds as emoji-all and emoji-all-style."""
+    world: WorldName = "large"
+    """Drawings in ten styles, or the small world's four with the recipe of before."""
+    kinds: Literal["animals-food", "all"] = "animals-food"
+    """Which concepts of the large world: animals, plants, food and drink, or all 1,644, which take longer to learn."""
     seed: int = 0
     """Of the training; the splits are fixed."""
     holdout_style: bool = False
@@ -65,20 +75,29 @@ def quickstart(config: QuickstartConfig, *, console: Console) -> QuickstartSumma
     """
     began = time.monotonic()
     data = _make_data(config, console)
-    main = _adapt(main_recipe(), config, data, console)
+    main = _adapt(_recipes(config)[0](), config, data, console)
     console.print(f"training {main.model.name} on {data}, split train, {main.epochs:g} epochs")
     run = start_or_resume(main, config.folder, console=console)
     other = _train_baseline(config, main, data, console) if config.baseline else None
-    pixels = _pixel_rows(config, data, main.eval.curve_splits)
+    pixels = _pixel_rows(config, data, main.eval.splits[:1])
     return QuickstartSummary(run=run, baseline=other, data=data, pixels=pixels, wall_s=time.monotonic() - began)
+
+
+def _recipes(config: QuickstartConfig) -> tuple[Callable[[], TrainConfig], Callable[[], TrainConfig]]:
+    """Of the run and of its baseline."""
+    if config.world == "small":
+        return quickstart_small, quickstart_small_vit
+    return main_recipe, baseline_recipe
 
 
 def _make_data(config: QuickstartConfig, console: Console) -> Path:
     """The emoji drawings, or without the npm client scenes of our own; returns their folder."""
-    folder = config.data / ("emoji-style" if config.holdout_style else "emoji")
+    name = "emoji-small" if config.world == "small" else "emoji-all" if config.kinds == "all" else "emoji"
+    folder = config.data / (f"{name}-style" if config.holdout_style else name)
     console.print(f"data: {folder}")
+    groups = GROUPS if config.world == "large" and config.kinds == "animals-food" else ALL_GROUPS
     try:
-        make_emoji(folder, holdout="style" if config.holdout_style else "drawing")
+        make_emoji(folder, world=config.world, groups=groups, holdout="style" if config.holdout_style else "drawing")
     except MissingDependencyError as error:
         console.print(f"the emoji drawings cannot be had: {error}", style="yellow", markup=False)
         folder = config.data / "scenes"
@@ -90,10 +109,12 @@ def _make_data(config: QuickstartConfig, console: Console) -> Path:
 def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: Console) -> TrainConfig:
     """The recipe for this machine and data: without the frozen text encoder, a text tower of our own is trained too."""
     splits = tuple(split for split in split_names(data) if split != "train")
+    # the curve chooses the weights in best/: by a split that nothing is reported on, where there is one
+    chosen_by = CHOOSE_SPLIT if CHOOSE_SPLIT in splits else splits[0]
     recipe = replace(
         recipe,
         data=replace(recipe.data, path=str(data)),
-        eval=replace(recipe.eval, splits=splits, curve_splits=splits[:1]),
+        eval=replace(recipe.eval, splits=splits, curve_splits=(chosen_by,)),
         epochs=config.epochs or recipe.epochs,
         seed=config.seed,
     )
@@ -133,7 +154,7 @@ def _train_baseline(config: QuickstartConfig, main: TrainConfig, data: Path, con
     folder = config.folder / BASELINE_FOLDER
     if (folder / CONFIG_FILE).is_file():
         return resume(folder, console=console)
-    recipe = _adapt(baseline_recipe(), config, data, Console(quiet=True))  # it was said for the run itself
+    recipe = _adapt(_recipes(config)[1](), config, data, Console(quiet=True))  # it was said for the run itself
     recipe = replace(recipe, epochs=epochs_at_equal_time(recipe, main))
     console.print(f"training {recipe.model.name} for the same time: {recipe.epochs:g} epochs")
     return start(recipe, folder, console=console)

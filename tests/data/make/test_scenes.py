@@ -213,9 +213,9 @@ def test_words_of_a_scene():
         "a striped blue star above an orange circle",
         "two shapes, the largest is an orange circle",
     ]
-    assert relation(other, main) == "above"
-    assert relation(main, other) == "below"
-    assert relation(main, thing(x=0.55)) is None
+    assert relation(other.place, main.place) == "above"
+    assert relation(main.place, other.place) == "below"
+    assert relation(main.place, thing(x=0.55).place) is None
     assert {"kind": "exist", "question": "Is there a red ring?", "answer": "no"} in questions([main], "red ring")
 
 
@@ -275,3 +275,28 @@ def test_wrong_arguments(tmp_path, arguments, message):
 
 def test_every_class_name_once():
     assert len(set(CLASSES)) == len(CLASSES)
+
+
+def test_boxes_are_said_as_coco_too(made):
+    dataset, records, folder = made
+    for split, scenes_of_split in records.items():
+        coco = json.loads((folder / dataset["splits"][split]["annotations"]).read_text(encoding="utf-8"))
+        names = {one["id"]: one["name"] for one in coco["categories"]}
+        novel = {one["name"] for one in coco["categories"] if one["split"] == "novel"}
+        assert novel == set(dataset["held_out_concepts"])
+        keys = {one["id"]: one["file_name"] for one in coco["images"]}
+        found = Counter(
+            (keys[one["image_id"]], names[one["category_id"]], tuple(one["bbox"])) for one in coco["annotations"]
+        )
+        wanted = Counter(
+            (f"{scene['key']}.png", one["name"], (x0, y0, x1 - x0, y1 - y0))
+            for scene in scenes_of_split
+            for one in scene["objects"]
+            for x0, y0, x1, y1 in (one["box_px"],)
+        )
+        assert found == wanted
+        if split != "unseen_combination":
+            assert not novel & {name for _, name, _ in found}
+    unseen = dataset["splits"]["unseen_combination"]
+    assert set(unseen["novel"]) == set(dataset["held_out_concepts"])
+    assert sorted(unseen["base"] + unseen["novel"]) == sorted(dataset["classes"])

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eyesmith.data.make.coco import CocoScene, categories, write_coco
 from eyesmith.data.make.render import png_bytes
 from eyesmith.data.make.scene_words import class_name, name_of, questions, relations, scene_captions
 from eyesmith.data.make.shapes import BACKGROUNDS, COLORS, PATTERNS, SHAPES, Thing, draw, mask_to_box, mask_to_rle
@@ -68,14 +69,23 @@ def make_scenes(folder: Path, *, samples: int = 2016, seed: int = 0, size_px: in
         ("test", known_kinds, TEST_PER_CLASS * len(known_kinds)),
         ("unseen_combination", unseen_kinds, UNSEEN_PER_CLASS * len(unseen_kinds)),
     ):
+        pictures: list[CocoScene] = []
         with ShardWriter(folder / split) as writer:
             for index, kind in enumerate(_shuffled_rounds(kinds, count, f"{seed}/{split}/order")):
                 scene = sample_scene(kind, known_kinds, random.Random(f"{seed}/{split}/{index}"))
-                writer.write(f"s{num_before + index:07d}", scene_members(scene, size_px=size_px))
+                key, members = f"s{num_before + index:07d}", scene_members(scene, size_px=size_px)
+                writer.write(key, members)
+                objects = [one | {"cls": CLASSES.index(one["name"])} for one in json.loads(members["json"])["objects"]]
+                number = num_before + index
+                pictures.append(CocoScene(number=number, file_name=f"{key}.png", size_px=size_px, objects=objects))
         num_before += count
+        _write_boxes(folder, split, pictures, novel=_names(unseen_kinds))
         # a recombination is only worth something when all combinations, the known ones too, are candidates
         candidates = CLASSES if split == "unseen_combination" else [name for name in CLASSES if name in _names(kinds)]
-        facts[split] = split_facts(writer, candidates)
+        facts[split] = split_facts(writer, candidates) | {"annotations": f"annotations/{split}.json"}
+        if split == "unseen_combination":
+            novel = [name for name in CLASSES if name in _names(unseen_kinds)]
+            facts[split] |= {"base": [name for name in CLASSES if name not in novel], "novel": novel}
     return finish_dataset(
         folder,
         {
@@ -91,6 +101,19 @@ def make_scenes(folder: Path, *, samples: int = 2016, seed: int = 0, size_px: in
             "split_rule": "unseen_combination: the main shape has a pair of shape and colour that no shape in train or "
             "test has; all classes are its candidates. test: known pairs, new scenes.",
         },
+    )
+
+
+def _write_boxes(folder: Path, split: str, pictures: Sequence[CocoScene], *, novel: set[str]) -> None:
+    """The split's COCO json; a class of a held-out pair of shape and colour is novel."""
+    write_coco(
+        folder,
+        split,
+        name="scenes",
+        categories=categories(CLASSES, [name.split()[-1] for name in CLASSES], novel),
+        images=(json.dumps(one.image()) for one in pictures),
+        annotations=(json.dumps(entry) for one in pictures for entry in one.annotations()),
+        licences=["CC0-1.0"],
     )
 
 
