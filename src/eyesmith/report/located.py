@@ -91,15 +91,16 @@ def render_located(
             _classes(truth, worst_classes(truth, found, matches, num=NUM_WORST, floor=floor), listed),
         ),
     ]
-    present = [(anchor, title, section) for anchor, title, section in named if section is not None]
-    links = [element("li", element("a", title, href=f"#{anchor}")) for anchor, title, _ in present]
+    present = [(anchor, name, section) for anchor, name, section in named if section is not None]
+    title = f"{model} on {truth.name.replace('_', ' ')}"
+    links = [element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _ in present]
     return document(
-        f"{model} on {truth.name}",
+        title,
         element("a", "Skip to the results", href="#main", class_="skip"),
         element(
             "header",
             element("p", "eyesmith report", class_="eyebrow"),
-            element("h1", f"{model} on {truth.name}"),
+            element("h1", title),
             element("p", _lead(truth, listed, rows), class_="lead"),
             element("nav", element("ul", links), aria_label="Parts of this page"),
         ),
