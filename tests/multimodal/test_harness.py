@@ -4,6 +4,7 @@ import abc
 import importlib
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -25,7 +26,7 @@ from eyesmith.multimodal.stock import save_chat
 
 
 @pytest.fixture
-def lmms_eval(monkeypatch: pytest.MonkeyPatch) -> type:
+def lmms_eval(monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
     """What lmms-eval 0.7 has where the adapter touches it; returns its base class."""
 
     class lmms(abc.ABC):
