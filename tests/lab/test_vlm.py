@@ -14,7 +14,15 @@ from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.hub import save_model
 from eyesmith.lab.vlm import BLIND, Answers, compare, run_vlm
-from eyesmith.lab.vlm_fit import EyeFit, caption_distances, correlations, correspondence, gromov_wasserstein
+from eyesmith.lab.vlm_fit import (
+    EyeFit,
+    alignment,
+    caption_distances,
+    correlations,
+    correspondence,
+    gromov_wasserstein,
+    least_squares,
+)
 from eyesmith.lab.vlm_page import vlm_sentence, vlm_table, write_vlm_page
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.recipes import recipe
@@ -109,6 +117,22 @@ def test_an_eye_that_knows_things_finds_them_again(tmp_path: Path) -> None:
     assert correspondence(blind, grid, source, count) < 0.4
 
 
+def test_alignment_is_the_nearest_cosine_of_a_loop_and_a_linear_map_is_undone() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(3, 4, 5), torch.randn(3, 6, 5)
+    slow = [
+        max(float(torch.cosine_similarity(one[n, u], other[n, v], dim=0)) for v in range(6))
+        for n in range(3)
+        for u in range(4)
+    ]
+    assert alignment(one, other) == pytest.approx(sum(slow) / len(slow), abs=1e-6)
+    assert alignment(one, one) == pytest.approx(1)
+    tokens, more = torch.randn(50, 4, 5), torch.randn(7, 4, 5)
+    turn, shift = torch.randn(5, 3), torch.randn(3)
+    mapped = least_squares(tokens, tokens @ turn + shift, more)
+    torch.testing.assert_close(mapped, more @ turn + shift, atol=2e-3, rtol=2e-3)
+
+
 def test_ranks_are_compared_with_the_runs(runs: Path) -> None:
     fits = [
         EyeFit(name="good", probe=0.9, correspondence=0.2, distance=0.1),
@@ -149,5 +173,6 @@ def test_two_eyes_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(words) == 0
     assert capsys.readouterr().out == first, "what is there is not trained again"
     fit = ["lab", "vlm-fit", *eyes, "--data", str(tmp_path / "scenes"), "--results", str(tmp_path / "vlm")]
+    fit += ["--reference", str(tmp_path / "a")]
     assert main(fit) == 0
     assert "Spearman" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """A chat model as transformers' own: equal numbers, equal words, in this process and in another."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from eyesmith.data.conversations import Conversation, Turn
 from eyesmith.errors import CheckpointError, ConfigError
@@ -25,6 +28,7 @@ from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, padded
 from eyesmith.multimodal.scoring import score
 from eyesmith.multimodal.stock import open_stock, save_chat, start_from
 from eyesmith.multimodal.template import TEMPLATES
+from eyesmith.multimodal.verification import verify_chat
 
 WORDS = ("Is there a red circle?", "What color is it?", "yes", "no", "red", "blue")
 PREPROCESS = PreprocessConfig(image_size=(32, 32))
@@ -252,3 +256,35 @@ def test_smollm2_answers_through_the_shell(tmp_path: Path) -> None:
     said = ChatAssistant(tmp_path / "run").chat(None, "What is the capital of France?", max_new_tokens=16)
     assert "Paris" in said
     assert isinstance(ChatAssistant(tmp_path / "run").chat(Image.new("RGB", (9, 9)), "What?", max_new_tokens=3), str)
+
+
+def test_a_folder_is_proven_to_hold_its_model_and_a_changed_one_is_told(
+    folder: Path, model: ChatModel, language: Language, tmp_path: Path
+) -> None:
+    report = verify_chat(folder)
+    assert report.ok, report.lines
+    assert sum("picture" in line for line in report.lines) == 4
+    shutil.copytree(folder, tmp_path / "other")
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["model.multi_modal_projector.linear_2.bias"] += 0.1
+    save_file(tensors, tmp_path / "other" / "model.safetensors", metadata={"format": "pt"})
+    report = verify_chat(tmp_path / "other")
+    assert not report.ok
+    assert any(line.startswith("model.safetensors: sha256 is") for line in report.lines)
+    told = {line.partition(":")[0]: float(line.split()[-3]) for line in report.lines if line.startswith("what it says")}
+    assert told["what it says of no picture"] < 1e-4, "the projector has no part in it"
+    assert told["what it says of picture 1"] > 1e-3
+    (tmp_path / "other" / "tokenizer_config.json").write_text("{}")
+    assert any("tokenizer_config.json: sha256 is" in line for line in verify_chat(tmp_path / "other").lines)
+    (tmp_path / "other" / "fingerprint.json").unlink()
+    with pytest.raises(CheckpointError, match="nothing can be compared"):
+        verify_chat(tmp_path / "other")
+    model.is_blind = True  # opened anew it would look, so it is asked without a picture
+    try:
+        save_chat(tmp_path / "blind", model, language.tokenizer, template="bare", preprocess=PREPROCESS)
+    finally:
+        model.is_blind = False
+    report = verify_chat(tmp_path / "blind")
+    assert report.ok
+    assert sum("picture" in line for line in report.lines) == 1

@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from eyesmith import load, load_chat
+from eyesmith.cli.main import main
 from eyesmith.data.make.scenes import make_scenes
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval.results.rows import read_rows
@@ -130,6 +131,7 @@ def test_a_run_ends_as_a_model_that_answers(config: ChatConfig, tmp_path: Path, 
     assert isinstance(assistant.chat(Image.new("RGB", (50, 40), "red"), "How many shapes are there?"), str)
     tower = assistant.stock.model.vision_tower.eye.encoder
     assert weights_hash(tower) == assistant.facts["eye_hash"] == weights_hash(load(eye)), "the eye never trains"
+    assert main(["verify", str(tmp_path / "run")]) == 0
     with pytest.raises(CheckpointError, match="holds a language model with an eye; ask it by `eyesmith chat"):
         load(tmp_path / "run")
     resume(tmp_path / "run")

@@ -74,6 +74,7 @@ def vlm_fit(
     data: str = "data/scenes",
     lm: str = "words",
     grid: tuple[int, int] = (0, 0),
+    reference: str | None = None,
     results: Path | None = None,
     as_json: AsJson = False,
 ) -> int:
@@ -83,19 +84,26 @@ def vlm_fit(
         data: Scenes that say what is in them.
         lm: Whose geometry of captions the eye is compared with: words (shared words alone), smollm2, or a folder.
         grid: Rows and columns of tokens a picture becomes; 0 0 leaves each eye its own.
+        reference: An eye, best a CLIP, that the others' tokens are compared with (alignment).
         results: The folder of `lab vlm` with the same eyes, to correlate with.
     """
     from eyesmith.lab.vlm_fit import correlations, fit_eyes
 
     named = _named(eyes)
-    found = fit_eyes(named, data, lm=lm, grid=grid)
+    found = fit_eyes(named, data, lm=lm, grid=grid, reference=reference)
     related = correlations(found, results) if results is not None else {}
     if as_json:
         print_json({"eyes": [asdict(one) for one in found], "spearman": related})
         return 0
-    columns = ("eye", "probe", "correspondence", "gromov-wasserstein")
+    columns = ("eye", "probe", "correspondence", "alignment", "gromov-wasserstein")
     rows = [
-        (one.name, f"{100 * one.probe:.1f} %", f"{100 * one.correspondence:.1f} %", f"{one.distance:.4f}")
+        (
+            one.name,
+            f"{100 * one.probe:.1f} %",
+            f"{100 * one.correspondence:.1f} %",
+            "" if one.alignment is None else f"{one.alignment:.3f}",
+            f"{one.distance:.4f}",
+        )
         for one in found
     ]
     print_table(columns, rows, right=columns[1:])

@@ -18,9 +18,16 @@ def main(argv: list[str], prog: str) -> int:
 
 
 def check(run: RunFolder, /, *, as_json: AsJson = False) -> int:
-    """Compare a run folder's files and its model's features with its fingerprint; exit status 1 when they differ."""
+    """Compare a run folder's files and its model's features, or words, with its fingerprint.
+
+    Exit status 1 when they differ.
+    """
+    from eyesmith.hub.run_folder import CHAT_KIND, read_config
     from eyesmith.hub.verification import verify
 
+    model = read_config(run).get("model")
+    if isinstance(model, dict) and model.get("kind") == CHAT_KIND:
+        from eyesmith.multimodal.verification import verify_chat as verify
     report = verify(run)
     if as_json:
         print_json({"run": str(run), "ok": report.ok, "lines": list(report.lines)})

@@ -1,10 +1,12 @@
-"""How well an eye fits a language model, without training one: three scores, and how they rank.
+"""How well an eye fits a language model, without training one: scores, and how they rank.
 
 `probe`: what a small network reads out of the tokens (shape, colour, count, pattern). `correspondence`: how often the
-token at a thing has its nearest token, in another scene with the same thing, on that thing (the C of the law of vision
-representation, arXiv 2408.16357, with made scenes for its keypoints; its A needs a reference CLIP and is not here).
-`distance`: Gromov-Wasserstein between the geometry of pictures in the eye and of their captions in the language model
-(arXiv 2605.01325), lower is nearer.
+token at a thing has its nearest token, in another scene with the same thing, on that thing. `alignment`: how near each
+token comes to its nearest one in a reference eye, as a CLIP. These two are C and A of the law of vision representation
+(arXiv 2408.16357), with made scenes for its keypoints (SPair-71k), and a linear map, fitted by least squares, for the
+projectors by which it brings both eyes to one width; A itself follows the authors' published script. `distance`:
+Gromov-Wasserstein between the geometry of pictures in the eye and of their captions in the language model (arXiv
+2605.01325), lower is nearer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,18 +42,27 @@ _COMPARED = 256
 
 @dataclass(frozen=True, kw_only=True)
 class EyeFit:
-    """The three scores of one eye; see the module."""
+    """The scores of one eye; see the module. alignment: None without a reference."""
 
     name: str
     probe: float
     correspondence: float
     distance: float
+    alignment: float | None = None
 
 
-def fit_eyes(eyes: Mapping[str, str], data: str, *, lm: str = WORDS, grid: tuple[int, int] = (0, 0)) -> list[EyeFit]:
+def fit_eyes(
+    eyes: Mapping[str, str],
+    data: str,
+    *,
+    lm: str = WORDS,
+    grid: tuple[int, int] = (0, 0),
+    reference: str | None = None,
+) -> list[EyeFit]:
     """Scores on the splits train and test of made scenes, in the order given. lm: `words`, `smollm2` or a folder.
 
-    Raises DataError where the data do not say what is in their pictures, MissingDependencyError without POT.
+    reference: the eye that alignment is with. Raises DataError where the data do not say what is in their pictures,
+    MissingDependencyError without POT, ConfigError for a reference with another number of tokens.
     """
     train, test = (open_source(data, split=split) for split in ("train", "test"))
     counts = [min(len(source), SCENES) for source in (train, test)]
@@ -59,20 +70,59 @@ def fit_eyes(eyes: Mapping[str, str], data: str, *, lm: str = WORDS, grid: tuple
     compared = min(_COMPARED, counts[1])
     captions = [test.texts(index)[0] for index in range(compared)]
     of_words = caption_distances(captions, lm)
+
+    def tokens_of(source: str) -> tuple[list[Tensor], tuple[int, int]]:
+        eye, preprocess = open_eye(source, EyeConfig(grid=grid))
+        pairs = zip((train, test), counts, strict=True)
+        return [eye_tokens(eye, preprocess, some, count) for some, count in pairs], eye.grid
+
+    beside = tokens_of(reference)[0] if reference is not None else None
     found = []
     for name, source in eyes.items():
-        eye, preprocess = open_eye(source, EyeConfig(grid=grid))
-        tokens = [eye_tokens(eye, preprocess, some, count) for some, count in zip((train, test), counts, strict=True)]
+        tokens, own_grid = tokens_of(source)
         rows = probe_rows((tokens[0], said[0]), (tokens[1], said[1]), model=name)
         found.append(
             EyeFit(
                 name=name,
                 probe=sum(row.value for row in rows) / len(rows),
-                correspondence=correspondence(tokens[1], eye.grid, test, counts[1]),
+                correspondence=correspondence(tokens[1], own_grid, test, counts[1]),
                 distance=gromov_wasserstein(_cosine_distances(tokens[1][:compared].float().mean(1)), of_words),
+                alignment=None if beside is None else _aligned(name, tokens, beside),
             )
         )
     return found
+
+
+def _aligned(name: str, tokens: Sequence[Tensor], beside: Sequence[Tensor]) -> float:
+    if tokens[0].shape[1] != beside[0].shape[1]:
+        raise ConfigError(
+            f"{name}: has {tokens[0].shape[1]} tokens, the reference {beside[0].shape[1]}; give both one --grid"
+        )
+    mapped = least_squares(tokens[0], beside[0], tokens[1][:_COMPARED])
+    return alignment(mapped, beside[1][:_COMPARED])
+
+
+def alignment(tokens: Tensor, reference: Tensor) -> float:
+    """The mean over pictures and their tokens of the largest cosine with any token of the same picture in `reference`.
+
+    tokens: [n, N, C]; reference: [n, M, C]. Source: A of arXiv 2408.16357.
+    """
+    one, other = (F.normalize(some.float(), dim=-1) for some in (tokens, reference))
+    return float((one @ other.mT).amax(-1).mean())
+
+
+def least_squares(tokens: Tensor, wanted: Tensor, asked: Tensor) -> Tensor:
+    """`asked` by the linear map, with bias, that takes tokens [n, N, C] nearest to wanted [n, N, D]; [m, N, D].
+
+    A little ridge, 1e-4 of the mean variance, keeps it defined.
+    """
+    one, other = (some.double().flatten(0, 1) for some in (tokens, wanted))
+    means = one.mean(0), other.mean(0)
+    centred = one - means[0]
+    gram = centred.T @ centred
+    gram += torch.eye(len(gram), dtype=gram.dtype) * (1e-4 * gram.diagonal().mean())
+    weight = torch.linalg.solve(gram, centred.T @ (other - means[1]))
+    return ((asked.double() - means[0]) @ weight + means[1]).float()
 
 
 def correspondence(tokens: Tensor, grid: tuple[int, int], source: Source, count: int) -> float:
@@ -156,7 +206,10 @@ def correlations(found: Sequence[EyeFit], results: Path) -> dict[str, tuple[floa
             raise DataError(f"{results}: holds no run of the eye {one.name}; `eyesmith lab vlm` makes them")
         macros.append(float(np.mean([Answers(run).by_kind.mean() for run in runs])))
     related: dict[str, tuple[float, float] | None] = {}
-    for name, sign in (("probe", 1), ("correspondence", 1), ("distance", -1)):
+    signs = {"probe": 1, "correspondence": 1, "distance": -1}
+    if all(one.alignment is not None for one in found):
+        signs["alignment"] = 1
+    for name, sign in signs.items():
         scores = [sign * getattr(one, name) for one in found]
         if len({*scores}) < 2 or len({*macros}) < 2:
             related[name] = None

@@ -58,7 +58,7 @@ class ChatAssistant:
             )
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens: expected 1 or more, got {max_new_tokens}")
-        texts = [self._text(dialogue, image is not None) for image, dialogue in zip(images, dialogues, strict=True)]
+        texts = [self.prompt(dialogue, image is not None) for image, dialogue in zip(images, dialogues, strict=True)]
         pictures = [open_image(image) for image in images if image is not None]
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"
@@ -77,7 +77,8 @@ class ChatAssistant:
         new = made[:, given["input_ids"].shape[1] :]
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
-    def _text(self, dialogue: str | Sequence[Message], has_image: bool) -> str:
+    def prompt(self, dialogue: str | Sequence[Message], has_image: bool) -> str:
+        """What is read before the answer. Raises ConfigError for a dialogue that does not alternate."""
         messages = [{"role": "user", "content": dialogue}] if isinstance(dialogue, str) else list(dialogue)
         roles = [message.get("role") for message in messages]
         if not messages or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:

@@ -27,11 +27,14 @@ from eyesmith.hub.weights import own_memory
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.identity import weights_hash
 from eyesmith.multimodal.eye import Eye, EyeConfig, picture_pixels
+from eyesmith.multimodal.fingerprint import write_chat_fingerprint
 from eyesmith.multimodal.language import Language, blank_language, quietly, transformers_module
 from eyesmith.multimodal.model import ChatModel
+from eyesmith.multimodal.packing import ChatEncoder
 from eyesmith.multimodal.template import TEMPLATES, TemplateName
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+_LONGEST = 2048
 EYE_TYPE, PROCESSOR_TYPE = "eyesmith_eye", "EyesmithImageProcessor"
 
 
@@ -188,6 +191,13 @@ def save_chat(
     with atomic_path(root / MODEL_FILE) as part:
         save_file(own_memory(stock_tensors(model)), part, metadata={"format": "pt"})
         part.chmod((root / CONFIG_FILE).stat().st_mode)
+        encoder = ChatEncoder(
+            tokenizer=tokenizer,
+            template=TEMPLATES[template],
+            num_image_tokens=model.eye.num_tokens,
+            max_tokens=_LONGEST,
+        )
+        write_chat_fingerprint(root, part, model, encoder, preprocess)
 
 
 def _write_tokenizer(root: Path, tokenizer: Any, jinja: str) -> None:
