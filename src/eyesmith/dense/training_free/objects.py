@@ -1,16 +1,19 @@
 """Objects by names alone and without training: boxes that somebody gives, or regions of a segmentation, looked at."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from eyesmith.data.annotations.types import Annotations
 from eyesmith.dense.result import FoundObjects
 from eyesmith.dense.training_free.crops import Crop, checked_boxes, classify_crops, find_crops
 from eyesmith.dense.training_free.segment import SegmentConfig, TrainingFreeSegmenter
 from eyesmith.dense.vocabulary import Vocabulary
-from eyesmith.errors import ConfigError
+from eyesmith.errors import ConfigError, DataError
 from eyesmith.images import ImageSource, open_image
 from eyesmith.models.clip import Clip
 
@@ -82,6 +85,31 @@ class RegionFinder:
             found = replace(found, scores=scores, labels=labels)
         kept = found[found.scores >= self.threshold]
         return kept.best(len(kept))
+
+
+def given_boxes(annotations: Annotations, file: str | os.PathLike[str]) -> tuple[Tensor, Tensor | None]:
+    """The boxes [N, 4] of a picture in a set of annotations, and masks [N, H, W] where all have one; crowds left out.
+
+    The picture is found by its path, or its name where one alone has it. Raises DataError where none has.
+    """
+    path = Path(file)
+    names = [Path(one.file) for one in annotations.pictures]
+    places = [place for place, one in enumerate(names) if path == one or path.parts[-len(one.parts) :] == one.parts]
+    places = places or [place for place, one in enumerate(names) if one.name == path.name]
+    if len(places) != 1:
+        what = "no picture" if not places else f"{len(places)} pictures"
+        raise DataError(f"{annotations.path}: has {what} called {path.name}; its pictures are {_some(names)}")
+    objects = annotations.objects(places[0])
+    counted = ~objects.crowd
+    boxes = torch.from_numpy(objects.boxes[counted])
+    if not counted.any() or not objects.has_masks:
+        return boxes, None
+    return boxes, torch.from_numpy(objects.masks[counted])
+
+
+def _some(names: Sequence[Path]) -> str:
+    shown = ", ".join(str(name) for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
 
 
 def _checked(threshold: float) -> float:
