@@ -23,7 +23,7 @@ from eyesmith.cli.places import (
 )
 from eyesmith.data.annotations import Annotations, open_annotations
 from eyesmith.dense.draw import draw_objects
-from eyesmith.dense.result import FoundObjects
+from eyesmith.dense.result import Found, FoundObjects
 from eyesmith.dense.training_free import BoxFinder, RegionFinder, SegmentConfig
 from eyesmith.dense.training_free.objects import given_boxes
 from eyesmith.dense.vocabulary import Vocabulary
@@ -121,14 +121,15 @@ def _named_boxes(
     return find
 
 
-def _objects(found: FoundObjects) -> list[dict[str, Any]]:
+def _objects(found: Found) -> list[dict[str, Any]]:
     return [
         {"name": found.names[label], "score": score, "box": box}
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes_px.tolist(), strict=True)
     ]
 
 
-def _surest(found: FoundObjects, count: int = 5) -> str:
+def _surest(found: Found, count: int = 5) -> str:
     shown = [f"{one['name']} {100 * one['score']:.0f} %" for one in _objects(found)[:count]]
-    more = f"and {len(found) - count} more" if len(found) > count else ""
+    rest = len(found.scores) - count
+    more = f"and {rest} more" if rest > 0 else ""
     return "   ".join([*shown, more] if more else shown) or "nothing"

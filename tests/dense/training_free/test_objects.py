@@ -1,68 +1,31 @@
 """Objects without training, on a model whose answers are known: cells that see their own colour."""
 
-from collections.abc import Sequence
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
+from eyesmith.data.annotations import open_annotations
 from eyesmith.dense.training_free import BoxFinder, RegionFinder, TrainingFreeSegmenter
-from eyesmith.dense.vocabulary import Vocabulary
+from eyesmith.dense.training_free.measure import measure_segmentation
+from eyesmith.dense.vocabulary import Vocabulary, encode_vocabulary
 from eyesmith.errors import ConfigError
-from eyesmith.images import PreprocessConfig
-from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.encoder import Encoder, Tap
+from eyesmith.models.clip import Clip
 
-COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
-
-
-class ColourEye(Encoder):
-    """Cells of 4 px, 16 px pictures; a feature is the mean colour."""
-
-    def __init__(self, image_size: tuple[int, int] = (16, 16)) -> None:
-        super().__init__()
-        self.image_size = image_size
-        self.mean, self.std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-        self.stride, self.embed_dim, self.taps = 4, 3, {"only": Tap(4, 3)}
-        self.weight = nn.Parameter(torch.eye(3))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.project(self.dense(pixels).mean((2, 3)))
-
-    def pyramid(self, pixels: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
-        return {name: self.dense(pixels) for name in self.check_taps(taps)}
-
-    def dense(self, pixels: Tensor) -> Tensor:
-        return nn.functional.avg_pool2d(self.prepare(pixels), 4)
-
-    def project(self, vectors: Tensor) -> Tensor:
-        return vectors @ self.weight
-
-    def tokens(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        return self.dense(pixels).flatten(2).mT
-
-    def set_image_size(self, height: int, width: int) -> None:
-        self.check_size(height, width)
-        self.image_size = (height, width)
-
-    def blocks(self) -> list[nn.Module]:
-        return []
+COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}  # as the model of conftest.py
 
 
 @pytest.fixture
-def clip(tiny_model: ClipConfig) -> Clip:
-    clip = tiny_model.build().eval()
-    clip.image = ColourEye()
-    clip.preprocess = PreprocessConfig(image_size=(16, 16), mean=clip.image.mean, std=clip.image.std)
-    return clip
+def clip(colour_clip: Clip) -> Clip:
+    return colour_clip
 
 
 @pytest.fixture
-def vocabulary() -> Vocabulary:
-    colours = (torch.tensor(list(COLOURS.values())) / 255 - 0.5) / 0.5
-    return Vocabulary(tuple(COLOURS), tuple(COLOURS), nn.functional.normalize(colours, dim=-1), torch.arange(3))
+def vocabulary(clip: Clip) -> Vocabulary:
+    return encode_vocabulary(clip, list(COLOURS))
 
 
 def scene() -> Image.Image:
@@ -115,3 +78,27 @@ def test_wrong_settings_are_refused(clip: Clip, vocabulary: Vocabulary) -> None:
         BoxFinder(clip, vocabulary, threshold=-1)
     with pytest.raises(ConfigError, match="limit"):
         RegionFinder(clip, vocabulary, limit=0)
+
+
+def test_a_set_is_measured(clip: Clip, tmp_path: Path) -> None:
+    labels = np.full((64, 96), 255, np.uint8)  # the green around them has no class
+    labels[8:24, 8:40] = labels[8:40, 64:80] = 0
+    labels[32:56, 16:32] = 1
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "test").mkdir(parents=True)
+    for name in ("a", "b"):
+        scene().save(tmp_path / "images" / "test" / f"{name}.png")
+        Image.fromarray(labels).save(tmp_path / "masks" / "test" / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("red\nblue\n")
+    truth = open_annotations(tmp_path, "test")
+    done: list[int] = []
+    (row,) = measure_segmentation(clip, truth, prompts="name", background=["green"], advance=done.append)
+    found = TrainingFreeSegmenter(clip, encode_vocabulary(clip, ["red", "blue", "green"]))(scene()).class_map().labels
+    ious = []
+    for label in (0, 1):
+        mine, right, counted = found.numpy() == label, labels == label, labels != 255
+        ious.append((mine & right).sum() / ((mine & counted) | right).sum())
+    assert (row.task, row.metric, row.split, row.n, row.model) == ("segment", "miou", "all", 2, "tiny auto")
+    assert row.value == pytest.approx(np.mean(ious))
+    assert row.value > 0.8
+    assert done == [1, 2]
