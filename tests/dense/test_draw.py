@@ -30,7 +30,7 @@ def test_masks_are_tinted_where_they_are_and_nowhere_else() -> None:
     drawn = np.asarray(draw_objects(picture, found((40, 60), [[10, 20, 30, 35]], with_masks=True)))
     assert drawn.shape == (640, 960, 3)  # 16 times as large
     inside = drawn[30 * 16, 20 * 16].astype(float)
-    np.testing.assert_allclose(inside, 0.55 * 255 + 0.45 * np.array(colour_of(0)), atol=1)
+    np.testing.assert_allclose(inside, 0.6 * 255 + 0.4 * np.array(colour_of(0)), atol=1)
     assert drawn[30 * 16, 10 * 16 + 1].tolist() == list(colour_of(0))  # its border
     assert drawn[5 * 16, 50 * 16].tolist() == [255, 255, 255]
     assert not (drawn[20 * 16 - 24 : 20 * 16 - 2, 10 * 16 : 10 * 16 + 80] == 255).all()  # the name above the box

@@ -16,7 +16,7 @@ Colour = tuple[int, int, int]
 
 _SHOWN_PX = 960  # longer side that small pictures are drawn at, by a whole factor
 _LARGEST_PX = 4096  # longer side that huge ones are drawn at
-_TINT = 0.45  # of a mask over the picture
+_TINT = 0.4  # of a mask over the picture
 _LEAST_PART = 0.02  # of the picture, for a class to get its name inside
 _GRID = 96  # cells of the map on which room for a name is looked for
 
