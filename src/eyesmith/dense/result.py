@@ -177,8 +177,8 @@ class ClassMap:
         for label in self.labels.unique().tolist():
             if label == VOID:
                 continue
-            numbers, _ = ndimage.label((self.labels == label).numpy())
-            for number, (rows, columns) in enumerate(cast(Any, ndimage.find_objects(numbers)), 1):
+            numbers, _ = cast(Any, ndimage.label((self.labels == label).numpy()))
+            for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), 1):
                 inside = torch.from_numpy(numbers[rows, columns] == number)
                 if int(inside.sum()) >= min_px:
                     score = float(self.scores[rows, columns][inside].mean())
