@@ -64,8 +64,8 @@ def test_a_draw_is_a_function_of_seed_row_and_layer() -> None:
     again = sample(matched, 64, 0.25, seed=5, row=3)
     assert torch.equal(drawn.positives, again.positives)
     assert torch.equal(drawn.negatives, again.negatives)
-    for other in (dict(seed=6, row=3), dict(seed=5, row=4), dict(seed=5, row=3, layer=1)):
-        assert not torch.equal(drawn.negatives, sample(matched, 64, 0.25, **other).negatives)
+    for seed, row, layer in ((6, 3, 0), (5, 4, 0), (5, 3, 1)):
+        assert not torch.equal(drawn.negatives, sample(matched, 64, 0.25, seed=seed, row=row, layer=layer).negatives)
 
 
 def test_every_box_is_drawn_as_often() -> None:
