@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from eyesmith.dense import matching
 from eyesmith.dense.boxes import iou
 from eyesmith.dense.matching import IGNORED, NOTHING, assignment, match, sample
 from eyesmith.errors import ConfigError, DataError
@@ -34,10 +35,14 @@ def by_loop(boxes, truths, positive, negative, forced_from):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rule", [(0.7, 0.3, 0.3), (0.5, 0.5, None)])
-def test_matches_are_those_of_a_loop(seed: int, rule: tuple[float, float, float | None]) -> None:
+def test_matches_are_those_of_a_loop(
+    monkeypatch: pytest.MonkeyPatch, seed: int, rule: tuple[float, float, float | None]
+) -> None:
     boxes, truths = some_boxes(200, seed), some_boxes(6, seed + 100)
-    found = match(boxes, truths, positive=rule[0], negative=rule[1], forced_from=rule[2])
-    assert found.tolist() == by_loop(boxes, truths, *rule)
+    for pairs in (1 << 23, 500):  # all truths at a time, two at a time
+        monkeypatch.setattr(matching, "_PAIRS", pairs)
+        found = match(boxes, truths, positive=rule[0], negative=rule[1], forced_from=rule[2])
+        assert found.tolist() == by_loop(boxes, truths, *rule)
 
 
 def test_without_truths_all_is_background_but_crowds() -> None:

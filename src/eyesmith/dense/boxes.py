@@ -35,10 +35,10 @@ def areas(boxes: Tensor) -> Tensor:
 
 def intersections(ours: Tensor, theirs: Tensor) -> Tensor:
     """Square pixels that each pair shares: [N, 4], [M, 4] -> [N, M]."""
-    low = torch.maximum(ours[:, None, :2], theirs[None, :, :2])
-    high = torch.minimum(ours[:, None, 2:], theirs[None, :, 2:])
-    sides = (high - low).clamp(min=0)  # [N, M, 2]
-    return sides[..., 0] * sides[..., 1]
+    x0, y0, x1, y1 = ours[:, :, None].unbind(1)  # [N, 1] each
+    left, top, right, bottom = theirs.mT[:, None].unbind(0)  # [1, M] each
+    width = torch.minimum(x1, right).sub_(torch.maximum(x0, left)).clamp_(min=0)
+    return torch.minimum(y1, bottom).sub_(torch.maximum(y0, top)).clamp_(min=0).mul_(width)
 
 
 def iou(ours: Tensor, theirs: Tensor) -> Tensor:

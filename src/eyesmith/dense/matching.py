@@ -12,6 +12,7 @@ from eyesmith.train.rng import fractions
 
 NOTHING = -1  # matched with no truth: it shows background
 IGNORED = -2  # neither one nor the other: learns nothing
+_PAIRS = 1 << 23  # overlaps that are held at a time
 
 
 def match(
@@ -33,15 +34,23 @@ def match(
     """
     found = torch.full((len(boxes),), NOTHING, dtype=torch.int64, device=boxes.device)
     if len(truths) and len(boxes):
-        overlaps = iou(truths, boxes)  # [M, N]
-        best, whose = overlaps.max(0)
+        best = boxes.new_full((len(boxes),), -1.0)
+        whose, forced = torch.zeros_like(found), torch.full_like(found, -1)
+        rows = max(1, _PAIRS // len(boxes))
+        for start in range(0, len(truths), rows):  # so that thousands of objects fit
+            overlaps = iou(truths[start : start + rows], boxes)  # [m, N]
+            value, place = overlaps.max(0)
+            is_better = value > best
+            best, whose = torch.where(is_better, value, best), torch.where(is_better, place + start, whose)
+            if forced_from is not None:
+                most = overlaps.amax(1)  # [m]
+                takes = (overlaps == most[:, None]) & (most >= max(forced_from, 1e-9))[:, None]
+                order = torch.arange(1, len(overlaps) + 1, device=boxes.device)
+                last = (takes * order[:, None]).amax(0) - 1
+                forced = torch.where(last >= 0, last + start, forced)
         found[best >= negative] = IGNORED
         found = torch.where(best >= positive, whose, found)
-        if forced_from is not None:
-            most = overlaps.amax(1)  # [M]
-            forced = (overlaps == most[:, None]) & (most >= max(forced_from, 1e-9))[:, None]
-            last = (forced * torch.arange(1, len(truths) + 1, device=boxes.device)[:, None]).amax(0) - 1
-            found = torch.where(last >= 0, last, found)
+        found = torch.where(forced >= 0, forced, found)
     if ignored is not None and len(ignored):
         is_in = (inside(boxes, ignored) > 0.5).any(1)
         found[is_in & (found == NOTHING)] = IGNORED

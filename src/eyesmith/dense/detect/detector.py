@@ -26,13 +26,12 @@ from eyesmith.dense.detect.roi import (
 from eyesmith.dense.detect.rpn import Proposals, Rpn, RpnConfig
 from eyesmith.dense.detect.truths import Truths
 from eyesmith.dense.matching import match, sample
+from eyesmith.dense.roi_align import roi_align
 from eyesmith.dense.vocabulary import Vocabulary
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models.encoder import Encoder, Tap
 
 LOSSES = ("objectness", "anchors", "classes", "boxes", "masks", "distill")
-_PARAMETERS_OF_RPN = 0  # the layer of a step's draws; the box head's is the next
-Teacher = "Callable[[Tensor, Tensor], Tensor]"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +88,7 @@ class Detector(nn.Module):
     The vocabulary is no part of its weights: `use` exchanges it.
     """
 
-    def __init__(
-        self, config: DetectorConfig, taps: Mapping[str, Tap], half_tap: str | None, embed_dim: int
-    ) -> None:
+    def __init__(self, config: DetectorConfig, taps: Mapping[str, Tap], half_tap: str | None, embed_dim: int) -> None:
         """taps, half_tap: of the encoder, see `models.encoder`; embed_dim: of the text vectors."""
         super().__init__()
         self.config, self.embed_dim = config, embed_dim
@@ -153,13 +150,15 @@ class Detector(nn.Module):
         seen: bool [K], the classes that are learnt; the others are left out of the softmax, and no truth has one.
         seed: of the step, with the rows of the truths all that is drawn from. weights: [K] of classes in the class
         loss. teacher: gives the frozen encoder's unit vectors of boxes, for ViLD's loss. Each loss is a mean over what
-        was sampled of a picture (mdet divides by the sum over the pictures of a GPU, the same where all are full).
+        was sampled of a picture (mmdet divides by the sum over the pictures of a GPU, the same where all are full).
         """
         check_maps(self.neck.levels, maps)
         pyramid = self.neck(maps)
         logits, moves, anchors = self.rpn(pyramid)
         objectness, placing = self.rpn.losses(logits, moves, anchors, truths, seed=seed)
-        proposals = self.rpn.propose([one.detach() for one in logits], [one.detach() for one in moves], anchors, truths.sizes)
+        proposals = self.rpn.propose(
+            [one.detach() for one in logits], [one.detach() for one in moves], anchors, truths.sizes
+        )
         regions = [self._regions(row, truths, proposals[row].boxes, seed) for row in range(len(truths))]
         heads = pyramid[: self.config.num_levels]
         classes, boxes, vectors = self._box_losses(heads, regions, seen, weights)
@@ -176,7 +175,8 @@ class Detector(nn.Module):
         """What is proposed in each picture, and the pyramid that `masks` reads. sizes: [B, 2], without padding."""
         check_maps(self.neck.levels, maps)
         pyramid = self.neck(maps)
-        proposals: list[Proposals] = self.rpn.propose(*self.rpn(pyramid), sizes)
+        logits, moves, anchors = self.rpn(pyramid)
+        proposals: list[Proposals] = self.rpn.propose(logits, moves, anchors, sizes)
         heads = pyramid[: self.config.num_levels]
         found = []
         for row, own in enumerate(proposals):
@@ -212,14 +212,18 @@ class Detector(nn.Module):
         drawn = sample(matched, config.samples, config.positive_frac, seed=seed, row=place, layer=1)
         both = torch.cat([drawn.positives, drawn.negatives])
         if not len(both):  # everything lies in a crowd: something must be looked at, so that all weights take part
-            return _Sampled(boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]]), matched.new_full((1,), -1), boxes, boxes[:, 0].long())
+            return _Sampled(
+                boxes.new_tensor([[0.0, 0.0, 1.0, 1.0]]), matched.new_full((1,), -1), boxes, boxes[:, 0].long()
+            )
         return _Sampled(everything[both], matched[both], boxes, truths.labels_of(row))
 
     def _box_losses(
         self, heads: Sequence[Tensor], regions: Sequence["_Sampled"], seen: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         counts = [len(one.boxes) for one in regions]
-        images = torch.arange(len(counts), device=heads[0].device).repeat_interleave(torch.tensor(counts).to(heads[0].device))
+        images = torch.arange(len(counts), device=heads[0].device).repeat_interleave(
+            torch.tensor(counts).to(heads[0].device)
+        )
         vectors, moves = self._read(heads, torch.cat([one.boxes for one in regions]), images)
         logits = self.logits(vectors)
         hidden = torch.cat([~seen.to(logits.device), torch.zeros(1, dtype=torch.bool, device=logits.device)])
@@ -286,8 +290,6 @@ class Teach:
     @torch.no_grad()
     def __call__(self, row: int, boxes: Tensor) -> Tensor:
         """[r, D] unit rows of boxes [r, 4] in picture `row` of the batch."""
-        from eyesmith.dense.roi_align import roi_align
-
         images = torch.full((len(boxes),), row, device=boxes.device)
         pooled = roi_align(self.dense, boxes, images, (1, 1), stride=float(self.encoder.stride))[:, :, 0, 0]
         return F.normalize(self.encoder.project(pooled).float(), dim=-1)

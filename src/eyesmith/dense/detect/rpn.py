@@ -138,7 +138,11 @@ class Rpn(nn.Module):
         Anchors may reach out of the picture. seed: of the step.
         """
         config = self.config
-        all_logits, all_moves, all_anchors = torch.cat(list(logits), 1), torch.cat(list(moves), 1), torch.cat(list(anchors))
+        all_logits, all_moves, all_anchors = (
+            torch.cat(list(logits), 1),
+            torch.cat(list(moves), 1),
+            torch.cat(list(anchors)),
+        )
         objectness, placing = [], []
         for row, place in enumerate(truths.rows.tolist()):
             boxes = truths.boxes_of(row)

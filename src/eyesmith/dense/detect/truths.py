@@ -30,7 +30,11 @@ class Truths:
     masks: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.boxes.ndim != 3 or self.labels.shape != self.boxes.shape[:2] or self.sizes.shape != (len(self.boxes), 2):
+        if (
+            self.boxes.ndim != 3
+            or self.labels.shape != self.boxes.shape[:2]
+            or self.sizes.shape != (len(self.boxes), 2)
+        ):
             raise ShapeError(
                 "truths: expected boxes [B, M, 4], labels [B, M] and sizes [B, 2], got "
                 f"{list(self.boxes.shape)}, {list(self.labels.shape)} and {list(self.sizes.shape)}"
