@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,15 +127,26 @@ def write_coco(path: Path, annotations: Annotations, *, compressed: bool = False
 
     compressed: masks that are not polygons become compressed run lengths (smaller); otherwise each stays as it is.
     """
+    write_lists(
+        path,
+        annotations.name,
+        {
+            "categories": map(category_fields, annotations.categories),
+            "images": (picture_fields(one, annotations.categories) for one in annotations.pictures),
+            "annotations": _objects_fields(annotations, compressed=compressed),
+        },
+    )
+
+
+def write_lists(path: Path, name: str, lists: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Write a COCO json whose lists come entry by entry, whole or not at all. name: its description."""
     with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="\n") as stream:
-        head = {"description": annotations.name}
-        stream.write(f'{{"info": {json.dumps(head)}, "licenses": [],\n')
-        stream.write(f'"categories": {json.dumps([category_fields(one) for one in annotations.categories])},\n')
-        stream.write('"images": [')
-        stream.writelines(_joined(picture_fields(one, annotations.categories) for one in annotations.pictures))
-        stream.write('],\n"annotations": [')
-        stream.writelines(_joined(_objects_fields(annotations, compressed=compressed)))
-        stream.write("]}\n")
+        stream.write(f'{{"info": {json.dumps({"description": name})}, "licenses": []')
+        for key, items in lists.items():
+            stream.write(f',\n"{key}": [')
+            stream.writelines(_joined(items))
+            stream.write("]")
+        stream.write("}\n")
 
 
 def category_fields(category: Category) -> dict[str, Any]:
@@ -199,7 +210,7 @@ def _objects_fields(annotations: Annotations, *, compressed: bool) -> Iterator[M
             }
 
 
-def _joined(items: Iterator[Mapping[str, Any]]) -> Iterator[str]:
+def _joined(items: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for place, item in enumerate(items):
         yield f"{',' if place else ''}\n{json.dumps(item)}"
 

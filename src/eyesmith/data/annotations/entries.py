@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -150,14 +150,14 @@ class _Reader:
         raise DataError(f"{self.path}: {self.where}: no JSON at line {line}: {self.text[place : place + 20]!r}")
 
 
-def as_entries(path: Path, name: str, value: object) -> Iterable[Entry]:
-    """A list of objects that was read whole, as entries."""
+def as_entries(where: str, name: str, value: object) -> Iterator[Entry]:
+    """A list of objects that was read whole, as entries. where: what `name` is a field of."""
     if not isinstance(value, list):
-        raise DataError(f"{path}: {name}: expected a list, got {_short(value)}")
+        raise DataError(f"{where}: {name}: expected a list, got {_short(value)}")
     for number, one in enumerate(value):
         if not isinstance(one, dict):
-            raise DataError(f"{path}: {name}[{number}]: expected an object, got {_short(one)}")
-        yield Entry(f"{path}: {name}[{number}]", one)
+            raise DataError(f"{where}: {name}[{number}]: expected an object, got {_short(one)}")
+        yield Entry(f"{where}: {name}[{number}]", one)
 
 
 def _short(value: object) -> str:
