@@ -5,25 +5,21 @@ where things are. What it says of a region comes from its own map (`dense`), or 
 itself (`crop`). Source of the map's use and the exponents: F-ViT.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyesmith.dense.detect.detections import Detections
 from eyesmith.dense.detect.detector import Detector, Regions
 from eyesmith.dense.fusion import fuse, fuse_with_background
 from eyesmith.dense.nms import nms, nms_table
 from eyesmith.dense.roi_align import roi_align
-from eyesmith.dense.vocabulary import Vocabulary
 from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
 
 Source = Literal["detector", "dense", "crop"]
-AGNOSTIC = ("object",)  # the one name of everything
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +45,65 @@ class PredictConfig:
     per_image: int = 100
     crops: int = 60
     """Proposals of a picture that are cut out and looked at; the rest keeps the detector's word."""
+    white: bool = False
+    """Cut out by the mask and paste on white, where the detector has masks; else the square around the box."""
+    crop_alpha: float = 0.35
+    """`alpha` where regions are cut out."""
+    crop_beta: float = 0.65
+    """`beta` there."""
+    crop_temperature: float = 0.0
+    """`temperature` there; 0 takes the encoder's own."""
 
     def __post_init__(self) -> None:
         if self.source not in get_args(Source):
             raise ConfigError(f"predict.source: expected one of {', '.join(get_args(Source))}, got {self.source!r}")
         if self.background not in ("apart", "class"):
             raise ConfigError(f"predict.background: expected apart or class, got {self.background!r}")
-        if not all(0 <= value <= 1 for value in (self.alpha, self.beta, self.nms, self.floor)):
+        if not all(0 <= value <= 1 for value in self._shares()):
             raise ConfigError(f"predict: alpha, beta, nms and floor must lie in 0..1, got {self}")
-        if self.temperature <= 0 or self.objectness < 0 or min(self.per_image, self.crops) < 1:
+        if (
+            self.temperature <= 0
+            or self.crop_temperature < 0
+            or self.objectness < 0
+            or min(self.per_image, self.crops) < 1
+        ):
             raise ConfigError(
                 f"predict: temperature, per_image and crops must be positive, objectness not negative, got {self}"
             )
 
+    def _shares(self) -> tuple[float, ...]:
+        return self.alpha, self.beta, self.crop_alpha, self.crop_beta, self.nms, self.floor
+
+    def looking_at(self, source: Source) -> "PredictConfig":
+        """The same with another source."""
+        return replace(self, source=source)
+
+    def settings(self, own_temperature: float) -> tuple[float, float, float]:
+        """alpha, beta and temperature of its source; own_temperature: the encoder's."""
+        if self.source == "crop":
+            return self.crop_alpha, self.crop_beta, self.crop_temperature or own_temperature
+        return self.alpha, self.beta, self.temperature
+
 
 def class_scores(
-    detector: Detector, regions: Regions, outside: Tensor | None, seen: Tensor, config: PredictConfig
+    detector: Detector,
+    regions: Regions,
+    outside: Tensor | None,
+    seen: Tensor,
+    config: PredictConfig,
+    *,
+    own_temperature: float = 100.0,
 ) -> Tensor:
-    """[n, K] in 0..1. outside: unit vectors [m, D] of the first m regions by the encoder, or None; seen: bool [K]."""
+    """[n, K] in 0..1. outside: unit vectors [m, D] of the first m regions by the encoder, or None; seen: bool [K].
+
+    own_temperature: the encoder's, for crops.
+    """
     logits = detector.logits(regions.vectors)  # [n, K + 1]
     count = 0 if outside is None or config.source == "detector" else len(outside)
     scores = _alone(logits, config)
     if count:
         assert outside is not None
-        fused = _fused(detector, logits[:count], outside, seen, config)
+        fused = _fused(detector, logits[:count], outside, seen, config, own_temperature)
         scores = torch.cat([fused, scores[count:]])
     return scores * regions.objectness[:, None] ** config.objectness if config.objectness else scores
 
@@ -83,16 +114,19 @@ def _alone(logits: Tensor, config: PredictConfig) -> Tensor:
     return logits[:, :-1].softmax(-1) * (1 - logits.softmax(-1)[:, -1:])
 
 
-def _fused(detector: Detector, logits: Tensor, outside: Tensor, seen: Tensor, config: PredictConfig) -> Tensor:
+def _fused(
+    detector: Detector, logits: Tensor, outside: Tensor, seen: Tensor, config: PredictConfig, own_temperature: float
+) -> Tensor:
     vocabulary = detector.vocabulary
     assert vocabulary is not None
-    named = vocabulary.scores(outside) * config.temperature
+    alpha, beta, temperature = config.settings(own_temperature)
+    named = vocabulary.scores(outside) * temperature
     if config.background == "class":
-        ground = (outside @ detector.ground())[:, None] * config.temperature
+        ground = (outside @ detector.ground())[:, None] * temperature
         both = torch.cat([named, ground], 1).softmax(-1)
-        return fuse_with_background(logits.softmax(-1), both, seen, config.alpha, config.beta)[:, :-1]
+        return fuse_with_background(logits.softmax(-1), both, seen, alpha, beta)[:, :-1]
     nothing = logits.softmax(-1)[:, -1]
-    return fuse(logits[:, :-1].softmax(-1), named.softmax(-1), seen, config.alpha, config.beta, background=nothing)
+    return fuse(logits[:, :-1].softmax(-1), named.softmax(-1), seen, alpha, beta, background=nothing)
 
 
 def dense_vectors(encoder: Encoder, dense: Tensor, boxes: Tensor, *, project_first: bool = False) -> Tensor:
@@ -132,91 +166,12 @@ def agnostic(regions: Regions, detector: Detector, config: PredictConfig) -> tup
     return keep, scores[keep]
 
 
-Look = Callable[[Tensor, Tensor | None], Tensor]
-"""Unit vectors [n, D] of boxes [n, 4] of a picture cut out, with their masks' probabilities [n, m, m] or None."""
-
-
-@torch.no_grad()
-def detect(
-    detector: Detector,
-    maps: dict[str, Tensor],
-    sizes: Tensor,
-    *,
-    encoder: Encoder,
-    dense: Tensor | None,
-    seen: Tensor,
-    config: PredictConfig,
-    look: Sequence[Look] | None = None,
-) -> list[tuple[Detections, Detections]]:
-    """Of each picture what was found, named; and the same of anything at all, all of one name.
-
-    maps: by tap, [B, C, h, w]; sizes: [B, 2] height and width of what is no padding; dense: the encoder's last map
-    [B, C, h, w], for source dense; look: of each picture, for source crop. Boxes are in the encoder's pixels. Raises
-    ConfigError where what the source needs is not given.
-    """
-    vocabulary = detector.vocabulary
-    if vocabulary is None:
-        raise ConfigError("vocabulary: none is set; call use(vocabulary, background)")
-    found, heads = detector.regions(maps, sizes)
-    results = []
-    for row, regions in enumerate(found):
-        size = (int(sizes[row, 0]), int(sizes[row, 1]))
-        regions = _likely_first(detector, regions, config)
-        outside = None
-        if config.source == "dense":
-            if dense is None:
-                raise ConfigError("source dense: needs the encoder's last map; give it, or take source=detector")
-            outside = dense_vectors(encoder, dense[row], regions.proposals, project_first=config.background == "class")
-        elif config.source == "crop":
-            if look is None:
-                raise ConfigError("source crop: needs the picture; give it, or take source=detector")
-            boxes = regions.boxes[: config.crops]
-            rows = torch.full((len(boxes),), row, device=boxes.device)
-            outside = look[row](boxes, detector.masks(heads, boxes, rows) if detector.mask else None)
-        scores = class_scores(detector, regions, outside, seen, config)
-        places, labels, values = select(regions, scores, config)
-        whole = _detections(detector, regions, heads, row, places, labels, values, vocabulary, size)
-        keep, some = agnostic(regions, detector, config)
-        one = _detections(detector, regions, heads, row, keep, torch.zeros_like(keep), some, None, size)
-        results.append((whole, one))
-    return results
-
-
-def _likely_first(detector: Detector, regions: Regions, config: PredictConfig) -> Regions:
-    """For crops: regions that hold anything, alike ones apart, come first."""
-    if config.source != "crop":
-        return regions
+def likely_first(detector: Detector, regions: Regions, count: int) -> Regions:
+    """Those that hold anything come first, alike ones apart: the first `count` are worth a look by themselves."""
     something = 1 - detector.logits(regions.vectors).softmax(-1)[:, -1]
     scores = (something * regions.objectness).sqrt()
     keep = nms(regions.boxes, scores, 0.6)
-    rest = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
-    rest[keep] = False
-    order = torch.cat([keep, rest.nonzero()[:, 0]]) if len(keep) < config.crops else keep
+    is_left = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    is_left[keep] = False
+    order = torch.cat([keep, is_left.nonzero()[:, 0]]) if len(keep) < count else keep
     return Regions(*(value[order] for value in regions))
-
-
-def _detections(
-    detector: Detector,
-    regions: Regions,
-    heads: Sequence[Tensor],
-    row: int,
-    places: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    vocabulary: Vocabulary | None,
-    size: tuple[int, int],
-) -> Detections:
-    boxes = regions.boxes[places]
-    masks = None
-    if detector.mask is not None:
-        rows = torch.full((len(boxes),), row, device=boxes.device)
-        masks = detector.masks(heads, boxes, rows) if len(boxes) else boxes.new_zeros(0, 28, 28)
-        masks = masks.cpu()
-    return Detections(
-        boxes_px=boxes.cpu(),
-        scores=scores.cpu(),
-        labels=labels.cpu(),
-        names=AGNOSTIC if vocabulary is None else vocabulary.names,
-        size=size,
-        masks=masks,
-    )
