@@ -272,11 +272,16 @@ class Detect(MeanTask[Seeing]):
             names = tuple(name for name in names if name != "masks")
         return found._replace(parts={name: means[LOSSES.index(name)] for name in names})
 
+    def maps(self, part: Batch) -> dict[str, Tensor]:
+        """The eye's maps of some pictures, kept or seen now, by tap."""
+        names = self._names(self.config, self.model.head)
+        if "kept" in part.extra:
+            return _unpacked(part.extra["kept"], self.eye, names)
+        return _seen(self.eye, names, part.pixels)
+
     def outputs(self, model: Wrapped, part: Batch) -> Tensor:
         """The losses of each picture, [6, b]."""
-        extra = part.extra
-        names = self._names(self.config, self.model.head)
-        maps = _unpacked(extra["kept"], self.eye, names) if "kept" in extra else _seen(self.eye, names, part.pixels)
+        extra, maps = part.extra, self.maps(part)
         truths = Truths(
             boxes=extra["boxes"],
             labels=extra["labels"],
