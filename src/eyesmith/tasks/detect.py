@@ -14,6 +14,7 @@ from eyesmith.data.annotations import Annotations, open_annotations
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.data.sample import Source as SampleSource
+from eyesmith.dense.detect.cost import head_macs
 from eyesmith.dense.detect.detector import LOSSES, Detector, DetectorConfig, Teach
 from eyesmith.dense.detect.object_detector import AGNOSTIC, BACKGROUND, ObjectDetector, check_dense, words
 from eyesmith.dense.detect.predict import PredictConfig, Source
@@ -22,6 +23,7 @@ from eyesmith.dense.detect.run_folder import DETECT_KIND, save_detector
 from eyesmith.dense.detect.truths import Truths
 from eyesmith.dense.detect.view import Fit, JitterConfig, ViewConfig, fit, view_pixels
 from eyesmith.dense.frozen import FrozenEncoder
+from eyesmith.dense.sliding import SlidingEncoder
 from eyesmith.errors import CheckpointError, ConfigError, DataError, ImageError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.identity import decoders
@@ -31,9 +33,10 @@ from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.identity import weights_hash
-from eyesmith.tasks.task import Evaluator, MeanTask, RunContext
+from eyesmith.tasks.task import PASSES, Evaluator, ImagePlan, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures, keep_features
@@ -218,8 +221,29 @@ class Detect(MeanTask[Seeing]):
 
     @classmethod
     def skeleton(cls, config: DetectConfig) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            return cls.new_model(config).to("meta")
+        with torch.device("meta"):
+            return cls.new_model(config)
+
+    @classmethod
+    def image_plan(cls, config: DetectConfig, model: nn.Module) -> ImagePlan:
+        """The eye's passes over its windows, once a picture where they are kept, and the head with its gradient."""
+        seeing = cast(Seeing, model)
+        eye, view, box = seeing.image, config.view, config.head.box
+        count = eye.num_windows if isinstance(eye, SlidingEncoder) else 1
+        side = view.window_px or view.side_px
+        window = encoder_cost(replace(config.model.image, image_size=(side, side))).tower.macs
+        positives = round(box.samples * box.positive_frac)
+        head = head_macs(seeing.head, view.side_px, regions=box.samples, masks=positives)
+        times = 2 / config.epochs if config.keep_seen else 1.0  # mirrored too
+        shown = f"{count} windows of {side} px" if count > 1 else f"{side} px whole"
+        kept = ", once and mirrored, and keeps it" if config.keep_seen else ", without gradient"
+        return ImagePlan(
+            flops=2.0 * count * window * times + PASSES * head,
+            notes=(
+                f"the eye sees {shown} of a picture of {view.side_px} px{kept}: {2e-9 * count * window:,.1f} GFLOP; "
+                f"the head's step: {PASSES * head * 1e-9:,.1f} GFLOP",
+            ),
+        )
 
     @classmethod
     def training_source(cls, config: DetectConfig) -> SampleSource:
