@@ -24,6 +24,9 @@ VERBS = {
     "average": Verb("eyesmith.cli.average", "one model out of several of its kind: weights averaged"),
     "eval": Verb("eyesmith.cli.eval", "zero-shot classification and retrieval on a data set"),
     "compare": Verb("eyesmith.cli.compare", "is one model really better than another: paired, with significance"),
+    "compare-models": Verb(
+        "eyesmith.cli.compare_models", "two models on your own images: right, fast, small, licensed"
+    ),
     "probe": Verb("eyesmith.cli.probe", "linear, few-shot and Gaussian heads on frozen features"),
     "classify": Verb("eyesmith.cli.classify", "which of some names fits each of your images"),
     "embed": Verb("eyesmith.cli.embed", "features of your images, in an .npz file"),
