@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eyesmith.dense.detect.run_folder import load_detector
     from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "load_chat",
     "load_clip",
+    "load_detector",
     "load_encoder",
     "register",
     "register_encoder",
@@ -47,6 +49,7 @@ _HOMES = {
     "load": "eyesmith.hub.load",
     "load_chat": "eyesmith.multimodal.chat",
     "load_clip": "eyesmith.hub.load",
+    "load_detector": "eyesmith.dense.detect.run_folder",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",

@@ -19,9 +19,9 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from eyesmith import load
+from eyesmith import load, load_detector
+from eyesmith.cli.main import main
 from eyesmith.data.annotations.masks import encode_mask
-from eyesmith.dense.detect import load_detector
 from eyesmith.dense.detect.detector import DetectorConfig
 from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHeadConfig
 from eyesmith.dense.detect.rpn import RpnConfig
@@ -150,7 +150,7 @@ def _spawn(config: DetectConfig, folder: Path, size: int) -> list[subprocess.Pop
 
 
 def test_a_run_ends_as_a_detector_of_other_words_too(
-    config: DetectConfig, tmp_path: Path, eye: Path, data: Path
+    config: DetectConfig, tmp_path: Path, eye: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = StringIO()
     config = replace(config, eval=EvalConfig(splits=("test",), curve_splits=("test",), every_steps=6))
@@ -177,6 +177,20 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
     with pytest.raises(CheckpointError, match="holds no detector"):
         load_detector(eye)
     resume(tmp_path / "run")
+
+    out = tmp_path / "found"
+    words = ["detect", str(tmp_path / "run"), str(picture), "--out", str(out), "--source", "crop", "--json"]
+    assert main(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["classes"] == list(NAMES[:3])
+    assert Path(answer["images"][0]["overlay"]).is_file()
+    content = json.loads((out / "found.json").read_text())
+    assert len(content["annotations"]) == len(answer["images"][0]["objects"])
+    assert main([*words, "--classes", "green square/a green box,disc"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == ["green square", "disc"]
+    assert main([*words, "--crops", "white"]) == 2
+    assert "a trained detector has its own" in capsys.readouterr().err
+    assert main(["detect", str(eye), str(picture), "--classes", "a,b", "--source", "dense"]) == 2
 
 
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: DetectConfig, tmp_path: Path) -> None:
