@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyesmith.hub.load import load, load_encoder
+    from eyesmith.dense.detect.run_folder import load_detector
+    from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
     from eyesmith.models.encoder import Encoder, Tap
@@ -28,6 +29,8 @@ __all__ = [
     "list_models",
     "load",
     "load_chat",
+    "load_clip",
+    "load_detector",
     "load_encoder",
     "register",
     "register_encoder",
@@ -45,6 +48,8 @@ _HOMES = {
     "list_models": "eyesmith.models.registry",
     "load": "eyesmith.hub.load",
     "load_chat": "eyesmith.multimodal.chat",
+    "load_clip": "eyesmith.hub.load",
+    "load_detector": "eyesmith.dense.detect.run_folder",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",

@@ -102,9 +102,9 @@ def test_broken_pictures_are_named_and_left_out(eyesmith, run_folder: Path, brok
         (("--classes", "cat,,dog"), "separated by commas"),
         (("--classes", "cat"), "add what else is there: --classes cat,background"),
         (("--classes", "cat,cat"), "'cat' is there twice"),
-        (("--classes", "cat,dog", "--threshold", "2"), "threshold: expected a probability"),
+        (("--classes", "cat,dog", "--threshold", "2"), "threshold: expected 0 to 1, got 2"),
         (("--classes", "cat,dog", "--prompts", "fclip"), "no 'fclip'"),
-        (("--classes", "cat,dog", "--scale", "0"), "short_side"),
+        (("--classes", "cat,dog", "--scale", "0"), "scale: expected above 0"),
         (("--classes", "cat,dog", "--classes-file", "x.txt"), "expected what to look for"),
     ],
 )

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_model
-from eyesmith.cli.output import AsJson, print_json
+from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_for_features
+from eyesmith.cli.numbers import OutFile
+from eyesmith.cli.output import AsJson, answer, print_json
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import open_images, write_index
 from eyesmith.eval.statistics.metrics import check_finite
@@ -21,7 +22,7 @@ def embed(
     images: Images,
     /,
     *,
-    out: Path = Path("features.npz"),
+    out: OutFile = Path("features.npz"),
     overwrite: bool = False,
     name: ModelName = None,
     batch_size: BatchSize = 64,
@@ -42,12 +43,12 @@ def embed(
         raise ConfigError(f"{out}: is there already; choose another --out, or --overwrite")
     where = find_device(device)
     source = open_images(images)
-    index = encode(load_model(model, name, where), source, batch_size=batch_size)
+    index = encode(load_for_features(model, name, where), source, batch_size=batch_size)
     check_finite(index.features)
     write_index(out, index)
     count, dim = index.features.shape
     if as_json:
         print_json({"out": str(out), "images": count, "dim": dim, "skipped": broken_as_json(index)})
     else:
-        print(f"{out}: {count} images, {dim} numbers each")
+        answer(f"{out}: {count} images, {dim} numbers each")
     return 0

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 from PIL import Image
-from rich.console import Console
 
 from eyesmith.cli.images import read_lines
-from eyesmith.cli.output import say
+from eyesmith.cli.numbers import OutFolder
+from eyesmith.cli.output import messages, say
 from eyesmith.dense.vocabulary import Vocabulary, encode_vocabulary, named, split_synonyms
 from eyesmith.dense.write import FoundIn, write_coco
 from eyesmith.errors import ConfigError, EyesmithError, ImageError, MissingDependencyError
@@ -25,7 +25,7 @@ ClassesFile = Annotated[
     Path | None,
     tyro.conf.arg(metavar="FILE", help="A text file with a class a line, its synonyms by commas, instead."),
 ]
-Out = Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for the results.")]
+Out = Annotated[OutFolder, tyro.conf.arg(metavar="DIR", help="Folder for the results.")]
 Look = Annotated[
     Literal["auto", "projection", "value", "neighbour"],
     tyro.conf.arg(
@@ -63,7 +63,7 @@ def each_picture(images: tuple[str, ...], *, exif: Exif) -> Iterator[tuple[Path,
     from eyesmith.train.callbacks.progress import progress
 
     files, broken = collect_images(images), 0
-    with progress(Console(stderr=True, highlight=False), "pictures", len(files), unit="image") as advance:
+    with progress(messages(), "pictures", len(files), unit="image") as advance:
         for done, file in enumerate(files, 1):
             try:
                 picture = open_image(file, exif=exif)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Device, Images, Model, ModelName, load_model
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.numbers import Within
+from eyesmith.cli.output import AsJson, messages, print_json, print_table
 from eyesmith.cli.places import (
     Classes,
     ClassesFile,
@@ -57,7 +57,7 @@ def segment(
     look: Look = "auto",
     whole: bool = False,
     scale: float = 2.0,
-    threshold: float = 0.0,
+    threshold: Annotated[float, Within(0, 1)] = 0.0,
     background: str = "",
     prompts: PromptsName = None,
     name: ModelName = None,
@@ -130,7 +130,7 @@ def _measured(
 ) -> list[ResultRow]:
     from eyesmith.train.callbacks.progress import progress
 
-    with progress(Console(stderr=True, highlight=False), "pictures", len(truth), unit="image") as advance:
+    with progress(messages(), "pictures", len(truth), unit="image") as advance:
         return measure_segmentation(clip, truth, config, prompts=prompts, background=background, advance=advance)
 
 

@@ -5,7 +5,6 @@ fingerprint.json, and model.safetensors, which is written last: a folder without
 """
 
 import dataclasses
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
+from eyesmith.files import atomic_path, load_json, sha256_file, write_atomic, write_json
 from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, file_hashes, fingerprint, model_hash
 from eyesmith.hub.weights import own_memory, read_tensors
@@ -35,6 +34,7 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 TEXT_FOLDER = "text"
 CHAT_KIND = "chat"  # of a language model with an eye, which `multimodal` opens
+DETECT_KIND = "detect"  # of a detector with its eye, which `dense.detect` opens
 ENCODER_FOLDER = "encoder"
 
 
@@ -158,6 +158,11 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
     config = read_config(root)
     try:
         fields = dict(config["model"])
+        if fields.get("kind") == DETECT_KIND:
+            raise CheckpointError(
+                f"{root}: holds a detector; search a picture by `eyesmith detect {root} IMAGE`, or open it by "
+                f"eyesmith.load_detector; its eye is the model in {root / 'eye'}"
+            )
         if fields.get("kind") == CHAT_KIND:
             raise CheckpointError(
                 f"{root}: holds a language model with an eye; ask it by `eyesmith chat {root} IMAGE QUESTION`, or open "
@@ -230,7 +235,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             )
         raise CheckpointError(f"{root}: no run folder: neither {CONFIG_FILE} nor {MODEL_FILE} is in it")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     is_ours = isinstance(config, dict) and ("eyesmith_version" in config or "train" in config)

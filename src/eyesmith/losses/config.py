@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 
 
@@ -38,8 +39,10 @@ class DistillConfig:
 class LossConfig:
     """The contrastive loss of a run."""
 
-    kind: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias."""
+    kind: Literal["softmax", "sigmoid", "names"] = "softmax"
+    """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias; names:
+    each image against a caption of every class, drawn anew each step, so that negatives do not depend on the batch's
+    size; for labelled data and a locked text tower."""
     tile_rows: int = 0
     """Rows of a tile of logits, which has 2 tile_rows^2 of them at most; 0 takes the measured default."""
     init_bias: float = -10.0
@@ -52,11 +55,6 @@ class LossConfig:
     """Read and dropped in older files: ways to compute the same loss, of which there is one now."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("kind", self.kind, ("softmax", "sigmoid")),
-            ("mask", self.mask, ("same", "none")),
-        ):
-            if value not in known:
-                raise ConfigError(f"loss.{name}: expected {', '.join(known)}, got {value!r}")
+        check_choices(self, "loss.")
         if self.tile_rows < 0:
             raise ConfigError(f"loss.tile_rows: expected 1 or more, or 0 for the default, got {self.tile_rows}")

@@ -7,6 +7,8 @@ from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
+from eyesmith.recipes.dense import dense_eye
+from eyesmith.recipes.detect import detect, detect_emoji, detect_scenes, f_vit_coco, f_vit_lvis
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
@@ -36,12 +38,20 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "lab-joint": lab_joint,
         "mim-nano": mim_nano,
         "scenes-eye": scenes_eye,
+        "dense-eye": dense_eye,
         "chat-scenes": chat_scenes,
+        "detect-emoji": detect_emoji,
+        "detect-scenes": detect_scenes,
     },
     "a language model with an eye (LLaVA-1.5)": {
         "llava-1.5-stage1": llava_1_5_stage1,
         "llava-1.5-stage2": llava_1_5_stage2,
     },
+    "a detector of whatever can be named, on a frozen eye (F-ViT)": {
+        "f-vit-coco": f_vit_coco,
+        "f-vit-lvis": f_vit_lvis,
+    },
+    "a detector for boxes of your own, on any eye": {"detect": detect},
     "from trained weights, on pairs of your own": {"finetune": finetune},
     "a classifier for class folders of your own, from any encoder": {"classify": classify},
     "ViTamin by the short schedule, 128 M to 1.28 B pairs": {
@@ -100,6 +110,7 @@ __all__ = [
     "clip",
     "datacomp_medium",
     "debug",
+    "dense_eye",
     "fine_tuned",
     "finetune",
     "larger_images",

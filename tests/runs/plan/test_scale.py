@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from eyesmith.errors import ConfigError
+from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
 from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.plan.scale import fetch_plan, save_plan, saved_bytes
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import OptimConfig, RunConfig
+from eyesmith.train.config import RunConfig
 
 
 def streamed(**data: object) -> TrainConfig:
@@ -60,7 +61,7 @@ def model() -> nn.Module:
     return made
 
 
-@pytest.mark.parametrize(("name", "moments"), [("adamw", 2), ("lamb", 2), ("sgd", 1), ("lion", 1)])
+@pytest.mark.parametrize(("name", "moments"), [("adamw", 2), ("lamb", 2), ("sgd", 1), ("lion", 1), ("muon", 2)])
 def test_a_state_holds_what_trains_its_moments_and_running_statistics(name: str, moments: int) -> None:
     trained = 10 + 20 + 55  # a bias, a norm, a layer; the frozen matrix is not saved
     statistics = 2 * 4 * 10 + 8  # means and variances in fp32, a count in int64

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError
+from eyesmith.files import load_json
 
 ATTENTION = {
     "albert": "sdpa",
@@ -42,9 +43,9 @@ _TOKENIZERS = {
     *("AlbertTokenizer", "BertTokenizer", "CamembertTokenizer", "ConvBertTokenizer", "DebertaTokenizer"),
     *("DebertaV2Tokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer", "MobileBertTokenizer"),
     *("PreTrainedTokenizer", "RemBertTokenizer", "RoFormerTokenizer", "RobertaTokenizer", "TokenizersBackend"),
-    *("XLMRobertaTokenizer",),
+    *("CLIPTokenizer", "GemmaTokenizer", "Siglip2Tokenizer", "SiglipTokenizer", "XLMRobertaTokenizer"),
 }
-_TABLES = (  # data alone: text, JSON, sentencepiece's tables
+TABLES = (  # data alone: text, JSON, sentencepiece's tables
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
@@ -117,7 +118,7 @@ def copy_tokenizer(folder: Path, target: Path) -> None:
 
     Raises CheckpointError for a tokenizer of an unknown class, or one that wants Python of its own.
     """
-    for name in _TABLES:
+    for name in TABLES:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
     settings = {}
@@ -142,7 +143,7 @@ def _refuse_code(content: dict[str, Any], path: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = load_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({_line(error)})") from None
     if not isinstance(content, dict):

@@ -134,9 +134,12 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
     samples = steps * config.batch_size
 
     image_flops = 2.0 * encoder_cost(config.encoder).tower.macs * (_PASSES if trained["image"] else 1)
+    if (seen := task_of(config).image_plan(config, clip)) is not None:
+        image_flops = seen.flops
+        notes += seen.notes
     text_flops = None
-    text = config.model.text if isinstance(config.model, ClipConfig) else None
-    is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text
+    text = config.model.text if isinstance(config.model, ClipConfig) and config.reads_texts else None
+    is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text and text is not None
     if isinstance(text, ClipTextConfig):
         text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
     elif text is not None:
@@ -223,20 +226,9 @@ def _teacher(
 
 
 def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    optim = config.optim
-    return parameter_groups(
-        clip,
-        weight_decay=optim.weight_decay,
-        no_decay=optim.no_decay,
-        image_lr_scale=optim.image_lr_scale,
-        text_lr_scale=optim.text_lr_scale,
-        layer_decay=optim.layer_decay,
-        text_layer_decay=optim.text_layer_decay,
-        layer_decay_by=optim.layer_decay_by,
-        extra={
-            name: torch.nn.Parameter(torch.empty((), device="meta")) for name in task_of(config).extra_names(config)
-        },
-    )
+    names = task_of(config).extra_names(config)
+    extra = {name: torch.nn.Parameter(torch.empty((), device="meta")) for name in names}
+    return parameter_groups(clip, config.optim, extra=extra)
 
 
 def _part(name: str, rows: Sequence[TrainedRow]) -> PlannedPart:
