@@ -201,7 +201,8 @@ def test_a_mask_that_is_found_costs_nearly_nothing() -> None:
     losses = mask_losses([Prediction(classes, logits)], [target], points, evenly)
     assert losses.classes.item() < 1e-6
     assert losses.total(evenly) < 3
-    assert mask_losses([Prediction(classes, -logits)], [target], points, evenly).total(evenly) > 100
+    # turned round, each query has the mask of the other, and its class is wrong
+    assert mask_losses([Prediction(classes, -logits)], [target], points, evenly).total(evenly) > 50
 
 
 def test_what_cannot_be_is_named() -> None:
