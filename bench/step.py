@@ -33,9 +33,10 @@ from eyesmith.models.registry import override
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import from_open_clip as text_from_open_clip
 from eyesmith.models.vitamin.weights import from_open_clip
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.machine import keep_freed_memory
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
-from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, ParallelConfig
 from eyesmith.train.loop import new_state, train
 
 Name = Literal["vitamin_s", "vitamin_b", "vitamin_l", "vit_b32", "vit_b16", "vit_l14", "eva02_l14"]

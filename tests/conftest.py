@@ -13,8 +13,9 @@ from eyesmith.models import own
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.config import DataConfig
 from eyesmith.train.diagnostics import HealthConfig
 
 COLORS = ("red", "green", "blue", "black", "orange", "purple")

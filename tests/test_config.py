@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from eyesmith.config import from_dict, to_dict
+from eyesmith.config import check_choices, from_dict, to_dict
 from eyesmith.errors import ConfigError
 
 
@@ -61,3 +61,15 @@ def test_a_wrong_field_is_named(change: dict, message: str) -> None:
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ConfigError, match="missing field 'part'"):
         from_dict(Whole, {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chosen:
+    way: Literal["one", "other", "third"] = "one"
+    text: str = ""
+
+
+def test_a_value_beside_those_of_its_type_is_named() -> None:
+    check_choices(_Chosen(way="third", text="x"), "run.")
+    with pytest.raises(ConfigError, match=r"run.way: expected one, other or third, got 'fourth'"):
+        check_choices(_Chosen(way="fourth"), "run.")  # pyright: ignore[reportArgumentType]

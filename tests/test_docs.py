@@ -1,21 +1,26 @@
 """Code blocks of the README, docs/ and pages beside the code run, unless after a line `<!-- not run: REASON -->`."""
 
+import importlib
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
-from eyesmith.cli.main import VERBS, main
+from eyesmith.cli import dispatch, numbers, overrides
+from eyesmith.cli.main import VERBS, main, register_encoders
+from eyesmith.errors import EyesmithError
 from eyesmith.eval.kinds import KINDS
 from eyesmith.eval.sets import TASKS
 from eyesmith.hub import save_model
 from eyesmith.models import create
+from eyesmith.tasks import registry as training_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md")), *sorted((ROOT / "src").glob("**/*.md"))]
@@ -99,3 +104,77 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
         if "://" not in link:
             assert (page.parent / link).exists(), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = re.findall(r"\]\(([^)#\s]+)", index.read_text("utf-8"))
+    pages = {page.relative_to(index.parent).as_posix() for page in index.parent.glob("**/*.md")} - {"index.md"}
+    assert set(linked) >= pages, f"not linked: {sorted(pages - set(linked))}"
+    assert len(linked) == len(set(linked))
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text("utf-8")
+
+
+def _commands(page: Path) -> Iterator[str]:
+    """Every command line of ours on a page: in blocks, run here or not, and in running text where it is whole."""
+    text = page.read_text("utf-8")
+    for found in BLOCK.finditer(text):
+        if found["language"] == "bash":
+            for line in found["body"].replace("\\\n", " ").splitlines():
+                for part in re.split(r"&&|;|\|", line.split(" #")[0]):
+                    yield from re.findall(r"(?:^|no-python )(eyesmith .*)", part.strip())
+    for span in re.findall(r"`(eyesmith [^`]+)`", BLOCK.sub("", text)):
+        # VERB, [options], "..." and a bare verb stand for others
+        if re.search(r"[/=]| --", span) and not re.search(r"\b[A-Z]{2,}\b|\.\.\.|[\[\]{}<>…|]", span):
+            yield span.replace("\n", " ")
+
+
+def _without_files(command: str) -> str:
+    """Without what would be opened or run while arguments are read, where it is not there."""
+
+    def kept(found: re.Match[str]) -> str:
+        return found[0] if found[1] != "from" and (ROOT / found[2]).exists() else ""
+
+    return re.sub(r" --(from|task(?= \S+\.py)|encoder)[ =](\S+)", kept, re.sub(r"\$\w+", "1", command))
+
+
+class _Parsed(BaseException):
+    """The arguments were read, and no work was done."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_is_understood(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # --task docs/examples/...
+    real = overrides.parse_config
+
+    def fill(function: Callable[..., int], argv: list[str], *, prog: str, **options: Any) -> int:
+        real_call(function, argv, prog=prog, **options)
+        raise AssertionError
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise _Parsed
+
+    def parse(config: Any, words: list[str], *, prog: str) -> Any:
+        real(config, words, prog=prog)
+        raise _Parsed
+
+    real_call = dispatch.call
+    monkeypatch.setattr(numbers, "check_arguments", stop)  # after the parser, before the verb
+    for module in {verb.module for verb in VERBS.values()}:
+        loaded = importlib.import_module(module)
+        for name, mine in (("call", fill), ("parse_config", parse)):
+            if hasattr(loaded, name):
+                monkeypatch.setattr(loaded, name, mine)
+    with monkeypatch.context() as tasks:
+        tasks.setattr(training_tasks, "_OWN", {})
+        for command in _commands(page):
+            try:
+                words = [word for word in shlex.split(_without_files(command)) if word not in ("--help", "--version")]
+                if len(words) == 1:
+                    continue
+                status = dispatch.dispatch(VERBS, register_encoders(words[1:]), prog="eyesmith", about="")
+                assert (len(words), status) == (2, 2), command  # a verb alone shows its help
+            except _Parsed:
+                continue
+            except EyesmithError as error:
+                raise AssertionError(f"{command}: {error}") from None

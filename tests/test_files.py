@@ -3,15 +3,18 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eyesmith.files import (
     atomic_path,
     cache_folder,
+    is_sealed,
     link_or_copy,
     locked,
     open_binary,
     read_at,
+    sealed_path,
     sha256_file,
     write_atomic,
     write_json,
@@ -120,3 +123,21 @@ def test_a_file_system_without_locks_gets_one_of_presence(tmp_path: Path, monkey
             assert not is_ours_too
     with locked(tmp_path / "a.lock", wait=False) as is_ours:
         assert is_ours
+
+
+def test_a_sealed_file_says_when_any_of_its_bytes_changed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    with sealed_path(path) as part, part.open("wb") as stream:
+        np.save(stream, np.arange(12.0).reshape(3, 4))
+    assert is_sealed(path)
+    for mode in (None, "r", "c"):  # NumPy passes over the seal
+        assert np.load(path, mmap_mode=mode).tolist() == np.arange(12.0).reshape(3, 4).tolist()
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert not is_sealed(path)
+    for content in (whole[:-1], whole + b"x", whole[:-32], whole[:20], b""):
+        path.write_bytes(content)
+        assert not is_sealed(path)
+    assert not is_sealed(tmp_path / "nowhere")
+    assert not is_sealed(tmp_path)

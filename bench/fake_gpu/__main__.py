@@ -19,7 +19,7 @@ from bench.fake_gpu.runs import PARTS
 
 ALLOWED = {
     "train/readings.py:__getitem__": "what a logged step shows, in one copy",
-    "train/callbacks/checkpoints.py:__call__": "a state is saved",
+    "train/state.py:save": "a state is saved",
     "train/callbacks/evaluation.py:__call__": "measuring while training, and the best weights",
     "runs/work.py:__init__": "before the first step: kept texts and targets, hashes of frozen weights",
     "runs/work.py:measure_before": "before the first step",

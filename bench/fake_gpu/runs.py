@@ -20,6 +20,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import open_work, save_replay
@@ -28,7 +29,7 @@ from eyesmith.tasks.classify import ClassifyConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.tasks.registry import default_config
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.replay import NonFiniteError
 from eyesmith.train.teacher import TargetConfig
 
@@ -201,6 +202,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "contrastive, recomputed blocks": partial(_contrastive, parallel=ParallelConfig(checkpoint_blocks=True)),
     "sigmoid": partial(_contrastive, loss=LossConfig(kind="sigmoid")),
     "tiles of logits": partial(_contrastive, loss=LossConfig(tile_rows=2)),
+    "fp16": partial(_contrastive, precision="fp16"),
     "lamb": partial(_contrastive, optim=OptimConfig(name="lamb", peak_lr=1e-3)),
     "lion": partial(_contrastive, optim=OptimConfig(name="lion", peak_lr=1e-3)),
     "sgd": partial(_contrastive, optim=OptimConfig(name="sgd", peak_lr=1e-3)),

@@ -1,7 +1,7 @@
 """A task of one's own: an encoder learns without labels, by telling how far an image was turned."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,10 +62,10 @@ class Rotation(MeanTask[Classifier]):
         return math.log(len(TURNS))
 
     @torch.no_grad()
-    def measured(self, model: Any, note: Any) -> list[ResultRow]:
-        """The share of turns that are told, on every image of eval.splits turned in all four ways."""
+    def rows(self, model: Any, splits: Sequence[str], context: Any) -> list[ResultRow]:
+        """The share of turns that are told, on every image of these splits turned in all four ways."""
         rows = []
-        for split in self.config.eval.splits:
+        for split in splits:
             source = open_source(self.config.data.path, split=split, require_text=False)
             size = PreprocessConfig(image_size=self.config.model.image_size)
             pixels = torch.stack([evaluation_pixels(source.image_bytes(i), size) for i in range(len(source))])

@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eyesmith.hub.load import load, load_encoder
+    from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
     from eyesmith.models.encoder import Encoder, Tap
@@ -28,6 +28,7 @@ __all__ = [
     "list_models",
     "load",
     "load_chat",
+    "load_clip",
     "load_encoder",
     "register",
     "register_encoder",
@@ -45,6 +46,7 @@ _HOMES = {
     "list_models": "eyesmith.models.registry",
     "load": "eyesmith.hub.load",
     "load_chat": "eyesmith.multimodal.chat",
+    "load_clip": "eyesmith.hub.load",
     "load_encoder": "eyesmith.hub.load",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",

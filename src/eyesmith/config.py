@@ -41,6 +41,23 @@ def closest(name: str, known: typing.Iterable[str]) -> str:
     return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(known)}"
 
 
+def check_choices(config: Any, where: str = "") -> None:
+    """Raise ConfigError for a field of a dataclass whose type lists its values and whose value is another.
+
+    where: stands before the field's name.
+    """
+    for name, known in _choices(type(config)).items():
+        if (value := getattr(config, name)) not in known:
+            said = f"{', '.join(known[:-1])} or {known[-1]}"
+            raise ConfigError(f"{where}{name}: expected {said}, got {value!r}")
+
+
+@lru_cache
+def _choices(cls: type) -> dict[str, tuple[str, ...]]:
+    hints = typing.get_type_hints(cls).items()
+    return {name: typing.get_args(hint) for name, hint in hints if typing.get_origin(hint) is typing.Literal}
+
+
 @lru_cache
 def _converter(cls: type) -> Converter:
     converter = Converter(forbid_extra_keys=True)

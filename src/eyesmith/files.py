@@ -7,13 +7,17 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, a quota is used up, `ulimit -f`
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system that cannot lock files
 _SEEKING = threading.Lock()
+SEAL_BYTES = 32
+_MAX_DEPTH = 100
+_TOO_DEEP = "lists and objects in it are nested too deep"
 
 
 @contextmanager
@@ -22,7 +26,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     On any error (also a full disk or Ctrl-C) the temporary file is removed and what stood at `path` before stays.
     An OSError about the temporary file, or about no file, leaves here with `path` as its filename; a library's own
-    error for a full disk leaves as OSError (ENOSPC).
+    error for a full disk leaves as OSError (one of NO_ROOM).
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,11 +45,40 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             error.filename = os.fspath(target)
         raise
     except Exception as error:
-        if _is_full_disk(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(target)) from error
+        if (number := _no_room(error)) is not None:
+            raise OSError(number, os.strerror(number), os.fspath(target)) from error
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def sealed_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """As `atomic_path`, for a file of a cache: the SHA-256 of its bytes comes behind them, which NumPy passes over."""
+    with atomic_path(path) as part:
+        yield part
+        seal(part)
+
+
+def seal(path: Path) -> None:
+    """Put the SHA-256 of a file's bytes behind them."""
+    digest = bytes.fromhex(sha256_file(path))
+    with path.open("ab") as stream:
+        stream.write(digest)
+
+
+def is_sealed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there and ends in the SHA-256 of the bytes before it, as none does that was damaged."""
+    try:
+        with Path(path).open("rb") as stream:
+            left = os.fstat(stream.fileno()).st_size - SEAL_BYTES
+            digest = hashlib.sha256()
+            while left > 0 and (chunk := stream.read(min(left, 1 << 20))):
+                digest.update(chunk)
+                left -= len(chunk)
+            return left == 0 and stream.read() == digest.digest()
+    except OSError:
+        return False
 
 
 def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
@@ -57,6 +90,27 @@ def write_atomic(path: str | os.PathLike[str], content: bytes | str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_json(content: str | bytes) -> Any:
+    """`json.loads` of a file that anybody may have written: one that nests too deep is a ValueError, as other faults.
+
+    What is deeper than `_MAX_DEPTH` cannot be a file of ours, and those who go through it would fail in the middle.
+    """
+    try:
+        found = json.loads(content)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    opened = sum(map(content.count, (b"{", b"[") if isinstance(content, bytes) else ("{", "[")))  # pyright: ignore
+    level, depth = [found] if opened > _MAX_DEPTH else [], 0
+    while level := [inner for one in level if isinstance(one, dict | list) for inner in _inner(one)]:
+        if (depth := depth + 1) > _MAX_DEPTH:
+            raise ValueError(_TOO_DEEP)
+    return found
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def not_linked(path: str, flags: int) -> int:
@@ -73,12 +127,12 @@ def not_linked(path: str, flags: int) -> int:
 
 
 @contextmanager
-def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]:
+def locked(path: str | os.PathLike[str], *, wait: bool = True, leave: bool = True) -> Iterator[bool]:
     """Hold the lock file `path` for the block; the value is whether it is held.
 
-    wait: until another process lets go of it; else the value is False at once where another has it. The file stays
-    afterwards: removing it would let a third process lock another file of that name. A system that cannot lock files
-    (some network file systems) gets a lock that is a file's mere presence.
+    wait: until another process lets go of it; else the value is False at once where another has it. leave: let the file
+    stay afterwards; where it goes, who waits for it sees that and makes its own. A system that cannot lock files (some
+    network file systems) gets a lock that is a file's mere presence.
     """
     from filelock import FileLock, SoftFileLock, Timeout
 
@@ -102,6 +156,8 @@ def locked(path: str | os.PathLike[str], *, wait: bool = True) -> Iterator[bool]
     try:
         yield True
     finally:
+        if not leave and os.name == "posix":  # elsewhere an open file cannot go
+            target.unlink(missing_ok=True)
         lock.release()
 
 
@@ -149,13 +205,15 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_full_disk(error: BaseException | None) -> bool:
+def _no_room(error: BaseException | None) -> int | None:
+    """The system's number for a disk, quota or file size that is used up, where a library says so in its own error."""
     # safetensors repeats the system's words, torch.save raises its own error while handling the system's
     while error is not None:
-        if os.strerror(errno.ENOSPC) in str(error):
-            return True
+        for number in NO_ROOM:
+            if os.strerror(number) in str(error):
+                return number
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def sync_folder(folder: Path) -> None:

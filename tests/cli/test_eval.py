@@ -1,8 +1,13 @@
 """`eyesmith eval` as a user types it: a stranger's folder, tasks below a folder, wrong input."""
 
+import errno
 import json
+import os
+import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +18,7 @@ from eyesmith.data.make import make_miniatures
 from eyesmith.eval import read_rows
 from eyesmith.hub import save_model
 from eyesmith.models import create
+from eyesmith.writer import one_writer
 
 Eyesmith = Callable[..., tuple[int, str, str]]
 
@@ -110,3 +116,83 @@ def test_tasks_below_a_folder(eyesmith: Eyesmith, model: Path, tmp_path: Path) -
     assert "2 of 3 tasks were measured before" in err
     assert eyesmith("eval", model, "datacomp")[0] == 2
     assert eyesmith("eval", model, "datacomp", "--data", tmp_path)[0] == 2
+
+
+# ---- where results go
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(
+    eyesmith: Eyesmith, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_miniatures(tmp_path / "sets", ["cifar10"])
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("eyesmith.cli.eval.load_clip_or_classifier", lambda *_: pytest.fail("a model was loaded"))
+    for out in ("/proc/results.jsonl", tmp_path / "file" / "results.jsonl", tmp_path / "file" / "folder"):
+        for words in ((photos,), ("cifar10", "--data", tmp_path / "sets")):
+            status, _, err = eyesmith("eval", model, *words, "--out", out)
+            assert status == 2, err
+            assert f"{out}: results cannot be written there" in err
+
+
+def test_a_model_folder_that_may_not_be_written_to_is_left_alone(
+    eyesmith: Eyesmith, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = tempfile.TemporaryFile
+
+    def refused(*arguments: object, **rest: Any) -> Any:
+        if rest.get("dir") == model:
+            raise PermissionError(errno.EACCES, "Permission denied", str(model))
+        return made(*arguments, **rest)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (model / "results.jsonl").unlink(missing_ok=True)
+    before = sorted(model.rglob("*"))
+    status, out, err = eyesmith("eval", model, photos)
+    assert status == 0, err
+    assert "acc1" in out
+    assert f"{model}: may not be written to (Permission denied), so results go to results.jsonl here" in err
+    assert read_rows("results.jsonl")
+    assert sorted(model.rglob("*")) == before
+
+
+@pytest.mark.parametrize("what", ["folder", "suite", "own set into a folder"])
+def test_the_table_is_printed_whatever_happens_to_the_file(
+    eyesmith: Eyesmith, model: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "results.jsonl")
+
+    make_miniatures(tmp_path / "sets", ["cifar10"])
+    for module in ("eyesmith.cli.eval", "eyesmith.eval.engine"):
+        monkeypatch.setattr(f"{module}.append_rows", full)
+    words = ("cifar10", "--data", tmp_path / "sets") if what == "suite" else (photos,)
+    out = tmp_path / ("results.jsonl" if what == "folder" else "results")
+    status, shown, err = eyesmith("eval", model, *words, "--out", out)
+    assert status == 1
+    assert "acc1" in shown
+    assert "disk is full" in err or "No space left" in err
+    assert "lines added" not in err
+
+
+@pytest.mark.parametrize("what", ["folder", "suite", "own set into a folder"])
+def test_a_second_evaluation_is_refused_with_the_first_ones_process(
+    eyesmith: Eyesmith, model: Path, photos: Path, tmp_path: Path, what: str
+) -> None:
+    make_miniatures(tmp_path / "sets", ["cifar10"])
+    out = tmp_path / "results"
+    words = ("cifar10", "--data", tmp_path / "sets") if what == "suite" else (photos,)
+    given = () if what == "folder" else ("--out", out)
+    with one_writer(model if what == "folder" else out):
+        status, _, err = eyesmith("eval", model, *words, *given)
+    assert status == 2
+    assert f"process {os.getpid()} on {socket.gethostname()} is writing to this folder" in err
+    out.mkdir(exist_ok=True)
+    left = out / ".info.json.999-abcdef.part"
+    left.write_text("half")  # of a process that was killed
+    assert eyesmith("eval", model, *words, *given)[0] == 0
+    folder = model if what == "folder" else out
+    if what != "folder":
+        assert not left.exists()
+    assert not [path.name for path in folder.rglob(".*")]

@@ -55,7 +55,7 @@ def test_only_broken_images_is_a_failure(eyesmith, run_folder: Path, broken: Pat
     [
         (["PHOTOS"], "expected the names to choose from"),
         (["PHOTOS", "--names", "cat", "cat"], "'cat' is given twice"),
-        (["PHOTOS", "--names", "cat", "--prompts", "a photo"], "place for the class name"),
+        (["PHOTOS", "--names", "cat", "--prompts", "a photo"], "has no {} for the class name"),
         (["PHOTOS", "--names-file", "nowhere.txt"], "nowhere.txt: No such file"),
         (["--names", "cat"], "expected at least one image file"),
         (["nowhere", "--names", "cat"], "nowhere: no such file or folder"),

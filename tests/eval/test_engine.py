@@ -167,6 +167,28 @@ def test_features_and_classifiers_are_kept(
     assert [one.metrics for one in again] == [one.metrics for one in first]
 
 
+def test_one_bit_that_turned_in_what_is_kept_is_found_and_mended(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
+    settings = Settings(cache=tmp_path / "kept")
+    keys = ("cifar10", "retrieval/flickr_1k_test_image_text_retrieval")
+    evaluate_suite(clip, tasks(*keys), miniatures, out=None, settings=settings)
+    kept = {path: path.read_bytes() for path in (tmp_path / "kept").rglob("*.npy")}
+    assert len(kept) == 4  # pictures of two sets, classes of one, captions of the other
+    for path, content in kept.items():
+        place = len(content) - 32 - 3  # in the last row, which no probe reads
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    evaluate_suite(clip, tasks(*keys), miniatures, out=None, settings=settings)
+    assert {path: path.read_bytes() for path in kept} == kept
+    (facts,) = (
+        path
+        for path in (tmp_path / "kept").rglob("*.json")
+        if '"CIFAR' in path.read_text() or "cifar" in path.read_text()
+    )
+    facts.write_text(facts.read_text().replace('"broken": []', '"broken": [[0, "x", "y"]]'))
+    (result,) = evaluate_suite(clip, tasks("cifar10"), miniatures, out=None, settings=settings)
+    assert result.facts is not None
+    assert result.facts["images"] == 20
+
+
 def test_the_store_notices_other_pictures_and_damage(clip: Clip, miniatures: Path, tmp_path: Path) -> None:
     source = open_evaluation_set(miniatures / TASKS["cifar10"].folder).source
     store = FeatureStore(clip, tmp_path)

@@ -19,6 +19,7 @@ from eyesmith.models import registry
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.eva02.weights import to_clip
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.weights import to_open_clip
 
@@ -193,3 +194,17 @@ def test_counted_positions_in_a_file_are_passed_over_and_others_are_not(source: 
     torch.save(stored | {"text.embeddings.position_ids": torch.arange(20).flip(0)[None]}, tmp_path / "odd.pt")
     with pytest.raises(CheckpointError, match="position_ids"):
         load_clip(tmp_path / "odd.pt")
+
+
+def test_a_frozen_text_encoder_has_no_place_in_open_clips_layout_and_what_has_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = convert_module.read_stored
+
+    def with_frozen_text(*given: Any, **rest: Any) -> Any:
+        stored = read(*given, **rest)
+        return replace(stored, config=replace(stored.config, text=HuggingFaceTextConfig(), lock_text=True))
+
+    monkeypatch.setattr(convert_module, "read_stored", with_frozen_text)
+    with pytest.raises(ConfigError, match="frozen encoder of Hugging Face.*--to timm writes the image tower"):
+        convert(source, tmp_path / "x.bin", to="open_clip")

@@ -1,17 +1,22 @@
 """Files of EVA-02 as they are published, opened by `load`: pre-training, fine-tuned, CLIP, other sizes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.hub.convert import convert
 from eyesmith.hub.initial import load_image
 from eyesmith.hub.load import load, load_clip, load_encoder
+from eyesmith.hub.peers import timm_config
 from eyesmith.hub.run_folder import save_model
 from eyesmith.hub.stored import read_stored
+from eyesmith.hub.weights import own_memory
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.classifier import Classifier, ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
@@ -191,3 +196,36 @@ def test_a_damaged_file_says_what_is_missing(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "file.pt")
     with pytest.raises(CheckpointError, match=r"file.pt: weights do not fit this EVA-02: 1 missing: 'blocks.1.mlp"):
         load(tmp_path / "file.pt")
+
+
+@pytest.mark.parametrize("global_pool", ["token", "max", "avgmax"])
+def test_a_bare_timm_file_that_does_not_tell_its_pooling_is_asked_for(tmp_path: Path, global_pool: str) -> None:
+    tower = replace(SMALL, pooling="token", embed_dim=0).build().eval()
+    file = tmp_path / "model.safetensors"
+    save_file(own_memory(to_published(tower.state_dict(), tower.config, layout="timm")), file)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its last norm stands before the pooling"):
+        load(file)
+    pixels = torch.randn(2, 3, *SMALL.image_size)
+    found = load(file, pooling="token")
+    torch.testing.assert_close(found(pixels), tower(pixels))
+    assert load(file, pooling="normed_mean").config.pooling == "normed_mean"
+    with pytest.raises(CheckpointError, match="pools by 'max', which is not offered"):
+        load(file, pooling="max")
+    load_image(replace(SMALL, embed_dim=0, pooling="mean").build(), file)  # of whatever pooling the run has
+    config = timm_config(
+        cast(Eva02Config, encoder_config("eva02_tiny_patch14_224")), PreprocessConfig(image_size=(56, 56))
+    ) | {"global_pool": global_pool}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if global_pool == "token":
+        assert load(tmp_path).config.pooling == "token"
+    else:
+        with pytest.raises(CheckpointError, match=f"pools by '{global_pool}'"):
+            load(tmp_path)
+
+
+def test_a_timm_file_with_its_norm_behind_the_mean_tells(tmp_path: Path) -> None:
+    tower = replace(SMALL, pooling="mean", embed_dim=0).build().eval()
+    save_file(own_memory(to_published(tower.state_dict(), tower.config, layout="timm")), tmp_path / "x.safetensors")
+    assert load(tmp_path / "x.safetensors").config.pooling == "mean"
+    with pytest.raises(CheckpointError, match="after the mean"):
+        load(tmp_path / "x.safetensors", pooling="token")

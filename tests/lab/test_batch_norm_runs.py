@@ -18,11 +18,12 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.lab.encoders import contender
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Interrupted
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.train.callbacks import logging as log
-from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.config import DataConfig
 from eyesmith.train.diagnostics import HealthConfig
 
 pytestmark = pytest.mark.skipif(find_spec("timm") is None, reason="needs timm")

@@ -13,7 +13,7 @@ from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
-from eyesmith.optim import freeze, parameter_groups, trained_table
+from eyesmith.optim import OptimConfig, freeze, parameter_groups, trained_table
 
 CONFIG = ClipConfig(
     name="tiny",
@@ -31,7 +31,7 @@ def clip() -> Clip:
 def _facts(clip: Clip, **settings: object) -> dict[str, tuple[float, float]]:
     """(lr_scale, weight_decay) of every parameter that trains."""
     names = {id(value): name for name, value in clip.named_parameters()}
-    groups = parameter_groups(clip, weight_decay=0.2, **settings)  # pyright: ignore[reportArgumentType]
+    groups = parameter_groups(clip, OptimConfig(weight_decay=0.2, **settings))  # pyright: ignore[reportArgumentType]
     found = [(names[id(value)], group) for group in groups for value in group["params"]]
     assert len(found) == len(dict(found))
     return {name: (group["lr_scale"], group["weight_decay"]) for name, group in found}
@@ -186,7 +186,7 @@ def test_patterns_freeze_and_a_pattern_that_fits_nothing_is_an_error(clip: Clip)
 
 def test_the_table_shows_what_trains_and_what_does_not(clip: Clip) -> None:
     freeze(clip, ("image.stem.*", "logit_scale"))
-    rows = trained_table(clip, parameter_groups(clip, weight_decay=0.2, text_lr_scale=0.1))
+    rows = trained_table(clip, parameter_groups(clip, OptimConfig(weight_decay=0.2, text_lr_scale=0.1)))
     assert [(row.part, row.is_trained, row.lr_scale, row.weight_decay) for row in rows] == [
         ("image", True, 1.0, 0.2),
         ("image", True, 1.0, 0.0),

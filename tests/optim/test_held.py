@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eyesmith.optim.build import OptimizerName, make_optimizer
+from eyesmith.optim.config import OptimConfig, OptimizerName
 from eyesmith.optim.held import chosen, zero_if
-from eyesmith.optim.lamb import RATIO_BOUNDS
+from eyesmith.optim.optimizers import RATIO_BOUNDS, make_optimizer
 
 NAMES: tuple[OptimizerName, ...] = ("adamw", "lamb", "sgd", "lion")
 SHAPES = ((5, 3), (7,), (), (4, 1, 3, 3))
@@ -25,7 +25,7 @@ def _made(name: OptimizerName, weights: list[nn.Parameter]) -> torch.optim.Optim
         {"params": weights[:2], "weight_decay": 0.2, "lr_scale": 1.0},
         {"params": weights[2:], "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    return make_optimizer(name, groups, lr=0.01, betas=(0.9, 0.98), eps=1e-6)
+    return make_optimizer(OptimConfig(name=name, peak_lr=0.01, betas=(0.9, 0.98), eps=1e-6), groups)
 
 
 def _give(weights: list[nn.Parameter], step: int) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from eyesmith.images.randaugment import FILL, OPS, change
 from eyesmith.losses.class_labels import class_losses
 from eyesmith.models.foreign.torchvision import ensure_torchvision
-from eyesmith.optim.lion import Lion
+from eyesmith.optim.optimizers import Lion
 
 THEIR_NAMES = [
     "AutoContrast",

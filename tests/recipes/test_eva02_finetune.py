@@ -77,12 +77,7 @@ def test_layers_have_the_reference_s_rates(name: str, embeddings: float, first: 
     with torch.device("meta"):
         model = classifier_config("x", config.model, tuple(map(str, range(10)))).build()
     freeze(model, config.optim.freeze)
-    groups = parameter_groups(
-        model,
-        weight_decay=config.optim.weight_decay,
-        no_decay=config.optim.no_decay,
-        layer_decay=config.optim.layer_decay,
-    )
+    groups = parameter_groups(model, config.optim)
     names = {id(value): name for name, value in model.named_parameters()}
     scales = {names[id(value)]: group["lr_scale"] for group in groups for value in group["params"]}
     decays = {names[id(value)]: group["weight_decay"] for group in groups for value in group["params"]}

@@ -27,13 +27,14 @@ from eyesmith.models.identity import weights_hash
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.multimodal.language import TinyConfig
 from eyesmith.multimodal.lora import LoraConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
 from eyesmith.runs.folder import is_finished
 from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks import run_from_dict, run_to_dict
 from eyesmith.tasks.chat import ChatConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.diagnostics import HealthConfig
 
 RUN = """

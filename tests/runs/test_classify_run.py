@@ -32,12 +32,13 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import to_published
 from eyesmith.models.registry import create_encoder
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.folder import is_finished
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks import run_to_dict
 from eyesmith.tasks.classify import ClassifyConfig, classify_from
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.diagnostics import HealthConfig
 from eyesmith.train.replay import NonFiniteError
 

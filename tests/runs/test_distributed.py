@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from eyesmith.config import to_dict
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.folder import is_finished
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import OptimConfig, ParallelConfig
+from eyesmith.train.config import ParallelConfig
 
 RUN = """
 import json, sys, torch, warnings

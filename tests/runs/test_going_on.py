@@ -22,13 +22,14 @@ from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.clip import ClipConfig
-from eyesmith.runs.folder import FROZEN_FILE, LOCK_FILE, ORIGIN_FILE, WRITER_FILE, is_measured, one_writer
+from eyesmith.runs.folder import FROZEN_FILE, ORIGIN_FILE, is_measured, one_writer
 from eyesmith.runs.train import resume, start, start_or_resume
 from eyesmith.runs.work import Interrupted, MeasuringError
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.loop import StopSignal
+from eyesmith.writer import LOCK_FILE, WRITER_FILE
 
 HOLD = """
 import sys, time
@@ -207,18 +208,23 @@ def test_a_locked_tower_is_kept_by_the_run_and_a_changed_one_refused(
     assert kept.is_dir()
 
 
-def test_another_teacher_is_refused(
+def test_another_teacher_is_refused_and_one_that_is_gone_is_asked_for(
     short: TrainConfig, tiny_model: ClipConfig, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distill = replace(short.loss.distill, teacher=str(trained), feature=1.0)
     run = stopped(replace(short, loss=replace(short.loss, distill=distill)), tmp_path / "run", monkeypatch)
+    shutil.copytree(trained, tmp_path / "moved")
     torch.manual_seed(8)
     save_model(trained, tiny_model.build().eval())
     with pytest.raises(CheckpointError, match=r"loss.distill.teacher: its weights are not those"):
         resume(run)
     shutil.rmtree(trained)
-    with pytest.raises(CheckpointError, match="trained"):
+    gone = rf"run: learns from \S+trained \(loss.distill.teacher\), which is gone.*put it back.*{run / 'config.json'}"
+    with pytest.raises(CheckpointError, match=gone):
         resume(run)
+    moved = replace(distill, teacher=str(tmp_path / "moved"))
+    edit(run, loss=to_dict(replace(short.loss, distill=moved)))
+    resume(run)
 
 
 # ---- the verb, and edited configs

@@ -18,9 +18,10 @@ from eyesmith.errors import TrainingError
 from eyesmith.eval import retrieval as retrieval_of
 from eyesmith.images import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, TrackConfig
+from eyesmith.train.config import DataConfig, EvalConfig, TrackConfig
 from eyesmith.train.diagnostics import HealthConfig
 
 PLACES = {"left": (12, 20), "right": (28, 20), "top": (20, 12), "bottom": (20, 28)}

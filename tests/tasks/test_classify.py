@@ -12,8 +12,9 @@ from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig, class_view
 from eyesmith.images.mix import MixConfig
 from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.classify import Classify, ClassifyConfig
-from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 
 

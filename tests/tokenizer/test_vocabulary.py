@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from eyesmith.errors import CheckpointError, MissingDependencyError
+from eyesmith.models.text import ClipTextConfig
 from eyesmith.tokenizer.vocabulary import (
     Vocabulary,
     byte_symbols,
@@ -59,10 +60,37 @@ def test_finding_the_file_imports_nothing() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"eyesmith\[demo\]"):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match=r"eyesmith\[clip\].*hf download openai/\S+ merges.txt") as raised:
         find_vocabulary()
+    assert "\n" not in str(raised.value)
+
+
+def test_the_hugging_face_cache_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vocabulary: Vocabulary) -> None:
+    snapshot = tmp_path / "models--openai--clip-vit-base-patch32" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in vocabulary.merges)]
+    (snapshot / "merges.txt").write_text("\n".join(lines), "utf-8")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert read_vocabulary(find_vocabulary()) == vocabulary
+
+
+def test_bytes_need_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    text = ClipTextConfig(width=8, depth=1, heads=1, embed_dim=8).of_bytes().build()
+    # by the rule alone: start, one id a byte in the order of byte_symbols, 256 more for the last of a word, end
+    order = list(byte_symbols())
+    ids = [512, *(order.index(byte) for byte in "kö".encode()), 256 + order.index(ord("t")), 513]
+    assert text.tokenize(["Köt"]).tolist() == [ids]
+    text.save_assets(tmp_path)
+    again = ClipTextConfig(width=8, depth=1, heads=1, embed_dim=8).of_bytes().build()
+    again.load_assets(tmp_path)
+    assert again.tokenize(["a cat"]).tolist() == text.tokenize(["a cat"]).tolist()
 
 
 def test_damaged_files_are_refused(vocabulary: Vocabulary, tmp_path: Path) -> None:

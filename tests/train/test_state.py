@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from eyesmith.errors import CheckpointError
-from eyesmith.train.config import OptimConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.train.state import TrainState
 
 

@@ -14,11 +14,12 @@ from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.classify import Classify, ClassifyConfig
 from eyesmith.tasks.contrastive import Contrastive, Teacher, TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
 from eyesmith.tasks.task import Task
-from eyesmith.train.config import DataConfig, OptimConfig
+from eyesmith.train.config import DataConfig
 from eyesmith.train.teacher import PixelTargets, TargetConfig
 from eyesmith.train.text_bank import PassingTexts
 
@@ -55,6 +56,7 @@ CONFIGS: dict[str, Any] = {
     "contrastive, sigmoid": replace(CLIP, loss=LossConfig(kind="sigmoid")),
     "contrastive, teacher": replace(CLIP, loss=LossConfig(distill=DistillConfig(teacher="given", feature=1.0))),
     "contrastive, passing texts": replace(CLIP, model=replace(CLIP.model, lock_text=True)),
+    "contrastive, fp16": replace(CLIP, precision="fp16"),
     "masked": MASKED,
     "masked, parts": replace(MASKED, accumulate=2),
     "classify": CLASSIFY,

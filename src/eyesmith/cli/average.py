@@ -7,9 +7,10 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.numbers import Within, Written
+from eyesmith.cli.output import AsJson, answer, print_json, print_table, say
 
-Out = Annotated[Positional[Path], tyro.conf.arg(metavar="OUT", help="The folder to write.")]
+Out = Annotated[Positional[Path], Written("folder"), tyro.conf.arg(metavar="OUT", help="The folder to write.")]
 Models = Annotated[
     Positional[tuple[str, ...]],
     tyro.conf.arg(metavar="MODEL...", help="Run folders, weight files or hf:owner/name, of one architecture."),
@@ -27,7 +28,7 @@ def average(
     /,
     *,
     method: Literal["uniform", "greedy", "wise_ft"] = "uniform",
-    alpha: tuple[float, ...] = (0.5,),
+    alpha: Annotated[tuple[float, ...], Within(0, 1)] = (0.5,),
     data: tuple[str, ...] = (),
     splits: tuple[str, ...] = (),
     as_json: AsJson = False,
@@ -50,5 +51,5 @@ def average(
     if done.tried:
         rows = [(tried.average, f"{tried.score:.2%}") for tried in done.tried]
         print_table(("average", "score"), rows, right=("score",))
-    print(f"{done.folder}: {done.average}")
+    answer(f"{done.folder}: {done.average}")
     return 0

@@ -17,9 +17,10 @@ from eyesmith.cli.images import (
 )
 from eyesmith.cli.output import AsJson, print_json, print_table
 from eyesmith.errors import ConfigError
-from eyesmith.eval.features.index import class_probabilities, open_images
+from eyesmith.eval.features.index import check_class_names, class_probabilities, open_images
 from eyesmith.hub.device import find_device
 from eyesmith.models.classifier import Classifier
+from eyesmith.models.clip import check_prompts
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -54,20 +55,22 @@ def classify(
     """
     if names and names_file is not None:
         raise ConfigError("expected --names or --names-file, not both")
-    if top < 1:
-        raise ConfigError(f"top: expected at least 1, got {top}")
+    choices = list(names) if names_file is None else read_lines(names_file)
+    if choices:
+        check_class_names(choices)
+    if prompts:
+        check_prompts(prompts)
     where = find_device(device)
     source = open_images(images)
     found = load_clip_or_classifier(model, name, where)
     if isinstance(found, Classifier):
-        if names or names_file is not None or prompts:
+        if choices or prompts:
             raise ConfigError(f"{model}: is a classifier with classes of its own; leave out names and prompts")
         choices = list(found.classes)
         index, probabilities = own_classes(found, source, batch_size=batch_size)
     else:
-        if not names and names_file is None:
+        if not choices:
             raise ConfigError("expected the names to choose from: --names cat dog ..., or --names-file FILE")
-        choices = list(names) if names_file is None else read_lines(names_file)
         index = encode(found, source, batch_size=batch_size)
         probabilities = class_probabilities(found, index, choices, prompts or None)
     if as_json:

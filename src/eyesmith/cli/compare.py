@@ -8,8 +8,8 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.output import AsJson, print_json, print_table, say
-from eyesmith.plain import plain
+from eyesmith.cli.numbers import Seed
+from eyesmith.cli.output import AsJson, answer, print_json, print_table, say
 
 First = Annotated[
     Positional[Path], tyro.conf.arg(metavar="A", help="The folder that `eyesmith eval --out` wrote for one model.")
@@ -33,7 +33,7 @@ def compare(
     ] = "main",
     over: Literal["samples", "classes"] = "samples",
     replicates: int = 2000,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """B minus A, task by task, paired: with a 95 % interval and the chance of such a difference between equal models.
@@ -53,11 +53,11 @@ def compare(
         print_json(dataclasses.asdict(found))
         return 0
     columns, rows = comparison_table(found)
-    print(plain(f"A: {found.left}"))
-    print(plain(f"B: {found.right}") + ("  (the same weights as A)" if found.is_same_model else ""))
+    answer(f"A: {found.left}")
+    answer(f"B: {found.right}" + ("  (the same weights as A)" if found.is_same_model else ""))
     print_table(columns, rows, right=columns[2:8])
     for line in comparison_lines(found):
-        print(plain(line))
+        answer(line)
     for name, side in found.missing:
         say(f"{name}: only {a if side == 'left' else b} has it")
     return 0

@@ -8,8 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Model, ModelName
-from eyesmith.cli.output import AsJson, print_json, print_table
-from eyesmith.plain import plain
+from eyesmith.cli.output import AsJson, answer, print_json, print_table
 
 Layout = Literal["eyesmith", "open_clip", "open_clip_root", "timm", "hugging_face", "hugging_face_timm"]
 Out = Annotated[
@@ -32,6 +31,7 @@ def convert(
     name: ModelName = None,
     weights: Literal["model", "ema"] = "model",
     image_size: tuple[int, ...] = (),
+    pooling: Literal["token", "mean", "normed_mean"] | None = None,
     overwrite: bool = False,
     skip_parity: bool = False,
     as_json: AsJson = False,
@@ -47,6 +47,7 @@ def convert(
         dtype: Of the written tensors; as stored when not given.
         weights: Of a training checkpoint: the model, or its average (ema).
         image_size: Pixels, one number or height and width, to resample the position table to.
+        pooling: Of an EVA-02 file of timm that does not tell how it pools.
         overwrite: Replace OUT when it is there.
         skip_parity: Do not compare features.
     """
@@ -59,6 +60,7 @@ def convert(
         dtype=dtype,
         name=name,
         weights=weights,
+        pooling=pooling,
         image_size=image_size,
         overwrite=overwrite,
         parity=not skip_parity,
@@ -70,5 +72,5 @@ def convert(
             columns = ("compared with", "part", "inputs", "largest difference", "allowed", "ok")
             print_table(columns, [row.cells() for row in done.rows], right=columns[2:5])
         for line in done.lines():
-            print(plain(line))
+            answer(line)
     return 0 if done.ok else 1

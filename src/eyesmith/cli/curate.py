@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
 from eyesmith.cli.images import Device, ModelName, load_model
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.numbers import OutFile, OutFolder, Seed, Within, Written, check_place
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.cli.overrides import parse_config
 from eyesmith.data.curate.places import Executor, Progress
 from eyesmith.data.curate.plan import PLAN_SUMMARIES, named_run
+from eyesmith.data.curate.reshard import ReshardConfig
 from eyesmith.errors import ConfigError
 
 _HERE = "eyesmith.cli.curate"
@@ -42,6 +43,8 @@ def plan(argv: list[str], prog: str) -> int:
     for name in ("pool", "out"):
         if not getattr(run, name):
             raise ConfigError(f"{name}: expected a folder; give --{name} DIR")
+    if "://" not in run.out:
+        check_place("out", run.out, "folder")
     with _progress() as show:
         report = curate(run.plan, run.pool, run.out, workers=run.workers, executor=run.executor, on_progress=show)
     if as_json:
@@ -53,10 +56,10 @@ def plan(argv: list[str], prog: str) -> int:
              _share(report.kept, report.samples))  # fmt: skip
     print_table(("rule", "in", "kept", "dropped", "share"), [*rows, total], right=("in", "kept", "dropped", "share"))
     if report.clip_threshold is not None:
-        print(f"CLIP score of at least {report.clip_threshold:.6g}")
+        answer(f"CLIP score of at least {report.clip_threshold:.6g}")
     if report.balance is not None:
-        print(f"t {report.balance['threshold']:,}: tail share {report.balance['tail_share']:.2%}")
-    print(f"{report.out}: subset.npy ({report.rows:,} rows), kept.parquet, report.json")
+        answer(f"t {report.balance['threshold']:,}: tail share {report.balance['tail_share']:.2%}")
+    answer(f"{report.out}: subset.npy ({report.rows:,} rows), kept.parquet, report.json")
     return 0
 
 
@@ -80,12 +83,8 @@ def _reshard(
     /,
     *,
     subset: Annotated[Path, tyro.conf.arg(metavar="FILE", help="The subset file, subset.npy of a curation.")],
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder for the shards.")],
-    shard_samples: int = 10_000,
-    shard_bytes: int = 3_000_000_000,
-    shuffle_window: int = 0,
-    seed: int = 0,
-    dry_run: bool = False,
+    out: Annotated[OutFolder, tyro.conf.arg(metavar="DIR", help="The folder for the shards.")],
+    config: ReshardConfig,
     workers: int = 1,
     executor: Executor = "local",
     as_json: AsJson = False,
@@ -93,19 +92,11 @@ def _reshard(
     """Write the samples of a subset as new shards, each as often as its uid stands in the subset.
 
     Args:
-        shard_samples: Most samples in a shard.
-        shard_bytes: Most bytes in a shard.
-        shuffle_window: Shuffle within so many consecutive samples; 0 keeps the order.
-        seed: Of the shuffle.
-        dry_run: Count only, write nothing.
         workers: Processes.
         executor: Processes of this machine, or Ray Data.
     """
-    from eyesmith.data.curate.reshard import ReshardConfig, reshard
+    from eyesmith.data.curate.reshard import reshard
 
-    config = ReshardConfig(
-        shard_samples=shard_samples, shard_bytes=shard_bytes, shuffle_window=shuffle_window, seed=seed, dry_run=dry_run
-    )
     with _progress() as show:
         report = reshard(shards, subset, out, config=config, workers=workers, executor=executor, on_progress=show)
     if as_json:
@@ -114,8 +105,8 @@ def _reshard(
     rows = [("in", report.shards_in, f"{report.samples_in:,}"), ("out", report.shards_out, f"{report.samples_out:,}")]
     print_table(("", "shards", "samples"), rows, right=("shards", "samples"))
     for kind, count in report.broken.items():
-        print(f"left out: {count:,} {kind}")
-    print(f"{out}: {report.subset_missing:,} of {report.subset_rows:,} rows of the subset are not in these shards")
+        answer(f"left out: {count:,} {kind}")
+    answer(f"{out}: {report.subset_missing:,} of {report.subset_rows:,} rows of the subset are not in these shards")
     return 0
 
 
@@ -123,7 +114,7 @@ def _marks(
     place: Annotated[Positional[str], tyro.conf.arg(metavar="DIR", help="Tar shards, or with --evaluation a set.")],
     /,
     *,
-    out: Annotated[Path, tyro.conf.arg(metavar="FILE", help="The .npz to write.")],
+    out: Annotated[OutFile, tyro.conf.arg(metavar="FILE", help="The .npz to write.")],
     evaluation: bool = False,
     model: str = "",
     name: ModelName = None,
@@ -151,18 +142,20 @@ def _marks(
     if as_json:
         print_json({"out": str(out), "pictures": len(made.hashes), "broken": made.num_broken})
     else:
-        print(f"{out}: {len(made.hashes):,} pictures, {made.num_broken:,} could not be read")
+        answer(f"{out}: {len(made.hashes):,} pictures, {made.num_broken:,} could not be read")
     return 0
 
 
 def _make_pool(
-    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the pool in.")],
+    folder: Annotated[
+        Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the pool in.")
+    ],
     /,
     *,
     samples: int = 1000,
     files: int = 3,
-    shard_samples: int = 250,
-    seed: int = 0,
+    shard_samples: Annotated[int, Within(0)] = 250,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """Make a small pool in DataComp's format with drawn pictures and captions; numbers on it say nothing.
@@ -186,7 +179,7 @@ def _make_pool(
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A line a step on a terminal, nothing when stderr is a file."""
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     if not console.is_terminal:
         yield lambda *_: None
         return

@@ -8,28 +8,46 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.numbers import OutFolder, Seed, Within, Written
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
+from eyesmith.plain import plain_json
 
 _HERE = "eyesmith.cli.data"
 _MAKERS = {
-    "emoji": Verb(_HERE, "drawings of animals, nature, food and drink in four styles (fetched with npm)", "emoji"),
+    "emoji": Verb(
+        _HERE, "drawings of animals, food, things, people and signs in ten styles (fetched with npm)", "emoji"
+    ),
+    "emoji-scenes": Verb(
+        _HERE, "scenes of emoji drawings on all kinds of backgrounds, with boxes, masks and questions", "emoji_scenes"
+    ),
     "scenes": Verb(_HERE, "drawn scenes of coloured shapes with captions, boxes, masks and questions", "scenes"),
     "evaluation": Verb(
         _HERE, "miniature copies of all evaluation sets, to try a suite without a download", "evaluation"
     ),
 }
 _VERBS = {
-    "make": Verb(_HERE, "make a data set: emoji, scenes, or miniature evaluation sets", "make"),
+    "make": Verb(_HERE, "make a data set: emoji, scenes of them or of shapes, or miniature evaluation sets", "make"),
     "fetch": Verb(_HERE, "fetch the sets of evaluation tasks and suites", "fetch"),
     "check": Verb(_HERE, "what is wrong with a data set or an evaluation set", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
-Folder = Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")]
+Group = Literal[
+    "animals-nature",
+    "food-drink",
+    "travel-places",
+    "activities",
+    "objects",
+    "symbols",
+    "smileys-emotion",
+    "people-body",
+]
+Folder = Annotated[
+    Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")
+]
 Data = Annotated[
     Positional[str],
     tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, a folder of images, or evaluation sets."),
@@ -49,6 +67,11 @@ def make(argv: list[str], prog: str) -> int:
 def emoji(argv: list[str], prog: str) -> int:
     """Run `data make emoji` on its own arguments."""
     return call(_make_emoji, argv, prog=prog)
+
+
+def emoji_scenes(argv: list[str], prog: str) -> int:
+    """Run `data make emoji-scenes` on its own arguments."""
+    return call(_make_emoji_scenes, argv, prog=prog)
 
 
 def scenes(argv: list[str], prog: str) -> int:
@@ -80,28 +103,89 @@ def _make_emoji(
     folder: Folder,
     /,
     *,
+    world: Literal["large", "small"] = "large",
     holdout: Literal["drawing", "style"] = "drawing",
     style: str = "openmoji",
+    groups: tuple[Group, ...] = (
+        "animals-nature",
+        "food-drink",
+        "travel-places",
+        "activities",
+        "objects",
+        "symbols",
+        "smileys-emotion",
+        "people-body",
+    ),
     size_px: int = 72,
-    seed: int = 0,
+    seed: Seed = 0,
+    alpha: bool = False,
     as_json: AsJson = False,
 ) -> int:
-    """Emoji drawings of 291 concepts in four styles, with captions; a tenth of the concepts is always held out.
+    """Emoji drawings, one concept in several styles, with captions; a tenth of the concepts is always held out.
 
     Args:
+        world: Large: 1,644 concepts of all kinds in ten styles. Small: 291 animals, plants, food and drink in four.
         holdout: Hold out one drawing of each concept (unseen_drawing), or one style in whole (unseen_style).
         style: The style that `--holdout style` holds out.
+        groups: Which kinds of concepts the large world has; leave out, say, people-body and smileys-emotion.
         size_px: Height and width of a picture.
         seed: Chooses what is held out.
+        alpha: Keep pictures transparent where nothing is drawn (RGBA), instead of white.
     """
     from eyesmith.data.make.emoji import make_emoji
 
-    facts = make_emoji(folder, holdout=holdout, style=style, size_px=size_px, seed=seed)
+    facts = make_emoji(
+        folder, world=world, holdout=holdout, style=style, groups=groups, size_px=size_px, seed=seed, alpha=alpha
+    )
+    return _show(folder, facts, as_json=as_json)
+
+
+def _make_emoji_scenes(
+    folder: Folder,
+    /,
+    *,
+    world: Literal["large", "small"] = "large",
+    groups: tuple[Group, ...] = ("animals-nature", "food-drink"),
+    samples: int = 4000,
+    test_samples: int = 500,
+    size_px: int = 224,
+    seed: Seed = 0,
+    as_folder: bool = False,
+    workers: int = 2,
+    as_json: AsJson = False,
+) -> int:
+    """Scenes of 1 to 8 emoji drawings: boxes, masks, relations, captions, questions, COCO json; run again to go on.
+
+    Args:
+        world: Where the drawings come from, as `data make emoji` has it; the small one has no split to choose by.
+        groups: Which kinds of concepts of the large world.
+        samples: How many scenes for training.
+        test_samples: How many in each of the other splits.
+        size_px: Height and width of a picture.
+        seed: Chooses the scenes.
+        as_folder: Write the pictures as single files too, images/SPLIT/KEY.jpg beside annotations/SPLIT.json.
+        workers: Processes; the data set is the same with any number, 0 makes it in this one.
+    """
+    from eyesmith.data.make.emoji_scenes import make_emoji_scenes
+
+    with _bars(unit="scene") as show:
+        facts = make_emoji_scenes(
+            folder,
+            world=world,
+            groups=groups,
+            samples=samples,
+            test_samples=test_samples,
+            size_px=size_px,
+            seed=seed,
+            as_folder=as_folder,
+            workers=workers,
+            on_progress=lambda done, total: show(f"drawing {folder}", done, total),
+        )
     return _show(folder, facts, as_json=as_json)
 
 
 def _make_scenes(
-    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: int = 0, as_json: AsJson = False
+    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: Seed = 0, as_json: AsJson = False
 ) -> int:
     """Scenes of coloured shapes, sizes and relations, drawn here; combinations are held out.
 
@@ -117,11 +201,13 @@ def _make_scenes(
 
 
 def _make_evaluation(
-    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")],
+    folder: Annotated[
+        Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")
+    ],
     tasks: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK", help="Task keys; all of them.")] = (),
     /,
     *,
-    seed: int = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> int:
     """A few drawn pictures of each evaluation set, in its exact layout; numbers on them say nothing about a model.
@@ -145,7 +231,7 @@ def _fetch(
     ],
     /,
     *,
-    to: Annotated[Path, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
+    to: Annotated[OutFolder, tyro.conf.arg(metavar="DIR", help="The folder that holds one folder for each set.")],
     as_json: AsJson = False,
 ) -> int:
     """Fetch evaluation sets from the hub, with checksums; run again to go on. Exit status 1 when one is missing."""
@@ -183,7 +269,7 @@ def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
         print_table(("set", "severity", "kind", "where", "key", "detail"), rows)
     num_errors = sum(report.num_errors for report in reports.values())
     num_samples = sum(report.num_samples for report in reports.values())
-    print(
+    answer(
         f"{data}: {len(reports)} sets, {num_samples} usable samples, {num_errors} errors, "
         f"{len(rows) - num_errors} warnings"
     )
@@ -220,18 +306,18 @@ def _check(
 
         def show(done: int, total: int) -> None:
             if not advance:
-                bar = progress(Console(stderr=True, highlight=False), f"checking {data}", total, unit="sample")
+                bar = progress(messages(), f"checking {data}", total, unit="sample")
                 advance.append(bars.enter_context(bar))
             advance[0](done)
 
         found = check_data(data, split, num_workers=workers, on_progress=show)
     if as_json:
-        print(found.to_json())
+        print(plain_json(found.to_json()))
         return found.exit_status
     if found.findings:
         rows = [(one.severity, one.kind, one.where, one.key, one.detail) for one in found.findings]
         print_table(("severity", "kind", "where", "key", "detail"), rows)
-    print(
+    answer(
         f"{data}: {found.num_samples} usable samples, {found.num_errors} errors, "
         f"{len(found.findings) - found.num_errors} warnings"
     )
@@ -243,7 +329,7 @@ def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
     """One progress bar after the other: whenever another name comes, the bar before it is closed."""
     from eyesmith.train.callbacks.progress import progress
 
-    console = Console(stderr=True, highlight=False)
+    console = messages()
     with ExitStack() as open_bar:
         shown: dict[str, Callable[[int], None]] = {}
 
@@ -265,9 +351,9 @@ def _probe(
     model: str | None = None,
     gpu: str = "H100",
     gpus: int = 1,
-    mfu: float = 0.4,
+    mfu: Annotated[float, Within(0, 1)] = 0.4,
     image_size: int = 224,
-    workers: int = 0,
+    workers: Annotated[int, Within(0)] = 0,
     seconds: float = 5.0,
     as_json: AsJson = False,
 ) -> int:
@@ -300,7 +386,7 @@ def _probe(
         print_json(probe_json(found, need))
         return 0
     height, width = found.mean_px
-    print(
+    answer(
         f"{data}: {found.num_samples} samples, {width:.0f} x {height:.0f} px and {found.mean_bytes / 1e3:.0f} kB each"
     )
     rows = [
@@ -308,12 +394,12 @@ def _probe(
     ]
     columns = ("one process", "images/s", "MiB/s", "share of time")
     print_table(columns, rows, right=columns[1:])
-    print(
+    answer(
         f"all together: {found.images_per_s:,.0f} images/s with {found.num_workers} decoding processes, "
         f"{found.images_per_s_each:,.0f} each"
     )
     if need is not None:
-        print(
+        answer(
             f"{need.model} on {need.num_devices} x {need.device} at {need.mfu:.0%} of its peak takes "
             f"{need.images_per_s:,.0f} images/s: {need.workers} such processes"
         )
@@ -327,6 +413,6 @@ def _show(folder: Path, facts: dict[str, Any], *, as_json: bool) -> int:
     rows = [
         (name, split["samples"], len(split.get("classes") or ()) or None) for name, split in facts["splits"].items()
     ]
-    print(f"{folder}: {facts['name']}")
+    answer(f"{folder}: {facts['name']}")
     print_table(("split", "samples", "classes"), rows, right=("samples", "classes"))
     return 0

@@ -4,10 +4,17 @@ Nothing heavy is imported here: a verb's module is loaded when the verb is calle
 """
 
 import difflib
+import functools
 import importlib
+import inspect
+import io
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from typing import Any
 
 from eyesmith.errors import ConfigError
 
@@ -56,13 +63,66 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def call(function: Callable[..., int], argv: Sequence[str], *, prog: str, use_underscores: bool = False) -> int:
-    """Fill the arguments of `function` from `argv` (tyro) and call it. A wrong argument ends in SystemExit(2)."""
+    """Fill the arguments of `function` from `argv` and call it; raises as `parsed`, and for a number out of bounds."""
     import tyro
 
-    return tyro.cli(
-        function,
-        args=list(argv),
-        prog=prog,
-        use_underscores=use_underscores,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
+    from eyesmith.cli.numbers import check_arguments
+
+    @functools.wraps(function)
+    def fill(*positional: Any, **named: Any) -> inspect.BoundArguments:
+        return inspect.signature(function).bind(*positional, **named)
+
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
+    given = parsed(fill, argv, prog=prog, use_underscores=use_underscores, config=config)
+    check_arguments(function, given.arguments)
+    return function(*given.args, **given.kwargs)
+
+
+def parsed(kind: Any, argv: Sequence[str], *, prog: str, **options: Any) -> Any:
+    """What tyro makes of `argv`. Raises ConfigError with one line where it has a box of many; --help still ends."""
+    import tyro
+
+    if {"-h", "--help"} & set(argv):
+        return tyro.cli(kind, args=list(argv), prog=prog, **options)
+    said = io.StringIO()
+    width = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"  # no sentence is broken into lines
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, args=list(argv), prog=prog, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_sentence(said.getvalue(), prog)) from None
+    finally:
+        os.environ.pop("COLUMNS")
+        if width is not None:
+            os.environ["COLUMNS"] = width
+
+
+def _sentence(box: str, prog: str) -> str:
+    """The line that a box of the parser's comes to."""
+    lines = [line[1:-1].removeprefix(" ").rstrip() for line in box.splitlines()][1:]  # without borders and the title
+    parts = [part for part in re.split(r"^[─-]{3,}$", "\n".join(lines), flags=re.MULTILINE) if part.strip()]
+    if not parts:
+        return f"these arguments cannot be read; `{prog} --help` shows its options"
+    text = parts[0].strip("\n")
+    if missing := re.match(r"Missing from [^\n]*:\n", text):
+        names = [line.strip() for line in text[missing.end() :].splitlines() if re.match(r" {4}\S", line)]
+        text = f"missing: {', '.join(names)}"
+    text = re.sub(r"^Error parsing (?:--)?(\S+): ", lambda found: f"{found[1]}: ", text)
+    text = re.sub(r"^\w+: (?=\w[\w.]*: )", "", text)  # the class of a config, before the field it names
+    text = re.sub(r"invalid literal for int\(\) with base 10: ", "expected a whole number, got ", text)
+    text = re.sub(r"could not convert string to float: ", "expected a number, got ", text)
+    text = re.sub(r"^Missing value for argument '-*([^']+)'.*", r"\1: expected a value", text)
+    text = re.sub(
+        r"^invalid choice (.*) for argument '-*([^']+)'\. Expected one of \((.*)\)\.?$",
+        r"\2: expected one of \3, got \1",
+        text,
     )
+    text = re.sub(r"no type matching (.*) could be instantiated from \[(.*)\]", r"expected \1, got \2", text)
+    text = re.sub(r"\.?\n\nGot errors:\n.*", "", text, flags=re.DOTALL)
+    near = [part for part in parts[1:] if "Perhaps you meant:" in part]
+    if near and (hints := re.findall(r"^ {4}(\S.*)", near[0], re.MULTILINE)):
+        text += f"; perhaps you meant {' or '.join(hint.strip() for hint in hints)}"
+    return f"{' '.join(text.split()).rstrip('.')}; `{prog} --help` shows its options"

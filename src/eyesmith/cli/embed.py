@@ -4,7 +4,8 @@ from pathlib import Path
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_model
-from eyesmith.cli.output import AsJson, print_json
+from eyesmith.cli.numbers import OutFile
+from eyesmith.cli.output import AsJson, answer, print_json
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import open_images, write_index
 from eyesmith.eval.statistics.metrics import check_finite
@@ -21,7 +22,7 @@ def embed(
     images: Images,
     /,
     *,
-    out: Path = Path("features.npz"),
+    out: OutFile = Path("features.npz"),
     overwrite: bool = False,
     name: ModelName = None,
     batch_size: BatchSize = 64,
@@ -49,5 +50,5 @@ def embed(
     if as_json:
         print_json({"out": str(out), "images": count, "dim": dim, "skipped": broken_as_json(index)})
     else:
-        print(f"{out}: {count} images, {dim} numbers each")
+        answer(f"{out}: {count} images, {dim} numbers each")
     return 0

@@ -3,21 +3,21 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import BatchSize, Device, Model, ModelName, load_clip_or_classifier, load_model
-from eyesmith.cli.output import AsJson, console, print_json, print_table, say
+from eyesmith.cli.output import AsJson, console, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.precision import Precision
 from eyesmith.eval.results.rows import append_rows, as_line
 from eyesmith.train.distributed import joined
+from eyesmith.writer import check_writable, one_writer
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def evaluate(
         keep_features: Keep them at all.
         fresh: Measure everything anew, whatever features and results are kept.
     """
-    from eyesmith.eval.engine import Settings, evaluate_suite
+    from eyesmith.eval.engine import Settings, UnwrittenError, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
     from eyesmith.eval.sets.file import register_task_file
     from eyesmith.eval.sets.made import MADE_TASKS, is_made_data
@@ -133,13 +133,18 @@ def evaluate(
         raise ConfigError("--format: other evaluators know tasks by name; it goes with a suite or tasks and --data")
     if suite is None:
         return _own(model, what, out, name, where, settings, as_json=as_json)
-    target = out or (Path(model) if Path(model).is_dir() else Path()) / "eval"
     with joined() as world:
+        target = world.once(lambda: _target(model, out, "eval"))
         clip = _measurable(model, name, where)
-        results = evaluate_suite(
-            clip, suite, str(data), out=target, formats=formats, settings=dataclasses.replace(settings, world=world)
-        )
-        return _show_suite(suite, results, target, as_json=as_json) if world.is_first else 0
+        settings, unwritten = dataclasses.replace(settings, world=world), None
+        try:
+            results = evaluate_suite(clip, suite, str(data), out=target, formats=formats, settings=settings)
+        except UnwrittenError as error:
+            results, unwritten = error.results, error
+        status = _show_suite(suite, results, None if unwritten else target, as_json=as_json) if world.is_first else 0
+        if unwritten is not None:
+            raise unwritten
+        return status
 
 
 def _measurable(model: str, name: str | None, device: "torch.device") -> "Clip | LogitTower":
@@ -173,14 +178,17 @@ def _made(
         raise ConfigError(
             f"{task}: expected --data DIR, the data set to measure on; or give a folder instead of {task}"
         )
-    found = load_clip_or_classifier(model, name, device)
-    if isinstance(found, Classifier):
-        rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
-    else:
-        rows = evaluate_splits(found, data, splits or None, tasks=MADE_TASKS[task], settings=settings)
-    if not rows:
-        raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
-    return _add(rows, _target(model, out), as_json=as_json)
+    target = _target(model, out)
+    with _alone(target, model):
+        found = load_clip_or_classifier(model, name, device)
+        if isinstance(found, Classifier):
+            rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
+        else:
+            rows = evaluate_splits(found, data, splits or None, tasks=MADE_TASKS[task], settings=settings)
+        if not rows:
+            raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
+        _show_rows(rows, as_json=as_json)
+        return _add(rows, target)
 
 
 def _own(
@@ -194,39 +202,72 @@ def _own(
     as_json: bool,
 ) -> int:
     """A user's folder, table or caption test."""
-    from eyesmith.eval.engine import evaluate_own
+    from eyesmith.eval.engine import UnwrittenError, evaluate_own
     from eyesmith.report.task_table import tasks_table
 
-    target = _target(model, out)
-    result = evaluate_own(_measurable(model, name, device), what, target, settings=settings)
-    if len({row.split for row in result.rows}) > 1:  # a caption test with categories
-        return _show_rows(result.rows, target, as_json=as_json)
-    if as_json:
-        print_json([as_line(row) for row in result.rows])
-    else:
-        console().print(tasks_table([result], {}, {}, all_metrics=True))
+    target, unwritten = _target(model, out), None
+    is_file = target.suffix == ".jsonl"
+    with _alone(target, model):
+        clip = _measurable(model, name, device)
+        try:
+            result = evaluate_own(clip, what, None if is_file else target, settings=settings)
+        except UnwrittenError as error:
+            (result,), unwritten = error.results, error
+        if len({row.split for row in result.rows}) > 1:  # a caption test with categories
+            _show_rows(result.rows, as_json=as_json)
+        elif as_json:
+            print_json([as_line(row) for row in result.rows])
+        else:
+            console().print(tasks_table([result], {}, {}, all_metrics=True))
+        if unwritten is not None:
+            raise unwritten
+        if is_file:
+            return _add(result.rows, target)
     say(f"{len(result.rows)} result lines added to {target}")
     return 0
 
 
-def _target(model: str, out: Path | None) -> Path:
-    return out or (Path(model) if Path(model).is_dir() else Path()) / "results.jsonl"
+def _target(model: str, out: Path | None, name: str = "results.jsonl") -> Path:
+    """Where results go, known to be writable: `out`, else `name` in the model's folder where that may be, else here.
+
+    Raises ConfigError where it cannot be, before anything is loaded or measured.
+    """
+    beside = Path(model) / name if out is None and Path(model).is_dir() else None
+    for place in (beside, out or Path(name)):
+        if place is None:
+            continue
+        try:
+            check_writable(place)
+        except OSError as error:
+            if place is not beside:
+                reason = error.strerror or error
+                raise ConfigError(
+                    f"{place}: results cannot be written there ({reason}); choose another --out"
+                ) from None
+            say(f"{model}: may not be written to ({error.strerror or error}), so results go to {name} here")
+            continue
+        return place
+    raise AssertionError("one of the two is always tried")
 
 
-def _add(rows: "list[ResultRow]", target: Path, *, as_json: bool) -> int:
+def _alone(target: Path, model: str) -> AbstractContextManager[None]:
+    """Nobody else writes to the model's folder where results go into it: a run that ends there writes them anew."""
+    return one_writer(target.parent) if target.parent == Path(model) else nullcontext()
+
+
+def _add(rows: "Sequence[ResultRow]", target: Path) -> int:
     append_rows(target, rows)
-    return _show_rows(rows, target, as_json=as_json)
+    say(f"{len(rows)} result lines added to {target}")
+    return 0
 
 
-def _show_rows(rows: "Sequence[ResultRow]", target: Path, *, as_json: bool) -> int:
+def _show_rows(rows: "Sequence[ResultRow]", *, as_json: bool) -> None:
     from eyesmith.report.terminal import splits_table
 
     if as_json:
         print_json([as_line(row) for row in rows])
     else:
         console().print(splits_table(rows))
-    say(f"{len(rows)} result lines added to {target}")
-    return 0
 
 
 def _prompts(
@@ -309,7 +350,7 @@ def _explain(
     return 0
 
 
-def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as_json: bool) -> int:
+def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path | None, *, as_json: bool) -> int:
     from eyesmith.eval.sets.choice import summary_of
     from eyesmith.report.task_table import tasks_table
 
@@ -320,7 +361,8 @@ def _show_suite(suite: "Suite", results: "list[TaskResult]", target: Path, *, as
         console().print(tasks_table(results, summary.mains, summary.averages))
     for line in summary.notes:
         say(line)
-    say(f"results are in {target}")
+    if target is not None:
+        say(f"results are in {target}")
     return summary.status
 
 
@@ -330,7 +372,7 @@ def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from eyesmith.train.callbacks.progress import progress
 
     done = 0
-    with progress(Console(stderr=True, highlight=False), title, total, unit="image") as advance:
+    with progress(messages(), title, total, unit="image") as advance:
 
         def add(number: int) -> None:
             nonlocal done

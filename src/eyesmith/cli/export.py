@@ -8,9 +8,12 @@ import tyro
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Model, ModelName
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.numbers import Written
+from eyesmith.cli.output import AsJson, answer, print_json, print_table
 
-Out = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER", help="The folder to write.")]
+Out = Annotated[
+    tyro.conf.Positional[Path], Written("folder"), tyro.conf.arg(metavar="FOLDER", help="The folder to write.")
+]
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -85,8 +88,8 @@ def export(
         right=("batch", "samples", "largest difference", "smallest cosine"),
     )
     for tower, ratio in report.speed.items():
-        print(f"{tower}: {ratio:.2f} times the speed of the fp32 file here, one row at a time")
+        answer(f"{tower}: {ratio:.2f} times the speed of the fp32 file here, one row at a time")
     if report.agreement is not None:
-        print(f"same best class as the model's: {report.agreement:.1%} of the pictures")
-    print(f"{out}: {', '.join(report.files)}")
+        answer(f"same best class as the model's: {report.agreement:.1%} of the pictures")
+    answer(f"{out}: {', '.join(report.files)}")
     return 0

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from eyesmith.errors import EyesmithError, InputError
 from eyesmith.plain import plain
 
+_TORCH_SAYS = ("can't allocate memory", "not enough memory", "Cannot allocate memory")
+_BULLET = "\n- "  # a message may be a list, its names hold no lines of their own
 _USERS_PATH = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -27,8 +29,9 @@ def explain(error: BaseException) -> int:
         return 141
     if os.environ.get("EYESMITH_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
-    status, message = _message(error)
-    print("eyesmith: " + plain(message), file=sys.stderr)
+    status, message = _message(_interrupt(error) or error)
+    with suppress(BrokenPipeError):  # whoever read the messages went away
+        print("eyesmith: " + _BULLET.join(map(plain, message.split(_BULLET))), file=sys.stderr, flush=True)
     return status
 
 
@@ -43,6 +46,14 @@ def on_interrupt(advice: str) -> Iterator[None]:
         raise
 
 
+def _interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C of which this error came: imports and libraries that are cut off fail in ways of their own."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__cause__ or found.__context__
+    return None if isinstance(error, EyesmithError) else found
+
+
 def _message(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         notes = "; ".join(getattr(error, "__notes__", ()))
@@ -52,11 +63,32 @@ def _message(error: BaseException) -> tuple[int, str]:
         return (2 if isinstance(error, InputError) else 1), str(error)
     if isinstance(error, OSError):
         return _os_error(error)
+    if _is_out_of_memory(error):
+        return 1, (
+            "out of memory: the system gave no more; finished files are kept. Lower --batch-size (batch_size, "
+            "num_workers of a run), take a smaller model or picture, or close other programs"
+        )
+    if isinstance(error, RecursionError):
+        return 2, "something in the input is nested too deep to be read; EYESMITH_DEBUG=1 shows where"
     return 1, _unexpected(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Also as torch says it, on the CPU by a plain RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TORCH_SAYS)
 
 
 def _os_error(error: OSError) -> tuple[int, str]:
     where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    if error.errno == errno.ENOMEM:
+        return _message(MemoryError())
+    if error.errno == errno.EFBIG:
+        return 1, (
+            f"{where or 'a file'}: would be larger than files may be here (`ulimit -f` shows the limit); what was "
+            "being written was removed again, finished files are kept"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f"{where}: " if where else ""
         return 1, (
@@ -71,8 +103,9 @@ def _os_error(error: OSError) -> tuple[int, str]:
 def _unexpected(error: BaseException) -> str:
     summary = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="eyesmith-", suffix=".log", delete=False) as log:
-            traceback.print_exception(error, file=log)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="eyesmith-", suffix=".log", delete=False) as log:
+            lines = "".join(traceback.format_exception(error)).split("\n")
+            log.write("\n".join(map(plain, lines)) + "\n")
         where = f"the traceback is in {log.name}"
     except OSError:
         where = "EYESMITH_DEBUG=1 shows the traceback"

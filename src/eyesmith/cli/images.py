@@ -7,11 +7,10 @@ from typing import Annotated, Any, cast
 
 import torch
 import tyro
-from rich.console import Console
 from torch import Tensor
 from tyro.conf import Positional
 
-from eyesmith.cli.output import say
+from eyesmith.cli.output import messages, say
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
 from eyesmith.eval.features.classified import class_logits
@@ -43,24 +42,22 @@ def load_clip_or_classifier(source: str, name: str | None, device: torch.device)
     """The model at `source`, with texts or with classes of its own, on a device."""
     from eyesmith.hub.load import load, load_clip
 
-    model = load(source, name=name)
-    if not isinstance(model, Classifier | Clip):
-        return load_clip(source, name=name)  # which says what is wrong
-    return model.to(device)
+    model = load(source, name=name, device=device)
+    return model if isinstance(model, Classifier | Clip) else load_clip(source, name=name)  # which says what is wrong
 
 
 def load_model(source: str, name: str | None, device: torch.device) -> Clip:
     """The model at `source`, ready for use on a device."""
     from eyesmith.hub.load import load_clip
 
-    return load_clip(source, name=name).to(device)
+    return load_clip(source, name=name, device=device)
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:
     """Features of `source` with progress on stderr; broken images are named there and left out."""
     from eyesmith.train.callbacks.progress import progress
 
-    with progress(Console(stderr=True, highlight=False), what, len(source), unit="image") as advance:
+    with progress(messages(), what, len(source), unit="image") as advance:
         watched = cast(Source, _Watched(source, advance))
         index = encode_images(clip, watched, batch_size=batch_size)
     report_broken(index)
@@ -71,13 +68,13 @@ def own_classes(classifier: Classifier, source: Source, *, batch_size: int) -> t
     """Logits of `source` as its index, and probabilities [N, K] of the classifier's own classes; else as `encode`."""
     from eyesmith.train.callbacks.progress import progress
 
-    with progress(Console(stderr=True, highlight=False), "images", len(source), unit="image") as advance:
+    with progress(messages(), "images", len(source), unit="image") as advance:
         watched = cast(Source, _Watched(source, advance))
         found = class_logits(classifier, watched, batch_size=batch_size, max_broken_frac=1.0)
     keys = tuple(source.keys[index] for index in found.indices)
-    index = ImageIndex(features=found.logits, keys=keys, broken=found.broken)
+    index = ImageIndex(features=found.rows, keys=keys, broken=found.broken)
     report_broken(index)
-    return index, found.logits.softmax(1)
+    return index, found.rows.softmax(1)
 
 
 def report_broken(index: ImageIndex) -> None:
@@ -94,12 +91,14 @@ def broken_as_json(index: ImageIndex) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped."""
+    """The lines of a text file that are not blank, stripped. Raises DataError for another kind of file, or no line."""
     try:
         content = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected a UTF-8 text file with one name a line, {error.reason}") from error
-    return [line.strip() for line in content.splitlines() if line.strip()]
+    if not (lines := [line.strip() for line in content.splitlines() if line.strip()]):
+        raise DataError(f"{path}: expected one name a line, found none")
+    return lines
 
 
 class _Watched:

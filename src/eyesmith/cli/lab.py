@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
 from eyesmith.cli.failures import on_interrupt
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.numbers import check_place
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table
 from eyesmith.cli.overrides import parse_config
 from eyesmith.errors import ConfigError
 from eyesmith.lab.place import PlaceConfig
@@ -63,6 +63,10 @@ class LabOptions:
     """Run cells again that failed before."""
     place: PlaceConfig = field(default_factory=PlaceConfig)
 
+    def __post_init__(self) -> None:
+        if not all(budget > 0 for budget in self.budgets):
+            raise ConfigError(f"budgets: expected numbers above 0, got {self.budgets}")
+
 
 def main(argv: list[str], prog: str) -> int:
     """Run the verb on its own arguments."""
@@ -76,13 +80,14 @@ def run(argv: list[str], prog: str) -> int:
     shows = "--plan" in argv
     as_json = "--json" in argv
     name, options = _parsed([word for word in argv if word not in ("--plan", "--json")], prog)
+    check_place("out", options.out, "folder")
     lab = _lab(name, options)
     if shows:
         return _show_plan(lab, as_json)
     with on_interrupt(
         f"finished cells are kept, running ones saved their state; the same `{prog} {name}` command goes on"
     ):
-        found = run_lab(lab, only=options.only, retry=options.retry, console=Console(stderr=True, highlight=False))
+        found = run_lab(lab, only=options.only, retry=options.retry, console=messages())
     return _show(found, as_json)
 
 
@@ -111,9 +116,9 @@ def check(argv: list[str], prog: str) -> int:
 
 
 def _parsed(argv: list[str], prog: str) -> tuple[str, LabOptions]:
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         parse_config(LabOptions(), ["--help"], prog=f"{prog} PLAN")
-    name, *words = argv
+    name, *words = argv or ["="]
     if name.startswith("-") or "=" in name:
         raise ConfigError(f"expected a plan first: `{prog} PLAN`, one of {', '.join(PLANS)}, or a .toml or .json file")
     return name, parse_config(LabOptions(), words, prog=f"{prog} {name}")
@@ -152,7 +157,7 @@ def _show_plan(lab: Any, as_json: bool) -> int:
     room = room_of(lab.place)
     hours = sum(cost.seconds for cost in left) / min(room, max(len(left), 1)) / 3600
     basis = "by cells that were run here" if any(cost.is_measured for cost in found) else "at a nominal 25 GFLOP/s"
-    print(
+    answer(
         f"{len(found)} cells, {len(found) - len(left)} done; left: {sum(c.samples for c in left):,} images, "
         f"{sum(c.tflop for c in left):,.1f} TFLOP, about {hours:.2f} hours with {room} at a time ({basis})"
     )
@@ -170,10 +175,10 @@ def _show(found: Any, as_json: bool) -> int:
         columns, rows = summary(found.cells)
         print_table(columns, rows, right=columns[3:])
     if found.failed:
-        print(f"{len(found.failed)} cells failed; their messages are on the page")
+        answer(f"{len(found.failed)} cells failed; their messages are on the page")
     if found.missing:
-        print(f"{len(found.missing)} cells were not run yet; the same command goes on")
-    print(f"{len(found.cells)} cells done; page: {page}")
+        answer(f"{len(found.missing)} cells were not run yet; the same command goes on")
+    answer(f"{len(found.cells)} cells done; page: {page}")
     return 1 if found.failed else 0
 
 
@@ -244,7 +249,7 @@ def _check(
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            print(f"note: {finding}" if finding.is_note else finding)
+            answer(f"note: {finding}" if finding.is_note else str(finding))
         if all(finding.is_note for finding in findings):
-            print(f"{file}: can enter; `eyesmith lab run PLAN --encoder {file}`")
+            answer(f"{file}: can enter; `eyesmith lab run PLAN --encoder {file}`")
     return int(any(not finding.is_note for finding in findings))

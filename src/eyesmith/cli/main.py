@@ -1,7 +1,11 @@
 """The `eyesmith` command: its verbs, and the one place where errors become messages and exit statuses."""
 
+import atexit
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from eyesmith import __version__
 from eyesmith.cli.dispatch import Verb, dispatch
@@ -57,6 +61,9 @@ def register_encoders(words: list[str]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (sys.argv when None) and return its exit status; never raises."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:  # as a program: once the work is over, Ctrl-C no longer changes how it ends
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    _open_streams()
     try:
         if words and words[0] in ("--version", "-V"):
             print(f"eyesmith {__version__}")
@@ -65,9 +72,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             words = register_encoders(words)
             status = dispatch(VERBS, words, prog="eyesmith", about=ABOUT)
         sys.stdout.flush()
-    except SystemExit as stop:  # the argument parser's: 0 after --help, 2 for a wrong argument
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        return status
+    except SystemExit as stop:  # the argument parser's, after --help
+        return _flushed(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
     except BaseException as error:
+        if argv is None and isinstance(error, KeyboardInterrupt):  # a second one ends it at once, as quietly
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        return explain(error)
+
+
+def _open_streams() -> None:
+    """Let there be a stdout and stderr that can be written: closed ones swallow, a full pipe waits for its reader."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # as after `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+            continue
+        with suppress(OSError, ValueError):  # no file at all, as in a notebook
+            os.set_blocking(stream.fileno(), True)
+
+
+def _flushed(status: int) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
         return explain(error)
     return status
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from eyesmith.plain import plain
+from eyesmith.console import PlainConsole
+from eyesmith.plain import plain, plain_json
 
 if TYPE_CHECKING:
     from eyesmith.runs.work import RunSummary
@@ -19,10 +19,20 @@ AsJson = Annotated[bool, tyro.conf.arg(name="json", help="Print JSON instead of 
 _WIDTH_WITHOUT_TERMINAL = 200
 
 
-def console() -> Console:
+def console() -> PlainConsole:
     """Where tables go: stdout, wide enough for whole rows when it is a file or a pipe. No markup: names may hold []."""
     width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False)
+    return PlainConsole(file=sys.stdout, width=width)
+
+
+def messages() -> PlainConsole:
+    """Where progress and notes go: stderr."""
+    return PlainConsole(stderr=True)
+
+
+def answer(message: str) -> None:
+    """One line of the result, on stdout."""
+    print(plain(message))
 
 
 def say(message: str) -> None:
@@ -32,7 +42,7 @@ def say(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """`value` as indented JSON on stdout; floats as they are, no NaN."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(plain_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
@@ -45,12 +55,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right:
     console().print(table)
 
 
-def show_run(work: Callable[[Console], "RunSummary"]) -> None:
+def show_run(work: Callable[[PlainConsole], "RunSummary"]) -> None:
     """Do a run with its progress on the terminal, then show what it reached and how to use it."""
     from eyesmith.report.terminal import splits_table
     from eyesmith.tasks.task import BEFORE
 
-    summary = work(Console(stderr=True, highlight=False))
+    summary = work(messages())
     rows = [row for row in summary.rows if not row.model.endswith(BEFORE)]
     if rows:
         console().print(splits_table(rows, [row for row in summary.rows if row.model.endswith(BEFORE)]))
@@ -62,4 +72,4 @@ def show_run(work: Callable[[Console], "RunSummary"]) -> None:
     if (summary.folder / "chat_template.jinja").is_file():  # a language model with an eye
         now = f"eyesmith chat {summary.folder} IMAGE QUESTION"
     done = "was finished before," if summary.was_finished else "trained"
-    print(f"{summary.folder}: {done} {summary.train_s:.0f} s; now `{now}`")
+    answer(f"{summary.folder}: {done} {summary.train_s:.0f} s; now `{now}`")

@@ -6,7 +6,8 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from eyesmith.cli.dispatch import suggestion
+from eyesmith.cli.dispatch import parsed, suggestion
+from eyesmith.cli.numbers import check_field
 from eyesmith.errors import ConfigError
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -15,14 +16,15 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 def parse_config(config: Any, words: Sequence[str], *, prog: str) -> Any:
     """`config`, a dataclass instance, with the fields of `words` replaced. --help shows every field and ends.
 
-    Raises ConfigError for an unknown field, naming the closest; a value of the wrong type ends in SystemExit(2).
+    Raises ConfigError for an unknown field, naming the closest, for a value of the wrong type, and for one that makes
+    no sense.
     """
     import tyro
 
-    return tyro.cli(
+    return parsed(
         type(config),
+        as_options(words, config, prog=prog),
         default=config,
-        args=as_options(words, config, prog=prog),
         prog=prog,
         use_underscores=True,
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
@@ -49,6 +51,7 @@ def as_options(words: Sequence[str], config: Any, *, prog: str) -> list[str]:
                 raise ConfigError(
                     f"expected field=value or --field value, got {word!r}; `{prog} --help` shows the fields"
                 )
+            check_field(field, word, kinds[field])
             options.append(_plain(word, kinds[field]))
             is_full = not _is_sequence(kinds[field])
             continue
@@ -62,7 +65,10 @@ def as_options(words: Sequence[str], config: Any, *, prog: str) -> list[str]:
         options.append(f"--{name}")
         field, is_full = name, value is not None
         if value is not None:
-            options += _values(value, kinds[name])
+            values = _values(value, kinds[name])
+            for one in values:
+                check_field(name, one, kinds[name])
+            options += values
         elif kinds[name] is bool and (place + 1 == len(words) or words[place + 1].lower() not in (*_TRUE, *_FALSE)):
             options.append("True")
             is_full = True

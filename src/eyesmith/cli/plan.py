@@ -1,7 +1,6 @@
 """The plan of a run on the terminal: `eyesmith train RECIPE --plan`."""
 
-from eyesmith.cli.output import print_json, print_table
-from eyesmith.plain import plain
+from eyesmith.cli.output import answer, print_json, print_table
 from eyesmith.runs.plan import Cluster, Plan, plan, teacher_config
 from eyesmith.train.config import RunConfig
 
@@ -17,12 +16,12 @@ def show_plan(config: RunConfig, cluster: Cluster, *, as_json: bool) -> int:
     _cost(made)
     _machines(made)
     for note in made.notes:
-        print(f"note: {note}")
+        answer(f"note: {note}")
     return 0
 
 
 def _parameters(made: Plan) -> None:
-    print(plain(f"{made.model}: parameters"))
+    answer(f"{made.model}: parameters")
     columns = ("part", "trained", "of them decayed", "frozen")
     rows = [
         (part.part, f"{part.trained:,}", f"{part.decayed:,}", f"{part.frozen:,}")

@@ -1,15 +1,12 @@
 """`eyesmith probe`: what a head on frozen features reaches, with little labelled data or much."""
 
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Device, Model, ModelName
+from eyesmith.cli.images import Device, Model, ModelName
+from eyesmith.cli.numbers import OutFolder
 from eyesmith.cli.output import AsJson, print_json, print_table, say
-
-Data = Annotated[str, tyro.conf.arg(metavar="DIR", help="A folder of class folders, a made data set, tar shards.")]
+from eyesmith.eval.heads.run import ProbePlan, run_probes
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -21,65 +18,23 @@ def probe(
     model: Model,
     /,
     *,
-    train: Data,
-    test: Annotated[
-        str | None,
-        tyro.conf.arg(metavar="DIR", help="The images to measure on; the test split of --train when absent."),
-    ] = None,
-    train_split: str | None = None,
-    test_split: str | None = None,
-    head: Literal["linear", "few-shot", "gaussian"] = "linear",
-    shots: tuple[int, ...] = (),
-    seeds: int = 3,
-    c: float | None = None,
-    shrinkage: float | None = None,
-    alpha: float | None = None,
-    zero_shot: bool = True,
+    plan: ProbePlan,
     cache: Path | None = None,
-    fresh: bool = False,
-    out: Path | None = None,
+    out: OutFolder | None = None,
     name: ModelName = None,
-    batch_size: BatchSize = 64,
     device: Device = None,
     as_json: AsJson = False,
 ) -> int:
     """A classifier on frozen features: every setting is chosen on held-out training images, never on the test images.
 
     Args:
-        train_split: The split to train on; train where the data have splits.
-        test_split: The split to measure on; test where the data have splits.
-        head: Logistic regression on all images or on --shots (linear); on 1, 2, 4, 8 and 16 shots (few-shot); class
-            means with one shared covariance, mixed with the zero-shot classifier (gaussian).
-        shots: Training images per class; several numbers give several rows.
-        seeds: Draws of the shots, averaged.
-        c: Inverse strength of L2, instead of a choice.
-        shrinkage: Of the covariance, 0 to 1, instead of a choice.
-        alpha: Weight of the Gaussian head beside zero-shot, instead of a choice.
-        zero_shot: Mix the Gaussian head with zero-shot (a model with a text tower).
         cache: Where image features are kept for the next time; the cache folder when not given.
-        fresh: Compute the features anew.
         out: A folder for results.jsonl and the predictions, which `eyesmith compare` reads.
     """
-    from eyesmith.eval.heads.run import ProbePlan, run_probes
     from eyesmith.hub.device import find_device
     from eyesmith.hub.load import load
 
     where = find_device(device)
-    plan = ProbePlan(
-        train=train,
-        test=test,
-        train_split=train_split,
-        test_split=test_split,
-        head=head,
-        shots=shots,
-        num_seeds=seeds,
-        c=c,
-        shrinkage=shrinkage,
-        alpha=alpha,
-        zero_shot=zero_shot,
-        batch_size=batch_size,
-        fresh=fresh,
-    )
     found = run_probes(load(model, name=name).to(where), plan, model_name=model, cache=cache, out=out, note=say)
     if as_json:
         print_json([one.as_dict() for one in found])

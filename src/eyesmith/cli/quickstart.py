@@ -1,9 +1,9 @@
 """`eyesmith quickstart`: the main job on real data, from nothing to a report."""
 
-from rich.console import Console
-
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.overrides import parse_config
+from eyesmith.console import PlainConsole
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -13,7 +13,9 @@ def main(argv: list[str], prog: str) -> int:
     from eyesmith.runs.quickstart import QuickstartConfig, quickstart
 
     config: QuickstartConfig = parse_config(QuickstartConfig(), argv, prog=prog)
-    console = Console(highlight=False)
+    check_place("folder", config.folder, "folder")
+    check_place("data", config.data, "folder")
+    console = PlainConsole()
     with on_interrupt(f"what was finished is kept; the same `{prog}` command goes on"):
         done = quickstart(config, console=console)
         run, other = done.run, done.baseline

@@ -7,9 +7,8 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.output import AsJson, print_json
+from eyesmith.cli.output import AsJson, answer, print_json
 from eyesmith.cli.tasks import take_tasks
-from eyesmith.plain import plain
 
 ReplayPath = Annotated[
     Positional[Path], tyro.conf.arg(metavar="FILE", help="replay.json, or its folder RUN/replay/step-N.")
@@ -43,5 +42,6 @@ def run_again(file: ReplayPath, /, *, as_json: AsJson = False) -> int:
             }
         )
     else:
-        print(plain("\n".join(found.sentences)))
+        for sentence in found.sentences:
+            answer(sentence)
     return 1 if found.is_reproduced else 0

@@ -7,7 +7,9 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
+from eyesmith.cli.numbers import OutFile
 from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.errors import ConfigError
 
 Results = Annotated[
     Positional[tuple[Path, ...]],
@@ -26,7 +28,7 @@ def report(
     results: Results,
     /,
     *,
-    out: Path = Path("leaderboard.html"),
+    out: OutFile = Path("leaderboard.html"),
     data: Path | None = None,
     compare: tuple[str, ...] = (),
     published: bool = True,
@@ -41,6 +43,9 @@ def report(
         published: Show the papers' rows too.
     """
     from eyesmith.report.leaderboard import write_leaderboard
+
+    if not results:
+        raise ConfigError("expected the result files or folders to show: `eyesmith report RUN/eval ...`")
 
     board = write_leaderboard(results, out, data=data, compare=compare, with_published=published)
     rows = [

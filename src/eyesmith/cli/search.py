@@ -11,7 +11,7 @@ from eyesmith.cli.images import BatchSize, Device, Model, ModelName, encode, loa
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
-from eyesmith.eval.features.index import ImageIndex, open_images, read_index, search, write_index
+from eyesmith.eval.features.index import ImageIndex, check_query, open_images, read_index, search, write_index
 from eyesmith.hub.device import find_device
 from eyesmith.models.clip import Clip
 
@@ -50,6 +50,7 @@ def find(
         split: The split of a data set that has several.
         fresh: Compute the features anew.
     """
+    check_query(text)
     where = find_device(device)
     source = _open(images, split)
     clip = load_model(model, name, where)
@@ -103,7 +104,7 @@ def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> Image
         return kept
     index = encode(clip, source, batch_size=batch_size, what="reading the images")
     try:
-        write_index(path, index)
+        write_index(path, index, is_kept=True)
     except OSError as error:  # the cache is a convenience: a full or read-only disk does not stop a search
         say(f"note: the features could not be kept for the next search ({error.strerror})")
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from eyesmith.cli.dispatch import suggestion
 from eyesmith.cli.failures import on_interrupt
+from eyesmith.cli.numbers import check_place
 from eyesmith.cli.overrides import parse_config
 from eyesmith.cli.tasks import take_tasks
 from eyesmith.errors import ConfigError
@@ -47,7 +48,11 @@ def main(argv: list[str], prog: str) -> int:
         return show_plan(config, cluster, as_json="json" in given)
     if "json" in given or plan_words:
         raise ConfigError(f"--json and --plan.FIELD go with --plan: `{prog} {name} --plan ...`")
-    return train(config, Path(given.get("out", f"runs/{name}")))
+    out = Path(given.get("out", f"runs/{name}"))
+    check_place("out", out, "folder")
+    if name == "debug" and config.data == base.data and not Path(base.data.path).exists():
+        _draw_scenes(Path(base.data.path))
+    return train(config, out)
 
 
 def train(config: Any, out: Path) -> int:
@@ -58,6 +63,15 @@ def train(config: Any, out: Path) -> int:
     with on_interrupt(f"go on with `eyesmith resume {out}`"):
         show_run(lambda console: start_or_resume(config, out, console=console))
     return 0
+
+
+def _draw_scenes(folder: Path) -> None:
+    """What the debug recipe trains on, where it is not there yet."""
+    from eyesmith.cli.output import say
+    from eyesmith.data.make.scenes import make_scenes
+
+    say(f"{folder}: drawn first, as `eyesmith data make scenes {folder}` does")
+    make_scenes(folder)
 
 
 def _take_own(words: list[str]) -> tuple[dict[str, str], list[str]]:

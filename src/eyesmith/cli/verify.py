@@ -7,8 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.output import AsJson, print_json
-from eyesmith.plain import plain
+from eyesmith.cli.output import AsJson, answer, print_json
 
 RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="A run folder.")]
 
@@ -26,6 +25,7 @@ def check(run: RunFolder, /, *, as_json: AsJson = False) -> int:
     if as_json:
         print_json({"run": str(run), "ok": report.ok, "lines": list(report.lines)})
     else:
-        print(plain("\n".join(report.lines)))
-        print(f"{run}: {'this is the model that was trained' if report.ok else 'NOT the model that was trained'}")
+        for line in report.lines:
+            answer(line)
+        answer(f"{run}: {'this is the model that was trained' if report.ok else 'NOT the model that was trained'}")
     return 0 if report.ok else 1

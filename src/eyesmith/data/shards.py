@@ -7,15 +7,14 @@ the file system enters a tar. A killed make leaves `unfinished.json` and no `dat
 
 import hashlib
 import io
-import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import sha256_file, write_atomic, write_json
+from eyesmith.files import load_json, sha256_file, write_atomic, write_json
 
 DATASET_FILE = "dataset.json"
 UNFINISHED_FILE = "unfinished.json"
@@ -36,8 +35,7 @@ class ShardWriter:
         self.num_samples = 0
         self.sha256: list[str] = []  # of the finished shards, in order
         self._keys: set[str] = set()
-        self._buffer = io.BytesIO()
-        self._tar: tarfile.TarFile | None = None
+        self._waiting: list[tuple[str, Mapping[str, bytes]]] = []
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Add one sample. `members`: extension (as in "png", without dot) to bytes, kept in the given order.
@@ -48,13 +46,7 @@ class ShardWriter:
             raise DataError(f"{self.folder}: sample key {key!r}: expected a name without dots and slashes")
         if key in self._keys:
             raise DataError(f"{self.folder}: sample key {key!r} is written twice")
-        if self._tar is None:
-            self._buffer = io.BytesIO()
-            self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
-        for extension, content in members.items():
-            info = tarfile.TarInfo(f"{key}.{extension}")  # its defaults: time, user and group are zero, mode is 0644
-            info.size = len(content)
-            self._tar.addfile(info, io.BytesIO(content))
+        self._waiting.append((key, dict(members)))
         self._keys.add(key)
         self.num_samples += 1
         if self.num_samples % self.shard_samples == 0:
@@ -67,13 +59,12 @@ class ShardWriter:
         write_atomic(self.folder / "nshards.txt", f"{len(self.sha256)}\n")
 
     def _finish_shard(self) -> None:
-        if self._tar is None:
+        if not self._waiting:
             return
-        self._tar.close()
-        content = self._buffer.getvalue()
+        content = shard_bytes(self._waiting)
         write_atomic(self.folder / f"{len(self.sha256)}.tar", content)
         self.sha256.append(hashlib.sha256(content).hexdigest())
-        self._tar = None
+        self._waiting = []
 
     def __enter__(self) -> Self:
         (self.folder / "nshards.txt").unlink(missing_ok=True)
@@ -86,8 +77,22 @@ class ShardWriter:
             self.close()
 
 
-def begin_dataset(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def shard_bytes(samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> bytes:
+    """A tar of samples: keys, each with its members by extension. Equal samples give equal bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for key, members in samples:
+            for extension, content in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")  # its defaults: time, user, group are zero, mode is 0644
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def begin_dataset(folder: Path, identity: Mapping[str, Any], *, keeps: bool = False) -> dict[str, Any] | None:
     """Take `folder` for a data set with this `identity` (the keys of IDENTITY).
+
+    keeps: what a killed attempt at exactly this set has left stays where it is, for the caller to go on from.
 
     Returns the content of dataset.json when exactly this set already lies there, whole; None when the caller is to
     make it. Raises DataError when the folder holds anything else, or when a shard of the set is damaged.
@@ -116,6 +121,8 @@ def begin_dataset(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] |
             f"{folder}: expected an empty folder, found {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}; "
             f"choose another place, nothing was changed"
         )
+    if keeps and ours and _is_unfinished(folder, want):
+        return None
     if ours:  # what an attempt that was killed has left, perhaps at another data set
         for pattern in ("*/[0-9]*.tar", "*/nshards.txt", "**/.*.part"):
             for path in sorted(folder.glob(pattern)):
@@ -155,7 +162,7 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     """The content of dataset.json. Raises DataError when there is none or it is not one of ours."""
     path = Path(folder) / DATASET_FILE
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))
+        dataset = load_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         unfinished = (Path(folder) / UNFINISHED_FILE).exists()
         half_way = "making it was stopped half-way; make it again"
@@ -167,6 +174,13 @@ def read_dataset(folder: Path) -> dict[str, Any]:
     if not isinstance(dataset, dict) or not isinstance(dataset.get("splits"), dict):
         raise DataError(f"{path}: expected an object with 'splits'; delete the folder and make it again")
     return dataset
+
+
+def _is_unfinished(folder: Path, want: Mapping[str, Any]) -> bool:
+    try:
+        return json.loads((folder / UNFINISHED_FILE).read_text(encoding="utf-8")) == want
+    except ValueError:
+        return False
 
 
 def _check_shards(folder: Path, dataset: Mapping[str, Any]) -> None:

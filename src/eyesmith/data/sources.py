@@ -3,7 +3,6 @@
 import difflib
 import glob
 import itertools
-import json
 import math
 import os
 import re
@@ -22,6 +21,7 @@ from eyesmith.data.table_source import open_table
 from eyesmith.data.tar_source import TarSource
 from eyesmith.data.text import read_lines
 from eyesmith.errors import ConfigError, DataError
+from eyesmith.files import load_json
 
 __all__ = ["Finding", "Sample", "Source", "open_source", "read_description", "read_templates", "split_names"]
 
@@ -124,7 +124,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        value = json.loads(file.read_text("utf-8-sig"))
+        value = load_json(file.read_text("utf-8-sig"))
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON ({error}); mend or delete it") from error
     if not isinstance(value, dict):

@@ -3,7 +3,6 @@
 Texts may hold bytes that are no UTF-8 (`text.is_bytes`): a path of them names a file, a caption of them is none.
 """
 
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from eyesmith.data.sample import Finding
 from eyesmith.data.text import is_bytes, parse_json, refuse_wide
 from eyesmith.errors import DataError, MissingDependencyError
+from eyesmith.files import load_json
 
 TABLE_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -242,7 +242,7 @@ def _jsonl_rows(path: Path, problems: list[Finding]) -> Iterator[Row]:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
             try:
                 if is_bytes(text):
-                    row = json.loads(text)
+                    row = load_json(text)
                 else:
                     row, fault = parse_json(text)
             except (ValueError, RecursionError) as error:

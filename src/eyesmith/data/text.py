@@ -4,13 +4,13 @@ Text of a sample is mended and what was wrong is told; names that stand for many
 only keys, so their bytes are kept, written as escapes.
 """
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import DataError
+from eyesmith.files import load_json
 
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, as Windows calls "Unicode"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,8 +56,8 @@ def member_name(field: bytes) -> str:
 
 
 def parse_json(content: str) -> tuple[Any, str]:
-    """A JSON value without lone surrogates, and what was wrong with its texts. Raises ValueError or RecursionError."""
-    value = json.loads(content)
+    """A JSON value without lone surrogates, and what was wrong with its texts. Raises ValueError."""
+    value = load_json(content)
     if not (_SURROGATE_ESCAPE.search(content) or _SURROGATE.search(content)):
         return value, ""
     return mended_inside(value)

@@ -39,6 +39,7 @@ from eyesmith.eval.sets.task import Task
 from eyesmith.eval.sets.wording import Wording, words_of
 from eyesmith.models.clip import Clip
 from eyesmith.train.distributed import World
+from eyesmith.writer import one_writer
 
 RECORDS = "eval_results.jsonl"
 ROWS = "results.jsonl"
@@ -48,6 +49,17 @@ _COSTS_ONE_SET = (EyesmithError, OSError, MemoryError, torch.OutOfMemoryError)
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """Given what is encoded and how many images, a context whose value is told the images of each batch."""
+
+
+class UnwrittenError(EyesmithError):
+    """Everything was measured and not all of it could be written. results: what was measured."""
+
+    def __init__(self, reason: OSError, results: Sequence[TaskResult]) -> None:
+        where = "" if reason.filename is None else f"{os.fsdecode(reason.filename)}: "
+        super().__init__(
+            f"{where}measured, and not all of it written ({reason.strerror or reason}); choose another --out"
+        )
+        self.results = list(results)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,19 +111,25 @@ def evaluate_suite(
     out: a folder for `eval_results.jsonl` (the reference's format, a line as each task ends), `results.jsonl` (our
     lines, with 95 % intervals), `info.json` (the model) and `predictions/`; None: nothing is written. Tasks that are
     there already are not measured again, so a stopped run goes on, unless their data are others now, which is said;
-    lines of another model, precision, wording or limit raise ConfigError. formats: files of other evaluators to write
-    beside.
+    lines of another model, precision, wording or limit raise ConfigError, and so does a second process that writes
+    there. formats: files of other evaluators to write beside.
 
-    A set that is missing, or cannot be measured, does not stop the others: its result has a `problem`.
+    A set that is missing, or cannot be measured, does not stop the others: its result has a `problem`. Nor does a place
+    that can no longer be written to: UnwrittenError has all results.
     """
     tasks = suite_or_tasks.tasks if isinstance(suite_or_tasks, Suite) else tuple(suite_or_tasks)
     main = suite_or_tasks.main_metric if isinstance(suite_or_tasks, Suite) else lambda task: task.metric
     run = _Run(clip, model_name, None if out is None else Path(out), settings or Settings())
-    results = run.all([task_job(task, Path(root)) for task in tasks], main)
-    if out is not None and run.set.world.is_first and any(one.is_measured for one in results):
-        write_model_info(Path(out), run.clip, name=run.model_name, precision=run.set.precision)
-        write_formats(Path(out), formats, results, note=run.note)
-    run.set.world.wait()
+    with run.alone():
+        results = run.all([task_job(task, Path(root)) for task in tasks], main)
+        if any(one.is_measured for one in results):
+            run.write(
+                lambda folder: (
+                    write_model_info(folder, run.clip, name=run.model_name, precision=run.set.precision),
+                    write_formats(folder, formats, results, note=run.note),
+                )
+            )
+    run.check_written(results)
     return results
 
 
@@ -131,13 +149,15 @@ def evaluate_own(
     is_file = target is not None and target.suffix == ".jsonl"
     settings = replace(settings or Settings(), again=True)
     run = _Run(clip, model_name, None if is_file else target, settings)
-    (result,) = run.all([own_job(path, split=SPLIT)], lambda task: task.metric)
+    with run.alone():
+        (result,) = run.all([own_job(path, split=SPLIT)], lambda task: task.metric)
     if result.error is not None:
         raise result.error
     if not result.is_measured:
         raise EyesmithError(result.problem)
     if is_file and target is not None and settings.world.is_first:
         append_rows(target, result.rows)
+    run.check_written([result])
     return result
 
 
@@ -182,14 +202,23 @@ def task_job(task: Task, root: Path) -> Job:
 class SuiteEvaluator:
     """A suite, or tasks named with commas between them, as an evaluator of a training run.
 
-    The sets lie below a folder. limit: only so many images of each, 0 for all. Raises ConfigError for an
+    The sets lie below a folder. limit: only so many images of each, 0 for all. world: processes that share the work,
+    and all call `run`. Raises ConfigError for an
     unknown name, DataError for a set that is not there: a curve must not change its meaning when a folder comes or
     goes.
     """
 
-    def __init__(self, what: str, root: str | os.PathLike[str], *, limit: int = 0, num_workers: int = 4) -> None:
+    def __init__(
+        self,
+        what: str,
+        root: str | os.PathLike[str],
+        *,
+        limit: int = 0,
+        num_workers: int = 4,
+        world: World | None = None,
+    ) -> None:
         self.suite, self.root = chosen_suite(what, root), Path(root)
-        self._settings = Settings(limit=limit or None, num_workers=num_workers)
+        self._settings = Settings(limit=limit or None, num_workers=num_workers, world=world or World())
         lost = [task.name for task in self.suite.tasks if not (self.root / task.folder).exists()]
         if lost:
             raise DataError(f"{root}: lacks {len(lost)} sets of {what}: {', '.join(lost)}; fetch them, or name tasks")
@@ -232,6 +261,28 @@ class _Run:
             "wording": settings.wording.name,
             "limit": settings.limit,
         }
+        self._unwritten: OSError | None = None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Only this run writes to its folder inside the block."""
+        return nullcontext() if self.out is None else one_writer(self.out, once=self.set.world.once)
+
+    def write(self, action: Callable[[Path], object]) -> None:
+        """Let the first process write to the folder; where that fails once, nothing more is written, only measured."""
+        if self.set.world.is_first and self.out is not None and self._unwritten is None:
+            try:
+                action(self.out)
+            except OSError as error:
+                self._unwritten = error
+                self.note(f"{self.out}: cannot be written any more ({error.strerror or error}); measuring goes on")
+        self.set.world.wait()
+
+    def check_written(self, results: Sequence[TaskResult]) -> None:
+        """Raise UnwrittenError, in all processes, where the first one could not write everything."""
+        reason = self.set.world.once(lambda: self._unwritten)
+        self.set.world.wait()  # the first process has told it to all: it may end
+        if reason is not None:
+            raise UnwrittenError(reason, results)
 
     def all(self, jobs: Sequence[Job], main: Callable[[Task], str | None]) -> list[TaskResult]:
         world = self.set.world
@@ -318,11 +369,13 @@ class _Run:
             result_rows(task, answered, split=job.split, model=self.model_name, main=main or task.metric, run=facts)
         )
         result = TaskResult(key=task.key, dataset=task.name, metrics=metrics, main_metric=value, rows=rows, facts=facts)
-        if self.set.world.is_first and self.out is not None:
-            write_records(self.out, task.key, answered.records)
-            append_rows(self.out / ROWS, rows)
-            append_record(self.out / RECORDS, result, main=task.metric)  # last: it is what a restart goes by
-        self.set.world.wait()
+        self.write(
+            lambda folder: (
+                write_records(folder, task.key, answered.records),
+                append_rows(folder / ROWS, rows),
+                append_record(folder / RECORDS, result, main=task.metric),  # last: it is what a restart goes by
+            )
+        )
         return result
 
     def _opened(self, job: Job) -> EvaluationSet:

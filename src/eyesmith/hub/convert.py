@@ -30,6 +30,8 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import list_models
+from eyesmith.models.text import ClipTextConfig
+from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.models.text.weights import BIAS
 from eyesmith.models.vitamin.model import ViTaminConfig
 
@@ -94,6 +96,7 @@ def convert(
     name: str | None = None,
     weights: Which = "model",
     image_size: int | Sequence[int] | None = None,
+    pooling: str | None = None,
     overwrite: bool = False,
     parity: bool = True,
 ) -> Converted:
@@ -113,7 +116,7 @@ def convert(
     target = Path(out)
     is_folder = to in FOLDERS or (to == "eyesmith" and target.suffix not in _SUFFIXES)
     _check_target(target, to, is_folder=is_folder, overwrite=overwrite)
-    stored = read_stored(source, name=name, weights=weights, image_size=_size(image_size))
+    stored = read_stored(source, name=name, weights=weights, image_size=_size(image_size), pooling=pooling)
     left_out = [*stored.left_out]
     if isinstance(stored.config, ClipConfig) and to in ("timm", "hugging_face_timm"):
         left_out.append(f"the text tower and the temperature{' with its bias' if BIAS in stored.tensors else ''}")
@@ -183,6 +186,13 @@ def _tensors(stored: Stored, to: Layout) -> dict[str, Tensor]:
         return WEIGHTS[type(tower)].write(tensors, tower, "timm")
     if not isinstance(config, ClipConfig):
         raise ConfigError(f"to: {to} needs an image-text model, {stored.where} holds an image encoder; take --to timm")
+    if isinstance(config.text, HuggingFaceTextConfig):
+        raise ConfigError(
+            f"{config.name}: its text tower is a frozen encoder of Hugging Face ({config.text.source}), for which "
+            "open_clip's layout has no place; --to timm writes the image tower, --to eyesmith or `eyesmith export` both"
+        )
+    if isinstance(config.text, ClipTextConfig) and config.text.reads_bytes:
+        raise ConfigError(f"to: {to} holds texts in CLIP's vocabulary, {stored.where} reads bytes; take --to eyesmith")
     if (family := WEIGHTS.get(type(config.image))) is None:
         kind = type(config.image).__name__
         raise ConfigError(f"{config.name}: open_clip's layout needs a ViTamin or EVA-02 image tower, got {kind}")

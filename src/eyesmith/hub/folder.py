@@ -1,11 +1,11 @@
 """A folder as the Hugging Face hub has it: a weight file, and perhaps the config of open_clip or timm beside it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyesmith.errors import CheckpointError
+from eyesmith.files import load_json
 from eyesmith.hub.peers import OPEN_CLIP_FILE, read_facts
 from eyesmith.hub.run_folder import CONFIG_FILE
 from eyesmith.hub.weights import INDEX_SUFFIX
@@ -24,11 +24,12 @@ CONFIG_FILES = (OPEN_CLIP_FILE, CONFIG_FILE)
 
 @dataclass(frozen=True)
 class Folder:
-    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing."""
+    """What the configs in a folder say. timm_name: of the image tower, '' where they say nothing; pooling: as there."""
 
     timm_name: str = ""
     preprocess: PreprocessConfig | None = None
     where: str = ""
+    pooling: str | None = None
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -58,13 +59,14 @@ def read_folder(folder: Path) -> Folder:
         if not path.is_file():
             continue
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = load_json(path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
         if isinstance(content, dict):
             name, preprocess = read_facts(content, str(path))
             if name or preprocess is not None:
-                return Folder(name, preprocess, str(path))
+                pooling = content.get("global_pool")  # timm's
+                return Folder(name, preprocess, str(path), pooling if isinstance(pooling, str) else None)
     return Folder()
 
 

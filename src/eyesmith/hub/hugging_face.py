@@ -1,6 +1,5 @@
 """Models on the Hugging Face hub: into its cache, checked, and from there like local ones."""
 
-import json
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import CheckpointError
-from eyesmith.files import cache_folder, sha256_file, write_atomic
+from eyesmith.files import cache_folder, load_json, sha256_file, write_atomic
 from eyesmith.hub.folder import CONFIG_FILES, WEIGHT_FILES, choose_weights
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, TEXT_FOLDER
 from eyesmith.hub.weights import INDEX_SUFFIX
@@ -105,7 +104,7 @@ def _parts(folder: Path) -> list[str]:
     if chosen is None or not chosen.endswith(INDEX_SUFFIX):
         return []
     try:
-        places = json.loads((folder / chosen).read_text("utf-8"))["weight_map"].values()
+        places = load_json((folder / chosen).read_text("utf-8"))["weight_map"].values()
         return sorted({str(place) for place in places})
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return []  # reading the weights says what is wrong with the index

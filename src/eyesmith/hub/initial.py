@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.hub.stored import Stored, read_stored
+from eyesmith.hub.stored import ANY, Stored, read_stored
 from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
@@ -49,7 +49,7 @@ def load_initial(clip: Clip, config: InitialConfig, *, note: Callable[[str], Non
     if not config.weights:
         return
     if config.part == "text":
-        stored = read_stored(config.weights)
+        stored = read_stored(config.weights, pooling=ANY)
         tensors = stored.tensors
         texts = {name.removeprefix("text."): value for name, value in tensors.items() if name.startswith("text.")}
         if not texts or "logit_scale" not in tensors:
@@ -63,7 +63,7 @@ def load_initial(clip: Clip, config: InitialConfig, *, note: Callable[[str], Non
         if config.text:
             _load_text(clip, config.text)
         return
-    stored = read_stored(config.weights, image_size=clip.image.image_size)
+    stored = read_stored(config.weights, pooling=ANY, image_size=clip.image.image_size)
     if not isinstance(stored.config, ClipConfig):
         raise CheckpointError(
             f"initial.weights: {stored.where} is an image encoder without a text tower; set initial.part=image"
@@ -111,7 +111,7 @@ def load_image(
 
 def _load_text(clip: Clip, source: str) -> None:
     """Give `clip` the text tower that `source` holds, but for the projection, which belongs to its image tower."""
-    stored = read_stored(source)
+    stored = read_stored(source, pooling=ANY)
     own = clip.text.state_dict()
     found = {name.removeprefix("text."): value for name, value in stored.tensors.items() if name.startswith("text.")}
     if not found:
@@ -123,12 +123,16 @@ def _load_text(clip: Clip, source: str) -> None:
 
 def _at_grid(source: str | os.PathLike[str], encoder: Encoder) -> Stored:
     """What is stored, at the image size where its grid is the encoder's."""
-    stored = read_stored(source)
+    stored = read_stored(source, pooling=ANY)
     image = stored.config.image if isinstance(stored.config, ClipConfig | ClassifierConfig) else stored.config
     if isinstance(image, Eva02Config) and isinstance(encoder, Eva02):
         height, width = encoder.config.grid
-        return read_stored(source, image_size=(height * image.patch_px, width * image.patch_px))
-    return read_stored(source, image_size=encoder.image_size) if type(image) is _config_type(encoder) else stored
+        return read_stored(source, pooling=ANY, image_size=(height * image.patch_px, width * image.patch_px))
+    return (
+        read_stored(source, pooling=ANY, image_size=encoder.image_size)
+        if type(image) is _config_type(encoder)
+        else stored
+    )
 
 
 def _config_type(encoder: Encoder) -> type:

@@ -30,7 +30,7 @@ def open_clip_features(
     try:
         import open_clip
     except ImportError as error:
-        raise MissingDependencyError("open_clip is not installed: pip install 'eyesmith[demo]'") from error
+        raise MissingDependencyError("open_clip is not installed: pip install 'eyesmith[clip]'") from error
     with _folder(weights, OPEN_CLIP_FILE, config) as folder, torch.inference_mode(), torch.random.fork_rng(devices=[]):
         found: Any = open_clip.create_model_and_transforms(f"local-dir:{folder}")
         model, _, transform = found
@@ -53,7 +53,7 @@ def timm_features(weights: Path, config: Mapping[str, Any], images: Sequence[Ima
         from timm.data.config import resolve_model_data_config
         from timm.data.transforms_factory import create_transform
     except ImportError as error:
-        raise MissingDependencyError("timm is not installed: pip install 'eyesmith[demo]'") from error
+        raise MissingDependencyError("timm is not installed: pip install 'eyesmith[timm]'") from error
     with _folder(weights, "config.json", config) as folder, torch.inference_mode(), torch.random.fork_rng(devices=[]):
         model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         transform: Any = create_transform(**resolve_model_data_config(model), is_training=False)

@@ -5,7 +5,6 @@ fingerprint.json, and model.safetensors, which is written last: a folder without
 """
 
 import dataclasses
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
+from eyesmith.files import atomic_path, load_json, sha256_file, write_atomic, write_json
 from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, file_hashes, fingerprint, model_hash
 from eyesmith.hub.weights import own_memory, read_tensors
@@ -230,7 +229,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             )
         raise CheckpointError(f"{root}: no run folder: neither {CONFIG_FILE} nor {MODEL_FILE} is in it")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
     is_ours = isinstance(config, dict) and ("eyesmith_version" in config or "train" in config)

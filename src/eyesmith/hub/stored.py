@@ -26,6 +26,8 @@ from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.text.weights import same_sizes, text_config
 
 HUB_PREFIX = "hf:"
+ANY = "any"
+"""As `pooling`: the tensors alone are wanted, however their model pools."""
 
 ImageSize = int | tuple[int, int] | None
 
@@ -53,15 +55,27 @@ class _Asked:
     image_size: tuple[int, int] | None
     hint: str  # a path or hub id that may hold the model's name
     folder: Folder = field(default_factory=Folder)
+    pooling: str | None = None
 
     @property
     def of_tensors(self) -> Asked:
         """The same as families' `weights` take it."""
-        return Asked(name=self.name, image_size=self.image_size, said=self.folder.image_size, hint=self.hint)
+        return Asked(
+            name=self.name,
+            image_size=self.image_size,
+            said=self.folder.image_size,
+            hint=self.hint,
+            pooling=self.pooling or self.folder.pooling,
+        )
 
 
 def read_stored(
-    source: str | os.PathLike[str], *, name: str | None = None, weights: Which = "model", image_size: ImageSize = None
+    source: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    weights: Which = "model",
+    image_size: ImageSize = None,
+    pooling: str | None = None,
 ) -> Stored:
     """The model at `source`, as `load` takes it, before anything is built. Raises as `load` does."""
     text = os.fspath(source)
@@ -70,9 +84,9 @@ def read_stored(
         from eyesmith.hub.hugging_face import fetch
 
         repo, folder = fetch(text.removeprefix(HUB_PREFIX))
-        return _read_dir(folder, weights, _Asked(name, size, repo))
+        return _read_dir(folder, weights, _Asked(name, size, repo, pooling=pooling))
     path = Path(text)
-    asked = _Asked(name, size, text)
+    asked = _Asked(name, size, text, pooling=pooling)
     if path.is_dir():
         return _read_dir(path, weights, asked)
     if path.is_file():

@@ -4,7 +4,6 @@ Weights and tokenizer files are compared by their hashes, to the byte; features 
 and library versions round differently.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from eyesmith.errors import CheckpointError, EyesmithError
-from eyesmith.files import sha256_file
+from eyesmith.files import load_json, sha256_file
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, FORMAT, file_hashes, fingerprint, model_hash
 from eyesmith.hub.run_folder import MODEL_FILE, load_model, read_config
 from eyesmith.models.own import UnregisteredEncoderError
@@ -75,7 +74,7 @@ def verify(folder: str | os.PathLike[str]) -> VerifyReport:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = load_json(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict) or saved["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}; was it written by a later version of eyesmith?")
         is_pair = "text_features" in saved or "scale" in saved or "token_ids" in saved

@@ -1,6 +1,5 @@
 """Weight files to named tensors, safely: nothing in a file is ever executed."""
 
-import json
 import os
 import pickle
 import re
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.files import load_json
 
 Which = Literal["model", "ema"]
 
@@ -68,7 +68,7 @@ def _read_file(file: Path, weights: Which) -> dict[str, Tensor]:
 def _read_shards(index: Path, weights: Which) -> dict[str, Tensor]:
     """The tensors that an index lists, out of the files beside it."""
     try:
-        table = json.loads(index.read_text("utf-8"))["weight_map"]
+        table = load_json(index.read_text("utf-8"))["weight_map"]
         files = sorted(set(table.values()))
         if not files or any(Path(name).name != name for name in files):
             raise ValueError("expected the names of files in its own folder")
@@ -171,7 +171,7 @@ def read_prompts(path: str | os.PathLike[str]) -> tuple[str, ...] | None:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            found = json.loads(json.loads(stream.read(length))["__metadata__"][PROMPTS])
+            found = load_json(load_json(stream.read(length))["__metadata__"][PROMPTS])
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if isinstance(found, list) and found and all(isinstance(prompt, str) and "{}" in prompt for prompt in found):
@@ -231,7 +231,7 @@ def _declared_bytes(file: Path) -> int | None:
     if len(header) < length:
         return 8 + length
     try:
-        entries = json.loads(header)
+        entries = load_json(header)
         return 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -49,6 +49,8 @@ def collect_images(paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[s
 def _images_of(path: str) -> list[Path]:
     if "\0" in path:
         raise InputError(f"{path!r}: a path cannot hold a NUL character")
+    if "://" in path:
+        raise InputError(f"{path}: is an address, and nothing is fetched here; give files, folders or patterns")
     if os.path.isfile(path):  # first: a file may be called "a[1].png"
         return [Path(path)]
     if os.path.isdir(path):

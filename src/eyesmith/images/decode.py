@@ -7,7 +7,7 @@ import stat
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, cast
+from typing import IO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from eyesmith.images.formats import open_header, refuse_unread, without_side_chu
 
 Exif = Literal["ignore", "apply"]
 """Whether a picture is turned as its EXIF orientation says."""
-ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image
+_ENCODED = (bytes, bytearray, memoryview, str, os.PathLike)
+_Encoded = bytes | bytearray | memoryview | str | os.PathLike[str]
+ImageSource = _Encoded | IO[bytes] | NDArray[np.uint8] | Image.Image
+"""The bytes of an image file, its path, a file that is open for reading bytes, pixels [H, W, 3] or [H, W], an image."""
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound for a picture that is no decompression bomb: 256 MB of RGB
 _SHORTEST_SCALED_PX = 64  # below, decoding in full costs nothing and n/8 of so few pixels is no clean scale
@@ -42,7 +45,8 @@ def open_image(
 ) -> Image.Image:
     """The first frame of a picture, fully loaded, in the mode its file has.
 
-    source: the bytes of a file, its path, or a PIL image (returned itself when nothing has to change). where: how
+    source: an image file's bytes, its path, or it opened in binary mode; uint8 pixels [H, W, 3] (RGB) or [H, W] of
+    numpy's; or a PIL image (returned itself when nothing has to change). where: how
     messages call it; the path when a path is given. max_pixels: width x height above which the header alone is
     reason to refuse. To go above MAX_PIXELS, raise PIL.Image.MAX_IMAGE_PIXELS too.
     Of an animation only the first frame is read. 16-bit greyscale is scaled to 8 bits (mode "L"): Pillow's own
@@ -54,6 +58,7 @@ def open_image(
     Raises ImageError: no such file, a folder, empty, no picture or one of another format, cut short or damaged, no
     pixels, too many pixels.
     """
+    source = plain_source(source)
     if isinstance(source, Image.Image):
         refuse_unread(source, str(where))
         _check_size(source.size, str(where), max_pixels)
@@ -119,13 +124,41 @@ def is_jpeg(data: bytes) -> bool:
     return data.startswith(_JPEG_MAGIC)
 
 
-def read_file(source: bytes | bytearray | memoryview | str | os.PathLike[str]) -> bytes:
+def is_one_image(images: object) -> bool:
+    """Whether this is one picture and not several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim <= 3
+    return isinstance(images, (*_ENCODED, Image.Image)) or hasattr(images, "read")
+
+
+def plain_source(source: ImageSource) -> _Encoded | Image.Image:
+    """An array as a PIL image, an open file as its bytes, anything else itself. Raises ImageError for what is none."""
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))):
+            raise ImageError(
+                f"image: expected an array of uint8, [H, W, 3] or [H, W], got {source.dtype} {list(source.shape)}"
+            )
+        return Image.fromarray(source)
+    if isinstance(source, (*_ENCODED, Image.Image)):
+        return source
+    data = source.read() if hasattr(source, "read") else source
+    if not isinstance(data, bytes):
+        what = "a file opened as text" if isinstance(data, str) else f"a {type(source).__name__}"
+        raise ImageError(
+            f"image: expected a path, bytes, a file opened in binary mode, an array or a PIL image, got {what}"
+        )
+    return data
+
+
+def read_file(source: _Encoded) -> bytes:
     """The bytes of an image file (given bytes: themselves). Raises ImageError: no regular file, unreadable, empty."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         where, data = "image", bytes(source)
     else:
         path = os.fspath(source)
         where = repr(path) if "\0" in path else path
+        if isinstance(path, str) and "://" in path:
+            raise ImageError(f"{where}: is an address, and nothing is fetched here; give its bytes, or a file's path")
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would block for ever, a device never end
                 raise ImageError(f"{where}: expected an image file, this is a folder or a device")

@@ -18,7 +18,17 @@ from torch import Tensor
 from eyesmith.errors import ConfigError
 from eyesmith.images.color import apply_jitter, draw_jitter, to_gray
 from eyesmith.images.crop import Box, Rng, center_box, random_resized_box, shortest_size
-from eyesmith.images.decode import Exif, ImageSource, decode, image_size, is_jpeg, open_image, read_file, to_rgb
+from eyesmith.images.decode import (
+    Exif,
+    ImageSource,
+    decode,
+    image_size,
+    is_jpeg,
+    open_image,
+    plain_source,
+    read_file,
+    to_rgb,
+)
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD
 
 Mode = Literal["exact", "fast"]
@@ -81,7 +91,7 @@ class TrainTransformConfig:
 def evaluation_pixels(image: ImageSource, config: PreprocessConfig, *, mode: Mode = "exact") -> Tensor:
     """The pixels a model sees of one picture, [3, H, W] uint8 RGB, (H, W) = config.image_size.
 
-    image: bytes of a file, a path, or a PIL image. "exact" equals open_clip's evaluation transform before its
+    image: as `open_image` takes it. "exact" equals open_clip's evaluation transform before its
     conversion to float, in every PIL mode (the resize comes before the conversion to RGB, and transparency is
     dropped), with two departures: 16-bit greyscale is scaled, not clipped; of a strip so long that its resized form
     would pass 2^24 pixels only the crop is computed, equal within 2 levels.
@@ -142,6 +152,7 @@ def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, 
 
 def _peek(image: ImageSource, mode: Mode, exif: Exif) -> tuple[bytes | Image.Image, tuple[int, int]]:
     """What to load from, and the picture's (height, width); a JPEG of the fast mode is not decoded yet."""
+    image = plain_source(image)
     if mode == "fast" and not isinstance(image, Image.Image):
         image = read_file(image)
         if is_jpeg(image):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from eyesmith.config import to_dict
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.lab.cells import SamplesOf, samples_as_stated
 from eyesmith.lab.plan import LabPlan
 from eyesmith.models.cost import encoder_cost, text_cost
@@ -42,7 +42,7 @@ def train_flops(config: TrainConfig) -> float:
 class _Rates:
     def __init__(self, path: Path, threads: int) -> None:
         self._path, self._threads = path, threads
-        self._known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self._known: dict[str, float] = load_json(path.read_text()) if path.is_file() else {}
 
     def step_s(self, config: TrainConfig) -> float:
         """Median seconds of a step with the cell's threads, from the file where it was measured before."""

@@ -1,6 +1,5 @@
 """The folders of a lab: OUT/cells/ID for each run, asked for and answered in files, and OUT/PLAN for the answers."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -9,7 +8,7 @@ from typing import Any
 
 from eyesmith.errors import CheckpointError
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.files import locked, write_atomic, write_json
+from eyesmith.files import load_json, locked, write_atomic, write_json
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan
 from eyesmith.lab.result import CellResult, Failure
@@ -93,7 +92,7 @@ def held(folder: Path) -> Iterator[bool]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file, so this is no cell of a lab") from None
     except (ValueError, RecursionError) as error:

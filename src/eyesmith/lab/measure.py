@@ -15,7 +15,7 @@ import torch
 
 from eyesmith.config import from_dict, to_dict
 from eyesmith.errors import TrainingError
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.lab.encoders import Contender
 from eyesmith.lab.result import Measured
 from eyesmith.models.clip import ClipConfig
@@ -37,13 +37,13 @@ def measured(contender: Contender, pair: ClipConfig, out: Path, encoder_files: S
     name = re.sub(r"[^A-Za-z0-9.]+", "_", f"{contender.encoder}-{contender.size}-{pair.image.image_size[0]}px").lower()
     path = out / FOLDER / f"{name}.json"
     request = {"model": to_dict(pair), "encoder_files": list(encoder_files)}
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = load_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if known.get("request") != request:
         command = [sys.executable, "-P", "-m", "eyesmith.lab.measure"]
         done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True)
         if done.returncode:
             raise TrainingError(f"{contender.encoder}: could not be measured: {done.stderr.strip().splitlines()[-1:]}")
-        known = {"request": request, "found": json.loads(done.stdout.splitlines()[-1])}
+        known = {"request": request, "found": load_json(done.stdout.splitlines()[-1])}
         write_json(path, known)
     found = known["found"]
     by_batch = {name: {int(size): ms for size, ms in found[name].items()} for name in ("median", "low", "high")}
@@ -62,7 +62,7 @@ def measured(contender: Contender, pair: ClipConfig, out: Path, encoder_files: S
 
 def _main() -> None:
     """Read a request from standard input, print what was found as one line of JSON."""
-    request = json.loads(sys.stdin.read())
+    request = load_json(sys.stdin.read())
     for file in request["encoder_files"]:
         register_encoder(file)
     device = choose_device()

@@ -1,12 +1,12 @@
 """Plans by name or from a file: `eyesmith lab run PLAN`."""
 
-import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from eyesmith.config import closest, from_dict
 from eyesmith.errors import ConfigError
+from eyesmith.files import load_json
 from eyesmith.lab.plan import Group, LabPlan
 
 FAMILIES = ("ViT/16", "ConvNeXt", "CoAtNet", "ViTamin")
@@ -136,7 +136,7 @@ def read_plan(source: str) -> LabPlan:
         )
     try:
         text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        content = tomllib.loads(text) if path.suffix == ".toml" else load_json(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:

@@ -1,6 +1,5 @@
 """Which queries a cell answered rightly, one by one: what a comparison of two cells needs beyond their two totals."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from eyesmith.eval.features.images import encode_source
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.results.predictions import FOLDER, file_name, read_predictions, write_records
 from eyesmith.eval.sets.made import WHOLE, choose_splits, split_tasks
+from eyesmith.files import load_json
 from eyesmith.models.clip import Clip
 
 _OLD_FILE = "ranks.json"  # of cells that a version before measured: ranks by split
@@ -36,7 +36,7 @@ def read_ranks(folder: Path, split: str) -> NDArray[np.int64] | None:
     except (DataError, KeyError):
         pass
     try:
-        found = json.loads((folder / _OLD_FILE).read_text(encoding="utf-8"))
+        found = load_json((folder / _OLD_FILE).read_text(encoding="utf-8"))
         return np.array(found[split], dtype=np.int64)
     except (OSError, ValueError, KeyError, TypeError):
         return None

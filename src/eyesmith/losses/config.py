@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 
 
@@ -52,11 +53,6 @@ class LossConfig:
     """Read and dropped in older files: ways to compute the same loss, of which there is one now."""
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("kind", self.kind, ("softmax", "sigmoid")),
-            ("mask", self.mask, ("same", "none")),
-        ):
-            if value not in known:
-                raise ConfigError(f"loss.{name}: expected {', '.join(known)}, got {value!r}")
+        check_choices(self, "loss.")
         if self.tile_rows < 0:
             raise ConfigError(f"loss.tile_rows: expected 1 or more, or 0 for the default, got {self.tile_rows}")

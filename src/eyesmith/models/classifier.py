@@ -113,8 +113,8 @@ class Classifier(Encoder):
     def probabilities(self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64) -> Tensor:
         """Probabilities [B, K] of the classes, fp32, in evaluation mode and without gradient.
 
-        images: PIL images, paths or bytes of image files, prepared as this model expects; or a tensor [B, 3, H, W] of
-        the right size. Raises ImageError for a broken picture, ShapeError for a tensor of another shape or dtype.
+        images: as `Clip.encode_image` takes them. Raises ImageError for a broken picture, ShapeError for a tensor of
+        another shape or dtype.
         """
         return self.logits(images, batch_size=batch_size).softmax(dim=-1)
 

@@ -1,7 +1,6 @@
 """Two towers and a temperature: images and texts to unit vectors of one space."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,16 +8,14 @@ from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
+from eyesmith.images.decode import is_one_image
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
-
-_ONE_IMAGE = str | os.PathLike | bytes | bytearray | memoryview | Image.Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class ClipConfig:
         check_size(self.preprocess, self.image)
         if not (math.isfinite(self.init_scale) and self.init_scale > 0):
             raise ConfigError(f"init_scale: expected a positive number, got {self.init_scale}")
-        _check_prompts(self.prompts)
+        check_prompts(self.prompts)
 
     def build(self) -> "Clip":
         """A new model with random weights (a pre-trained text tower keeps its own)."""
@@ -118,8 +115,9 @@ class Clip(nn.Module):
     def encode_image(self, images: ImageSource | Sequence[ImageSource] | Tensor, *, batch_size: int = 64) -> Tensor:
         """Unit features [B, D] of pictures, in evaluation mode and without gradient.
 
-        images: PIL images, paths or bytes of image files, prepared exactly as this model expects; or a tensor
-        [B, 3, H, W] of the right size, uint8, or floats already normalised. Raises ImageError for a broken picture,
+        images: PIL images, image files (paths, bytes, or opened in binary mode) or uint8 arrays [H, W, 3], one or
+        several, prepared exactly as this model expects; or a tensor [B, 3, H, W] of the right size, uint8, or floats
+        already normalised. Raises ImageError for a broken picture,
         ShapeError for a tensor of another shape or dtype.
         """
         return over_images(self, self.image, self.image_features, images, self.preprocess, batch_size)
@@ -143,7 +141,7 @@ class Clip(nn.Module):
         prompt without {}.
         """
         prompts = self.prompts if prompts is None else prompts
-        _check_prompts(prompts)
+        check_prompts(prompts)
         if isinstance(names, str) or not len(names):
             raise ConfigError(f"names: expected a list of one or more class names, got {names!r}")
         texts = [prompt.replace("{}", name) for name in names for prompt in prompts]
@@ -181,7 +179,7 @@ def over_images(
         encoder.check_pixels(images)  # refuse the whole batch at once, not its first part
         batch = images
     else:
-        batch = [cast(ImageSource, images)] if isinstance(images, _ONE_IMAGE) else list(images)
+        batch = [cast(ImageSource, images)] if is_one_image(images) else list(cast(Sequence[ImageSource], images))
     device = next(encoder.parameters()).device
 
     def of_rows(rows: slice) -> Tensor:
@@ -236,7 +234,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _check_prompts(prompts: Sequence[str]) -> None:
+def check_prompts(prompts: Sequence[str]) -> None:
+    """Raise ConfigError unless there is a sentence, and each has a place for the class name."""
     if isinstance(prompts, str) or not prompts:
         raise ConfigError(f"prompts: expected a list of one or more sentences, got {prompts!r}")
     if wrong := [prompt for prompt in prompts if "{}" not in prompt]:

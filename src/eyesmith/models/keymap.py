@@ -30,6 +30,8 @@ class Asked:
     """What a config beside the file says."""
     hint: str = ""
     """A path or hub id that may hold the model's name."""
+    pooling: str | None = None
+    """How it pools, by our name or timm's, where the user or a config beside the file says so."""
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

@@ -212,23 +212,31 @@ def describe_error(error: BaseException, path: Path) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
-def _run(path: Path, source: bytes, sha256: str) -> dict[str, Any]:
-    module = ModuleType(f"eyesmith_encoder_{sha256[:16]}")
+def run_file(path: Path, source: bytes, name: str) -> ModuleType:
+    """Run a user's file as the module `name`, with the rights of this process; raises whatever it raises."""
+    module = ModuleType(name)
     module.__file__ = str(path)
-    before = sys.modules.get(module.__name__)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look classes up there
+    before = sys.modules.get(name)
+    sys.modules[name] = module  # dataclasses and pickle look classes up there
     try:
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
-    except BaseException as error:
-        sys.modules.pop(module.__name__)
+    except BaseException:
+        sys.modules.pop(name)
         if before is not None:
-            sys.modules[module.__name__] = before
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        if isinstance(error, SyntaxError):
-            raise EncoderFileError(path, [f"line {error.lineno} is no Python: {error.msg}"]) from None
+            sys.modules[name] = before
+        raise
+    return module
+
+
+def _run(path: Path, source: bytes, sha256: str) -> dict[str, Any]:
+    try:
+        return run_file(path, source, f"eyesmith_encoder_{sha256[:16]}").__dict__
+    except KeyboardInterrupt:
+        raise
+    except SyntaxError as error:
+        raise EncoderFileError(path, [f"line {error.lineno} is no Python: {error.msg}"]) from None
+    except BaseException as error:
         raise EncoderFileError(path, [f"running it raised {describe_error(error, path)}"]) from error
-    return module.__dict__
 
 
 def _name_problems(name: str, taken: Collection[str]) -> list[str]:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
-
-LayerRule = Literal["eva", "timm", "open_clip"]  # whose count of layers, and whose exceptions from decay
+from eyesmith.optim.config import LayerRule, OptimConfig
 
 # the part that is in no tower: of an image-text model, of an encoder by itself, of a language model with an eye
 TEMPERATURE, HEAD, PROJECTOR = "temperature", "head", "projector"
@@ -57,16 +56,7 @@ def matching(names: Mapping[str, Any], pattern: str, field: str) -> list[str]:
 
 
 def parameter_groups(
-    model: nn.Module,
-    *,
-    weight_decay: float,
-    no_decay: Sequence[str] = (),
-    image_lr_scale: float = 1.0,
-    text_lr_scale: float = 1.0,
-    layer_decay: float = 1.0,
-    text_layer_decay: float = 1.0,
-    layer_decay_by: LayerRule = "eva",
-    extra: Mapping[str, Tensor] | None = None,
+    model: nn.Module, config: OptimConfig, *, extra: Mapping[str, Tensor] | None = None
 ) -> list[dict[str, Any]]:
     """Optimiser groups of what trains, each with `weight_decay`, `lr_scale`, and for tables `part` and `layer`.
 
@@ -90,18 +80,22 @@ def parameter_groups(
     towers unlock by. Raises ConfigError for a pattern that fits nothing.
     """
     undecayed = {
-        name for pattern in no_decay for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
+        name
+        for pattern in config.no_decay
+        for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
     }
     image, text = _towers(model)
-    towers: dict[str, tuple[list[nn.Module], float, float]] = {"image": (image.blocks(), image_lr_scale, layer_decay)}
+    towers: dict[str, tuple[list[nn.Module], float, float]] = {
+        "image": (image.blocks(), config.image_lr_scale, config.layer_decay)
+    }
     if text is not None:
-        towers["text"] = (text_blocks(text), text_lr_scale, text_layer_decay)
+        towers["text"] = (text_blocks(text), config.text_lr_scale, config.text_layer_decay)
     other = parts_of(model)[-1]
     layers: dict[str, dict[str, int]] = {}
     last: dict[str, int] = {}
     for part, (blocks, _, _) in towers.items():
-        layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=layer_decay_by)
-    undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), layer_decay_by)}
+        layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=config.layer_decay_by)
+    undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), config.layer_decay_by)}
     groups: dict[tuple[str, int | None, bool], dict[str, Any]] = {}
     for name, parameter in (*model.named_parameters(), *(extra or {}).items()):
         if not parameter.requires_grad:
@@ -120,7 +114,7 @@ def parameter_groups(
             (part, layer, is_decayed),
             {
                 "params": [],
-                "weight_decay": weight_decay if is_decayed else 0.0,
+                "weight_decay": config.weight_decay if is_decayed else 0.0,
                 "lr_scale": lr_scale,
                 "part": part,
                 "layer": layer,

@@ -5,10 +5,11 @@ from dataclasses import replace
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
 from eyesmith.multimodal.eye import EyeConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes.laptop import pairs
 from eyesmith.tasks.chat import ChatConfig
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
 
 _HEALTH = HealthConfig(ignore=("no_gradient",))  # the eye gets none

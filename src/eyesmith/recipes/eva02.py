@@ -13,10 +13,11 @@ from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.eva02.model import EVA02, Eva02Config
 from eyesmith.models.registry import config as model
+from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes.laptop import quickstart
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.teacher import TargetConfig
 
 IN21K, MERGED38M = 14_200_000, 38_000_000  # images

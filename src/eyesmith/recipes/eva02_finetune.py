@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.class_views import ClassViewConfig
 from eyesmith.models.eva02.model import EVA02
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.classify import ALL_SPLITS, ClassifyConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 
 IN21K, IN1K = (14_200_000, 21_841), (1_281_167, 1_000)  # images, classes
 _SIZES = {"ti": "tiny", "s": "small", "b": "base", "l": "large"}

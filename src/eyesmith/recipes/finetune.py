@@ -3,8 +3,9 @@
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig
 
 
 def finetune() -> TrainConfig:

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
-from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig
+from eyesmith.train.diagnostics import HealthConfig
 
 _SPLITS = ("unseen_drawing", "unseen_concept")
 
@@ -83,11 +85,18 @@ def pairs() -> TrainConfig:
 
 
 def debug() -> TrainConfig:
-    """The quick start's run cut to seconds, with a text tower of its own that trains too: needs no other package."""
+    """The quick start's run cut to seconds, both towers from nothing, on scenes drawn here: needs no other package."""
     run = quickstart()
+    own = model("ViTamin-Nano")
+    assert isinstance(own.text, ClipTextConfig)
+    text = own.text.of_bytes()  # CLIP's vocabulary comes with a package
     return replace(
         run,
-        model=replace(run.model, image=model("ViTamin-Nano").image, text=model("ViTamin-Nano").text, lock_text=False),
+        model=replace(run.model, image=own.image, text=text, lock_text=False),
+        data=DataConfig(path="data/scenes", split="train"),
+        eval=EvalConfig(splits=("test",)),
+        optim=replace(run.optim, peak_lr=3e-4, clip_norm=1.0),  # two towers from nothing, and hardly a warm-up
+        health=HealthConfig(ignore=("memory",)),  # so few steps show how it fills, not whether it grows
         epochs=2,
         log_every_steps=1,
         save_every_steps=4,

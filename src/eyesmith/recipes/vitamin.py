@@ -14,8 +14,9 @@ from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.registry import override
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import DataConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import DataConfig, ParallelConfig
 
 LENGTHS = {"128m": 128_000_000, "512m": 512_000_000, "1280m": 1_280_000_000}
 """Pairs of the short schedule."""

@@ -10,6 +10,7 @@ from eyesmith.data.shards import DATASET_FILE
 from eyesmith.errors import EyesmithError
 from eyesmith.eval.results.rows import ResultRow, read_rows
 from eyesmith.eval.sets.made import choose_splits
+from eyesmith.files import load_json
 from eyesmith.hub.load import load_clip
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE
 from eyesmith.models.clip import Clip
@@ -264,7 +265,7 @@ def _data_facts(data: Path, notices: list[str]) -> tuple[DataFacts, dict[str, An
 
 def _json(path: Path, notices: list[str]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):

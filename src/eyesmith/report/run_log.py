@@ -1,6 +1,5 @@
 """The log of a run, read as it is: half lines, resumes and a run that never ended included."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.eval.results.rows import current_name
+from eyesmith.files import load_json
 
 LOG_FILE = "log.jsonl"
 
@@ -68,7 +68,7 @@ def _lines(path: Path, log: RunLog) -> Iterator[dict[str, Any]]:
         return
     for line in path.read_bytes().splitlines():
         try:
-            entry = json.loads(line)
+            entry = load_json(line)
         except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict):

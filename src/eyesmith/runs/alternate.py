@@ -3,7 +3,6 @@
 Each stage is a run folder like any other below one folder; the same command goes on where it was stopped.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +14,12 @@ from eyesmith.config import to_dict
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.eval.results.rows import ResultRow, append_rows
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
+from eyesmith.runs.folder import plain
 from eyesmith.runs.train import start_or_resume
 from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
@@ -111,9 +111,9 @@ def write_results(path: Path, stages: Sequence[Stage]) -> None:
 def _claim(config: AlternateConfig) -> None:
     """Note what this folder is for. Raises ConfigError where it is for something else."""
     path = config.out / CONFIG_FILE
-    wanted = json.loads(json.dumps(to_dict(replace(config, out=Path(".")))))
+    wanted = plain(to_dict(replace(config, out=Path("."))))
     if path.is_file():
-        if json.loads(path.read_text(encoding="utf-8")) != wanted:
+        if load_json(path.read_text(encoding="utf-8")) != wanted:
             raise ConfigError(f"{config.out}: holds an alternation with other settings; choose another folder")
         return
     if config.out.exists() and any(config.out.iterdir()):

@@ -1,16 +1,14 @@
 """A run's folder as a place: who writes to it, what a killed process left there, which run it holds."""
 
 import json
-import os
-import re
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from eyesmith import writer
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.files import locked, write_json
+from eyesmith.files import load_json
 from eyesmith.hub import is_run_folder
 from eyesmith.tasks import run_from_dict, run_to_dict
 from eyesmith.tasks.registry import UnregisteredTaskError
@@ -19,71 +17,21 @@ from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 
 CONFIG_FILE = "config.json"
-LOCK_FILE = ".writer.lock"
-WRITER_FILE = ".writer.json"  # who holds the lock, for the message to the next one
 ORIGIN_FILE = "origin.json"
 FROZEN_FILE = "frozen.safetensors"  # while the run goes on; the finished model has them too
 _BEFORE_CONFIG = {ORIGIN_FILE, FROZEN_FILE, "encoder", "task"}  # what a start writes before config.json
-_PART = re.compile(r"\..+\.\d+-[0-9a-f]{6}\.part")  # as `files.atomic_path` names them
 
 
 @contextmanager
 def one_writer(folder: Path, world: World) -> Iterator[None]:
-    """Only the processes of `world` write to the run folder inside the block; the first one holds its lock.
-
-    What a killed process left half-written there is removed. The lock is the system's, so that of a killed process
-    holds nobody up; nothing of it stays behind, nor a folder in which nothing was written. Raises ConfigError where
-    another process has it.
-    """
-    with ExitStack() as held:
-        world.once(lambda: held.enter_context(_locked(folder)))
+    """Only the processes of `world` write to the run folder inside the block; see `eyesmith.writer.one_writer`."""
+    with writer.one_writer(folder, once=world.once, called="run folder"):
         yield
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: is a file, no folder; choose another place")
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
-    try:
-        with locked(folder / LOCK_FILE, wait=False) as is_ours:
-            if not is_ours:
-                raise ConfigError(f"{folder}: {_writer(folder)} is writing to this run folder; wait for it, or end it")
-            try:
-                sweep(folder)
-                write_json(folder / WRITER_FILE, {"pid": os.getpid(), "host": socket.gethostname()})
-                yield
-            finally:
-                (folder / WRITER_FILE).unlink(missing_ok=True)
-                (folder / LOCK_FILE).unlink(missing_ok=True)  # who opened it before sees that, and makes its own
-    finally:
-        for one in made:
-            if not one.is_dir() or any(one.iterdir()):
-                break
-            one.rmdir()
-
-
-def _writer(folder: Path) -> str:
-    try:
-        facts = json.loads((folder / WRITER_FILE).read_text(encoding="utf-8"))
-        return f"process {int(facts['pid'])} on {facts['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written in a run folder; links are not followed."""
-    for place, _, files in os.walk(folder):
-        for name in files:
-            if _PART.fullmatch(name):
-                Path(place, name).unlink(missing_ok=True)
 
 
 def check_empty(folder: Path) -> None:
     """Raise ConfigError where a folder holds anything but what a process of ours left that was killed at its start."""
-    if not folder.is_dir():
-        return
-    names = {entry.name for entry in folder.iterdir() if not _PART.fullmatch(entry.name)} - {LOCK_FILE, WRITER_FILE}
+    names = writer.content(folder)
     if ORIGIN_FILE in names:
         names -= _BEFORE_CONFIG
     if names:
@@ -97,7 +45,7 @@ def read_run_config(folder: Path) -> RunConfig:
     if not path.is_file():
         raise CheckpointError(f"{folder}: no run folder, there is no {CONFIG_FILE} in it")
     try:
-        return run_from_dict(json.loads(path.read_text(encoding="utf-8"))["train"], at=folder)
+        return run_from_dict(load_json(path.read_text(encoding="utf-8"))["train"], at=folder)
     except UnregisteredTaskError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -136,16 +84,17 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> 
         one, other = before.get(name), now.get(name)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             found |= changed(one, other, f"{at}{name}.")
-        elif _plain(one) != _plain(other):
+        elif plain(one) != plain(other):
             found[f"{at}{name}"] = (one, other)
     return found
 
 
 def in_words(fields: Mapping[str, tuple[Any, Any]], most: int = 6) -> str:
     """Changed fields for a message."""
-    said = [f"{name} was {_plain(before)}, now {_plain(now)}" for name, (before, now) in list(fields.items())[:most]]
+    said = [f"{name} was {plain(before)}, now {plain(now)}" for name, (before, now) in list(fields.items())[:most]]
     return ", ".join(said) + (f" and {len(fields) - most} more" if len(fields) > most else "")
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value)) if isinstance(value, list | tuple | dict) else value
+def plain(value: Any) -> Any:
+    """The value as JSON gives it back: without tuples."""
+    return json.loads(json.dumps(value))

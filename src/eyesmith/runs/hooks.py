@@ -67,7 +67,6 @@ def run_hooks(
                         config.eval,
                         folder,
                         steps_per_epoch=steps_per_epoch,
-                        everywhere=task.shares_measuring,
                         save=lambda new, model: task.save(new, model, config=description),
                         write=log.write if is_first else lambda line: None,
                         current_name=current_name,

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, DataError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, load_json, write_json
 from eyesmith.models.identity import tensors_hash
 from eyesmith.optim import freeze
 from eyesmith.runs.data_identity import data_differences
-from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed, in_words
+from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, ORIGIN_FILE, changed, in_words, plain
 from eyesmith.tasks import Task, run_to_dict
 from eyesmith.train.config import RunConfig
 
@@ -56,7 +57,7 @@ class Origin:
     def of(cls, config: RunConfig, task: Task, data: dict[str, Any]) -> "Origin":
         """Of a run before its first step; `task` as it was built, not yet spread over processes."""
         return cls(
-            train=json.loads(json.dumps(run_to_dict(config))),
+            train=plain(run_to_dict(config)),
             data=data,
             frozen=tensors_hash(frozen_tensors(task, config)),
             initial=tensors_hash(task.model.state_dict()) if config.initial.weights else "",
@@ -74,8 +75,8 @@ class Origin:
         if not path.is_file():
             return None
         try:
-            parts = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{name: json.loads(value) for name, value in parts.items()})
+            parts = load_json(path.read_text(encoding="utf-8"))
+            return cls(**{name: load_json(value) for name, value in parts.items()})
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"{path}: cannot be read ({error}); without it no data can be compared. Delete it to "
@@ -109,8 +110,23 @@ def kept_frozen(folder: Path) -> dict[str, Tensor]:
 
 def is_gone(config: RunConfig) -> bool:
     """Whether a file or folder of initial weights is not there any more."""
-    named = (config.initial.weights, config.initial.text)
-    return any(one and not one.startswith("hf:") and not os.path.exists(one) for one in named)
+    return any(one and not _is_there(one) for one in (config.initial.weights, config.initial.text))
+
+
+def _is_there(source: str) -> bool:
+    return source.startswith("hf:") or os.path.exists(source)
+
+
+def check_teachers(origin: Origin, config: RunConfig, folder: Path) -> None:
+    """Raise CheckpointError where a run goes on without the file or folder that a teacher was read from."""
+    for name in origin.teachers:
+        source = attrgetter(name)(config)
+        if not _is_there(source):
+            raise CheckpointError(
+                f"{folder}: learns from {source} ({name}), which is gone, and a run keeps no copy of its teacher; put "
+                f"it back, or write into {folder / CONFIG_FILE} at {name} where it lies now: its weights are compared "
+                "with those that the run began with"
+            )
 
 
 def check_config(origin: Origin, config: RunConfig, folder: Path, *, allow_other_data: bool) -> list[str]:
@@ -118,7 +134,7 @@ def check_config(origin: Origin, config: RunConfig, folder: Path, *, allow_other
 
     Returns what differs in how the data are read, where that is allowed.
     """
-    fields = changed(origin.train, json.loads(json.dumps(run_to_dict(config))))
+    fields = changed(origin.train, run_to_dict(config))
     fields = {name: values for name, values in fields.items() if not _is_free(name)}
     of_data = {name: values for name, values in fields.items() if name.startswith("data.")}
     rest = {name: values for name, values in fields.items() if name not in of_data}

@@ -15,7 +15,8 @@ from eyesmith.eval.heads.pixel_neighbour import TASK as PIXEL_TASK
 from eyesmith.eval.heads.pixel_neighbour import pixel_neighbour
 from eyesmith.eval.results.rows import ResultRow, append_rows, read_rows
 from eyesmith.models.registry import config as model
-from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
+from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+from eyesmith.models.text.hugging_face import locate
 from eyesmith.recipes import quickstart as main_recipe
 from eyesmith.recipes import quickstart_vit as baseline_recipe
 from eyesmith.runs.equal_time import epochs_at_equal_time
@@ -23,6 +24,7 @@ from eyesmith.runs.folder import CONFIG_FILE
 from eyesmith.runs.train import resume, start, start_or_resume
 from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.tokenizer.vocabulary import find_vocabulary
 
 BASELINE_FOLDER = "baseline"
 
@@ -104,7 +106,14 @@ def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: C
         console.print("training a small text tower too")
         own = model("ViTamin-Nano")
         image = replace(recipe.model.image, embed_dim=own.image.embed_dim)
-        recipe = replace(recipe, model=replace(recipe.model, image=image, text=own.text, lock_text=False))
+        assert isinstance(own.text, ClipTextConfig)
+        try:
+            find_vocabulary()
+            tower = own.text
+        except MissingDependencyError as missing:
+            console.print(f"its texts are read byte by byte: {missing}", style="yellow", markup=False)
+            tower = own.text.of_bytes()
+        recipe = replace(recipe, model=replace(recipe.model, image=image, text=tower, lock_text=False))
     return recipe
 
 

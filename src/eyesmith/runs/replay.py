@@ -110,7 +110,7 @@ def _explain(
         said += _explain_forward(trace, samples, len(keys), fixed)
     elif trace.backward:
         said.append(f"all features are finite; the first gradient that is not is that of {trace.backward}")
-        said.append("set optim.clip_norm=1 and a lower optim.peak_lr; with precision=bf16 try fp32 for this step")
+        said.append("set optim.clip_norm=1 and a lower optim.peak_lr; in half precision try fp32 for this step")
     else:
         at = "targets" if KEY in kept.train else "loss's temperature"
         said.append(f"every feature and every gradient is finite, and the loss is not: look at the {at}")

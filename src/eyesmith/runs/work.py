@@ -1,6 +1,5 @@
 """One process's part of a run: everything built from the config, and the way to its end."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,19 +15,18 @@ from eyesmith import __version__
 from eyesmith.data.loader import Loader, transfer_to
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import ResultRow, append_rows, read_rows
-from eyesmith.files import write_json
+from eyesmith.eval.features.agreement import agreed
+from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.runs.data_identity import describe_data
-from eyesmith.runs.folder import (
-    CONFIG_FILE,
-    FROZEN_FILE,
-)
+from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, plain
 from eyesmith.runs.hooks import run_hooks
 from eyesmith.runs.machine import keep_freed_memory, machine_facts
 from eyesmith.runs.origin import (
     Origin,
     check_data,
+    check_teachers,
     check_weights,
     frozen_tensors,
     is_gone,
@@ -39,7 +37,6 @@ from eyesmith.runs.origin import (
 from eyesmith.tasks import Evaluator, RunContext, Task, run_to_dict, task_of
 from eyesmith.tasks.registry import save_task_file
 from eyesmith.tasks.task import BEFORE
-from eyesmith.train.callbacks.checkpoints import Checkpoints
 from eyesmith.train.callbacks.logging import append_line, truncate_after
 from eyesmith.train.callbacks.progress import progress
 from eyesmith.train.checkpoint import states
@@ -109,16 +106,18 @@ class Work:
         self.fingerprint = self.rows.fingerprint()
         self._tell_left_out()
         self.other_data = self._compare_data(origin, allow_other_data) if origin else []
+        if origin:
+            world.once(lambda: check_teachers(origin, config, folder))
         has_state = world.once(self.has_saved_state)
         is_orphan = world.once(lambda: origin is not None and has_state and is_gone(config))
         kept = kept_frozen(folder) if is_orphan else {}
-        self._context = RunContext(folder=folder, world=world, console=self.console, kept=kept)
+        self.context = RunContext(folder=folder, world=world, console=self.console, kept=kept)
         torch.manual_seed(config.seed)
         self.task: Task = kind.build(
-            replace(config, initial=InitialConfig()) if is_orphan else config, self.rows, self._context
+            replace(config, initial=InitialConfig()) if is_orphan else config, self.rows, self.context
         )
         if is_orphan:  # all that trains comes out of the state, the rest is kept
-            self._context.say(f"{config.initial.weights}: is gone; the run goes on with the weights that it keeps")
+            self.context.say(f"{config.initial.weights}: is gone; the run goes on with the weights that it keeps")
             take_kept(self.task.model, kept)
             self.task.config = config
         if is_new and world.is_first:  # while the model is not spread over processes
@@ -142,15 +141,14 @@ class Work:
             raise
 
     def _data(self) -> dict[str, Any]:
-        return json.loads(json.dumps(describe_data(self.rows, reads_texts=self.config.reads_texts)))
+        return plain(describe_data(self.rows, reads_texts=self.config.reads_texts))
 
     def remember_data(self) -> None:
         """Keep the data of now as those that the run is compared with from here on."""
 
         def write() -> None:
             if (origin := Origin.read(self.folder)) is not None:
-                train = json.loads(json.dumps(run_to_dict(self.config)))
-                replace(origin, train=train, data=self._data()).write(self.folder)
+                replace(origin, train=plain(run_to_dict(self.config)), data=self._data()).write(self.folder)
 
         self.world.once(write)
 
@@ -206,8 +204,10 @@ class Work:
     def measure_before(self) -> None:
         """Write what the initial weights reach, so that what a fine-tuned model gains and keeps can be seen."""
         model = self.state.whole_model()
-        rows = lambda: self.task.measured_before(_present(model), self.console.print)  # noqa: E731
-        self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, found) if (found := rows()) else None)
+        with agreed(self.world, (Exception,)):
+            rows = self.task.measured_before(model, self.context)
+        if rows:
+            self.world.once(lambda: append_rows(self.folder / RESULTS_FILE, rows))
 
     def finish(self) -> RunSummary:
         try:
@@ -228,14 +228,14 @@ class Work:
                     said[0] = f"loss {facts.loss:.3f}"
                 advance(facts.step, said[0])
 
-            saving = Checkpoints(
-                self.folder,
-                self.config.save_every_steps,
-                in_background=self.config.parallel.async_save,
-                keep=self.config.keep_states,
-            )
+            def save(state: TrainState, facts: StepFacts) -> None:
+                if facts.step % self.config.save_every_steps == 0 or facts.is_last:
+                    in_background = self.config.parallel.async_save
+                    state.save(self.folder, in_background=in_background, keep=self.config.keep_states)
+
             with self._hooks() as following:
-                hooks: list[Hook] = [*following, saving]
+                # a state on disk never lacks lines of its own step in the log
+                hooks: list[Hook] = [*following, save]
                 if self.world.is_first:
                     hooks.append(show)
                 is_done = train(
@@ -246,22 +246,31 @@ class Work:
                     hooks=hooks,
                     should_stop=stop,
                 )
-        if not is_done:
-            self.state.save(self.folder, keep=self.config.keep_states)
+            # what is kept is written while signals are still held: a launcher sends more than one
+            whole = self._leave_model() if is_done else None
+            if whole is None:
+                self.state.save(self.folder, keep=self.config.keep_states)
+            is_stopped = self.world.any(stop())
+        if is_stopped or whole is None:
+            left = "saved" if whole is None else "the model is saved, not measured"
             raise Interrupted(
-                f"stopped after step {self.state.step} of {self.last_step}, saved; go on with "
+                f"stopped after step {self.state.step} of {self.last_step}, {left}; go on with "
                 f"`eyesmith resume {self.folder}`"
             )
+        rows = self._measured(whole.to(self.task.device))
+        return self.world.once(lambda: self._end(rows, began))
+
+    def _leave_model(self) -> nn.Module:
+        """Save the trained model: whole in every process, on the CPU."""
         self.state.finish_saving()
         self.state.take_average()
-        whole = self.state.whole_model()
-        return self.world.once(lambda: self._leave_model(_present(whole), began))
+        whole = self.state.whole_model().eval().cpu()
+        self.world.once(lambda: self.task.save(self.folder, whole, config=self.description()))
+        return whole
 
-    def _leave_model(self, model: nn.Module, began: float) -> RunSummary:
-        """Save the model, then measure it on the run's device, then forget what only the unfinished run needed."""
-        self.task.save(self.folder, model.cpu().eval(), config=self.description())
-        before = [row for row in _rows(self.folder) if row.model.endswith(BEFORE)]
-        rows = [*self._measured(model.to(self.task.device)), *before]
+    def _end(self, rows: list[ResultRow], began: float) -> RunSummary:
+        """Write what was measured, then forget what only the unfinished run needed."""
+        rows = [*rows, *(row for row in _rows(self.folder) if row.model.endswith(BEFORE))]
         (self.folder / RESULTS_FILE).unlink(missing_ok=True)
         append_rows(self.folder / RESULTS_FILE, rows)
         append_line(
@@ -278,11 +287,14 @@ class Work:
         return RunSummary(folder=self.folder, train_s=self.state.elapsed_s, rows=rows)
 
     def _measured(self, model: nn.Module) -> list[ResultRow]:
+        """By all processes together; an error in one is told by all."""
         try:
-            return list(self.task.measured(model, self.console.print))
+            with agreed(self.world, (Exception,)):
+                return list(self.task.measured(model, self.context))
         except Exception as error:
             what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            append_line(self.folder, {"event": "unmeasured", "step": self.state.step, "error": what})
+            if self.world.is_first:
+                append_line(self.folder, {"event": "unmeasured", "step": self.state.step, "error": what})
             raise MeasuringError(
                 f"{self.folder}: the model is trained and saved, only measuring it failed ({what}). Measure again by "
                 f"`eyesmith resume {self.folder}`, or on anything else by `eyesmith eval {self.folder} TASK --data DIR`"
@@ -294,7 +306,7 @@ class Work:
         try:
             with run_hooks(
                 self.task,
-                self._context,
+                self.context,
                 self.state,
                 steps=self.last_step,
                 steps_per_epoch=self.rows.steps_per_epoch,
@@ -306,14 +318,9 @@ class Work:
             raise error.with_replay(save_replay(self.folder, self.state, self.config, error)) from None
 
 
-def _present(model: nn.Module | None) -> nn.Module:
-    assert model is not None, "the first process has the whole model"
-    return model
-
-
 def summary(folder: Path) -> RunSummary:
     """Of a run that was finished before."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [load_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     train_s = next(line["time_s"] for line in reversed(lines) if "time_s" in line)
     return RunSummary(folder=folder, train_s=train_s, rows=_rows(folder), was_finished=True)
 

@@ -43,7 +43,7 @@ from eyesmith.multimodal.rows import ConversationRows
 from eyesmith.multimodal.scoring import METRIC, Scored, rows_of, score
 from eyesmith.multimodal.stock import save_chat, start_from
 from eyesmith.multimodal.template import TEMPLATES, TemplateName
-from eyesmith.tasks.task import Evaluator, MeanTask, Note, RunContext, TextPlan
+from eyesmith.tasks.task import Evaluator, MeanTask, RunContext, TextPlan
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures, keep_features
@@ -313,7 +313,10 @@ class Chat(MeanTask[ChatModel]):
             config=config,
         )
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        return context.world.once(lambda: self._reached(model, context))
+
+    def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         rows: list[ResultRow] = []
         chat = cast(ChatModel, model)
         whose = self._facts(chat)
@@ -326,7 +329,7 @@ class Chat(MeanTask[ChatModel]):
             if not chat.is_blind:
                 wrong = self.scored(chat, split, is_wrong=True)
                 rows += rows_of(wrong, model=f"{name} wrong-image", prefix=prefix, run=run)
-            note(f"{split}: {sum(one.is_right for one in found):,} of {len(found):,} answers are right")
+            context.say(f"{split}: {sum(one.is_right for one in found):,} of {len(found):,} answers are right")
         return rows
 
     def curve(

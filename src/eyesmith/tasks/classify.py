@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,7 +19,7 @@ from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.classified import accuracy_rows
 from eyesmith.hub.initial import InitialConfig, load_image
-from eyesmith.hub.stored import read_stored
+from eyesmith.hub.stored import ANY, read_stored
 from eyesmith.hub.weights import load_tensors
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.class_views import ClassViewConfig
@@ -34,11 +34,10 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import EncoderRunConfig, Evaluator, MeanTask, Note, RunContext, first_model
+from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext
 from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import autocast, choose_precision
 
 ALL_SPLITS = "all"
 _FP32 = 4  # bytes
@@ -133,18 +132,18 @@ class Classify(MeanTask[Classifier]):
         return LabelledRows(config, world)
 
     @classmethod
+    def load(cls, model: Classifier, config: ClassifyConfig, context: RunContext) -> None:
+        model.start_head(config.head_scale)
+        if config.initial.weights:
+            _load(model, config, context)
+
+    @classmethod
     def build(cls, config: ClassifyConfig, rows: Rows, context: RunContext) -> Self:
         assert isinstance(rows, LabelledRows)
         for note in rows.sets.notes:
             context.say(note)
         described = classifier_config(config.name, config.model, rows.sets.classes)
-
-        def load(classifier: Classifier, context: RunContext) -> None:
-            classifier.start_head(config.head_scale)
-            if config.initial.weights:
-                _load(classifier, config, context)
-
-        classifier = first_model(config, context, described.build, load)
+        classifier = cls.first_model(config, context, described.build)
         freeze(classifier, config.optim.freeze)
         context.say(_frozen(classifier, config))
         task = cls(classifier, config, rows.sets)
@@ -196,24 +195,19 @@ class Classify(MeanTask[Classifier]):
         held = {name: len(source) for name, source in self.sets.tests.items()}
         return {"frozen": frozen, "classes": len(self.sets.classes), "measured": held}
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         if not self.config.eval.splits or not self.sets.tests:
-            note("nothing is measured: no labelled images are held out")
-        return self._rows(cast(Classifier, model), self.config.eval.splits)
+            context.say("nothing is measured: no labelled images are held out")
+        return super().measured(model, context)
 
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
-        super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            device = next(model.parameters()).device
-            with autocast(choose_precision(self.config.precision, self.device), device):
-                rows = self._rows(cast(Classifier, model), splits)
-            return {f"{row.split}/{row.metric}": row.value for row in rows}
-
-        return (lambda model: context.world.once(lambda: measure(model))) if self._splits(splits) else None
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        classifier, tests = cast(Classifier, model), self.sets.tests
+        how: dict[str, Any] = {
+            "model_name": self.config.name,
+            "num_workers": self.config.data.num_workers,
+            "world": context.world,
+        }
+        return [row for name in self._splits(splits) for row in accuracy_rows(classifier, tests[name], name, **how)]
 
     def _splits(self, wanted: Sequence[str]) -> list[str]:
         known = self.sets.tests
@@ -223,16 +217,6 @@ class Classify(MeanTask[Classifier]):
             if name not in known:
                 raise ConfigError(f"eval.splits: no labelled split is called {name!r}{closest(name, [*known, 'all'])}")
         return list(wanted)
-
-    def _rows(self, model: Classifier, wanted: Sequence[str]) -> list[ResultRow]:
-        workers = self.config.data.num_workers
-        return [
-            row
-            for split in self._splits(wanted)
-            for row in accuracy_rows(
-                model, self.sets.tests[split], split, model_name=self.config.name, num_workers=workers
-            )
-        ]
 
 
 def _frozen(classifier: Classifier, config: ClassifyConfig) -> str:
@@ -328,7 +312,7 @@ def _load(classifier: Classifier, config: ClassifyConfig, context: RunContext) -
     """The encoder's weights; the head's too where they are a classifier's of the same classes."""
     source = config.initial.weights
     with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
-        stored = read_stored(source)
+        stored = read_stored(source, pooling=ANY)
         load_image(classifier.image, source, note=context.say)
     if isinstance(stored.config, ClassifierConfig):
         if classifier.classes in (stored.config.classes, wordnet_ids(stored.config.classes)):

@@ -16,8 +16,8 @@ from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
 from eyesmith.errors import ConfigError
-from eyesmith.eval import ResultRow, choose_splits, evaluate
-from eyesmith.eval.features.precision import tower_precision
+from eyesmith.eval import ResultRow, Settings, choose_splits, evaluate
+from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.load import load_clip
@@ -33,11 +33,11 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
-from eyesmith.tasks.task import BEFORE, Evaluator, Note, RunContext, Task, first_model
+from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import StepLoss, Wrapped
-from eyesmith.train.precision import Precision, autocast, choose_precision
+from eyesmith.train.precision import HALF, Precision, autocast, choose_precision
 from eyesmith.train.rng import StepDraws
 from eyesmith.train.text_bank import PassingTexts, TextBank, Texts
 from eyesmith.train.utilisation import StepCost
@@ -103,7 +103,6 @@ class Contrastive(Task[Clip]):
     """
 
     config_type = TrainConfig
-    shares_measuring = True
     config: TrainConfig
 
     def __init__(
@@ -121,19 +120,19 @@ class Contrastive(Task[Clip]):
         return config.model.build()
 
     @classmethod
+    def load(cls, model: Clip, config: TrainConfig, context: RunContext) -> None:
+        load_initial(model, config.initial, note=context.say)
+
+    @classmethod
     def build(cls, config: TrainConfig, rows: Rows, context: RunContext) -> Self:
         device = context.world.device()
         if config.model.lock_text or isinstance(config.model.text, HuggingFaceTextConfig):
             clip = cls.new_model(config)  # whole everywhere: its texts are encoded before it is spread
-            load_initial(clip, config.initial, note=context.say)
+            cls.load(clip, config, context)
             clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
             clip.to(device)
         else:
-
-            def load(clip: Clip, context: RunContext) -> None:
-                load_initial(clip, config.initial, note=context.say)
-
-            clip = first_model(config, context, lambda: cls.new_model(config), load)
+            clip = cls.first_model(config, context)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         with context.world.first_on_each_machine():  # the others find the features on disk
@@ -269,15 +268,27 @@ class Contrastive(Task[Clip]):
     def facts(self) -> dict[str, Any]:
         return {"texts_encoded": self.bank.num_encoded if self.bank else None}
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        return self._rows(cast(Clip, model), note)
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        return self._evaluated(model, self.config.data.path, splits, context) if splits else []
 
-    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        return self._reached(model, context)
+
+    def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
+        config, rows = self.config, self.rows(model, self.config.eval.splits, context)
+        if config.initial.weights and config.initial.part == "all":
+            for path in config.eval.curve_data:
+                found = self._evaluated(model, path, None, context)
+                rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
+        return rows
+
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """Of initial weights that are all trained ones, where there is what to measure them on."""
         initial, settings = self.config.initial, self.config.eval
         if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
             return []
-        return [replace(row, model=row.model + BEFORE) for row in self._rows(cast(Clip, model), note)]
+        return [replace(row, model=row.model + BEFORE) for row in self._reached(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -293,26 +304,19 @@ class Contrastive(Task[Clip]):
             suite_limit=settings.suite_limit,
             preprocess=self.config.model.preprocess,
             evaluators=evaluators,
-            precision=tower_precision(choose_precision(self.config.precision, self.device), "image", self.device),
+            precision=TowerPrecision(half=HALF.get(choose_precision(self.config.precision, self.device))),
             world=context.world,
         )
-        device = context.world.device()
-        return (lambda model: curve.measure(cast(Clip, model).to(device))) if curve else None
+        return (lambda model: curve.measure(cast(Clip, model))) if curve else None
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         save_model(folder, cast(Clip, model), config=config, logit_bias=self._bias)
 
-    def _rows(self, clip: Clip, note: Note) -> list[ResultRow]:
-        """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
-        config, name = self.config, self.model.config.name
-        rows: list[ResultRow] = []
-        if config.eval.splits:
-            rows += evaluate(clip, config.data.path, config.eval.splits, model_name=name, note=note)
-        if config.initial.weights and config.initial.part == "all":
-            for path in config.eval.curve_data:
-                found = evaluate(clip, path, model_name=name, note=note)
-                rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
-        return rows
+    def _evaluated(
+        self, model: nn.Module, path: str, splits: Sequence[str] | None, context: RunContext
+    ) -> list[ResultRow]:
+        settings, name = Settings(note=context.say, world=context.world), self.model.config.name
+        return evaluate(cast(Clip, model), path, splits, model_name=name, settings=settings)
 
 
 def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:

@@ -1,23 +1,18 @@
 """Splits measured again and again while a model trains: images decoded once, encoded once for all tasks.
 
-Each process encodes its share of the images (and of the texts, unless the text tower is locked and its features are
-known), so that a measurement stalls a run as little as it can.
+Each process encodes its share of the images and texts, so that a measurement stalls a run as little as it can.
 """
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
 from eyesmith.eval import (
-    BrokenImage,
     ImageFeatures,
     Measurement,
     SuiteEvaluator,
@@ -25,12 +20,15 @@ from eyesmith.eval import (
     choose_splits,
     split_tasks,
 )
+from eyesmith.eval.features.batches import PixelBatch, pixel_batches
+from eyesmith.eval.features.images import answers, gathered_features, own_rows
 from eyesmith.eval.features.precision import TowerPrecision
-from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
+from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.clip import Clip
 from eyesmith.train.distributed import World
 
 KEEP_BYTES = 1 << 30  # decoded pixels of all splits that a process keeps between measurements
+_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +60,8 @@ class Curve:
     ) -> None:
         """splits: of `data`; further: data sets of which all splits but train are measured, as SET:SPLIT. tasks: what
         is measured of a split, where it allows. suites: of `eyesmith eval`, with their sets in suite_data, of each the
-        first suite_limit images; they and `evaluators` (with `run(clip)`, names and fractions) run in the first
-        process. precision: what the towers compute in. Raises DataError for a split that is not there or can carry
-        no task.
+        first suite_limit images. evaluators: with `run(clip)`, names and fractions; they run in the first process.
+        precision: what the towers compute in. Raises DataError for a split that is not there or can carry no task.
         """
         self._tasks, self._preprocess, self._world = tuple(tasks), preprocess, world or World()
         self._precision = precision or TowerPrecision()
@@ -73,31 +70,24 @@ class Curve:
             *(self._split(data, split, "") for split in splits),
             *(self._split(path, split, f"{Path(path).name}:") for path in further for split in choose_splits(path)),
         ]
-        own = (SuiteEvaluator(name, suite_data, limit=suite_limit) for name in suites)
-        self._evaluators = (*own, *evaluators)
+        self._suites = [SuiteEvaluator(name, suite_data, limit=suite_limit, world=self._world) for name in suites]
+        self._evaluators = tuple(evaluators)
         self._texts: TextFeatures | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._splits or self._evaluators)
+        return bool(self._splits or self._suites or self._evaluators)
 
     def measure(self, clip: Clip) -> dict[str, float]:
         """The values of `clip`; every process must call it, and gets the same."""
         if self._texts is None or not self._texts.is_current(clip):
-            world = None if clip.config.lock_text else self._world
-            self._texts = TextFeatures(clip, precision=self._precision, world=world)
+            self._texts = TextFeatures(clip, precision=self._precision, world=self._world)
         texts, found = self._texts, {}
         for split in self._splits:
             images = split.images.features(clip, self._precision)
-
-            def measure(split: _Split = split, images: ImageFeatures = images) -> dict[str, float]:
-                return {
-                    name: value
-                    for task in split.tasks
-                    for name, value in _values(task, split.prefix, clip, images, texts)
-                }
-
-            # the texts of a locked tower are on this disk or not, so only one process may decide what to encode
-            found |= self._world.once(measure) if clip.config.lock_text else measure()
+            for task in split.tasks:
+                found.update(_values(task, split.prefix, clip, images, texts))
+        for suite in self._suites:
+            found.update(suite.run(clip))
         own = lambda: {name: value for one in self._evaluators for name, value in one.run(clip)}  # noqa: E731
         return found | (self._world.once(own) if self._evaluators else {})
 
@@ -124,66 +114,34 @@ def _values(
 
 
 class _Images:
-    """The images of a split, each process with every n-th of them; their pixels are kept as long as there is room."""
+    """The images of a split, each process with its share of them; their pixels are kept as long as there is room."""
 
-    def __init__(
-        self, source: Source, preprocess: PreprocessConfig, world: World, *, keep_bytes: int, batch_size: int = 64
-    ) -> None:
+    def __init__(self, source: Source, preprocess: PreprocessConfig, world: World, *, keep_bytes: int) -> None:
         """keep_bytes: pixels are kept if all of them need no more; `kept_bytes` is what they need then, else 0."""
-        self._source, self._preprocess, self._world, self._batch_size = source, preprocess, world, batch_size
-        self._own = range(world.rank, len(source), world.size)
+        self._source, self._preprocess, self._world = source, preprocess, world
+        self._own = own_rows(len(source), _BATCH, world)
         height, width = preprocess.image_size
         needed = len(self._own) * 3 * height * width
         self.kept_bytes = needed if needed <= keep_bytes else 0
-        self._pixels: list[Tensor | BrokenImage] = []
+        self._kept: list[PixelBatch] | None = None
 
     def features(self, clip: Clip, precision: TowerPrecision) -> ImageFeatures:
         """Unit features of all images that can be read, equal in every process; precision: what is computed in."""
-        own = torch.zeros(len(self._own), clip.image.embed_dim)
-        good = torch.zeros(len(self._own), dtype=torch.bool)
-        with ThreadPoolExecutor(4) as pool:
-            for start in range(0, len(self._own), self._batch_size):
-                chunk = range(start, min(start + self._batch_size, len(self._own)))
-                if self._pixels[start : chunk.stop]:
-                    read = self._pixels[start : chunk.stop]
-                else:
-                    read = list(pool.map(self._read, (self._own[row] for row in chunk)))
-                    if self.kept_bytes:
-                        self._pixels += read
-                rows = [row for row, one in zip(chunk, read, strict=True) if isinstance(one, Tensor)]
-                if rows:
-                    pixels = torch.stack([one for one in read if isinstance(one, Tensor)])
-                    with precision(clip.logit_scale.device):
-                        own[rows] = clip.encode_image(pixels, batch_size=self._batch_size).float().cpu()
-                    good[rows] = True
-        features = _gathered(own, len(self._source), self._world)  # [N, D]
-        usable = _gathered(good.to(torch.uint8), len(self._source), self._world).bool()
-        indices = usable.nonzero().flatten().tolist()
-        if not indices:
-            raise DataError(f"{self._source.name}: not one of its {len(self._source)} images can be read")
-        labels, names = self._source.labels, list(self._source.keys)
-        return ImageFeatures(
-            features=features[usable],
-            indices=tuple(indices),
-            keys=tuple(names[index] for index in indices),
-            labels=None if labels is None else torch.tensor([labels[index] for index in indices]),
-            broken=(),
-        )
 
-    def _read(self, index: int) -> Tensor | BrokenImage:
-        try:
-            return evaluation_pixels(self._source.image_bytes(index), self._preprocess)  # [3, H, W] uint8
-        except DataError as error:
-            return BrokenImage(self._source.keys[index], str(error))
+        def encode(pixels: Tensor) -> Tensor:
+            with precision(clip.logit_scale.device):
+                return clip.encode_image(pixels, batch_size=_BATCH).float()
 
+        found = answers(self._source, self._batches(), encode, world=self._world, max_broken_frac=1.0)
+        return gathered_features(self._source, found.rows, found.indices, ())
 
-def _gathered(own: Tensor, total: int, world: World) -> Tensor:
-    """[total, ...] on the CPU, from the rows that each process holds: row i of process r is row i * size + r of all."""
-    if world.size == 1:
-        return own
-    rows = -(-total // world.size)
-    padded = torch.zeros(rows, *own.shape[1:], dtype=own.dtype)
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in range(world.size)]
-    dist.all_gather(parts, padded, group=world.patient)  # one may take long for its share
-    return torch.stack(parts, dim=1).flatten(0, 1)[:total]
+    def _batches(self) -> Iterator[PixelBatch]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        read = []
+        for batch in pixel_batches(self._source, self._preprocess, self._own, batch_size=_BATCH, num_workers=4):
+            if self.kept_bytes:
+                read.append(batch)
+            yield batch
+        self._kept = read if self.kept_bytes else None

@@ -1,7 +1,6 @@
 """Training from masked images: the loss of the hidden patches of a batch; it leaves an image encoder."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, cast
@@ -14,16 +13,18 @@ from eyesmith.data import open_source
 from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
-from eyesmith.errors import CheckpointError, ConfigError, DataError
+from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow, choose_splits
+from eyesmith.eval.features.batches import pixel_batches
 from eyesmith.eval.features.identity import content_hash, decoders, facts_hash
+from eyesmith.eval.features.images import answers, own_rows
 from eyesmith.files import atomic_path
 from eyesmith.hub import load_encoder, save_model
-from eyesmith.hub.initial import InitialConfig, load_image
+from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import describe_encoder
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
-from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
+from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.losses.patch_regression import masked_cosine, masked_l1
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig, evaluating
@@ -34,16 +35,14 @@ from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.tasks.task import (
     PASSES,
     EncoderRunConfig,
-    Evaluator,
     FrozenTeacher,
     MeanTask,
-    Note,
     RunContext,
-    first_model,
 )
+from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures, keep_features
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import autocast, choose_precision
+from eyesmith.train.precision import choose_precision
 from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets
 
 HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
@@ -91,10 +90,7 @@ class Masked(MeanTask[MaskedEva02]):
 
     @classmethod
     def new_model(cls, config: MaskedConfig) -> MaskedEva02:
-        """Where the teacher's width is not in the config, one as wide as the student."""
-        pixels = 3 * config.model.patch_px**2
-        dim = pixels if config.target.kind == "pixels" else config.target.dim or config.model.width
-        return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
+        return MaskedEva02(config.model, _target_dim(config), patch_grad_scale=config.patch_grad_scale)
 
     @classmethod
     def build(cls, config: MaskedConfig, rows: Rows, context: RunContext) -> Self:
@@ -106,16 +102,8 @@ class Masked(MeanTask[MaskedEva02]):
                 found = load_encoder(config.target.teacher)
             targets = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
         torch.manual_seed(config.seed)  # loading a teacher may draw
-        dim = targets.dim
-
-        def make() -> MaskedEva02:
-            return MaskedEva02(config.model, dim, patch_grad_scale=config.patch_grad_scale)
-
-        def load(student: MaskedEva02, context: RunContext) -> None:
-            if config.initial.weights:
-                load_image(student.image, config.initial.weights, note=context.say)
-
-        student = first_model(config, context, make, load)
+        settings: dict[str, Any] = {"patch_grad_scale": config.patch_grad_scale}
+        student = cls.first_model(config, context, lambda: MaskedEva02(config.model, targets.dim, **settings))
         kept = None
         if isinstance(targets, TeacherTargets) and config.target.cache:
             kept = _keep(config, targets, rows, context)
@@ -136,9 +124,7 @@ class Masked(MeanTask[MaskedEva02]):
     def loss_bytes(cls, config: MaskedConfig, gpus: int) -> int:
         """Predictions of hidden patches, targets of all, and gradients."""
         rows, grid = -(-config.batch_size // (gpus * config.accumulate)), config.model.grid
-        dim = (
-            3 * config.model.patch_px**2 if config.target.kind == "pixels" else config.target.dim or config.model.width
-        )
+        dim = _target_dim(config)
         hidden = config.mask.counts(grid)[0]
         return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
 
@@ -210,90 +196,50 @@ class Masked(MeanTask[MaskedEva02]):
             save_file(head, part, metadata={"format": "pt"})
         save_model(folder, student.image, config=config)
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        del note
-        return [row for split in self.config.eval.splits for row in self._rows(cast(MaskedEva02, model), split)]
-
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
-        super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            device = next(model.parameters()).device
-            with autocast(choose_precision(self.config.precision, self.device), device):
-                rows = [row for split in splits for row in self._rows(cast(MaskedEva02, model), split)]
-            return {f"{row.split}/{row.metric}": row.value for row in rows}
-
-        return (lambda model: context.world.once(lambda: measure(model))) if splits else None
-
-    def _rows(self, student: MaskedEva02, split: str) -> Iterator[ResultRow]:
-        value, count = self.value_on(student, split)
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
         metric = "explained" if self.config.target.kind == "pixels" else "cosine"
-        yield ResultRow(
-            model=self.config.name,
-            task=TASK,
-            split=split,
-            metric=metric,
-            value=value,
-            low=None,
-            high=None,
-            n=count,
-            chance=None,
-        )
+        facts: dict[str, Any] = {"model": self.config.name, "task": TASK, "metric": metric}
+        facts |= dict.fromkeys(("low", "high", "chance"))
+        found = {split: self.value_on(cast(MaskedEva02, model), split, context.world) for split in splits}
+        return [ResultRow(split=split, value=value, n=count, **facts) for split, (value, count) in found.items()]
 
-    def value_on(self, student: MaskedEva02, split: str) -> tuple[float, int]:
+    def value_on(self, student: MaskedEva02, split: str, world: World | None = None) -> tuple[float, int]:
         """How near predictions come on a split, every even patch hidden, and its number of images.
 
         The mean cosine with the teacher's tokens; for pixels the share of their absolute deviation from mean grey that
-        is explained.
+        is explained. world: processes that share the images, and all call this.
         """
-        config, device = self.config, next(student.parameters()).device
-        found = torch.zeros(2, dtype=torch.float64)
-        count = 0
+        config, data, device = self.config, self.config.data, next(student.parameters()).device
+        is_pixels = config.target.kind == "pixels"
+        source = open_source(
+            data.path, split=split, image_column=data.image_column, text_column=data.text_column, require_text=False
+        )
+        preprocess = PreprocessConfig(image_size=config.model.image_size)
+        own = own_rows(len(source), _BATCH, world or World())
+        batches = pixel_batches(source, preprocess, own, batch_size=_BATCH, num_workers=data.num_workers)
         targets = self.targets.to(device) if isinstance(self.targets, TeacherTargets) else self.targets
+
+        def sums(pixels: Tensor) -> Tensor:
+            """[b, 2] fp64 of the hidden patches of each image: their losses, and what these are a share of."""
+            pixels = pixels.to(device)
+            mask = alternating_mask(len(pixels), config.model.grid).to(device)
+            predicted, target = student(pixels, mask), targets(pixels)[mask]  # [M, dim]
+            losses = masked_l1(predicted, target) if is_pixels else masked_cosine(predicted, target)
+            wholes = target.abs().mean(dim=-1) if is_pixels else torch.ones_like(losses)
+            return torch.stack([losses, wholes], dim=-1).double().view(len(pixels), -1, 2).sum(1)
+
         with evaluating(student), torch.no_grad():
-            for pixels in self._pixels(split):
-                pixels, mask = pixels.to(device), alternating_mask(len(pixels), config.model.grid).to(device)
-                predicted = student(pixels, mask)
-                target = targets(pixels)[mask]
-                if config.target.kind == "pixels":
-                    losses = masked_l1(predicted, target)
-                    found += torch.stack([losses.sum(), target.abs().mean(dim=-1).sum()]).double().cpu()
-                else:
-                    losses = masked_cosine(predicted, target)
-                    found += torch.stack([losses.sum(), torch.tensor(float(len(losses)), device=device)]).double().cpu()
-                count += len(pixels)
+            found = answers(source, batches, sums, world=world, max_broken_frac=1.0).rows
         if config.target.cache and isinstance(targets, TeacherTargets):
             targets.to(torch.device("cpu"))
-        ratio = (found[0] / found[1]).item()
-        return (1 - ratio if config.target.kind == "pixels" else -ratio), count
+        loss, whole = found.sum(0).tolist()
+        return (1 - loss / whole if is_pixels else -loss / whole), len(found)
 
-    def _pixels(self, split: str) -> Iterator[Tensor]:
-        """The usable images of a split as evaluation sees them, in batches."""
-        data = self.config.data
-        source = open_source(
-            data.path,
-            split=split,
-            image_column=data.image_column,
-            text_column=data.text_column,
-            require_text=False,
-        )
-        preprocess = PreprocessConfig(image_size=self.config.model.image_size)
 
-        def read(index: int) -> Tensor | None:
-            try:
-                return evaluation_pixels(source.image_bytes(index), preprocess)
-            except DataError:
-                return None
-
-        with ThreadPoolExecutor(data.num_workers) as pool:
-            for start in range(0, len(source), _BATCH):
-                places = range(start, min(start + _BATCH, len(source)))
-                good = [one for one in pool.map(read, places) if one is not None]
-                if good:
-                    yield torch.stack(good)
+def _target_dim(config: MaskedConfig) -> int:
+    """Width of a target; where the teacher's is not in the config, as if it were the student's."""
+    pixels = 3 * config.model.patch_px**2
+    return pixels if config.target.kind == "pixels" else config.target.dim or config.model.width
 
 
 def _check(config: MaskedConfig) -> None:

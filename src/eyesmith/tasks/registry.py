@@ -20,7 +20,7 @@ from typing import Any
 from eyesmith.config import closest, from_dict, to_dict
 from eyesmith.errors import ConfigError
 from eyesmith.files import write_atomic
-from eyesmith.models.own import describe_error
+from eyesmith.models.own import describe_error, run_file
 from eyesmith.tasks.task import Task
 from eyesmith.train.config import RunConfig
 
@@ -140,17 +140,12 @@ def register_task(path: str | os.PathLike[str]) -> type[Task]:
             f"{place}: the file's name is the task's; expected letters, digits and _, a letter first, and none of "
             f"{', '.join(task_names())}"
         )
-    module = ModuleType(f"eyesmith_task_{sha256[:16]}")
-    module.__file__ = str(place)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look classes up there
+    name = f"eyesmith_task_{sha256[:16]}"
     try:
-        exec(compile(source, str(place), "exec", dont_inherit=True), module.__dict__)
-        found = _task_in(module)
-    except BaseException as error:
-        sys.modules.pop(module.__name__)
-        if isinstance(error, Exception):
-            raise ConfigError(f"{place}: defines no task: {describe_error(error, place)}") from error
-        raise
+        found = _task_in(run_file(place, source, name))
+    except Exception as error:
+        sys.modules.pop(name, None)
+        raise ConfigError(f"{place}: defines no task: {describe_error(error, place)}") from error
     _OWN[sha256] = TaskFile(name=place.stem, path=place, sha256=sha256, source=source, task=found)
     return found
 

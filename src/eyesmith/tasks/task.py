@@ -23,7 +23,7 @@ from eyesmith.eval import ResultRow
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.run_folder import describe
-from eyesmith.models.clip import Clip
+from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.cost import encoder_cost
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
@@ -36,7 +36,6 @@ from eyesmith.train.sharding import blank, choose_strategy
 
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
-Note = Callable[[str], None]
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -120,8 +119,6 @@ class Task(Objective[Model]):
     """
 
     config_type: ClassVar[type[RunConfig]]
-    shares_measuring: ClassVar[bool] = False
-    """Whether what `curve` gives needs the whole model in every process; else in the first one, and None elsewhere."""
     config: Any
 
     def __init__(self, model: Model, config: Any) -> None:
@@ -138,16 +135,39 @@ class Task(Objective[Model]):
         return open_rows(config, world)
 
     @classmethod
+    def load(cls, model: Any, config: Any, context: RunContext) -> None:
+        """Give a new model the weights that config.initial names, if any."""
+        if config.initial.weights:
+            with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+                load_image(model.image, config.initial.weights, note=context.say)
+
+    @classmethod
+    def first_model(cls, config: Any, context: RunContext, make: Callable[[], Any] | None = None) -> Any:
+        """What `make`, by default `new_model`, builds, with what `load` gives it, on this process's device.
+
+        Under FSDP the first process alone makes and loads it, in its main memory; the others' is blank, and gets its
+        parts when it is spread, so that nobody needs room for a whole copy on a GPU. An error of the first is an error
+        of all.
+        """
+        made: list[Any] = []
+        build = make or (lambda: cls.new_model(config))
+
+        def whole(context: RunContext) -> None:
+            made.append(build())
+            cls.load(made[0], config, context)
+
+        world = context.world
+        if choose_strategy(config.parallel.strategy, world) != "fsdp":
+            whole(context)
+            return made[0].to(world.device())
+        world.once(lambda: whole(replace(context, world=World())))
+        return made[0] if world.is_first else blank(build)
+
+    @classmethod
     def build(cls, config: Any, rows: Rows, context: RunContext) -> Self:
         """The task of a run with its initial weights, on this process's device. The random seed is set before."""
         del rows
-
-        def load(model: Any, context: RunContext) -> None:
-            if config.initial.weights:
-                with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
-                    load_image(model.image, config.initial.weights, note=context.say)
-
-        return cls(first_model(config, context, lambda: cls.new_model(config), load), config)
+        return cls(cls.first_model(config, context), config)
 
     @classmethod
     def skeleton(cls, config: Any) -> nn.Module:
@@ -196,7 +216,7 @@ class Task(Objective[Model]):
         return self.new_model(self.config)
 
     def teachers(self) -> Mapping[str, nn.Module]:
-        """Frozen models that the loss asks, by name; a run goes on with the same ones only."""
+        """Frozen models that the loss asks, by the config's field that names each; a run goes on with the same ones."""
         return {}
 
     def description(self) -> dict[str, Any]:
@@ -207,14 +227,21 @@ class Task(Objective[Model]):
         """What else the log shall say at the beginning."""
         return {}
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        """Result rows of the final weights; `model` is whole, on the run's device, in evaluation mode, and saved."""
-        del model, note
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        """Result rows of splits of the run's data; `model` is whole, on the run's device, in evaluation mode.
+
+        Called in every process of `context.world`, which may share the work, and must give the same in all.
+        """
+        del model, splits, context
         return []
 
-    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        """Result rows of the initial weights, where they are worth measuring; `model` as for `measured`."""
-        del model, note
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Result rows of the final weights, which are saved: by default those of config.eval.splits; see `rows`."""
+        return self.rows(model, self.config.eval.splits, context)
+
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Result rows of the initial weights, where they are worth measuring; see `rows`."""
+        del model, context
         return []
 
     def curve(
@@ -222,13 +249,19 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all; see `shares_measuring`. evaluators: a caller's own,
-        beside the config's.
+        It is called in every process, and gives the same in all: by default the `rows` of config.eval.curve_splits, in
+        the run's precision. evaluators: a caller's own, beside the config's.
         """
-        del context
         if evaluators:
             raise ConfigError("evaluators: they measure image-text models, and this run trains another model")
-        return None
+        splits, device = self.config.eval.curve_splits, self.device
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            with evaluating(model), autocast(choose_precision(self.config.precision, device), device):
+                rows = self.rows(model, splits, context)
+            return {f"{row.split}/{row.metric}": row.value for row in rows}
+
+        return measure if splits else None
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         """Write the folder that `eyesmith.load` opens, its weights last; config: the content of config.json."""
@@ -238,32 +271,6 @@ class Task(Objective[Model]):
         """By default of the image encoder, trained."""
         del text_len
         return float(PASSES * encoder_cost(self.config.encoder).tower.macs)
-
-
-def first_model(
-    config: RunConfig,
-    context: RunContext,
-    make: Callable[[], Model],
-    load: Callable[[Model, RunContext], None] = lambda model, context: None,
-) -> Model:
-    """What `make` builds with the initial weights that `load` gives it, on this process's device.
-
-    Under FSDP the first process alone makes and loads it, in its main memory; the others' is blank, and gets its parts
-    when it is spread, so that nobody needs room for a whole copy on a GPU. An error of the first is an error of all.
-    """
-    world = context.world
-    if choose_strategy(config.parallel.strategy, world) != "fsdp":
-        model = make()
-        load(model, context)
-        return model.to(world.device())
-    made: list[Model] = []
-
-    def alone() -> None:
-        made.append(make())
-        load(made[0], replace(context, world=World()))
-
-    world.once(alone)
-    return made[0] if world.is_first else blank(make)
 
 
 class MeanTask(Task[Model]):

@@ -38,7 +38,7 @@ class ClipTokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, *, context_len: int = 77) -> Self:
-        """The tokenizer from a file that `save` wrote; without a path, from the installed open_clip_torch package."""
+        """The tokenizer from a file that `save` wrote, or a CLIP's merges.txt; without a path, as `find_vocabulary`."""
         return cls(read_vocabulary(find_vocabulary() if path is None else path), context_len=context_len)
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -19,6 +19,10 @@ SHA256 = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"  # o
 NUM_BYTES = 256
 FILE_NAME = "bpe_simple_vocab_16e6.txt.gz"
 WORD_END = "</w>"
+_GZIP, _HEADER = b"\x1f\x8b", "#version:"
+_PACKAGES = ("open_clip", "clip")  # open_clip_torch; OpenAI's own and its repackagings
+_HUB_FILE = "merges.txt"  # the same merges as plain text, in the folders of these models on the Hugging Face hub
+_HUB_MODELS = ("openai/clip-vit-base-patch32", "openai/clip-vit-base-patch16", "openai/clip-vit-large-patch14")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +64,46 @@ class Vocabulary:
         return BPE(vocab=ids, merges=list(self.merges), end_of_word_suffix=WORD_END, cache_capacity=0)
 
 
+BYTES = Vocabulary(merges=())
+"""Bytes alone: 514 tokens, which need no file. For text towers that train from nothing; of no published model."""
+
+
 def find_vocabulary() -> Path:
-    """CLIP's vocabulary file inside the installed open_clip_torch, found without importing it."""
-    package = importlib.util.find_spec("open_clip")
-    folders = package.submodule_search_locations if package is not None else None
-    for folder in folders or ():
-        path = Path(folder) / FILE_NAME
-        if path.is_file():
-            return path
+    """CLIP's vocabulary file, on this machine: inside open_clip_torch or OpenAI's clip, which are not imported, or in
+    the Hugging Face cache. Raises MissingDependencyError, which says how to get it."""
+    for name in _PACKAGES:
+        package = importlib.util.find_spec(name)
+        for folder in (package.submodule_search_locations if package is not None else None) or ():
+            path = Path(folder) / FILE_NAME
+            if path.is_file():
+                return path
+    from huggingface_hub import try_to_load_from_cache  # slow to import, and seldom needed
+
+    for model in _HUB_MODELS:
+        cached = try_to_load_from_cache(model, _HUB_FILE)
+        if isinstance(cached, str):
+            return Path(cached)
     raise MissingDependencyError(
-        "CLIP's vocabulary comes with the package open_clip_torch, which is not installed: pip install 'eyesmith[demo]'"
+        "CLIP's vocabulary is not on this machine: pip install 'eyesmith[clip]', or fetch the one file with "
+        f"`hf download {_HUB_MODELS[0]} {_HUB_FILE}`"
     )
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
-    """Read a gzipped list of merges: one header line, then two symbols a line. Raises CheckpointError if damaged."""
+    """Read a list of merges, gzipped or plain: one header line, then two symbols a line; no merges are `BYTES`.
+
+    Raises CheckpointError for a damaged file and for other merges than CLIP's.
+    """
     try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="\n") as stream:
-            merges = [tuple(line.split()) for line in islice(stream, 1, 1 + NUM_MERGES)]
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise CheckpointError(
-            f"{path}: expected a gzipped CLIP vocabulary, got another or a damaged file: {error}"
-        ) from error
+        with Path(path).open("rb") as file:
+            is_gzip = file.read(len(_GZIP)) == _GZIP
+        with (gzip.open if is_gzip else open)(path, "rt", encoding="utf-8", newline="\n") as stream:
+            header, *lines = islice(stream, 1 + NUM_MERGES)  # no more is read, however much there is
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise CheckpointError(f"{path}: expected a CLIP vocabulary, got another or a damaged file: {error}") from error
+    if header.startswith(_HEADER) and not lines:
+        return BYTES
+    merges = [tuple(line.split()) for line in lines]
     if len(merges) != NUM_MERGES:
         raise CheckpointError(f"{path}: expected {NUM_MERGES} merges after a header line, got {len(merges)}")
     if (digest := hashlib.sha256("\n".join(map(" ".join, merges)).encode()).hexdigest()) != SHA256:
@@ -91,7 +113,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
 
 def write_vocabulary(vocabulary: Vocabulary, path: str | os.PathLike[str]) -> None:
     """Write the merges in use as a file that `read_vocabulary` reads; equal vocabularies give equal bytes."""
-    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in vocabulary.merges)]
+    lines = [f"{_HEADER} 0.2", *(f"{left} {right}" for left, right in vocabulary.merges)]
     write_atomic(path, gzip.compress("\n".join(lines).encode() + b"\n", mtime=0))
 
 

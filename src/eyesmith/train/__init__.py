@@ -1,4 +1,5 @@
-from eyesmith.train.config import DataConfig, EvalConfig, OptimConfig, ParallelConfig, RunConfig
+from eyesmith.optim.config import OptimConfig
+from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig, RunConfig
 from eyesmith.train.distributed import World, joined
 from eyesmith.train.loop import Hook, StopSignal, new_state, total_steps, train
 from eyesmith.train.objective import Objective, StepLoss

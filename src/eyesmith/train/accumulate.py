@@ -10,11 +10,12 @@ Source: GradCache (arXiv 2101.06983); open_clip's --accum-freq computes the same
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from eyesmith.train.objective import Wrapped
 
 
 class Features(NamedTuple):
@@ -26,16 +27,8 @@ class Features(NamedTuple):
     bias: Tensor | None
 
 
-class Model(Protocol):
-    """What is trained, as `sharding.Parallel` offers it."""
-
-    def sync(self, is_on: bool) -> AbstractContextManager[None]:
-        """Whether the gradients of all processes meet at the end of the passes inside."""
-        ...
-
-
 def backward(
-    model: Model,
+    model: Wrapped,
     parts: Sequence[Callable[[], Features]],
     loss_of: Callable[[Features], Tensor],
     *,
@@ -51,7 +44,7 @@ def backward(
         with model.sync(True):
             found = parts[0]()
             loss = loss_of(found)
-            loss.backward()
+            model.backward(loss)
         return loss.detach(), _detached(found)
     with torch.set_grad_enabled(same_kernels), model.sync(False):
         cached = [_detached(part()) for part in parts]
@@ -65,7 +58,7 @@ def backward(
     del cached
     leaves = Features(*(None if value is None else value.detach().requires_grad_() for value in joined))  # pyright: ignore
     loss = loss_of(leaves)
-    loss.backward()
+    model.backward(loss)
     image_grads, text_grads = (_grad(leaf).split(sizes) for leaf in (leaves.image, leaves.text))
     # from the last to the first, as autograd would add up the parts' gradients, had it kept the graphs of all of them
     for i, part in reversed(list(enumerate(parts))):
@@ -82,7 +75,7 @@ def backward(
     return loss.detach(), _detached(leaves)
 
 
-def add_up(model: Model, parts: Sequence[Callable[[], Tensor]]) -> Tensor:
+def add_up(model: Wrapped, parts: Sequence[Callable[[], Tensor]]) -> Tensor:
     """Add the gradient of the parts' sum to the weights, one part after the other; returns the sum [].
 
     parts: losses [] that need no other part's features, each already divided by what the whole batch is divided by.
@@ -92,7 +85,7 @@ def add_up(model: Model, parts: Sequence[Callable[[], Tensor]]) -> Tensor:
     for i, part in enumerate(parts):
         with model.sync(i == len(parts) - 1):
             loss = part()
-            loss.backward()
+            model.backward(loss)
         total = loss.detach() if i == 0 else total + loss.detach()
     return total
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
+from eyesmith.config import check_choices
 from eyesmith.data.stream import DEFAULT_CACHE_GIB, DEFAULT_WINDOW, default_lanes
 from eyesmith.errors import ConfigError
 from eyesmith.hub.initial import InitialConfig
@@ -10,8 +11,10 @@ from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
-from eyesmith.optim import warmup_constant, warmup_cosine
+from eyesmith.optim.config import OptimConfig
 from eyesmith.train.diagnostics import HealthConfig
+
+WantedPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,123 +67,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """An optimiser, and a rate that is a function of the step."""
-
-    name: Literal["adamw", "lamb", "sgd", "lion"] = "adamw"
-    """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
-    momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates."""
-    peak_lr: float = 1e-3
-    """Of the temperature, and of both towers unless their own factor says otherwise."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 0.2
-    """Of matrices and tables; biases, norms and the temperature are never decayed."""
-    no_decay: tuple[str, ...] = ()
-    """Patterns of further parameter names that are not decayed, as `image.position`; one that fits none is an error."""
-    schedule: Literal["cosine", "constant", "constant_cooldown"] = "cosine"
-    """After the warm-up: half a cosine to zero; the peak to the end; the peak, then down to zero over cooldown_frac."""
-    warmup_frac: float = 0.05
-    """Share of all steps in which the rate rises linearly."""
-    warmup_steps: int = 0
-    """The same as a number of steps; 0 leaves it to warmup_frac."""
-    warmup_start: Literal["first", "zero"] = "first"
-    """Where it begins: `first`, the first of n steps has 1/n of the peak (open_clip); `zero`, it has 0, and the n-th
-    the peak (BEiT, EVA-02)."""
-    min_lr: float = 0.0
-    """Where the cosine ends."""
-    cooldown_frac: float = 0.2
-    """Share of all steps, at the end, in which constant_cooldown falls."""
-    cooldown_power: float = 1.0
-    """Its shape: 1 falls linearly."""
-    image_lr_scale: float = 1.0
-    """Factor on the rate of the image tower."""
-    text_lr_scale: float = 1.0
-    """Factor on the rate of the text tower."""
-    layer_decay: float = 1.0
-    """Factor on the image tower's rate for each block further from the end; 1 has the same rate everywhere."""
-    text_layer_decay: float = 1.0
-    """The same for the text tower."""
-    layer_decay_by: Literal["eva", "timm", "open_clip"] = "eva"
-    """What counts as a block: `eva`, the papers', every residual unit; `timm` and `open_clip`, the transformer's alone,
-    a convolutional stem and its stages being one; these leave position tables (timm) and class tokens undecayed."""
-    freeze: tuple[str, ...] = ()
-    """Patterns of parameter names that do not train, as `image.stem.*` or `text.*`; one that fits none is an error."""
-    clip_norm: float = 0.0
-    """Gradient norm above which gradients are scaled down; 0 never does."""
-    clip_by: Literal["all", "part"] = "all"
-    """Whether that is the norm of all gradients, or of each part by itself: image, text, and the rest."""
-    ema_decay: float = 0.0
-    """Decay a step of the average of the weights that the run ends with; 0 ends with the weights themselves."""
-    ema_warmup: bool = True
-    """Let the average move faster at first, so that a short run's start is forgotten; False: one decay throughout."""
-
-    def __post_init__(self) -> None:
-        if self.peak_lr <= 0 or self.eps <= 0 or self.weight_decay < 0 or self.clip_norm < 0:
-            raise ConfigError(
-                f"optim: peak_lr and eps must be positive, weight_decay and clip_norm not negative: {self}"
-            )
-        if not all(0 <= beta < 1 for beta in (*self.betas, self.ema_decay)):
-            raise ConfigError(f"optim: betas and ema_decay must lie in 0..1, got {self.betas} and {self.ema_decay}")
-        if self.name == "sgd" and not self.betas[0]:
-            raise ConfigError(f"optim.betas: sgd's momentum is the first of them, expected above 0, got {self.betas}")
-        if not 0 <= self.min_lr <= self.peak_lr:
-            raise ConfigError(f"optim.min_lr: expected 0 to peak_lr {self.peak_lr}, got {self.min_lr}")
-        for name, known in (
-            ("name", ("adamw", "lamb", "sgd", "lion")),
-            ("warmup_start", ("first", "zero")),
-            ("layer_decay_by", ("eva", "timm", "open_clip")),
-            ("clip_by", ("all", "part")),
-        ):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"optim.{name}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
-        if not 0 <= self.warmup_frac < 1 or self.warmup_steps < 0:
-            raise ConfigError(
-                "optim: expected warmup_frac in 0..1 and warmup_steps of 0 or more, "
-                f"got {self.warmup_frac} and {self.warmup_steps}"
-            )
-        if not 0 < self.cooldown_frac <= 1 or self.cooldown_power <= 0:
-            raise ConfigError(
-                "optim: expected cooldown_frac in 0..1 and a positive cooldown_power, "
-                f"got {self.cooldown_frac} and {self.cooldown_power}"
-            )
-        if min(self.image_lr_scale, self.text_lr_scale) < 0:
-            raise ConfigError(
-                "optim: image_lr_scale and text_lr_scale must not be negative, "
-                f"got {self.image_lr_scale} and {self.text_lr_scale}"
-            )
-        if not all(0 < decay <= 1 for decay in (self.layer_decay, self.text_layer_decay)):
-            raise ConfigError(
-                "optim: layer_decay and text_layer_decay: expected above 0 and up to 1, "
-                f"got {self.layer_decay} and {self.text_layer_decay}"
-            )
-
-    def lr_at(self, step: int, total_steps: int) -> float:
-        """The rate before the towers' and layers' factors, at a 0-based step of a run of `total_steps`."""
-        warmup_steps = self.warmup_steps or round(self.warmup_frac * total_steps)
-        cooldown_steps = round(self.cooldown_frac * total_steps) if self.schedule == "constant_cooldown" else 0
-        from_zero = self.warmup_start == "zero"
-        if self.schedule == "cosine":
-            return warmup_cosine(
-                step,
-                peak=self.peak_lr,
-                warmup_steps=warmup_steps,
-                total_steps=total_steps,
-                floor=self.min_lr,
-                from_zero=from_zero,
-            )
-        return warmup_constant(
-            step,
-            peak=self.peak_lr,
-            warmup_steps=warmup_steps,
-            total_steps=total_steps,
-            from_zero=from_zero,
-            cooldown_steps=cooldown_steps,
-            cooldown_power=self.cooldown_power,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
     """How one run uses several processes, and what it gives to fit into memory. Weights differ by rounding only."""
 
@@ -202,8 +88,7 @@ class ParallelConfig:
     """Write states in the background while training goes on, from a copy in main memory."""
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("auto", "none", "ddp", "fsdp"):
-            raise ConfigError(f"parallel.strategy: expected auto, none, ddp or fsdp, got {self.strategy!r}")
+        check_choices(self, "parallel.")
         if self.shards < 0 or (self.shards and self.strategy != "fsdp"):
             raise ConfigError(
                 f"parallel.shards: expected 0 or more, and above 0 strategy=fsdp, got {self.shards} with "
@@ -282,8 +167,9 @@ class RunConfig:
     activations of one part are alive at a time. The loss, and its exact gradient, are those of the whole batch."""
     epochs: float = 80.0
     """Passes over the data; the last samples of each that fill no batch wait for the next."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of products inside the towers; auto is bf16 where the machine computes in it, else fp32. The rest is fp32."""
+    precision: WantedPrecision = "auto"
+    """Of products inside the towers; auto is bf16 where the machine computes in it, else fp32. The rest is fp32. fp16,
+    for GPUs without bf16, scales the loss and leaves out steps whose gradient overflows."""
     seed: int = 0
     log_every_steps: int = 10
     save_every_steps: int = 100
@@ -325,6 +211,7 @@ class RunConfig:
         return replace(self, data=replace(self.data, lanes=begun.data.lanes)) == begun
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.batch_size < 1:
             raise ConfigError(f"batch_size: expected 1 or more, got {self.batch_size}")
         if (self.data.more_paths or self.data.weights) and self.transform is None:

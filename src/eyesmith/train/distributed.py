@@ -104,11 +104,14 @@ class World:
         return cast(Result, outcome[0])
 
     def gather(self, value: Result) -> list[Result]:
-        """Every process's value, in order of their ranks, in all of them; the values must pickle."""
+        """Every process's value, in order of their ranks, in all of them; the values must pickle.
+
+        Told between the hosts. It may take hours.
+        """
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.patient)
         return values
 
     def num_machines(self) -> int:

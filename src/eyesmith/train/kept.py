@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import DataError
-from eyesmith.files import atomic_path, cache_folder
+from eyesmith.files import cache_folder, is_sealed, sealed_path
 from eyesmith.train.precision import Precision, autocast
 
 
@@ -48,9 +48,9 @@ def keep_features(
     """
     name = hashlib.sha256(json.dumps([*facts, precision]).encode()).hexdigest()[:32]
     path = cache_folder() / "targets" / f"{name}.npy"
-    if not path.is_file():
+    if not is_sealed(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as part:
+        with sealed_path(path) as part:
             file: np.ndarray | None = None
             is_given = np.zeros(num_samples, dtype=bool)
             for indices, pixels in views():

@@ -12,9 +12,9 @@ import torch
 
 from eyesmith.data.loader import Batch
 from eyesmith.optim import freeze, parameter_groups
-from eyesmith.optim.build import make_optimizer
 from eyesmith.optim.groups import part_of
 from eyesmith.optim.held import keep_or_restore
+from eyesmith.optim.optimizers import make_optimizer
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
@@ -46,18 +46,7 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     precision = choose_precision(config.precision, device)
     extra = objective.extra()
     parallel = Parallel(objective, config.parallel, world, precision=precision)
-    groups = parameter_groups(
-        model,
-        weight_decay=optim.weight_decay,
-        no_decay=optim.no_decay,
-        image_lr_scale=optim.image_lr_scale,
-        text_lr_scale=optim.text_lr_scale,
-        layer_decay=optim.layer_decay,
-        text_layer_decay=optim.text_layer_decay,
-        layer_decay_by=optim.layer_decay_by,
-        extra=extra,
-    )
-    optimizer = make_optimizer(optim.name, groups, lr=optim.peak_lr, betas=optim.betas, eps=optim.eps)
+    optimizer = make_optimizer(optim, parameter_groups(model, optim, extra=extra))
     state = TrainState(model=model, optimizer=optimizer, average={}, extra=extra, parallel=parallel)
     if optim.ema_decay:
         state.average = {name: value.detach().clone() for name, value in state.trained().items()}
@@ -94,15 +83,16 @@ def train(
     Every process of the run calls this, with the batches of its own rows; facts are equal in all of them, but for
     waiting times. Of several processes each asks `should_stop` at every `STOP_STEPS`-th step only.
 
-    The host waits for the device at logged steps alone. A loss or gradient that is not finite shuts a gate there: that
+    The host waits for the device at logged steps alone. In fp16 a step whose gradient overflows is left out. Else a
+    loss or gradient that is not finite shuts a gate there: that
     step and later ones change nothing. At the next logged, saved or measured step NonFiniteError names the first such
     step and its samples, and `state` is the one before it.
     """
     last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
     objective.model.train()
-    state.gate = gate = Gate(objective.device)
-    state.optimizer.found_inf = gate.shut  # pyright: ignore[reportAttributeAccessIssue]
+    state.gate = gate = Gate(objective.device, parallel.scaling)
+    state.optimizer.found_inf = gate.held  # pyright: ignore[reportAttributeAccessIssue]
     counted = list(state.counted().values())
     before = [value.clone() for value in counted]  # running statistics change in the forward pass already
     while state.step < last:
@@ -119,18 +109,18 @@ def train(
         found = objective.backward(parallel, batch, state.step)
         part = partial(part_of, model=objective.model) if config.optim.clip_by == "part" else None
         grad_norm = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm, part=part)
-        gate.look(found.loss, grad_norm)
+        seen = gate.look(found.loss, grad_norm)
         state.readings.clear()
         state.optimizer.step()
         state.optimizer.zero_grad()
         with torch.no_grad():
             objective.after_update()
-            keep_or_restore(gate.shut, counted, before)
+            keep_or_restore(gate.held, counted, before)
         state.update_average(config.optim)
         elapsed_s = state.elapsed_s
         state.step += 1
         is_last = state.step == last
-        readings = {"shut": gate.shut, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
+        readings = {**seen, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
         facts = StepFacts(
             step=state.step,
             is_last=is_last,
@@ -153,9 +143,10 @@ def train(
 
 
 class StopSignal:
-    """Ctrl-C between two steps, so that what is saved is a whole state.
+    """Ctrl-C and SIGTERM between two steps, so that what is saved is a whole state.
 
-    Inside the context, a first SIGINT or SIGTERM only raises the flag; a second one acts at once.
+    Inside the context both only raise the flag. Ctrl-C after either of them acts at once; another SIGTERM does not,
+    because launchers send several: srun one to every process, and torchrun passes its own on.
     """
 
     def __init__(self) -> None:
@@ -176,7 +167,8 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.is_set = True
-        self._restore()
+        if signal.SIGINT in self._before:
+            signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -1,6 +1,5 @@
 """What is measured inside a logged step: features, gradients by tower, use of the machine. Nothing it does is felt."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,29 +13,11 @@ from eyesmith.train.precision import Precision
 from eyesmith.train.readings import StepFacts
 from eyesmith.train.sharding import total_norm
 from eyesmith.train.state import TrainState
-from eyesmith.train.utilisation import device_flops, peak_memory_mib
+from eyesmith.train.utilisation import device_flops
 
 TOWERS = ("image", "text")
 
 MAX_RANK_ROWS = 1024  # features whose effective rank is taken: more cost more and say little more
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepMeasures:
-    """One step, measured. None where a tower ran not at all, or has no gradient.
-
-    norm: mean length of features before they are brought to length 1; rank: `rank_of` the unit features of
-    all processes; grad_norm: L2 norm of a tower's gradients, before clipping; flops: of the model for one sample.
-    """
-
-    image_norm: float | None
-    text_norm: float | None
-    image_rank: float | None
-    text_rank: float | None
-    image_grad_norm: float | None
-    text_grad_norm: float | None
-    flops: float | None
-    peak_mib: float
 
 
 class Metrics:
@@ -73,26 +54,29 @@ class Metrics:
         step = self._state.step + 1
         return self._objective.model.training and (step % self._every_steps == 0 or step == self._last_step)
 
-    def of(self, facts: StepFacts) -> StepMeasures:
-        """What was measured in a logged step."""
+    def of(self, facts: StepFacts) -> dict[str, float | None]:
+        """What was measured in a logged step, by its name in the log and in its order there.
+
+        None where a tower ran not at all, or has no gradient; nan where a feature is not finite. norm: mean length of
+        features before they are brought to length 1; rank: `rank_of` the unit features of all processes; grad_norm: L2
+        norm of a tower's gradients, before clipping.
+        """
         readings = facts.readings
         shrunk = max(1.0, facts.grad_norm / self._clip_norm) if self._clip_norm else 1.0
 
-        def number(name: str) -> float | None:
-            return readings.number(name) if name in readings else None
+        def number(name: str, factor: float = 1.0) -> float | None:
+            return readings.number(name) * factor if name in readings else None
 
-        ranks = {name: rank_of(readings[f"{name}_gram"]) for name in TOWERS if f"{name}_gram" in readings}
-        grads = {name: norm * shrunk for name in TOWERS if (norm := number(f"{name}_grad_norm")) is not None}
-        return StepMeasures(
-            image_norm=number("image_norm"),
-            text_norm=number("text_norm"),
-            image_rank=ranks.get("image"),
-            text_rank=ranks.get("text"),
-            image_grad_norm=grads.get("image"),
-            text_grad_norm=grads.get("text"),
-            flops=self._objective.flops(self._text_len),
-            peak_mib=peak_memory_mib(self._objective.device),
-        )
+        ranks = {f"{tower}_rank": f"{tower}_gram" for tower in TOWERS}
+        return {
+            **{name: number(name, shrunk) for name in ("image_grad_norm", "text_grad_norm")},
+            **{name: number(name) for name in ("image_norm", "text_norm")},
+            **{name: rank_of(readings[gram]) if gram in readings else None for name, gram in ranks.items()},
+        }
+
+    def flops(self) -> float | None:
+        """Of the model for one sample with texts as long as the last that were measured; None if not known."""
+        return self._objective.flops(self._text_len)
 
     def _see_features(self, name: str) -> Any:
         def see(_: nn.Module, given: tuple[Any, ...], features: Tensor) -> None:

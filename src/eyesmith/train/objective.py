@@ -28,6 +28,10 @@ class Wrapped(Protocol):
         """Whether the gradients of all processes meet at the end of the passes inside."""
         ...
 
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss [], times the scale that fp16 needs."""
+        ...
+
 
 class Whole(nn.Module):
     """A model to be wrapped as it is: the wrappers put things of their own on what they are given."""

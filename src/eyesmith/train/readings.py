@@ -4,7 +4,6 @@ The host runs ahead of a GPU; asking for one number of a step makes it wait unti
 between two logged steps, and in one of them everything at once.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from eyesmith.train.precision import LossScale
 from eyesmith.train.replay import NonFiniteError
 
 
@@ -96,18 +96,32 @@ class _Unconfirmed:
 class Gate:
     """Shuts on the device at the first step whose loss or gradient is not finite, and stays shut.
 
-    `shut`: [] fp32, 0 or 1; updates that it holds leave everything as it was before that step. The host learns of it in
-    `confirm`, some steps later. Equal in every process, as losses and norms are.
+    `held`: [] fp32, 0 or 1; updates that it holds leave everything as it was before that step: all since the gate is
+    shut, and in fp16 single steps whose gradient overflowed. The host learns that it is shut in `confirm`, some steps
+    later. Equal in every process, as losses and norms are.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.shut = torch.zeros((), device=device)
+    def __init__(self, device: torch.device, scaling: LossScale | None = None) -> None:
+        self.held = torch.zeros((), device=device)
+        self._shut = self.held if scaling is None else torch.zeros((), device=device)
+        self._scaling = scaling
         self._unconfirmed: list[_Unconfirmed] = []
 
-    def look(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Shut where one of two values [] is not finite."""
-        is_finite = torch.isfinite(loss.detach()) & torch.isfinite(grad_norm)
-        torch.maximum(self.shut, (~is_finite).to(self.shut.dtype), out=self.shut)
+    def look(self, loss: Tensor, grad_norm: Tensor) -> dict[str, Tensor]:
+        """Shut where one of two values [] is not finite; returns what `confirm` and the log want to know of the step.
+
+        In fp16 the scale of the loss follows.
+        """
+        is_fine = torch.isfinite(grad_norm)
+        is_left_out = None if self._scaling is None else self._scaling.is_excused(is_fine)
+        is_broken = ~(torch.isfinite(loss.detach()) & (is_fine if is_left_out is None else is_fine | is_left_out))
+        torch.maximum(self._shut, is_broken.to(self._shut.dtype), out=self._shut)
+        found = {"shut": self._shut, "is_broken": is_broken}
+        if self._scaling is not None and is_left_out is not None:
+            torch.maximum(self._shut, is_left_out.to(self._shut.dtype), out=self.held)
+            found["loss_scale"] = self._scaling.value.clone()
+            self._scaling.follow(is_left_out, self._shut)
+        return found
 
     def note(self, facts: StepFacts, keys: Sequence[str], elapsed_s: float) -> None:
         """Remember a step until it is confirmed; its readings hold `shut`. elapsed_s: of the run, before it."""
@@ -124,7 +138,7 @@ class Gate:
             return
         for one in steps:
             facts, keys = one.facts, one.keys
-            if not (math.isfinite(facts.loss) and math.isfinite(facts.grad_norm)):
+            if facts.readings.number("is_broken"):
                 state.step, state.elapsed_s = facts.step - 1, one.elapsed_s
                 raise NonFiniteError(
                     f"step {facts.step}: loss {facts.loss}, gradient norm {facts.grad_norm}, learning rate "

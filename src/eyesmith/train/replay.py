@@ -1,6 +1,5 @@
 """A step that went wrong, so that it can be run again and looked into: its file, and what to look at while it runs."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, TrainingError
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 
 REPLAY_FILE = "replay.json"
 
@@ -62,7 +61,7 @@ def read_replay(path: Path) -> tuple[Path, Replay]:
             f"{path}: no replay; a run writes RUN/replay/step-N/{REPLAY_FILE} when a step is not finite"
         )
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json(file.read_text(encoding="utf-8"))
         return file.parent, Replay(**{**content, "keys": tuple(content["keys"])})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{file}: not a replay file ({error})") from None

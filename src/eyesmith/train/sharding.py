@@ -26,7 +26,7 @@ from eyesmith.train.batch_norm import share_statistics
 from eyesmith.train.config import ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
-from eyesmith.train.precision import Precision
+from eyesmith.train.precision import HALF, LossScale, Precision
 
 Strategy = Literal["none", "ddp", "fsdp"]
 Made = TypeVar("Made", bound=nn.Module)
@@ -46,7 +46,7 @@ class Parallel:
 
         The others' model then lies on the meta device, as `blank` makes it, and the first one's in main memory.
 
-        precision: of the towers; in bf16 FSDP gathers weights in it, and adds gradients up in fp32.
+        precision: of the towers; in half of fp32 FSDP gathers weights in it, and adds gradients up in fp32.
         """
         self.world = world
         self.strategy = choose_strategy(config.strategy, world)
@@ -69,6 +69,7 @@ class Parallel:
             self._replicate()
         elif self.strategy == "fsdp":
             self._shard(blocks, config.shards, precision)
+        self.scaling = LossScale(objective.device) if precision == "fp16" else None
 
     def _replicate(self) -> None:
         # depthwise weights [C, 1, 3, 3] have strides that may be read in two ways; the copy costs nothing
@@ -94,8 +95,8 @@ class Parallel:
         mesh = shard_mesh(self.world.size, shards, device.type)
         # what flows between blocks stays as autocast leaves it
         policy = MixedPrecisionPolicy(
-            param_dtype=torch.bfloat16 if precision == "bf16" else None,
-            reduce_dtype=torch.float32 if precision == "bf16" else None,
+            param_dtype=HALF.get(precision),
+            reduce_dtype=torch.float32 if precision in HALF else None,
             cast_forward_inputs=False,
         )
         # FSDP shards no scalars: each process keeps them, and their gradients are averaged by `sync`
@@ -157,6 +158,10 @@ class Parallel:
             dist.all_reduce(together)
             torch._foreach_copy_(grads, list((together / self.world.size).unbind()))
 
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss [], times the scale that fp16 needs: `clip_grad_norm` takes it away again."""
+        (loss if self.scaling is None else loss * self.scaling.value).backward()
+
     def _check_used(self) -> None:
         self._unseen = False
         unused = [name for name, one in self._inner.named_parameters() if one.requires_grad and one.grad is None]
@@ -172,37 +177,34 @@ class Parallel:
         """L2 norm of all gradients [], equal in every process; above max_norm (0: never) they are scaled down to it.
 
         part: names what a parameter belongs to; each part is then scaled by its own norm. The result is of all.
+        Gradients and norm are without fp16's scale then.
         """
         grads: dict[str, list[Tensor]] = {}
         for name, parameter in parameters.items():
             if parameter.grad is not None:
                 grads.setdefault("" if part is None else part(name), []).append(parameter.grad)
+        if self.scaling is not None:
+            self.scaling.unscale(grad for some in grads.values() for grad in some)
         norms = {name: total_norm(some) for name, some in grads.items()} or {"": total_norm([])}
         if max_norm:  # else a pass over all gradients for nothing
             for name, some in grads.items():
                 torch._foreach_mul_(parts_here(some), (max_norm / (norms[name] + 1e-6)).clamp(max=1.0))
         return next(iter(norms.values())) if len(norms) == 1 else torch.stack(list(norms.values())).norm()
 
-    def whole(self, *, everywhere: bool = False) -> nn.Module | None:
-        """The model with whole weights: itself, or under FSDP a copy on the CPU, in the first process or everywhere.
+    def whole(self) -> nn.Module:
+        """The model with whole weights: itself, or under FSDP a copy; every process must call it.
 
-        Every process must call it; None in those that get none.
+        The copy is on this process's device: all of them measure it together.
         """
         model = self.objective.model
         if self.strategy != "fsdp":
             return model
-        is_wanted = everywhere or self.world.is_first
-        tensors: dict[str, Tensor] = {}
-        for name, value in model.state_dict().items():  # one at a time lies whole on the device
-            gathered = whole_tensor(value.detach())
-            if is_wanted:
-                tensors[name] = gathered.cpu()
-        if not is_wanted:
-            return None
+        # one at a time lies whole on the device beside the parts
+        tensors = {name: whole_tensor(value.detach()).cpu() for name, value in model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
             copy = self.objective.rebuild()
         copy.load_state_dict(tensors)
-        return copy.eval()
+        return copy.eval().to(self.objective.device)
 
 
 def blank(make: Callable[[], Made]) -> Made:

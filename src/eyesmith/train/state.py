@@ -4,6 +4,9 @@ The order of the data, the views of the images and every random draw inside the 
 step, so there is no random state to save.
 """
 
+# pyright: reportPrivateImportUsage=false
+# torch has no public names for operations on lists of tensors
+
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -16,10 +19,11 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError
 from eyesmith.models.drop_path import DropPath
-from eyesmith.optim.build import fresh_moments
-from eyesmith.train import checkpoint, ema, rng
+from eyesmith.optim.config import OptimConfig
+from eyesmith.optim.held import chosen, parts_here
+from eyesmith.optim.optimizers import fresh_moments
+from eyesmith.train import checkpoint, rng
 from eyesmith.train.checkpoint import DamagedStateError
-from eyesmith.train.config import OptimConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.readings import Gate
 from eyesmith.train.sharding import Parallel
@@ -63,33 +67,41 @@ class TrainState:
         held = self.model.state_dict().items()
         return {name: value for name, value in held if name not in names and isinstance(value, Tensor)}
 
+    @torch.no_grad()
     def update_average(self, config: OptimConfig) -> None:
         """Move the averaged weights towards the present ones, after each step."""
-        if self.average:
-            decay = ema.decay_at(self.step, config.ema_decay, has_warmup=config.ema_warmup)
-            ema.move(self.average, self.trained(), decay, self.gate.shut if self.gate else None)
+        if not self.average:
+            return
+        # faster at first, so that the start is forgotten
+        decay = min(config.ema_decay, (self.step + 1) / (self.step + 10)) if config.ema_warmup else config.ema_decay
+        weights = self.trained()
+        old, new = parts_here(self.average.values()), parts_here(weights[name] for name in self.average)
+        if self.gate is not None:
+            new = chosen(self.gate.held, new, old)  # an average moved towards itself stays
+        torch._foreach_lerp_(old, new, 1 - decay)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Inside, the model has the averaged weights, if they are kept."""
-        with ema.taken(self.average, self.trained()):
+        present = {name: value.detach().clone() for name, value in self.trained().items() if name in self.average}
+        self.take_average()
+        try:
             yield
+        finally:
+            _give(self.trained(), present)
 
     def take_average(self) -> None:
         """Give the model the averaged weights, if they are kept."""
-        ema.take(self.average, self.trained())
+        _give(self.trained(), self.average)
 
     def confirm(self) -> None:
         """Raise NonFiniteError where a step since the last call was not finite; every process must call it."""
         if self.gate is not None:
             self.gate.confirm(self)
 
-    def whole_model(self, *, everywhere: bool = False) -> nn.Module | None:
-        """The model, or where processes hold parts of it a copy in whole, in the first process or everywhere.
-
-        Every process must call it; None in those that get none.
-        """
-        return self.parallel.whole(everywhere=everywhere) if self.parallel else self.model
+    def whole_model(self) -> nn.Module:
+        """The model, or where processes hold parts of it a copy in whole; every process must call it."""
+        return self.parallel.whole() if self.parallel else self.model
 
     def save(self, folder: Path, *, in_background: bool = False, keep: int = checkpoint.KEEP) -> None:
         """Write the state below `folder`/state, whole or not at all; of older ones the newest stay, `keep` in all.
@@ -176,6 +188,8 @@ class TrainState:
         content = {f"model/{name}": value.detach() for name, value in trained.items()}
         content |= {f"average/{name}": value for name, value in self.average.items()}
         content |= {f"buffer/{name}": value for name, value in self.counted().items()}
+        if self.parallel is not None and self.parallel.scaling is not None:
+            content |= {f"loss_scale/{name}": value for name, value in self.parallel.scaling.tensors().items()}
         for name, parameter in trained.items():
             moments: dict[str, Any] = self.optimizer.state.get(parameter, {})
             content |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}
@@ -198,3 +212,9 @@ class TrainState:
         for name, value in trained.items():
             if tuple(value.shape) != sizes[name]:
                 raise CheckpointError(f"{path}: {name} is {list(sizes[name])}, the model here has {list(value.shape)}")
+
+
+@torch.no_grad()
+def _give(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        weights[name].copy_(value)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
 from eyesmith.losses.patch_regression import patch_pixels
@@ -37,11 +38,7 @@ class TargetConfig:
     """Compute the teacher's features once and keep them on disk, in half precision; needs views that do not change."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("teacher", "pixels") or self.match not in ("image", "features"):
-            raise ConfigError(
-                "target: expected kind teacher or pixels, and match image or features, "
-                f"got {self.kind!r} and {self.match!r}"
-            )
+        check_choices(self, "target.")
         if self.kind == "pixels" and (self.teacher or self.cache or self.dim):
             raise ConfigError("target: pixels need no teacher; leave out target.teacher, target.cache and target.dim")
         if self.dim < 0:

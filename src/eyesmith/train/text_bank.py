@@ -1,7 +1,7 @@
 """Captions as features, for a locked text tower: all of a run kept, or those of a batch as it passes."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from eyesmith.data.loader import on_device
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.text.cache import TextCache
+from eyesmith.train.config import WantedPrecision
 from eyesmith.train.precision import autocast, choose_precision
 
 _BATCH = 256  # texts that a tower sees at a time
@@ -27,7 +28,7 @@ class Texts(Protocol):
 class TextBank:
     """Unit features of every distinct caption; `num_encoded` counts those that no earlier run had encoded."""
 
-    def __init__(self, clip: Clip, texts: Sequence[str], precision: Literal["auto", "fp32", "bf16"] = "fp32") -> None:
+    def __init__(self, clip: Clip, texts: Sequence[str], precision: WantedPrecision = "fp32") -> None:
         device = clip.logit_scale.device
         chosen = choose_precision(precision, device)
 
@@ -53,9 +54,9 @@ class PassingTexts:
     its own captions alone, so a resumed run gets the same bits.
     """
 
-    def __init__(self, clip: Clip, precision: Literal["auto", "fp32", "bf16"]) -> None:
+    def __init__(self, clip: Clip, precision: WantedPrecision) -> None:
         self._clip = clip
-        self._precision: Literal["auto", "fp32", "bf16"] = precision
+        self._precision: WantedPrecision = precision
         self.num_encoded = 0
 
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -11,7 +11,7 @@ from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import Clip
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.text.model import ClipTextConfig
-from eyesmith.train.precision import Precision
+from eyesmith.train.precision import HALF, Precision
 
 # dense bfloat16 FLOP/s (a multiply-add counts two) by a part of the device's name; of several the longest holds.
 # From NVIDIA's data sheets, without sparsity; cards for desks with fp32 accumulation, which training and torch use.
@@ -52,7 +52,7 @@ def device_flops(device: torch.device, precision: Precision) -> tuple[float, str
 def measured_flops(device: torch.device, precision: Precision) -> float:
     """FLOP/s of the best of some products of two square matrices."""
     side = 4096 if device.type == "cuda" else 768
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = HALF.get(precision, torch.float32)
     a = torch.full((side, side), 0.5, dtype=dtype, device=device)
     best = float("inf")
     with torch.inference_mode():

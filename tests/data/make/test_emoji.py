@@ -8,6 +8,7 @@ import random
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +16,21 @@ import pytest
 from PIL import Image
 
 from eyesmith.data.make import emoji
-from eyesmith.data.make.emoji import (
-    STYLES,
-    assign_splits,
-    icon_svg,
-    make_emoji,
-    normal_hexcode,
-    read_concepts,
-    read_icons,
-)
+from eyesmith.data.make import icons as packages
+from eyesmith.data.make.icons import STYLES, icon_svg, normal_hexcode, read_concepts, read_icons
 from eyesmith.data.make.npm import NpmPackage, is_cached
 from eyesmith.data.make.phrases import captions, with_article
 from eyesmith.data.make.render import SvgRenderer
+from eyesmith.data.make.world_splits import assign_splits
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.files import cache_folder
 
 pytest.importorskip("resvg_py")
 
+make_emoji = partial(emoji.make_emoji, world="small")
+
 REAL_CACHE = cache_folder()
-REAL = {package: REAL_CACHE / "npm" / package.file_name for package in (emoji.NAMES, *STYLES.values())}
+REAL = {package: REAL_CACHE / "npm" / package.file_name for package in (packages.NAMES, *STYLES.values())}
 LICENCES = {"noto": "Apache-2.0", "twemoji": "CC-BY-4.0", "openmoji": "CC-BY-SA-4.0", "fluent-emoji-flat": "MIT"}
 
 # 20 concepts of the groups asked for: code points, name; the third is written with a variation selector
@@ -109,9 +106,9 @@ def toy(tmp_path, monkeypatch):
     """Toy packages in a cache of their own; npm cannot be reached."""
     monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(emoji, "NAMES", put(names_package(FOUND), emoji.NAMES))
+    monkeypatch.setattr(packages, "NAMES", put(names_package(FOUND), packages.NAMES))
     styles = {style: put(icon_package(package, style), package) for style, package in STYLES.items()}
-    monkeypatch.setattr(emoji, "STYLES", styles)
+    monkeypatch.setattr(packages, "STYLES", styles)
     return tmp_path
 
 
@@ -219,8 +216,8 @@ def test_same_bytes_again_and_recognised(tmp_path):
 
 def test_stopped_and_made_again(tmp_path, monkeypatch):
     class StopsAt40(SvgRenderer):
-        def pngs(self, drawings: Iterable[tuple[str, str]], *, size_px: int) -> Iterator[bytes]:
-            for number, png in enumerate(super().pngs(drawings, size_px=size_px)):
+        def pngs(self, drawings: Iterable[tuple[str, str]], *, size_px: int, alpha: bool = False) -> Iterator[bytes]:
+            for number, png in enumerate(super().pngs(drawings, size_px=size_px, alpha=alpha)):
                 if number == 40:
                     raise KeyboardInterrupt
                 yield png
@@ -235,7 +232,7 @@ def test_stopped_and_made_again(tmp_path, monkeypatch):
 
 
 def test_no_npm_and_no_cache(tmp_path):
-    (cache_folder() / "npm" / emoji.NAMES.file_name).unlink()
+    (cache_folder() / "npm" / packages.NAMES.file_name).unlink()
     with pytest.raises(MissingDependencyError, match="eyesmith data make scenes DIR"):
         make_emoji(tmp_path / "d")
     assert not (tmp_path / "d" / "dataset.json").exists()
@@ -328,6 +325,22 @@ def test_rendering_keeps_aspect_and_colour():
     assert (pixels[10:30] == (255, 128, 0)).all()
 
 
+def test_transparent_pictures_are_the_white_ones_without_their_white(tmp_path):
+    make_emoji(tmp_path / "white")
+    dataset = make_emoji(tmp_path / "clear", alpha=True)
+    assert dataset["parameters"]["alpha"] is True
+    white, clear = (read(tmp_path / name) for name in ("white", "clear"))
+    for split, samples in white.items():
+        for key, members in samples.items():
+            with Image.open(io.BytesIO(clear[split][key]["png"])) as image:
+                assert image.mode == "RGBA"
+                assert image.getpixel((0, 0)) == (0, 0, 0, 0)
+                on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+            with Image.open(io.BytesIO(members["png"])) as image:
+                assert np.abs(np.asarray(on_white).astype(int) - np.asarray(image)).max() <= 1
+            assert clear[split][key]["json"] == members["json"]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -387,3 +400,22 @@ def test_the_real_packages(monkeypatch):
         "unseen_concept": 116,
     }
     assert all(is_cached(package) for package in REAL)
+
+
+@pytest.mark.skipif(not all(path.is_file() for path in REAL.values()), reason="the real packages are not in the cache")
+def test_the_small_world_stays_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("EYESMITH_CACHE", str(REAL_CACHE))
+    monkeypatch.setattr(packages, "NAMES", next(iter(REAL)))
+    monkeypatch.setattr(packages, "STYLES", STYLES)
+    make_emoji(tmp_path / "d")
+    digest = hashlib.sha256((tmp_path / "d" / "classnames.txt").read_bytes())
+    # of the pixels: the bytes of a PNG belong to the library that writes it
+    for path in sorted((tmp_path / "d").glob("*/*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                content = tar.extractfile(member).read()
+                if member.name.endswith(".png"):
+                    with Image.open(io.BytesIO(content)) as image:
+                        content = image.tobytes()
+                digest.update(member.name.encode() + content)
+    assert digest.hexdigest() == "c0754b9a040c5fe158fa344107a5ad12d345a6af5c6062bea9656a71e57e266c"

@@ -213,9 +213,9 @@ def test_words_of_a_scene():
         "a striped blue star above an orange circle",
         "two shapes, the largest is an orange circle",
     ]
-    assert relation(other, main) == "above"
-    assert relation(main, other) == "below"
-    assert relation(main, thing(x=0.55)) is None
+    assert relation(other.place, main.place) == "above"
+    assert relation(main.place, other.place) == "below"
+    assert relation(main.place, thing(x=0.55).place) is None
     assert {"kind": "exist", "question": "Is there a red ring?", "answer": "no"} in questions([main], "red ring")
 
 

@@ -102,7 +102,7 @@ def test_real_is_measured_by_the_engine_as_by_the_rule(tmp_path: Path) -> None:
     found = open_evaluation_set(home, layout="multilabel")
     classifier = _classifier([*names, *NUMBERS[:5]])
     (result,) = evaluate_suite(LogitTower(classifier), [TASKS["imagenet-real"]], tmp_path, out=tmp_path / "out")
-    own = class_logits(classifier, found.source).logits[:, : len(found.classes)]
+    own = class_logits(classifier, found.source).rows[:, : len(found.classes)]
     assert found.multilabels is not None
     labels = [np.flatnonzero(row).tolist() for row in found.multilabels]
     assert result.metrics["acc1"] == pytest.approx(real_answers(own, labels).double().mean().item())
@@ -137,7 +137,7 @@ def test_an_own_folder_is_measured_by_names_in_any_order(folder: Path, tmp_path:
     classifier = _classifier(("sky", "sea", "grass", "red disc"))
     result = evaluate_own(LogitTower(classifier), folder, tmp_path / "results.jsonl")
     found = open_evaluation_set(folder)
-    logits = class_logits(classifier, found.source).logits
+    logits = class_logits(classifier, found.source).rows
     assert found.labels is not None
     own = [classifier.classes.index(name) for name in found.classes]
     hits = logits[:, own].argmax(1).numpy() == found.labels

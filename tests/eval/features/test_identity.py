@@ -22,6 +22,7 @@ from eyesmith.eval.features.identity import cache_key, content_hash, model_facts
 from eyesmith.eval.features.store import FeatureStore
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.sets import TASKS
+from eyesmith.files import seal
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.clip import Clip
 from eyesmith.models.identity import structure_hash, weights_hash
@@ -139,6 +140,7 @@ def test_fresh_uses_nothing_that_is_kept_and_reuse_is_said(clip: Clip, miniature
     assert "text features (1)" in line
     for file in (tmp_path / "kept" / "texts").rglob("*.npy"):
         np.save(file, -np.load(file))  # nobody can tell that these are wrong
+        seal(file)
     expected = evaluate_suite(clip, tasks, miniatures, out=None)[0].metrics
     wrong = evaluate_suite(clip, tasks, miniatures, out=None, settings=settings)[0].metrics
     fresh = evaluate_suite(clip, tasks, miniatures, out=None, settings=replace(settings, fresh=True))[0].metrics

@@ -54,3 +54,14 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
     assert TextCache(tower, tower.encode, folder=tmp_path)(["cat"]).tolist() == [[3.0, 99.0]]
     assert TextCache(tower, tower.encode, folder=tmp_path)(["cat"]).tolist() == [[3.0, 99.0]]
     assert len(tower.calls) == 2
+
+
+def test_one_bit_that_turned_is_found(tmp_path: Path) -> None:
+    tower = _Tower()
+    TextCache(tower, tower.encode, folder=tmp_path)(["cat", "horse"])
+    (file,) = tmp_path.iterdir()
+    whole = bytearray(file.read_bytes())
+    whole[whole.find(b"\0\0\x40\x40")] ^= 1  # of 3.0, the first feature
+    file.write_bytes(whole)
+    assert TextCache(tower, tower.encode, folder=tmp_path)(["cat"]).tolist() == [[3.0, 99.0]]
+    assert len(tower.calls) == 2

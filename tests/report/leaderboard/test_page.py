@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -235,3 +236,24 @@ def test_a_scatter_keeps_its_points_inside_and_its_order() -> None:
     assert at["ours"][1] > at["baseline"][1]  # SVG's y grows downwards
     assert all(46 <= x <= 460 and 0 <= y <= 320 for x, y in at.values())
     assert scatter([points[0]], x_label="x", y_label="y", description="d").count("<circle") == 1
+
+
+def test_a_users_own_set_stands_once_and_its_temperature_is_no_share(tmp_path: Path) -> None:
+    run = {"weights": "w", "source": "runs/a", "model": "mine"}
+    values = {"acc1": 0.75, "mean_per_class_recall": 0.75, "temperature": 1.083}
+    rows = [
+        ResultRow(
+            model="mine", task="own:photos", split="test", metric=metric, value=value, low=None, high=None, n=60,
+            chance=0.25 if metric == "acc1" else None, run=run,
+        )
+        for metric, value in values.items()
+    ]  # fmt: skip
+    append_rows(tmp_path / "results.jsonl", [dataclasses.replace(rows[0], low=0.6, high=0.8), *rows[1:]])
+    entry = {"key": "own:photos", "dataset": "photos", "metrics": {"acc1": 0.75, "main_metric": 0.75}, "run": run}
+    (tmp_path / "eval_results.jsonl").write_text(json.dumps(entry) + "\n")
+    write_leaderboard([tmp_path], tmp_path / "b.html", with_published=False)
+    page = (tmp_path / "b.html").read_text()
+    assert page.count(">top-1<") == 1
+    assert "60.0\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}80.0" in page
+    assert ">1.08<" in page
+    assert "108.3" not in page

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from eyesmith.errors import ConfigError
+from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
 from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.plan.scale import fetch_plan, save_plan, saved_bytes
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.config import OptimConfig, RunConfig
+from eyesmith.train.config import RunConfig
 
 
 def streamed(**data: object) -> TrainConfig:

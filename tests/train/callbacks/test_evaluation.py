@@ -19,16 +19,18 @@ from eyesmith.data import open_source
 from eyesmith.data.make import make_miniatures
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import Settings, encode_source, evaluate_suite, zero_shot
+from eyesmith.eval.features import batches
 from eyesmith.eval.sets import TASKS
 from eyesmith.hub import save_model
 from eyesmith.images import evaluation_pixels
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.clip import Clip
+from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks import RunContext
 from eyesmith.tasks import curve as module
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.callbacks.evaluation import Evaluation, read_best, replace_best
-from eyesmith.train.config import EvalConfig, OptimConfig, ParallelConfig
+from eyesmith.train.config import EvalConfig, ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.readings import Readings, StepFacts
 from eyesmith.train.state import TrainState
@@ -104,7 +106,7 @@ def test_pictures_are_decoded_once_when_there_is_room(
         decoded.append(1)
         return evaluation_pixels(*arguments)
 
-    monkeypatch.setattr(module, "evaluation_pixels", counted)
+    monkeypatch.setattr(batches, "evaluation_pixels", counted)
     settings = EvalConfig(curve_data=(config.data.path,), every_steps=1, keep_best="none")
     for room, expected in ((1 << 20, 24), (1000, 48)):
         monkeypatch.setattr(module, "KEEP_BYTES", room)

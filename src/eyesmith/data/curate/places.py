@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -44,8 +45,12 @@ def open_mapper(executor: Executor, workers: int, on_progress: Progress | None =
         yield lambda what, function, items: _counted(map(function, items), what, len(items), report)
     else:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_signals) as pool:
             yield lambda what, function, items: _counted(pool.map(function, items), what, len(items), report)
+
+
+def _leave_signals() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when to end
 
 
 def _counted(results: Iterator[Any], what: str, total: int, report: Progress) -> Iterator[Any]:

@@ -287,6 +287,11 @@ class CurationRun(CurationPlan):
     executor: Executor = "local"
     """Processes of this machine, or Ray Data."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers < 1:
+            raise ConfigError(f"workers: expected at least 1, got {self.workers}")
+
     @property
     def plan(self) -> CurationPlan:
         """The plan alone."""

@@ -17,6 +17,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from eyesmith.data.curate.uids import find_uids, format_uids, read_subset, try_u
 from eyesmith.data.stream.fetch import ShardCache
 from eyesmith.data.stream.places import list_shards
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import atomic_path, cache_folder, sha256_file, write_json
+from eyesmith.files import atomic_path, cache_folder, load_json, sha256_file, write_json
+from eyesmith.writer import content, one_writer
 
 SHARD_FORMAT = "{:08d}.tar"
 META_FILE, IDS_FILE, UNFINISHED_FILE, LAYOUT_FILE = "meta.json", "sample_ids.npy", "reshard.json", "reshard.rows"
@@ -55,7 +57,13 @@ class ReshardConfig:
     """Room for copies of remote shards."""
 
     def __post_init__(self) -> None:
-        for name, least in (("shard_samples", 1), ("shard_bytes", 1), ("shuffle_window", 0)):
+        for name, least in (
+            ("shard_samples", 1),
+            ("shard_bytes", 1),
+            ("shuffle_window", 0),
+            ("seed", 0),
+            ("cache_bytes", 1),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
@@ -111,9 +119,23 @@ def reshard(
     """Write the shards of a subset file. shards: a folder, pattern or address of tars; out: a local folder.
 
     Samples without a uid or a picture, and later ones of a uid that was found before, are counted and left out. Raises
-    DataError when nothing is found, ConfigError when `out` holds something else.
+    DataError when nothing is found, ConfigError when `out` holds something else, or another process is writing to it.
     """
     config = config or ReshardConfig()
+    with nullcontext() if config.dry_run else one_writer(out):
+        return _reshard(shards, subset, out, config, workers=workers, executor=executor, on_progress=on_progress)
+
+
+def _reshard(
+    shards: str | os.PathLike[str],
+    subset: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: ReshardConfig,
+    *,
+    workers: int,
+    executor: Executor,
+    on_progress: Progress | None,
+) -> ReshardReport:
     listed = list_shards(shards)
     ids = read_subset(subset)
     folder = Path(out).absolute()
@@ -228,7 +250,7 @@ def _write(shard: _OutShard) -> None:
     stats = path.with_name(f"{path.stem}_stats.json")
     if path.is_file() and stats.is_file():  # written before the run was stopped: the numbers follow the shard
         return
-    work = json.loads((shard.folder / UNFINISHED_FILE).read_text("utf-8"))
+    work = load_json((shard.folder / UNFINISHED_FILE).read_text("utf-8"))
     layout = np.memmap(shard.folder / LAYOUT_FILE, dtype=ROW, mode="r")
     rows = np.array(layout[shard.start : shard.stop])
     names = format_uids(np.array(read_subset(work["subset"], is_checked=True)[rows["place"]]))
@@ -267,7 +289,7 @@ def _claim(
     facts = json.dumps([parts, sha256_file(subset), limits])
     digest = hashlib.sha256(facts.encode()).hexdigest()
     file = folder / UNFINISHED_FILE
-    is_ours = file.is_file() and json.loads(file.read_text("utf-8")).get("digest") == digest
-    if not is_ours and folder.exists() and any(folder.iterdir()):
+    is_ours = file.is_file() and load_json(file.read_text("utf-8")).get("digest") == digest
+    if not is_ours and content(folder):
         raise ConfigError(f"{folder}: expected an empty folder, or one where the same resharding was stopped")
     write_json(file, {"digest": digest, "subset": os.path.abspath(subset), "shards": list(shards)})

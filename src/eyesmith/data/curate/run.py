@@ -37,7 +37,8 @@ from eyesmith.data.curate.steps import (
 from eyesmith.data.curate.threshold import place_of, value_at
 from eyesmith.data.curate.uids import UID, join_uids, write_subset
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, load_json, write_json
+from eyesmith.writer import content, one_writer
 
 SUBSET_FILE, RECORD_FILE, REPORT_FILE, CONFIG_FILE = "subset.npy", "kept.parquet", "report.json", "curation.json"
 
@@ -94,13 +95,27 @@ def curate(
     """Apply a plan to a pool; leaves subset.npy, kept.parquet, report.json and curation.json in `out`.
 
     The result depends on the plan and the pool alone, not on workers, executor or the order of files. When a curation
-    of the same plan and pool was stopped in `out`, it goes on. Raises ConfigError when `out` holds another one, and
-    DataError for a pool that cannot be used.
+    of the same plan and pool was stopped in `out`, it goes on. Raises ConfigError when `out` holds another one, or
+    another process is writing to it, and DataError for a pool that cannot be used.
     """
-    import pyarrow.parquet as pq
-
     plan.check_files()
     files = list_pool(pool)
+    with one_writer(out):
+        return _curate(plan, pool, files, out, workers=workers, executor=executor, on_progress=on_progress)
+
+
+def _curate(
+    plan: CurationPlan,
+    pool: str | os.PathLike[str],
+    files: list[PoolFile],
+    out: str | os.PathLike[str],
+    *,
+    workers: int,
+    executor: Executor,
+    on_progress: Progress | None,
+) -> CurationReport:
+    import pyarrow.parquet as pq
+
     folder = Path(out).absolute()
     columns = tuple(pq.read_schema(files[0].path).names)
     digest = _claim(folder, plan, pool, files)
@@ -182,7 +197,7 @@ def _claim(folder: Path, plan: CurationPlan, pool: str | os.PathLike[str], files
     file = folder / CONFIG_FILE
     if file.is_file():
         try:
-            there = json.loads(file.read_text("utf-8"))
+            there = load_json(file.read_text("utf-8"))
         except ValueError as error:
             raise ConfigError(f"{file}: cannot be read ({error}); choose another --out") from error
         if there.get("digest") != digest:
@@ -190,7 +205,7 @@ def _claim(folder: Path, plan: CurationPlan, pool: str | os.PathLike[str], files
                 f"{folder}: holds the curation {there.get('plan', {}).get('name')!r} of {there.get('pool')} with other "
                 "settings, or its pool or a file of its rules has changed; choose another --out, nothing was changed"
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif content(folder):
         raise ConfigError(f"{folder}: expected an empty folder or one of this curation; choose another --out")
     (folder / "parts").mkdir(parents=True, exist_ok=True)
     write_json(file, {"digest": digest, "pool": os.fspath(pool), "plan": settings})

@@ -1,6 +1,5 @@
 """Samples of one shard as they lie in it: the members of each, and what its json says its uid is."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.tar_index import Member, TarIndex, index_tar
 from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
+from eyesmith.files import load_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class ShardSamples:
 
 def _uid(content: bytes) -> str:
     try:
-        value = json.loads(content)
+        value = load_json(content)
     except (ValueError, RecursionError):
         return ""
     uid = value.get("uid") if isinstance(value, dict) else None

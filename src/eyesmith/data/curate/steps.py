@@ -2,7 +2,6 @@
 of its own below OUT/parts, whole or not at all; so a curation that was stopped goes on with the files that are missing.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from eyesmith.data.curate.substrings import SubstringMatcher
 from eyesmith.data.curate.threshold import NUM_BUCKETS, bucket_counts, bucket_of
 from eyesmith.data.curate.uids import join_uids, parse_uids
 from eyesmith.errors import DataError
-from eyesmith.files import atomic_path, write_json
+from eyesmith.files import atomic_path, load_json, write_json
 
 if TYPE_CHECKING:
     import polars
@@ -77,7 +76,7 @@ def filter_step(item: tuple[Work, PoolFile]) -> dict[str, Any]:
     work, file = item
     done = work.part(file, "json")
     if done.is_file():
-        facts = json.loads(done.read_text("utf-8"))
+        facts = load_json(done.read_text("utf-8"))
         if facts.get("digest") == work.digest:
             return facts
     plan = work.plan
@@ -309,7 +308,7 @@ def _read_matcher(path: str, _: int, boundaries: Any) -> SubstringMatcher:
 
 def _entries(path: str) -> Iterator[str]:
     try:
-        value = json.loads(Path(path).read_text("utf-8"))
+        value = load_json(Path(path).read_text("utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(value, list) or not value:

@@ -6,7 +6,6 @@ or SugarCrepe's and ARO's own JSON files, one a category. Images lie beside the 
 be left out.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from eyesmith.data.file_source import FileSource, Record
 from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.text import parse_json
 from eyesmith.errors import DataError
+from eyesmith.files import load_json
 
 CaptionTest = Literal["pairs", "choice"]
 
@@ -139,7 +139,7 @@ def _is_choice(file: Path) -> bool:
     if file.suffix != ".json" or not file.is_file():
         return False
     try:
-        whole = json.loads(file.read_text("utf-8-sig"))
+        whole = load_json(file.read_text("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return False
     entries = list(whole.values() if isinstance(whole, dict) else whole if isinstance(whole, list) else ())

@@ -20,7 +20,7 @@ from eyesmith.data.evaluation.opening import open_evaluation_set
 from eyesmith.data.evaluation.tars import COUNT_FILE, INSTANCE_FILE, TYPE_FILE
 from eyesmith.data.shards import ShardWriter
 from eyesmith.errors import DataError, MissingDependencyError
-from eyesmith.files import write_atomic
+from eyesmith.files import load_json, write_atomic
 
 _SHARD_SAMPLES = 1000
 _ROWS = 32  # read at once: a WinoGAViL row carries up to twelve pictures
@@ -49,7 +49,7 @@ def fetch_rows(
     url = hub.parquet_url(repo)
     content = get(hub, url, limit=1 << 24)
     try:
-        configs = json.loads(content or b"")
+        configs = load_json(content or b"")
         addresses = next(parts[split] for parts in configs.values() if split in parts)
         if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
             raise TypeError("no list of addresses")

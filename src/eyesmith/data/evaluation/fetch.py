@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import json
 import os
 import time
 import urllib.error
@@ -16,7 +15,7 @@ from typing import Any
 from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE
 from eyesmith.data.evaluation.tars import COUNT_FILE, TYPE_FILE, shard_count
 from eyesmith.errors import DataError, EyesmithError
-from eyesmith.files import sha256_file, write_atomic, write_json
+from eyesmith.files import load_json, sha256_file, write_atomic, write_json
 
 _CHUNK_BYTES = 1 << 20
 _TRIES = 4
@@ -206,7 +205,7 @@ def _is_right(file: Path, size: int | None, digest: str | None) -> bool:
 
 def _is_same(note: Path, facts: dict[str, Any]) -> bool:
     try:
-        return json.loads(note.read_text("utf-8")) == facts
+        return load_json(note.read_text("utf-8")) == facts
     except (OSError, ValueError):
         return False
 

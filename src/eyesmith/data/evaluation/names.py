@@ -7,13 +7,13 @@ list knows is an error; nobody falls back to another set's templates in silence.
 
 import ast
 import importlib.util
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
+from eyesmith.files import load_json
 
 CLASS_FILE = "classnames.txt"
 TEMPLATE_FILE = "zeroshot_classification_templates.txt"
@@ -79,7 +79,7 @@ def _clip_benchmark(file: str) -> dict[str, Any]:
     path = package_file("clip_benchmark", f"datasets/{file}")
     if path is None:
         raise MissingDependencyError(f"class names and templates of this set come with clip-benchmark: {_INSTALL}")
-    return json.loads(path.read_text("utf-8"))
+    return load_json(path.read_text("utf-8"))
 
 
 @cache

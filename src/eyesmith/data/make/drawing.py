@@ -4,8 +4,9 @@ A program of its own that imports nothing of eyesmith: it starts in a few millis
 crash, run out of memory or never end takes nothing else along. On Unix it gives up, before it sees a drawing, what
 drawing does not need: it can open no file or socket, start no process, and use no more than a bounded memory and time.
 
-Both ways: a length of 4 bytes (big-endian), then the content. In: the side in pixels (4 bytes), the seconds of
-processor time allowed (4 bytes), the drawing as UTF-8. Out: b"+" and the PNG, or b"-" and the reason as UTF-8.
+Both ways: a length of 4 bytes (big-endian), then the content. In, each of the numbers 4 bytes: the side in pixels, the
+seconds of processor time allowed, 1 for a transparent background or 0 for a white one; then the drawing as UTF-8. Out:
+b"+" and the PNG, or b"-" and the reason as UTF-8.
 """
 
 import os
@@ -26,7 +27,7 @@ def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides when to end
     limits = _give_up_rights(answers.fileno())
     while request := _read(sys.stdin.buffer):
-        size_px, seconds = struct.unpack(">II", request[:8])
+        size_px, seconds, alpha = struct.unpack(">III", request[:12])
         if limits is not None:
             used = limits.getrusage(limits.RUSAGE_SELF)
             limits.setrlimit(
@@ -35,10 +36,10 @@ def _main() -> None:
         try:
             # system fonts are left out: a drawing must not look different from one machine to the next
             picture = resvg_py.svg_to_bytes(
-                svg_string=request[8:].decode(),
+                svg_string=request[12:].decode(),
                 width=size_px,
                 height=size_px,
-                background="#ffffff",
+                background=None if alpha else "#ffffff",
                 skip_system_fonts=True,
             )
             answer = b"+" + bytes(picture)

@@ -1,4 +1,4 @@
-"""SVG drawings to RGB PNG bytes, drawn in a process that may die, from drawings that reach for nothing outside."""
+"""SVG drawings to PNG bytes, drawn in a process that may die, from drawings that reach for nothing outside."""
 
 import importlib.util
 import io
@@ -46,15 +46,16 @@ class SvgRenderer:
         self._time_limit_s = time_limit_s
         self._process: subprocess.Popen[bytes] | None = None
 
-    def png(self, svg: str, *, size_px: int, where: str = "drawing") -> bytes:
+    def png(self, svg: str, *, size_px: int, where: str = "drawing", alpha: bool = False) -> bytes:
         """Rasterise `svg` to a square PNG: RGB, uint8, size_px x size_px, on white, centred with its aspect kept.
 
+        alpha: RGBA instead, transparent where nothing is drawn.
         Raises DataError naming `where` when the drawing cannot be rendered, is refused (`check_svg`), or does not end
         within the time and memory that one drawing may take.
         """
-        return next(self.pngs([(svg, where)], size_px=size_px))
+        return next(self.pngs([(svg, where)], size_px=size_px, alpha=alpha))
 
-    def pngs(self, drawings: Iterable[tuple[str, str]], *, size_px: int) -> Iterator[bytes]:
+    def pngs(self, drawings: Iterable[tuple[str, str]], *, size_px: int, alpha: bool = False) -> Iterator[bytes]:
         """As `png`, of many in order, each with its `where`: the process draws ahead while here they are written."""
         if not 1 <= size_px <= MAX_PX:
             raise ConfigError(f"size_px: expected 1 to {MAX_PX}, got {size_px}")
@@ -63,19 +64,20 @@ class SvgRenderer:
         try:
             for svg, where in drawings:
                 check_svg(svg, where=where)
-                waiting.append((where, pool.submit(self._draw, svg.encode(), size_px, where)))
+                waiting.append((where, pool.submit(self._draw, svg.encode(), size_px, where, alpha)))
                 if len(waiting) > _AHEAD:
-                    yield self._finished(*waiting.popleft(), size_px)
+                    yield self._finished(*waiting.popleft(), size_px, alpha)
             while waiting:
-                yield self._finished(*waiting.popleft(), size_px)
+                yield self._finished(*waiting.popleft(), size_px, alpha)
         finally:
             if waiting:  # an error, or the caller wants no more: what is drawn now is for nobody
                 self.close()
             pool.shutdown(cancel_futures=True)
 
-    def _finished(self, where: str, drawn: "Future[bytes]", size_px: int) -> bytes:
+    def _finished(self, where: str, drawn: "Future[bytes]", size_px: int, alpha: bool) -> bytes:
         image = open_image(drawn.result(), where=where)
-        pixels = image.convert("RGB")  # the background is opaque, so dropping alpha changes nothing
+        # on an opaque background dropping alpha changes nothing
+        pixels = image.convert("RGBA" if alpha else "RGB")
         if pixels.size != (size_px, size_px):
             wrong = f"resvg drew {pixels.size[0]} x {pixels.size[1]}"
             raise DataError(f"{where}: expected {size_px} x {size_px} px, {wrong}")
@@ -95,7 +97,7 @@ class SvgRenderer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _draw(self, svg: bytes, size_px: int, where: str) -> bytes:
+    def _draw(self, svg: bytes, size_px: int, where: str, alpha: bool) -> bytes:
         if self._process is not None and self._process.poll() is not None:
             self.close()  # somebody ended it between two drawings
         if self._process is None:
@@ -111,7 +113,7 @@ class SvgRenderer:
         timer = threading.Timer(self._time_limit_s, lambda: (is_late.set(), process.kill()))
         timer.start()
         try:
-            process.stdin.write(struct.pack(">III", 8 + len(svg), size_px, round(self._time_limit_s)) + svg)
+            process.stdin.write(struct.pack(">IIII", 12 + len(svg), size_px, round(self._time_limit_s), alpha) + svg)
             process.stdin.flush()
             length = process.stdout.read(4)
             answer = process.stdout.read(struct.unpack(">I", length)[0]) if len(length) == 4 else b""

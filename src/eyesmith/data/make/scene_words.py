@@ -19,9 +19,12 @@ def name_of(thing: Thing) -> str:
     return class_name(thing.shape, thing.color, thing.pattern)
 
 
-def relation(one: Thing, other: Thing) -> str | None:
-    """How `one` lies to `other`: a key of OPPOSITE, on the axis where they are farther apart; None if too close."""
-    dx, dy = one.x - other.x, one.y - other.y
+def relation(one: tuple[float, float], other: tuple[float, float]) -> str | None:
+    """How `one` lies to `other`: a key of OPPOSITE, on the axis where they are farther apart; None if too close.
+
+    one, other: centres (x, y) as fractions of the image's side.
+    """
+    dx, dy = one[0] - other[0], one[1] - other[1]
     if max(abs(dx), abs(dy)) < _CLEAR_GAP:
         return None
     if abs(dx) >= abs(dy):
@@ -34,7 +37,7 @@ def relations(things: Sequence[Thing]) -> list[dict[str, int | str]]:
     found: list[dict[str, int | str]] = []
     for subject, one in enumerate(things):
         for target, other in enumerate(things):
-            words = relation(one, other) if subject != target else None
+            words = relation(one.place, other.place) if subject != target else None
             if words is not None:
                 found.append({"subject": subject, "relation": words, "object": target})
     return found
@@ -46,7 +49,7 @@ def scene_captions(things: Sequence[Thing]) -> list[str]:
     main = name_of(things[0])
     texts = [_listed(full), main, with_article(main), f"a drawing of {with_article(main)}"]
     for other in things[1:3]:
-        words = relation(other, things[0])
+        words = relation(other.place, things[0].place)
         if words is not None:
             side = words if words in ("above", "below") else f"to the {words}"
             texts.append(f"{with_article(name_of(other))} {side} {with_article(main)}")
@@ -72,7 +75,7 @@ def questions(things: Sequence[Thing], absent: str) -> list[dict[str, str]]:
             asked.append(("color", f"What color is the {thing.shape}?", thing.color))
             asked.append(("pattern", f"Is the {thing.shape} solid, striped or dotted?", thing.pattern))
     for thing in things[1:]:
-        words = relation(thing, main)
+        words = relation(thing.place, main.place)
         if words is not None:
             ask = "Is the {} {} the {}?"
             asked.append(("relation", ask.format(name_of(thing), words, name_of(main)), "yes"))

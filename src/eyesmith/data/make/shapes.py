@@ -42,6 +42,11 @@ class Thing:
     radius: float
     turn: float
 
+    @property
+    def place(self) -> tuple[float, float]:
+        """Its centre."""
+        return self.x, self.y
+
 
 def _regular(corners: int, *, radius: float = 1.0, start: float = -math.pi / 2) -> Points:
     angles = (start + 2 * math.pi * corner / corners for corner in range(corners))

@@ -14,7 +14,7 @@ from typing import Any
 
 from eyesmith.data.stream.places import file_system, is_remote
 from eyesmith.errors import DataError
-from eyesmith.files import NO_LOCKS, locked, write_json
+from eyesmith.files import NO_LOCKS, load_json, locked, write_json
 
 _CHUNK_BYTES = 4 << 20
 _TRIES = 4
@@ -181,7 +181,7 @@ def _remote_facts(shard: str) -> dict[str, Any]:
 
 def _is_same(note: Path, facts: dict[str, Any]) -> bool:
     try:
-        return json.loads(note.read_text("utf-8")) == facts
+        return load_json(note.read_text("utf-8")) == facts
     except (OSError, ValueError):
         return False
 

@@ -16,7 +16,7 @@ from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.tar_index import index_tar
 from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
-from eyesmith.files import atomic_path, cache_folder, locked, open_binary, read_at
+from eyesmith.files import cache_folder, is_sealed, locked, open_binary, read_at, sealed_path
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
 _REQUIRED: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
@@ -70,7 +70,7 @@ def shard_index(path: str | os.PathLike[str], *, folder: Path | None = None) -> 
             index = _read(place)
         if "unreadable_shard" in index.broken:  # perhaps the disk's fault, and gone next time
             return index
-        with atomic_path(kept) as part, part.open("wb") as stream:
+        with sealed_path(kept) as part, part.open("wb") as stream:
             np.savez(
                 stream,
                 keys=np.frombuffer(_joined(index.keys), dtype=np.uint8),
@@ -115,6 +115,8 @@ def _kept(place: Path, folder: Path | None) -> Path:
 def _load(file: Path) -> ShardIndex:
     with suppress(OSError):
         os.utime(file)  # the time of its last use, for `prune_indices`
+    if not is_sealed(file):
+        raise BadZipFile(f"{file}: was never made, or is damaged")
     # opened here: of a damaged file NumPy leaves the closing to the collector
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
         names = stored["keys"].tobytes().decode("utf-8", "surrogatepass")

@@ -1,6 +1,5 @@
 """Which shards a path, a pattern or an address stands for, and what is said of them beside them."""
 
-import json
 import math
 import os
 import posixpath
@@ -13,6 +12,7 @@ from typing import Any
 
 from eyesmith.data.sources import expand_names, expand_pattern, natural_key
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
+from eyesmith.files import load_json
 
 _COUNT_FILE = "sizes.json"  # {"00000.tar": 8123, ...}: what open_clip reads beside its shards
 _AT_ONCE = 4096  # small files asked of a server together
@@ -101,7 +101,8 @@ def _checked(shard: str, count: object) -> int:
     folder, _, name = shard.rpartition("/")
     raise DataError(
         f"{shard}: no number of samples beside it; expected {folder}/{_COUNT_FILE} or "
-        f"{name.removesuffix('.tar')}_stats.json (img2dataset), or counts='index' to read the shards' headers"
+        f"{name.removesuffix('.tar')}_stats.json (img2dataset); or let the shards' headers be read: "
+        "data.epoch_samples=0, in Python ShardStream(counts='index')"
     )
 
 
@@ -217,7 +218,7 @@ def _read_json(paths: Sequence[str]) -> list[dict[str, Any]]:
         if isinstance(content, Exception):
             raise DataError(f"{path}: cannot be read: {content}") from content
         try:
-            value = json.loads(content)
+            value = load_json(content)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: cannot be read as JSON ({error})") from error
         found.append(value if isinstance(value, dict) else {})

@@ -3,12 +3,15 @@
 import mmap
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -67,7 +70,7 @@ class DecodePool:
         for _ in self._threads:
             self._requests.put(None)
         for process in self._processes:
-            process.terminate()
+            process.kill()  # they ignore the polite way, and have nothing to tidy up
         for process in self._processes:
             process.wait()
         for thread in self._threads:
@@ -78,12 +81,13 @@ class DecodePool:
         with theirs:
             root = str(Path(eyesmith.__file__).parents[1])
             paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "eyesmith.data.stream.worker", str(theirs.fileno()), str(memory)],
-                pass_fds=(theirs.fileno(), memory),
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            )
+            with _signals_held():
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "eyesmith.data.stream.worker", str(theirs.fileno()), str(memory)],
+                    pass_fds=(theirs.fileno(), memory),
+                    stdin=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+                )
         self._processes.append(process)
         connection = Connection(ours.detach())
         self._connections.append(connection)
@@ -133,8 +137,23 @@ class DecodePool:
         if self._closed:
             return TrainingError("the stream was closed while it was being read")
         status = self._processes[number].wait()
-        how = f"was killed by signal {-status} (9: out of memory, most likely)" if status < 0 else f"ended, {status}"
-        return TrainingError(f"decoding process {number} {how}; lower num_workers, or the batch size, and resume")
+        if status == -signal.SIGKILL:
+            how = "was killed by signal 9, out of memory most likely; lower num_workers, or the batch size, and resume"
+        elif status < 0:
+            how = f"was killed by signal {-status} ({signal.strsignal(-status)}); resume the run"
+        else:
+            how = f"ended with status {status}; what it said stands above. Resume the run"
+        return TrainingError(f"decoding process {number} {how}")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """A process started inside is born with Ctrl-C and SIGTERM blocked, until it says that it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _nameless_memory(num_bytes: int) -> int:

@@ -2,6 +2,7 @@
 
 A process of its own program, not a fork: a fork of a process with threads or a GPU may hang, and a spawned one would
 run the user's script again. It ends when its socket does, so that nothing is left behind when the trainer is killed.
+Ctrl-C and SIGTERM reach the whole process group (a terminal, torchrun, srun); the trainer alone decides when to end.
 """
 
 import mmap
@@ -22,7 +23,8 @@ def main(socket: int, memory: int) -> None:
     The first message is the Reader. Then (offset, Chunk): read the chunk into the shared memory, [num_rows, H, W, 3]
     uint8 from byte `offset` on. The answer is a ChunkRead or the error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the trainer decides when to end
+    for number in (signal.SIGINT, signal.SIGTERM):  # blocked since before the process began, so none came through
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     connection = Connection(socket)
     reader: Reader = connection.recv()

@@ -2,32 +2,22 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from eyesmith.data.labelled import known_part
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import DataError
-from eyesmith.eval.features.batches import BrokenImage, pixel_batches
+from eyesmith.eval.features.batches import pixel_batches
 from eyesmith.eval.features.identity import content_hash, decoders, model_facts
-from eyesmith.eval.features.images import check_broken
+from eyesmith.eval.features.images import Answers, answers, own_rows
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import target_ranks, wilson_interval
 from eyesmith.models.classifier import Classifier
+from eyesmith.train.distributed import World
 
 TASK = "classification"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassLogits:
-    """logits: [N, K] fp32 on the CPU; indices: the place of each row in the source; broken: what could not be read."""
-
-    logits: Tensor
-    indices: tuple[int, ...]
-    broken: tuple[BrokenImage, ...]
 
 
 def class_logits(
@@ -38,26 +28,19 @@ def class_logits(
     num_workers: int = 4,
     max_broken_frac: float = 0.01,
     advance: Callable[[int], None] | None = None,
-) -> ClassLogits:
-    """What a classifier says of every readable image of `source`; advance: told the images of each batch.
-
-    Raises DataError when more than max_broken_frac of them (but at least one) cannot be read, or when none can.
-    """
-    parts: list[Tensor] = []
-    indices: list[int] = []
-    broken: list[BrokenImage] = []
-    rows = range(len(source))
-    for batch in pixel_batches(source, classifier.preprocess, rows, batch_size=batch_size, num_workers=num_workers):
-        if batch.indices:
-            parts.append(classifier.logits(batch.pixels, batch_size=batch_size).cpu())
-            indices += batch.indices
-        broken += batch.broken
-        check_broken(source, broken, batch.rows.stop, max_broken_frac)
-        if advance is not None:
-            advance(len(batch.rows))
-    if not parts:
-        raise DataError(f"{source.name}: not one of its {len(source)} images can be read")
-    return ClassLogits(logits=torch.cat(parts), indices=tuple(indices), broken=tuple(broken))
+    world: World | None = None,
+) -> Answers:
+    """The logits [N, K] fp32 of every readable image of `source`; parameters and errors as of `answers`."""
+    rows = own_rows(len(source), batch_size, world or World())
+    batches = pixel_batches(source, classifier.preprocess, rows, batch_size=batch_size, num_workers=num_workers)
+    return answers(
+        source,
+        batches,
+        lambda pixels: classifier.logits(pixels, batch_size=batch_size),
+        world=world,
+        max_broken_frac=max_broken_frac,
+        advance=advance,
+    )
 
 
 def accuracy_rows(
@@ -69,16 +52,17 @@ def accuracy_rows(
     batch_size: int = 64,
     num_workers: int = 4,
     model_source: str | None = None,
+    world: World | None = None,
 ) -> list[ResultRow]:
     """Top-1 and, with more than five classes, top-5 on a labelled source, with Wilson's 95 % intervals.
 
     source: its labels are the classifier's. model_source: where the model comes from, for the lines, which all say what
-    was measured. Equal logits: the lowest class wins.
+    was measured. world: processes that share the images. Equal logits: the lowest class wins.
     """
-    found = class_logits(classifier, source, batch_size=batch_size, num_workers=num_workers)
+    found = class_logits(classifier, source, batch_size=batch_size, num_workers=num_workers, world=world)
     assert source.labels is not None
     labels = source.labels
-    ranks = target_ranks(found.logits, torch.tensor([labels[index] for index in found.indices]))
+    ranks = target_ranks(found.rows, torch.tensor([labels[index] for index in found.indices]))
     run = {"source": model_source, **model_facts(classifier, classifier.preprocess), "decoders": decoders()}
     run |= {"precision": "fp32", "wording": None, "limit": None, "data": content_hash(source)}
     rows = []

@@ -4,7 +4,6 @@ The suites compare features with one row of weights a class. For a classifier th
 and the rows pick the logits of a set's classes, so that every metric, file and restart is the same as for zero-shot.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from eyesmith.data.evaluation.imagenet import is_wordnet_id, published_classes
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.heads.imagenet_variants import NUM_CLASSES, subset_classes
 from eyesmith.eval.sets import Task
+from eyesmith.files import load_json
 from eyesmith.models.classifier import Classifier
 
 OBJECTNET_FILE = "imagenet_ids.json"  # in ObjectNet's folder: of each class the ImageNet classes it stands for
@@ -117,7 +117,7 @@ def objectnet_ids(folder: Path, names: Sequence[str]) -> list[list[int]]:
             f"{home}: a classifier needs {OBJECTNET_FILE} there: for each class of classnames.txt the list of its "
             "ImageNet class indices, from ObjectNet's own mapping"
         )
-    content = json.loads(file.read_text("utf-8"))
+    content = load_json(file.read_text("utf-8"))
     if isinstance(content, dict):
         plain = {_plain(name): ids for name, ids in content.items()}
         content = [plain.get(_plain(name), []) for name in names]

@@ -97,7 +97,7 @@ def _ours(clip: Clip, raw: bytes, prompts: list[str]) -> dict[str, Any]:
 def _theirs(source: str, raw: bytes, prompts: list[str], note: Callable[[str], None]) -> dict[str, Any] | None:
     """The same of open_clip, with the weights written in its layout; None (and a note) where that cannot be."""
     if find_spec("open_clip") is None:
-        note("open_clip is not installed, so only our side is shown: pip install open_clip_torch")
+        note("open_clip is not installed, so only our side is shown: pip install 'eyesmith[clip]'")
         return None
     from eyesmith.hub.convert import convert
     from eyesmith.models.foreign.torchvision import ensure_torchvision

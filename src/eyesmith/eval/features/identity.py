@@ -19,7 +19,7 @@ from torch import nn
 
 from eyesmith.config import to_dict
 from eyesmith.data.sample import Source, files_of
-from eyesmith.files import cache_folder, sha256_file, write_atomic
+from eyesmith.files import SEAL_BYTES, cache_folder, is_sealed, sealed_path, sha256_file
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.identity import structure_hash, weights_hash
 
@@ -104,10 +104,10 @@ def _tar_hash(path: Path, facts: os.stat_result) -> str:
     """SHA-256 of a tar, remembered for this size and time of writing."""
     name = facts_hash([str(path.absolute()), facts.st_size, facts.st_mtime_ns])
     kept = cache_folder() / "hashes" / f"{name}.txt"
-    try:
-        return kept.read_text()
-    except OSError:
-        found = sha256_file(path)
-    with contextlib.suppress(OSError):  # a read-only or full disk costs the next run a second reading
-        write_atomic(kept, found)
+    with contextlib.suppress(OSError):
+        if is_sealed(kept):
+            return kept.read_bytes()[:-SEAL_BYTES].decode()
+    found = sha256_file(path)
+    with contextlib.suppress(OSError), sealed_path(kept) as part:  # a full disk costs the next run a second reading
+        part.write_text(found)
     return found

@@ -4,7 +4,6 @@ import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from eyesmith.eval.features.images import encode_source
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.heads.score import link_of
 from eyesmith.eval.statistics.metrics import similarity, top_candidates
-from eyesmith.files import atomic_path
+from eyesmith.files import atomic_path, is_sealed, sealed_path
 from eyesmith.images import collect_images
 from eyesmith.models.clip import Clip
 
@@ -64,13 +63,8 @@ def encode_images(clip: Clip, source: Source, *, batch_size: int = 64) -> ImageI
     return ImageIndex(features=found.features, keys=found.keys, broken=found.broken)
 
 
-def class_probabilities(
-    clip: Clip, index: ImageIndex, names: Sequence[str], prompts: Sequence[str] | None = None
-) -> Tensor:
-    """[N, K] fp32 by the model's own link (`link_of`); prompts: the model's own when None.
-
-    Raises DataError for an empty list of names, an empty name, and a name that comes twice.
-    """
+def check_class_names(names: Sequence[str]) -> None:
+    """Raise DataError for an empty list of names, an empty name, and a name that comes twice."""
     if not names:
         raise DataError("no class names were given")
     for place, name in enumerate(names):
@@ -78,14 +72,29 @@ def class_probabilities(
             raise DataError(f"class name {place + 1} is empty")
         if name in names[:place]:
             raise DataError(f"class name {name!r} is given twice")
+
+
+def check_query(query: str) -> None:
+    """Raise DataError for a text of blanks alone."""
+    if not query.strip():
+        raise DataError("the text to search for is empty")
+
+
+def class_probabilities(
+    clip: Clip, index: ImageIndex, names: Sequence[str], prompts: Sequence[str] | None = None
+) -> Tensor:
+    """[N, K] fp32 by the model's own link (`link_of`); prompts: the model's own when None.
+
+    Raises DataError as `check_class_names`.
+    """
+    check_class_names(names)
     weights = TextFeatures(clip).class_weights(names, prompts or clip.prompts)  # [K, D]
     return link_of(clip).probabilities(similarity(index.features, weights, device=clip.logit_scale.device))
 
 
 def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[Hit]:
     """The `top` images nearest to `query`, best first (all of them when they are fewer)."""
-    if not query.strip():
-        raise DataError("the text to search for is empty")
+    check_query(query)
     if top < 1:
         raise DataError(f"top: expected at least 1, got {top}")
     scores = similarity(TextFeatures(clip)([query]), index.features)  # [1, N]
@@ -93,9 +102,12 @@ def search(clip: Clip, index: ImageIndex, query: str, *, top: int = 5) -> list[H
     return [Hit(index.keys[row], value) for row, value in zip(rows[0].tolist(), values[0].tolist(), strict=True)]
 
 
-def write_index(path: str | os.PathLike[str], index: ImageIndex) -> None:
-    """Save as .npz with `features` [N, D] float32, `keys` [N] and `broken` [M, 2]; whole or not at all."""
-    with atomic_path(path) as part, part.open("wb") as stream:
+def write_index(path: str | os.PathLike[str], index: ImageIndex, *, is_kept: bool = False) -> None:
+    """Save as .npz with `features` [N, D] float32, `keys` [N] and `broken` [M, 2]; whole or not at all.
+
+    is_kept: in a cache, to be read by `read_index`.
+    """
+    with (sealed_path if is_kept else atomic_path)(path) as part, part.open("wb") as stream:
         np.savez(
             stream,
             features=index.features.numpy(),
@@ -105,8 +117,8 @@ def write_index(path: str | os.PathLike[str], index: ImageIndex) -> None:
 
 
 def read_index(path: str | os.PathLike[str]) -> ImageIndex | None:
-    """What `write_index` wrote, or None when there is no such file or it is damaged."""
-    if not Path(path).is_file():
+    """What `write_index` kept, or None when there is no such file or it is damaged."""
+    if not is_sealed(path):
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:

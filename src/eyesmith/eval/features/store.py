@@ -22,7 +22,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.batches import BrokenImage, read_pixels
 from eyesmith.eval.features.cache import prune, touch
 from eyesmith.eval.features.fast_tower import with_fast_tower
-from eyesmith.eval.features.identity import cache_key, model_facts
+from eyesmith.eval.features.identity import cache_key, facts_hash, model_facts
 from eyesmith.eval.features.images import (
     ImageFeatures,
     check_broken,
@@ -32,7 +32,7 @@ from eyesmith.eval.features.images import (
     sum_over_processes,
 )
 from eyesmith.eval.features.precision import TowerPrecision
-from eyesmith.files import atomic_path, locked, write_json
+from eyesmith.files import is_sealed, locked, seal, sealed_path, write_json
 from eyesmith.models.clip import Clip
 from eyesmith.train.distributed import World
 
@@ -112,7 +112,7 @@ class FeatureStore:
 
     def _is_true(self, source: Source, key: str) -> bool:
         kept = _read_facts(self._path(key))
-        if kept is None:
+        if kept is None or not is_sealed(self._path(key)):
             return False
         rows, broken = _open_rows(self._path(key)), {index for index, _, _ in kept["broken"]}
         if rows is None or len(rows) != len(source):
@@ -190,20 +190,21 @@ class FeatureStore:
         if world.size == 1 and part.path is not None:
             assert self._folder is not None
             part.close()
+            seal(part.path)
             os.replace(part.path, self._path(key))
             _facts_path(part.path).unlink(missing_ok=True)
-            write_json(_facts_path(self._path(key)), {"source": source.name, "count": len(source), "broken": broken})
+            _write_facts(self._path(key), {"source": source.name, "count": len(source), "broken": broken})
             return self._features(source, key, {"broken": broken})
         whole = torch.zeros(len(source), self.clip.image.embed_dim)
         whole[part.rows.start : part.rows.stop] = torch.from_numpy(np.asarray(part.array, dtype=np.float32))
         whole = sum_over_processes(whole, world)
         if world.size > 1:
-            broken = _from_all(broken, world)
+            broken = sorted(one for part in world.gather(broken) for one in part)
         kept = {"source": source.name, "count": len(source), "broken": broken}
         part.close()
         if self._folder is not None and world.is_first:
             _write_rows(self._path(key), whole.numpy().astype(self._stored))
-            write_json(_facts_path(self._path(key)), kept)
+            _write_facts(self._path(key), kept)
         world.wait()
         if part.path is not None:
             part.path.unlink(missing_ok=True)
@@ -253,7 +254,7 @@ class _Part:
         if self.path is not None:
             assert isinstance(self.array, np.memmap)
             self.array.flush()
-            write_json(_facts_path(self.path), {"done": self.done, "broken": self.broken})
+            _write_facts(self.path, {"done": self.done, "broken": self.broken})
             self._saved = time.monotonic()
 
     def close(self) -> None:
@@ -266,12 +267,17 @@ def _facts_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def _write_facts(path: Path, facts: dict[str, Any]) -> None:
+    write_json(_facts_path(path), facts | {"sha256": facts_hash(facts)})
+
+
 def _read_facts(path: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads(_facts_path(path).read_text("utf-8"))
-    except (OSError, ValueError):
+        is_whole = facts.pop("sha256") == facts_hash(facts)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
-    return facts if isinstance(facts, dict) and isinstance(facts.get("broken"), list) else None
+    return facts if is_whole and isinstance(facts.get("broken"), list) else None
 
 
 def _open_rows(path: Path, mode: Literal["c", "r+"] = "c") -> NDArray[Any] | None:
@@ -283,11 +289,5 @@ def _open_rows(path: Path, mode: Literal["c", "r+"] = "c") -> NDArray[Any] | Non
 
 
 def _write_rows(path: Path, rows: NDArray[Any]) -> None:
-    with atomic_path(path) as part, part.open("wb") as stream:
+    with sealed_path(path) as part, part.open("wb") as stream:
         np.save(stream, rows)
-
-
-def _from_all(broken: list[tuple[int, str, str]], world: World) -> list[tuple[int, str, str]]:
-    found: list[Any] = [None] * world.size
-    torch.distributed.all_gather_object(found, broken)
-    return sorted(one for part in found for one in part)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,10 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.agreement import agree
 from eyesmith.eval.features.cache import prune, touch
 from eyesmith.eval.features.identity import cache_key, model_facts
-from eyesmith.eval.features.images import sum_over_processes
+from eyesmith.eval.features.images import own_rows, sum_over_processes
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.eval.features.prefixes import shared_features, text_batches
-from eyesmith.files import atomic_path
+from eyesmith.files import is_sealed, sealed_path
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.text.cache import TextCache
 from eyesmith.models.text.model import ClipText
@@ -108,9 +108,10 @@ class TextFeatures:
         new = sorted({text for text in texts if text not in self._place}, key=lambda text: (len(text), text))
         if not new:
             return
-        encode = self._on_disk() or self._encode
+        # a tower that no training changes has its texts on a disk or not, so one process decides what to encode
+        is_kept = self._clip.config.lock_text and self._precision.half is None
         with self._precision(self._clip.logit_scale.device):
-            found = encode(new).float().cpu()
+            found = self._world.once(lambda: self._on_disk(new)) if is_kept else self._encode(new).float().cpu()
         first = len(self._place)
         self._place.update({text: first + row for row, text in enumerate(new)})
         self._rows = torch.cat([self._rows, found]) if first else found
@@ -129,7 +130,11 @@ class TextFeatures:
         """[T, D] on the CPU: the rows that this process encodes, zeros for the others'."""
         tower, world = self._clip.text, self._world
         if not isinstance(tower, ClipText):
-            return _own_part(texts, lambda own: self._clip.encode_text(own, batch_size=self._batch_size), world)
+            share = own_rows(len(texts), self._batch_size, world)
+            own = self._clip.encode_text(texts[share.start : share.stop] or texts[:1], batch_size=self._batch_size)
+            rows = torch.zeros(len(texts), own.shape[1])
+            rows[share.start : share.stop] = own[: len(share)].float().cpu()
+            return rows
         ids = tower.tokenize(texts)  # [T, L]
         ends = ids.argmax(1) + 1  # [T]
         rows = torch.zeros(len(texts), tower.out_dim)
@@ -141,11 +146,10 @@ class TextFeatures:
                 rows[chosen] = F.normalize(shared_features(tower, part, own).float(), dim=-1).cpu()
         return rows
 
-    def _on_disk(self) -> TextCache | None:
-        """What earlier runs encoded, for a tower that no training changes."""
-        if self._cache is None and self._clip.config.lock_text and self._precision.half is None:
-            self._cache = TextCache(self._clip.text, self._clip.encode_text)
-        return self._cache
+    def _on_disk(self, texts: Sequence[str]) -> Tensor:
+        """As `_encode`; what earlier runs encoded is taken from the disk."""
+        self._cache = self._cache or TextCache(self._clip.text, self._clip.encode_text)
+        return self._cache(texts)
 
     def _kept(self, what: str, content: object) -> Path | None:
         if self._folder is None:
@@ -166,7 +170,7 @@ class TextFeatures:
 
     def _write(self, path: Path | None, rows: Tensor) -> None:
         if path is not None and self._folder is not None and self._world.is_first:
-            with atomic_path(path) as part, part.open("wb") as stream:
+            with sealed_path(path) as part, part.open("wb") as stream:
                 np.save(stream, rows.numpy())
             prune(self._folder)
 
@@ -179,21 +183,9 @@ def fill_prompt(prompt: str, name: str) -> str:
     raise ConfigError(f"prompt {prompt!r}: expected a place for the class name, {{}} or {{c}}")
 
 
-def _own_part(texts: Sequence[str], encode: Callable[[Sequence[str]], Tensor], world: World) -> Tensor:
-    """[T, D] on the CPU: consecutive texts encoded by this process, zeros for the others'."""
-    if world.size == 1:
-        return encode(texts).float().cpu()
-    share = -(-len(texts) // world.size)
-    own = encode(texts[world.rank * share : (world.rank + 1) * share] or texts[:1]).float().cpu()
-    rows = torch.zeros(len(texts), own.shape[1])
-    held = rows[world.rank * share : (world.rank + 1) * share]
-    held.copy_(own[: len(held)])
-    return rows
-
-
 def _read(path: Path, num_rows: int) -> Tensor | None:
     """[num_rows, D] as it was kept; None where it was not, or the file is damaged."""
-    if not path.is_file():
+    if not is_sealed(path):
         return None
     try:
         rows = np.load(path, allow_pickle=False)

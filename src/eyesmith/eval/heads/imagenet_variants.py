@@ -112,7 +112,7 @@ def real_labels(keys: Sequence[str]) -> list[tuple[int, ...]]:
 def _timm_file(name: str) -> Path:
     spec = importlib.util.find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("the class lists of ImageNet variants are in timm: pip install 'eyesmith[demo]'")
+        raise MissingDependencyError("the class lists of ImageNet variants are in timm: pip install 'eyesmith[timm]'")
     path = Path(spec.submodule_search_locations[0]) / "data" / "_info" / name
     if not path.is_file():
         raise MissingDependencyError(f"this timm has no {name}; install timm 1.0.20 or newer")

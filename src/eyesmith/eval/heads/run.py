@@ -23,28 +23,46 @@ _HEADS: dict[str, HeadName] = {"linear": "linear", "few-shot": "linear", "gaussi
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePlan:
-    """What `eyesmith probe` was asked for. test None: another split of `train`. shots (): all training images, or
-    FEW_SHOTS for the head "few-shot"; num_seeds: draws of each number of shots; the rest as `probe` takes it."""
+    """What `eyesmith probe` is asked for; its options."""
 
     train: str
+    """The images to train on: a folder of class folders, a made data set, tar shards."""
     test: str | None = None
+    """The images to measure on; the test split of --train when absent."""
     train_split: str | None = None
+    """The split to train on; train where the data have splits."""
     test_split: str | None = None
+    """The split to measure on; test where the data have splits."""
     head: Literal["linear", "few-shot", "gaussian"] = "linear"
+    """Logistic regression on all images or on --shots (linear); on 1, 2, 4, 8 and 16 shots (few-shot); class means with
+    one shared covariance, mixed with the zero-shot classifier (gaussian)."""
     shots: tuple[int, ...] = ()
-    num_seeds: int = 3
+    """Training images per class; several numbers give several rows."""
+    seeds: int = 3
+    """Draws of the shots, averaged."""
     c: float | None = None
+    """Inverse strength of L2, instead of a choice."""
     shrinkage: float | None = None
+    """Of the covariance, 0 to 1, instead of a choice."""
     alpha: float | None = None
+    """Weight of the Gaussian head beside zero-shot, instead of a choice."""
     zero_shot: bool = True
+    """Mix the Gaussian head with zero-shot (a model with a text tower)."""
     batch_size: int = 64
+    """Images that go through the model at once."""
     fresh: bool = False
+    """Compute the features anew."""
 
     def __post_init__(self) -> None:
         if self.head not in _HEADS:
             raise ConfigError(f"head: unknown {self.head!r}{closest(self.head, _HEADS)}")
-        if self.num_seeds < 1:
-            raise ConfigError(f"seeds: expected at least 1, got {self.num_seeds}")
+        for name, least in (("seeds", 1), ("batch_size", 1), ("shrinkage", 0), ("alpha", 0)):
+            if (value := getattr(self, name)) is not None and not value >= least:
+                raise ConfigError(f"{name}: expected at least {least}, got {value}")
+        if self.shrinkage is not None and self.shrinkage > 1:
+            raise ConfigError(f"shrinkage: expected 0 to 1, got {self.shrinkage}")
+        if self.c is not None and not self.c > 0:
+            raise ConfigError(f"c: expected above 0, got {self.c}")
         if any(shots < 1 for shots in self.shots) or len(set(self.shots)) != len(self.shots):
             raise ConfigError(f"shots: expected different numbers from 1 on, got {self.shots}")
         wrong = [n for n in ("shrinkage", "alpha") if getattr(self, n) is not None] if self.head != "gaussian" else []
@@ -134,7 +152,7 @@ def run_probes(
             test,
             head=_HEADS[plan.head],
             shots=shots,
-            seeds=range(plan.num_seeds if shots else 1),
+            seeds=range(plan.seeds if shots else 1),
             zero_shot=classifier,
             c=plan.c,
             shrinkage=plan.shrinkage,

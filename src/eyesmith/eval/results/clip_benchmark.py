@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,11 @@ from typing import Any
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval.results.lines import read_bytes
+from eyesmith.eval.results.lines import read_bytes, read_table
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS, Task, find_task
-from eyesmith.files import write_atomic, write_json
+from eyesmith.files import load_json, write_atomic, write_json
+from eyesmith.plain import plain
 
 RUN_FIELDS = ("dataset", "model", "pretrained", "task", "metrics")
 RUN_TASKS = ("zeroshot_classification", "zeroshot_retrieval", "linear_probe", "captioning", "image_caption_selection")
@@ -77,7 +77,7 @@ def is_run(entry: object) -> bool:
 def read_run(path: str | os.PathLike[str]) -> ModelResults:
     """One run's JSON as the results of its model. Raises DataError for a file of another form."""
     try:
-        entry = json.loads(read_bytes(path))
+        entry = load_json(read_bytes(path))
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error})") from None
     if not is_run(entry):
@@ -87,9 +87,9 @@ def read_run(path: str | os.PathLike[str]) -> ModelResults:
 
 def read_runs_csv(path: str | os.PathLike[str]) -> list[ModelResults]:
     """The runs of a CSV that `clip_benchmark build` wrote, one entry a line."""
-    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    _, rows = read_table(path)
     results = []
-    for line_number, line in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+    for line_number, line in enumerate(rows, start=2):
         missing = [field for field in RUN_FIELDS if field != "metrics" and line.get(field) is None]
         if missing:
             raise DataError(f"{path}: line {line_number}: column {missing[0]!r} is missing")
@@ -107,14 +107,14 @@ def write_runs_csv(path: str | os.PathLike[str], runs: Sequence[str | os.PathLik
     lines: list[dict[str, Any]] = []
     for run in runs:
         read_run(run)
-        entry = json.loads(read_bytes(run))
+        entry = load_json(read_bytes(run))
         lines.append({key: value for key, value in entry.items() if key not in ("metrics", "classnames", "templates")})
         lines[-1] |= entry["metrics"] | {"model_fullname": f"{entry['model']} {entry['pretrained']}"}
     columns = list(dict.fromkeys(column for line in lines for column in line))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({key: plain(one) if isinstance(one, str) else one for key, one in line.items()} for line in lines)
     write_atomic(path, buffer.getvalue())
 
 

@@ -18,7 +18,7 @@ from eyesmith.eval.published.tables import FACTS, TEXT_FACTS
 from eyesmith.eval.results.lines import append_objects, read_bytes, read_objects
 from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import TASKS
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 
 EVAL_RESULTS_FILE = "eval_results.jsonl"
 INFO_FILE = "info.json"
@@ -61,15 +61,18 @@ def read_eval_results(path: str | os.PathLike[str]) -> dict[str, TaskRecord]:
             key=key,
             name=name,
             metrics=numbers,
-            main_metric=_main_metric(key, main),
+            main_metric=_main_metric(key, main, numbers),
             main=main,
             images=images if isinstance(images, int) else None,
         )
     return records
 
 
-def _main_metric(key: str, main: float | None) -> str | None:
-    return TASKS[key].metric if key in TASKS and main is not None else None
+def _main_metric(key: str, main: float | None, metrics: Mapping[str, float | None]) -> str | None:
+    """Of a set that is no task of ours, the first metric with the main one's value."""
+    if key in TASKS or main is None:
+        return TASKS[key].metric if main is not None else None
+    return next((name for name, value in metrics.items() if value == main), None)
 
 
 def write_info(folder: str | os.PathLike[str], *, model: str, pretrained: str = "", **facts: float | str) -> Path:
@@ -92,7 +95,7 @@ def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        info = json.loads(read_bytes(path))
+        info = load_json(read_bytes(path))
     except ValueError as error:
         raise DataError(f"{path}: is no JSON ({error}); remove it, or write it anew") from None
     if not isinstance(info, dict):

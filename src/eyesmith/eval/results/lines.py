@@ -1,5 +1,7 @@
 """Files of JSON lines that grow by whole lines: a reader never takes half a record for one, no old line is lost."""
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -7,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.errors import DataError
-from eyesmith.files import locked, not_linked
+from eyesmith.files import load_json, locked, not_linked
 
 
 def append_objects(path: str | os.PathLike[str], entries: Iterable[dict[str, Any]]) -> None:
     """Add objects as the last lines and sync them; a half line that a killed writer left is cut off first.
 
-    Several processes may add to one file: each waits for the others (a lock file beside it, which stays). On a full
-    disk the file is as before. NaN in an entry raises ValueError.
+    Several processes may add to one file: each waits for the others (a lock file beside it, gone afterwards). On a
+    full disk the file is as before. NaN in an entry raises ValueError.
     """
     lines = "".join(json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in entries).encode()
     target = Path(path)
     with (
-        locked(target.with_name(f".{target.name}.lock")),
+        locked(target.with_name(f".{target.name}.lock"), leave=False),
         open(target, "ab+", buffering=0, opener=not_linked) as stream,
     ):
         stream.seek(0)
@@ -56,6 +58,18 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
         yield line_number, entry
 
 
+def read_table(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, str | None]]]:
+    """Column names and rows of a CSV; None for a cell that a line lacks; more cells than columns are
+    left out. Raises DataError when it is none."""
+    text = read_bytes(path).decode("utf-8-sig", errors="replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = [{name: cell for name, cell in row.items() if name is not None} for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: cannot be read as a CSV ({error})") from None
+    return list(reader.fieldnames or ()), rows
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a result file. Raises DataError when it cannot be read."""
     try:
@@ -68,7 +82,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        entry = load_json(line)
     except ValueError:  # also bytes that are no UTF-8
         return None
     return entry if isinstance(entry, dict) else None

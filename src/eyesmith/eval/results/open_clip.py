@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from eyesmith.errors import DataError
-from eyesmith.eval.results.lines import read_bytes
+from eyesmith.eval.results.lines import read_table
 from eyesmith.eval.results.models import ModelResults, TaskRecord
 from eyesmith.eval.sets import SUITES, TASKS, aggregate, missing_tasks
 from eyesmith.files import write_atomic
+from eyesmith.plain import plain
 
 MODEL_COLUMNS = ("name", "pretrained", "params (M)", "FLOPs (B)")
 AVERAGES = {38: "Average perf. on 38 datasets", 35: "Average perf. on 35 datasets"}
@@ -55,14 +56,12 @@ def task_columns(count: int = 38) -> dict[str, str]:
 
 def read_open_clip_csv(path: str | os.PathLike[str]) -> list[ModelResults]:
     """Models of any of the three tables. Raises DataError for a file of another form or a cell that is no number."""
-    text = read_bytes(path).decode("utf-8-sig", errors="replace")
-    reader = csv.DictReader(io.StringIO(text))
-    header = list(reader.fieldnames or ())
+    header, rows = read_table(path)
     if not is_open_clip_header(header):
         raise DataError(
             f"{path}: no table of open_clip's results; its first line lacks name, pretrained and an average"
         )
-    return [_model(line, f"{path}: line {number}", str(path)) for number, line in enumerate(reader, start=2)]
+    return [_model(line, f"{path}: line {number}", str(path)) for number, line in enumerate(rows, start=2)]
 
 
 def is_open_clip_header(header: Iterable[str]) -> bool:
@@ -134,7 +133,7 @@ def _write(
 
 def _shown(column: str, value: float | str | None) -> str:
     if value is None or isinstance(value, str):
-        return value or ""
+        return plain(value or "")
     return f"{value:.2f}" if column in MODEL_COLUMNS else f"{value:.4f}"
 
 

@@ -1,8 +1,5 @@
 """Results out of any file or folder that we know: ours, DataComp's, CLIP_benchmark's, open_clip's."""
 
-import csv
-import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,13 +16,15 @@ from eyesmith.eval.results.datacomp import (
     read_info,
     read_result_folder,
 )
-from eyesmith.eval.results.lines import read_bytes, read_objects
+from eyesmith.eval.results.lines import read_bytes, read_objects, read_table
 from eyesmith.eval.results.models import ModelResults, TaskRecord, merge, told_apart
 from eyesmith.eval.results.open_clip import is_open_clip_header, read_open_clip_csv
 from eyesmith.eval.results.rows import ResultRow, read_rows
 from eyesmith.eval.sets import TASKS
+from eyesmith.files import load_json
 
 RESULTS_FILE = "results.jsonl"
+OWN = "own:"  # of the keys of a user's own sets
 KINDS = (
     "eval_results.jsonl, results.jsonl, a CLIP_benchmark JSON or CSV, an open_clip CSV, or a folder with any of them"
 )
@@ -51,7 +50,7 @@ def read_result(path: str | os.PathLike[str]) -> list[ModelResults]:
     if path.is_dir():
         return _read_folder(path)
     if path.suffix == ".csv":
-        header = next(csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig", errors="replace"))), [])
+        header, _ = read_table(path)
         return read_open_clip_csv(path) if is_open_clip_header(header) else read_runs_csv(path)
     if path.suffix == ".json":
         return [read_run(path)]
@@ -76,7 +75,7 @@ def _read_folder(folder: Path) -> list[ModelResults]:
         if is_run(_json(path)):
             foreign.append(read_run(path))
     for path in sorted(folder.glob("*.csv")):
-        header = next(csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig", errors="replace"))), [])
+        header, _ = read_table(path)
         if is_open_clip_header(header):
             foreign += read_open_clip_csv(path)
         elif {"dataset", "model", "pretrained", "task"} <= set(header):
@@ -101,7 +100,7 @@ def _name_of_run(folder: Path) -> str | None:
 
 def _json(path: Path) -> object:
     try:
-        return json.loads(read_bytes(path))
+        return load_json(read_bytes(path))
     except ValueError:  # a folder may hold other things
         return None
 
@@ -136,7 +135,7 @@ def _read_own(path: Path) -> list[ModelResults]:
     for who, rows in grouped.items():
         tasks: dict[str, list[ResultRow]] = {}
         for row in rows.values():
-            tasks.setdefault(row.task if row.task in TASKS else f"{row.task}/{row.split}", []).append(row)
+            tasks.setdefault(_key(row), []).append(row)
         # of several names without weights only that of the run itself is the folder's
         is_other = len(grouped) > 1 and not who[1] and who[0] != _name_of_run(path.parent)
         models.append(
@@ -150,6 +149,12 @@ def _read_own(path: Path) -> list[ModelResults]:
             )
         )
     return models
+
+
+def _key(row: ResultRow) -> str:
+    """As `eval_results.jsonl` calls the task, so that a set which both files have is one."""
+    is_whole = row.task.startswith(OWN) and row.split == "test"
+    return row.task if row.task in TASKS or is_whole else f"{row.task}/{row.split}"
 
 
 def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:

@@ -5,7 +5,6 @@ the weights, preprocessing, prompts, precision. Lines are only ever added, each 
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from eyesmith.errors import DataError
 from eyesmith.eval.results.lines import append_objects
+from eyesmith.files import load_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[ResultRow]:
 
 def _parse(line: bytes, where: str) -> ResultRow:
     try:
-        entry = json.loads(line)
+        entry = load_json(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}); remove or mend that line") from None
     if not isinstance(entry, dict):

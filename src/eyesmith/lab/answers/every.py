@@ -17,6 +17,7 @@ from eyesmith.lab.answers.resolution import answer_resolution
 from eyesmith.lab.answers.size import answer_size
 from eyesmith.lab.answers.spread import Metric, metrics_of
 from eyesmith.lab.result import LabResults
+from eyesmith.plain import csv_cell
 from eyesmith.report.measured import splits_in_order
 
 
@@ -127,7 +128,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f"'{text}" if text[:1] in "=+-@" and not isinstance(value, int) else text
+    return csv_cell(text)
 
 
 def _plain(value: Any) -> Any:

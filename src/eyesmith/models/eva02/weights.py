@@ -7,7 +7,7 @@ All names are brought to the release's classification names first ("plain" here)
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -258,7 +258,7 @@ def read(
         preprocess = replace(pair.preprocess, image_size=image.image_size)
         pair = replace(pair, image=image, preprocess=preprocess)
         return pair, from_clip(tensors, pair), ()
-    config = tower_config(found, sizes=asked.sizes)
+    config = replace(tower_config(found, sizes=asked.sizes), pooling=_pooling(found, asked.pooling))
     count = config.embed_dim if config.pooling == "mean" else 0
     if config.pooling == "mean":
         config = replace(config, embed_dim=0)
@@ -316,8 +316,8 @@ def tower_config(found: Found, *, sizes: tuple[tuple[int, int], ...] = ()) -> Ev
 
     sizes: heights and widths in pixels to prefer where the table could be for several; otherwise it is square. What
     tensors do not tell comes from the known encoder of that width: heads (64 channels each in TrV), post-norm. Resizing
-    follows the source: timm's rule for timm's and open_clip's files, the release's own for its own. Pooling too: the
-    class token in CLIP, the mean of normed tokens in a pre-training file, else the norm after the mean.
+    follows the source: timm's rule for timm's and open_clip's files, the release's own for its own. Pooling is what
+    is likely: the class token in CLIP, the mean of normed tokens in a pre-training file, else by the last norm's name.
     Raises CheckpointError when the table is for no square image, or tensors are missing that tell a size.
     """
     plain = found.tensors
@@ -351,7 +351,7 @@ def tower_config(found: Found, *, sizes: tuple[tuple[int, int], ...] = ()) -> Ev
         ffn="swiglu" if is_gated else "mlp",
         has_position=table is not None,
         relation="bias" if has_bias else "rope" if is_gated else "none",
-        pooling=_pooling(found),
+        pooling=_pooling(found, "any"),
         is_packed="blocks.0.attn.qkv.weight" in plain,
         initial="beit" if found.is_clip or not found.extras else "jax",
         resize="reference" if found.layout == "reference" else "timm",
@@ -398,10 +398,29 @@ def same_shape(left: Eva02Config, right: Eva02Config) -> bool:
     return replace(left, **{field: getattr(right, field) for field in loose}) == right
 
 
-def _pooling(found: Found) -> Pooling:
+def _pooling(found: Found, said: str | None) -> Pooling:
+    """As the tensors tell, else as is said, by our names or timm's. Raises CheckpointError where nobody tells."""
     if found.is_clip:
         return "token"
+    known: dict[str, Pooling] = {"avg": "mean", "any": "token", **{name: name for name in get_args(Pooling)}}
+    if said is not None and said not in known:
+        raise CheckpointError(
+            f"this model pools by {said!r}, which is not offered here; expected {', '.join(get_args(Pooling))}"
+        )
+    has_norm = "norm.weight" in found.tensors
+    if said is None and found.layout == "timm" and has_norm and not found.extras:
+        raise CheckpointError(
+            "its last norm stands before the pooling, as in timm's models with global_pool token, max, avgmax or none, "
+            "and nothing here tells which: say pooling='token' (or 'normed_mean'; once for all by `eyesmith convert "
+            "FILE RUN --to eyesmith --pooling token`), or put timm's config.json beside the file"
+        )
+    if said not in (None, "any") and has_norm:
+        return known[said]
     if "fc_norm.weight" in found.tensors:
+        if said not in (None, "avg", "mean", "any"):
+            raise CheckpointError(
+                f"its norm stands after the mean of its tokens (fc_norm), and not with pooling {said}"
+            )
         return "mean"
     return "normed_mean" if "mask_token" in found.extras else "token"
 

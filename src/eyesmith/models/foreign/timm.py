@@ -218,7 +218,7 @@ def _create_backbone(config: TimmConfig) -> nn.Module:
         import timm
     except ImportError as error:
         raise MissingDependencyError(
-            f"{config.model_name} is a timm model, and timm is not installed: pip install 'eyesmith[demo]'"
+            f"{config.model_name} is a timm model, and timm is not installed: pip install 'eyesmith[timm]'"
         ) from error
     name = config.model_name
     if not timm.is_model(name):

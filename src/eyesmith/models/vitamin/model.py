@@ -8,11 +8,12 @@ and the two input products of the GeGLU are one matrix. Sizes: table 1, exact wi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.encoder import Encoder, Tap
@@ -63,9 +64,7 @@ class ViTaminConfig:
             raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
         if not 0 <= self.drop_path_prob < 1:
             raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
-        for name, kinds in (("convolution", ("ln", "bn_se")), ("ffn", get_args(Ffn))):
-            if getattr(self, name) not in kinds:
-                raise ConfigError(f"{name}: expected {' or '.join(kinds)}, got {getattr(self, name)!r}")
+        check_choices(self)
 
     @property
     def has_released_parts(self) -> bool:

@@ -5,6 +5,7 @@ import io
 
 from eyesmith.eval.published.tables import FACTS
 from eyesmith.eval.sets import TASKS
+from eyesmith.plain import csv_cell
 from eyesmith.report.leaderboard.board import Board, Entry
 
 
@@ -26,23 +27,10 @@ def render_csv(board: Board) -> str:
         cells += [_printed(entry, name) for name in slips]
         cells += [str(entry.facts.get(name, "")) for name in facts]
         cells += [f"{entry.tasks[key].value:.6g}" if key in entry.tasks else "" for key in tasks]
-        writer.writerow([*map(_safe, cells), _safe(entry.source), _safe(entry.note)])
+        writer.writerow([*map(csv_cell, (*cells, entry.source, entry.note))])
     return buffer.getvalue()
 
 
 def _printed(entry: Entry, name: str) -> str:
     cell = entry.averages.get(name)
     return "" if cell is None or cell.printed is None else f"{cell.printed:.6g}"
-
-
-def _safe(text: str) -> str:
-    """A name that a spreadsheet would run as a formula gets an apostrophe in front."""
-    return f"'{text}" if text[:1] in "=+-@" and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

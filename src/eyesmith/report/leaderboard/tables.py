@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from eyesmith.eval.results import TaskRecord
 from eyesmith.eval.sets import Aggregate
+from eyesmith.eval.statistics.calibrated import TEMPERATURE
 from eyesmith.report.leaderboard.board import Cell, Entry, SuiteBoard
 from eyesmith.report.markup import Child, Markup, element, join
 from eyesmith.report.words import SPACE, count, metric_title
@@ -112,7 +113,7 @@ def others_table(others: Sequence[tuple[str, TaskRecord]]) -> Markup:
                     element("th", record.name, scope="row", data_value=record.name),
                     element("td", model, data_value=model),
                     element("td", metric_title(metric), data_value=metric),
-                    _score(cell),
+                    number_cell(value, f"{value:.2f}") if metric == TEMPERATURE else _score(cell),
                     number_cell(chance, None if chance is None else f"{100 * chance:.1f}"),
                     number_cell(record.n, None if record.n is None else count(record.n)),
                 )

@@ -223,20 +223,9 @@ def _teacher(
 
 
 def _groups(clip: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    optim = config.optim
-    return parameter_groups(
-        clip,
-        weight_decay=optim.weight_decay,
-        no_decay=optim.no_decay,
-        image_lr_scale=optim.image_lr_scale,
-        text_lr_scale=optim.text_lr_scale,
-        layer_decay=optim.layer_decay,
-        text_layer_decay=optim.text_layer_decay,
-        layer_decay_by=optim.layer_decay_by,
-        extra={
-            name: torch.nn.Parameter(torch.empty((), device="meta")) for name in task_of(config).extra_names(config)
-        },
-    )
+    names = task_of(config).extra_names(config)
+    extra = {name: torch.nn.Parameter(torch.empty((), device="meta")) for name in names}
+    return parameter_groups(clip, config.optim, extra=extra)
 
 
 def _part(name: str, rows: Sequence[TrainedRow]) -> PlannedPart:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from eyesmith.data.stream import default_lanes
+from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.plan.cluster import Cluster
-from eyesmith.train.config import OptimConfig, RunConfig
+from eyesmith.train.config import RunConfig
 
 MOMENTS = {"adamw": 2, "lamb": 2, "sgd": 1, "lion": 1}
 """Tensors as large as the parameter that each optimiser keeps of it."""

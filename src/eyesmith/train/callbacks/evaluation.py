@@ -3,7 +3,6 @@
 The averaged weights are measured where a run keeps them.
 """
 
-import json
 import os
 import shutil
 import time
@@ -15,7 +14,7 @@ from torch import nn
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.files import write_json
+from eyesmith.files import load_json, write_json
 from eyesmith.train.config import EvalConfig
 from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
@@ -31,22 +30,21 @@ class Evaluation:
 
     def __init__(
         self,
-        measure: Callable[[Any], dict[str, float]],
+        measure: Callable[[nn.Module], dict[str, float]],
         config: EvalConfig,
         folder: Path,
         *,
         steps_per_epoch: int,
-        everywhere: bool = True,
         save: Callable[[Path, nn.Module], None],
         write: Callable[[dict[str, Any]], None],
         current_name: Callable[[str], str] = str,
     ) -> None:
         """current_name: of a value that older runs, or the config, may call otherwise. measure: the values of a whole
-        model, called in every process; everywhere: with the model, else with None in all but the first. save: writes a
-        model to a folder. write: adds a line to the log; both are called in the first process.
+        model, called in every process. save: writes a model to a folder. write: adds a line to the log; both are called
+        in the first process.
         """
         self._measure, self._folder, self._save, self._write = measure, folder, save, write
-        self._keep, self._current_name, self._everywhere = config.keep_best, current_name, everywhere
+        self._keep, self._current_name = config.keep_best, current_name
         self._every = config.every_steps or max(1, round(config.every_epochs * steps_per_epoch))
 
     def __call__(self, state: TrainState, facts: StepFacts) -> None:
@@ -56,11 +54,11 @@ class Evaluation:
         start = time.perf_counter()
         state.confirm()
         with state.averaged():
-            model = state.whole_model(everywhere=self._everywhere)
+            model = state.whole_model()
             found = self._measure(model)
-            if not state.world.is_first or model is None:
+            if not (state.world.is_first and found):
                 return
-            if self._keep != "none" and found:
+            if self._keep != "none":
                 self._keep_best(model, found, facts.step)
         self._write(
             {
@@ -84,7 +82,7 @@ def read_best(folder: Path) -> dict[str, Any] | None:
     """step, name and value of the best weights of a run; None where none are kept."""
     path = folder / BEST_FOLDER / BEST_FILE
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eyesmith.files import not_linked, write_atomic
+from eyesmith.files import load_json, not_linked, write_atomic
 from eyesmith.train.metrics import Metrics, Throughput
 from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
+from eyesmith.train.utilisation import peak_memory_mib
 
 LOG_FILE = "log.jsonl"
 Listener = Callable[[dict[str, Any]], Sequence[dict[str, Any]]]
@@ -34,7 +35,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
-            line = json.loads(text)
+            line = load_json(text)
         except (ValueError, RecursionError):
             break
         if not isinstance(line, dict):
@@ -81,20 +82,16 @@ class LogSteps:
             "loss_frac": round(facts.loss / chance, 4) if chance else None,
             "lr": facts.lr,
             "scale": None if facts.scale is None else round(facts.scale, 4),
-            "grad_norm": round(facts.grad_norm, 5),
-            "image_grad_norm": _significant(seen.image_grad_norm),
-            "text_grad_norm": _significant(seen.text_grad_norm),
-            "image_norm": _significant(seen.image_norm),
-            "text_norm": _significant(seen.text_norm),
-            "image_rank": _significant(seen.image_rank, 4),
-            "text_rank": _significant(seen.text_rank, 4),
-            **self._throughput.take(state.elapsed_s, seen.flops),
-            "peak_mib": round(seen.peak_mib, 1),
+            "grad_norm": round(facts.grad_norm, 5) if math.isfinite(facts.grad_norm) else None,
+            "loss_scale": facts.readings.number("loss_scale") if "loss_scale" in facts.readings else None,
+            **{name: _significant(value, 4 if name.endswith("_rank") else 6) for name, value in seen.items()},
+            **self._throughput.take(state.elapsed_s, self._metrics.flops()),
+            "peak_mib": round(peak_memory_mib(next(state.model.parameters()).device), 1),
             "time_s": round(state.elapsed_s, 2),
         }
         self._log.write({name: value for name, value in line.items() if value is not None})
 
 
-def _significant(value: float | None, digits: int = 6) -> float | None:
+def _significant(value: float | None, digits: int) -> float | None:
     """Rounded to so many digits; None for what is no number, which JSON cannot hold."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")

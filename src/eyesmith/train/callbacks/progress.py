@@ -8,6 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eyesmith.plain import plain
+
 PLAIN_EVERY_S = 15.0  # between two lines where there is no terminal
 
 
@@ -20,12 +22,13 @@ class Advance(Protocol):
 @contextmanager
 def progress(console: Console, title: str, total: int, *, start: int = 0, unit: str = "step") -> Iterator[Advance]:
     """Show work from `start` to `total` units, with rate and time left."""
+    title = plain(title)
     if console.is_terminal:
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
             console=console,
         )
@@ -36,7 +39,7 @@ def progress(console: Console, title: str, total: int, *, start: int = 0, unit: 
 
     began = last = time.monotonic()
 
-    def plain(done: int, note: str = "") -> None:
+    def tell(done: int, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last < PLAIN_EVERY_S and done < total:
@@ -44,8 +47,7 @@ def progress(console: Console, title: str, total: int, *, start: int = 0, unit: 
         last = now
         rate = (done - start) / max(now - began, 1e-9)
         left = (total - done) / max(rate, 1e-9)
-        console.print(
-            f"{title}: {unit} {done}/{total}, {rate:.1f} {unit}s/s, {left:.0f} s left  {note}", highlight=False
-        )
+        said = f"{title}: {unit} {done}/{total}, {rate:.1f} {unit}s/s, {left:.0f} s left  {note}"
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
 
-    yield plain
+    yield tell

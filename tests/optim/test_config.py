@@ -3,12 +3,12 @@ import itertools
 import pytest
 
 from eyesmith.errors import ConfigError
-from eyesmith.optim import warmup_constant, warmup_cosine
-from eyesmith.train.config import OptimConfig
+from eyesmith.optim.config import OptimConfig
 
 
 def _rates(total: int, warmup: int) -> list[float]:
-    return [warmup_cosine(step, peak=2.0, warmup_steps=warmup, total_steps=total) for step in range(total)]
+    config = OptimConfig(peak_lr=2.0, warmup_steps=warmup, warmup_frac=0.0)
+    return [config.lr_at(step, total) for step in range(total)]
 
 
 def test_warm_up_is_linear_and_reaches_the_peak() -> None:
@@ -29,17 +29,18 @@ def test_without_warm_up_the_first_step_has_the_peak() -> None:
 
 
 def test_a_constant_rate_does_not_depend_on_the_length() -> None:
+    config = OptimConfig(peak_lr=3.0, warmup_steps=4, schedule="constant")
     for total in (20, 500):
-        rates = [warmup_constant(step, peak=3.0, warmup_steps=4, total_steps=total) for step in range(20)]
+        rates = [config.lr_at(step, total) for step in range(20)]
         assert rates == pytest.approx([0.75, 1.5, 2.25, 3.0, *[3.0] * 16])
 
 
 @pytest.mark.parametrize(("power", "last"), [(1.0, 0.2), (2.0, 0.04)])
 def test_a_cool_down_falls_to_zero_at_the_end(power: float, last: float) -> None:
-    rates = [
-        warmup_constant(step, peak=1.0, warmup_steps=2, total_steps=20, cooldown_steps=5, cooldown_power=power)
-        for step in range(21)
-    ]
+    config = OptimConfig(
+        peak_lr=1.0, warmup_steps=2, schedule="constant_cooldown", cooldown_frac=0.25, cooldown_power=power
+    )
+    rates = [config.lr_at(step, 20) for step in range(21)]
     assert rates[2:16] == [1.0] * 14
     assert rates[19] == pytest.approx(last)
     assert rates[20] == 0

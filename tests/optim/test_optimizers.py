@@ -1,5 +1,6 @@
-"""SGD and Lion beside AdamW and LAMB, by name."""
+"""Each optimiser beside its rule, number by number."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,9 +8,8 @@ import torch
 from torch import nn
 
 from eyesmith.errors import ConfigError
-from eyesmith.optim.build import OptimizerName, fresh_moments, make_optimizer
-from eyesmith.optim.lion import Lion
-from eyesmith.train.config import OptimConfig
+from eyesmith.optim.config import OptimConfig, OptimizerName
+from eyesmith.optim.optimizers import Lamb, Lion, fresh_moments, make_optimizer
 
 GRADS = ([0.5, -2.0, 0.0], [0.1, 1.0, -3.0], [-4.0, 0.2, 0.3])
 
@@ -17,7 +17,7 @@ GRADS = ([0.5, -2.0, 0.0], [0.1, 1.0, -3.0], [-4.0, 0.2, 0.3])
 def _steps(name: OptimizerName, *, decay: float, betas: tuple[float, float]) -> tuple[torch.Tensor, Any]:
     weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
     groups = [{"params": [weight], "weight_decay": decay}]
-    optimizer = make_optimizer(name, groups, lr=0.1, betas=betas, eps=1e-8)
+    optimizer = make_optimizer(OptimConfig(name=name, peak_lr=0.1, betas=betas, eps=1e-8), groups)
     for grad in GRADS:
         weight.grad = torch.tensor(grad)
         optimizer.step()
@@ -67,3 +67,33 @@ def test_lion_skips_what_has_no_gradient() -> None:
     weight = nn.Parameter(torch.ones(2))
     Lion([weight], lr=0.1, weight_decay=1.0).step()
     assert torch.equal(weight.detach(), torch.ones(2))
+
+
+def slow_steps(
+    start: list[float], grads: list[list[float]], *, lr: float, b1: float, b2: float, eps: float, decay: float
+) -> list[float]:
+    """The rule, number by number."""
+    p, m, v = list(start), [0.0] * len(start), [0.0] * len(start)
+    for t, grad in enumerate(grads, 1):
+        m = [b1 * x + (1 - b1) * g for x, g in zip(m, grad, strict=True)]
+        v = [b2 * x + (1 - b2) * g * g for x, g in zip(v, grad, strict=True)]
+        u = [x / (math.sqrt(y) + eps) + decay * w for x, y, w in zip(m, v, p, strict=True)]
+        long_p, long_u = (math.sqrt(sum(x * x for x in row)) for row in (p, u))
+        ratio = min(max(long_p / long_u, 0.01), 10.0) if long_p > 0 and long_u > 0 else 1.0
+        step = lr * math.sqrt(1 - b2**t) / (1 - b1**t) * ratio
+        p = [w - step * x for w, x in zip(p, u, strict=True)]
+    return p
+
+
+@pytest.mark.parametrize("start", [[0.3, -0.2, 0.5], [0.0, 0.0, 0.0], [1e3, 2e3, -1e3], [1e-6, 0.0, 0.0]])
+def test_steps_are_those_of_the_rule(start: list[float]) -> None:
+    """An ordinary tensor, one of length 0 (ratio 1), and both ends of the clamp."""
+    generator = torch.Generator().manual_seed(0)
+    grads = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    parameter = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    optimizer = Lamb([parameter], lr=0.1, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05)
+    for grad in grads:
+        parameter.grad = grad.clone()
+        optimizer.step()
+    slow = slow_steps(start, grads.tolist(), lr=0.1, b1=0.9, b2=0.98, eps=1e-6, decay=0.05)
+    assert parameter.tolist() == pytest.approx(slow, rel=1e-6, abs=1e-12)

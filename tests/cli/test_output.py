@@ -1,0 +1,38 @@
+"""What the command prints: text of strangers in one line, and only through one door."""
+
+import ast
+import re
+from pathlib import Path
+
+from PIL import Image
+
+import eyesmith as package
+
+EVIL = "a\x1b[31m\nb\r\t\x9b2J\u202ec\u2028d"
+OWN = re.compile("_overview|factors|steps of|memory of|fits into|FLOP|GPU-hours|fetched|a state is|a failure|saving")
+SHOWN = r"a\x1b[31m\nb\r\t\x9b2J\u202ec\u2028d"
+
+
+def test_names_of_files_and_classes_come_out_of_the_command_in_one_line(eyesmith, tmp_path: Path) -> None:
+    for name in ("cat", EVIL.replace("/", "")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40), "red").save(tmp_path / "photos" / name / f"{EVIL}.png")
+        (tmp_path / "photos" / name / f"{EVIL}2.png").write_bytes(b"no picture")
+    for words in (("data", "check", tmp_path / "photos"), ("data", "check", tmp_path / EVIL)):
+        _, out, err = eyesmith(*map(str, words))
+        assert SHOWN in out + err
+        assert (out + err).replace("\n", "").isprintable()
+        assert len(err.splitlines()) <= 1
+
+
+def test_only_doors_print() -> None:
+    """In the command, text goes out through `cli/output.py`, which shows it plain; but for numbers of a plan."""
+    root = Path(package.__file__).parent
+    may_print = {"output.py", "failures.py", "main.py", "dispatch.py"}
+    for path in (root / "cli").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            assert name != "Console", path
+            if name == "print" and path.name not in may_print:
+                said = ast.unparse(node)
+                assert OWN.search(said) or "plain_json(" in said, f"{path.name}: {said}"
