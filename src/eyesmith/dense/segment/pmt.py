@@ -5,6 +5,7 @@ projection of its own, finer taps join where the map of masks is brought to thei
 layers before the last are supervised on the cells themselves unless told otherwise.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -68,7 +69,7 @@ class PlainMaskDecoder(nn.Module):
         self.taps = {name: taps[name] for name in config.taps or taps}
         strides = {tap.stride for tap in self.taps.values()}
         self.stride = max([one for one in strides if one <= _CELLS], default=min(strides))
-        self.num_doublings = max(0, round(torch.log2(torch.tensor(self.stride / config.mask_stride)).item()))
+        self.num_doublings = max(0, round(math.log2(self.stride / config.mask_stride)))
         # a list, as a dict of modules takes no tap called `half` or `type`
         self.inputs = nn.ModuleList(_Input(tap.channels, config.width) for tap in self.taps.values())
         self.queries = nn.Parameter(torch.randn(config.num_queries, config.width) * 0.02)
