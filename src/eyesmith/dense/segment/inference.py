@@ -42,7 +42,7 @@ class Answer:
         """The same with masks at the picture's own size, height and width.
 
         padded: pixels of the encoder's input, valid: those of the picture in its upper left corner; both None where
-        the input is the whole picture. Masks grow to the input, lose the padding, then get the picture's size; bilinear.
+        the input is the whole picture. Masks grow to the input, lose the padding, then get the picture's size.
         """
         masks = self.masks[None].float()
         if padded is not None and valid is not None and valid != padded:
