@@ -104,3 +104,18 @@ def test_its_identity_tells_weights_and_size(encoder: Encoder) -> None:
     with torch.no_grad():
         next(encoder.parameters()).add_(1e-3)
     assert frozen.identity() != first  # the weights are shared
+
+
+@pytest.mark.parametrize(("name", "passes"), [("vitamin_nano_48", 1), ("vit_nano_48", 2)])
+def test_maps_for_a_detector_take_one_pass_where_they_can(name: str, passes: int, pixels: Tensor) -> None:
+    torch.manual_seed(0)
+    frozen = FrozenEncoder(create_encoder(name))
+    names = list(frozen.taps)[:2]
+    frozen.pyramid_and_dense(pixels)  # finds out whether the last tap is the dense map
+    ran: list[int] = []
+    frozen.blocks()[0].register_forward_hook(lambda *_: ran.append(1))
+    maps, dense = frozen.pyramid_and_dense(pixels, names)
+    assert len(ran) == passes
+    assert list(maps) == names
+    assert torch.equal(dense, frozen.dense(pixels))
+    assert all(torch.equal(maps[one], frozen.pyramid(pixels)[one]) for one in names)

@@ -28,6 +28,7 @@ class FrozenEncoder(Encoder):
         if isinstance(encoder, FrozenEncoder):
             encoder = encoder.inner
         self._held = (encoder.at_size(*encoder.image_size).eval(),)  # in a tuple, so no sub-module
+        self._is_last: bool | None = None
         self._copy_facts(encoder)
         super().train(False)
 
@@ -68,6 +69,25 @@ class FrozenEncoder(Encoder):
     @torch.no_grad()
     def dense(self, pixels: Tensor) -> Tensor:
         return self.inner.dense(pixels)
+
+    def pyramid_and_dense(self, pixels: Tensor, taps: Sequence[str] | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """`pyramid` and `dense` of the same pixels, in one pass where `dense` is the last tap; detectors want both."""
+        names = self.check_taps(taps)
+        if not self._dense_is_last_tap():
+            return self.pyramid(pixels, names), self.dense(pixels)
+        last = list(self.taps)[-1]
+        maps = self.pyramid(pixels, [*names, last] if last not in names else names)
+        return {name: maps[name] for name in names}, maps[last]
+
+    @torch.no_grad()
+    def _dense_is_last_tap(self) -> bool:
+        """Found by trying it once: it is for most, but some encoders have a norm between the two."""
+        if self._is_last is None:
+            height, width = self.inner.image_size
+            noise = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(self.device)
+            last = list(self.taps)[-1]
+            self._is_last = torch.equal(self.inner.dense(noise), self.inner.pyramid(noise, (last,))[last])
+        return self._is_last
 
     @torch.no_grad()
     def project(self, vectors: Tensor) -> Tensor:

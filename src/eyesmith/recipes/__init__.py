@@ -7,6 +7,7 @@ from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
+from eyesmith.recipes.dense import dense_eye
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
@@ -36,6 +37,7 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "lab-joint": lab_joint,
         "mim-nano": mim_nano,
         "scenes-eye": scenes_eye,
+        "dense-eye": dense_eye,
         "chat-scenes": chat_scenes,
     },
     "a language model with an eye (LLaVA-1.5)": {
@@ -100,6 +102,7 @@ __all__ = [
     "clip",
     "datacomp_medium",
     "debug",
+    "dense_eye",
     "fine_tuned",
     "finetune",
     "larger_images",

@@ -1,0 +1,9 @@
+"""Boxes and masks of pictures: read from the usual formats, written back, checked."""
+
+from eyesmith.data.annotations.coco import write_coco as write_coco
+from eyesmith.data.annotations.open import open_annotations as open_annotations
+from eyesmith.data.annotations.types import VOID as VOID
+from eyesmith.data.annotations.types import Annotations as Annotations
+from eyesmith.data.annotations.types import Category as Category
+from eyesmith.data.annotations.types import Objects as Objects
+from eyesmith.data.annotations.types import Picture as Picture
