@@ -1,0 +1,71 @@
+"""One format of boxes and masks into another, with the pictures."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from eyesmith.data.annotations.coco import write_coco
+from eyesmith.data.annotations.maps import write_png_masks
+from eyesmith.data.annotations.panoptic import write_panoptic
+from eyesmith.data.annotations.types import Annotations
+from eyesmith.data.annotations.yolo import write_yolo
+from eyesmith.errors import ConfigError, DataError
+from eyesmith.files import write_atomic
+from eyesmith.images.decode import is_jpeg
+
+TARGETS = ("coco", "panoptic", "yolo", "png")
+"""The formats that are written."""
+
+
+def convert_annotations(
+    annotations: Annotations,
+    folder: Path,
+    *,
+    to: str,
+    split: str = "train",
+    pictures: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Write a set into `folder` in another format; returns a line for each thing that this format cannot say.
+
+    to: one of TARGETS. coco: annotations/SPLIT.json; panoptic: the same with PNGs in annotations/SPLIT/; yolo:
+    labels/SPLIT and data.yaml; png: masks/SPLIT and classes.txt. Pictures go to images/SPLIT, their bytes as they are,
+    and are called by the last part of their names, or not at all with `pictures` false.
+    Raises ConfigError for an unknown format, DataError when two pictures would have one name.
+    """
+    if to not in TARGETS:
+        raise ConfigError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}")
+    files = _names(annotations, split) if pictures else {}
+    if pictures:
+        for done, (old, new) in enumerate(files.items(), 1):
+            write_atomic(folder / "images" / split / new, annotations.images.content(old))
+            if on_progress is not None:
+                on_progress(done, len(files))
+    renamed = tuple(replace(one, file=files.get(one.file, one.file)) for one in annotations.pictures)
+    there = replace(annotations, pictures=renamed)
+    match to:
+        case "coco":
+            write_coco(folder / "annotations" / f"{split}.json", there, compressed=True)
+            return []
+        case "panoptic":
+            write_panoptic(folder / "annotations" / f"{split}.json", there)
+            return []
+        case "yolo":
+            return write_yolo(folder, there, split)
+        case _:
+            return write_png_masks(folder, there, split)
+
+
+def _names(annotations: Annotations, split: str) -> dict[str, str]:
+    """What each picture is called in the new folder; samples of a tar get the ending of what they are."""
+    names: dict[str, str] = {}
+    used: dict[str, str] = {}
+    for picture in annotations.pictures:
+        name = Path(picture.file).name
+        if not Path(name).suffix:
+            name += ".jpg" if is_jpeg(annotations.images.content(picture.file)) else ".png"
+        if name in used:
+            raise DataError(f"{picture.file} and {used[name]}: both would be images/{split}/{name}")
+        names[picture.file] = name
+        used[name] = picture.file
+    return names
