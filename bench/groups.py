@@ -11,7 +11,7 @@ def _rows_of(module: str) -> Callable[[], list[Row]]:
     return lambda: import_module(f"bench.{module}").rows()
 
 
-_MODULES = {name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step", "curate")} | {
+_MODULES = {name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step", "curate", "dense")} | {
     "eval": "evaluation"
 }
 GROUPS: dict[str, Callable[[], list[Row]]] = {name: _rows_of(module) for name, module in _MODULES.items()}
