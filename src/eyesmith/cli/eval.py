@@ -35,7 +35,7 @@ What = Annotated[
         metavar="WHAT",
         help="Class folders, a table, an evaluation set, a caption test; a suite (datacomp, eva02, imagenet-variants, "
         "video, retrieval) or tasks such as cifar10,vtab/dtd below --data; or all, zero_shot, retrieval on a made data "
-        "set.",
+        "set, boxes on made scenes.",
     ),
 ]
 Data = Annotated[
@@ -126,6 +126,8 @@ def evaluate(
         return _made(model, "all", what, splits, out, name, where, settings, as_json=as_json)
     if what in MADE_TASKS and not is_path and not is_suite_folder(what, data):
         return _made(model, what, data, splits, out, name, where, settings, as_json=as_json)
+    if what == "boxes" and not is_path and not is_suite_folder(what, data):
+        return _boxes(model, data, splits, out, name, where, settings, as_json=as_json)
     suite = None if is_path else chosen_suite(what, data)
     if compare_templates:
         return _prompts(model, what, suite, data, compare_templates, name, where, settings, as_json=as_json)
@@ -188,6 +190,41 @@ def _made(
         if not rows:
             raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
         _show_rows(rows, as_json=as_json)
+        return _add(rows, target)
+
+
+def _boxes(
+    model: str,
+    data: str | None,
+    splits: tuple[str, ...],
+    out: Path | None,
+    name: str | None,
+    device: "torch.device",
+    settings: "Settings",
+    *,
+    as_json: bool,
+) -> int:
+    """Naming what stands in the boxes of made scenes, by the dense map and by each box cut out."""
+    from eyesmith.dense.named_boxes import named_boxes
+    from eyesmith.eval.sets.made import choose_splits
+    from eyesmith.report.terminal import splits_table
+
+    if data is None:
+        raise ConfigError("boxes: expected --data DIR, scenes of `eyesmith data make emoji-scenes`")
+    target = _target(model, out)
+    with _alone(target, model):
+        clip = load_model(model, name, device)
+        rows = [
+            row
+            for split in choose_splits(data, splits or None)
+            for row in named_boxes(
+                clip, data, split or "", limit=settings.limit, num_workers=settings.num_workers, note=say
+            )
+        ]
+        if as_json:
+            print_json([as_line(row) for row in rows])
+        for one in dict.fromkeys(row.model for row in rows if not as_json):
+            console().print(splits_table([row for row in rows if row.model == one]))
         return _add(rows, target)
 
 

@@ -62,8 +62,9 @@ def show_run(work: Callable[[PlainConsole], "RunSummary"]) -> None:
 
     summary = work(messages())
     rows = [row for row in summary.rows if not row.model.endswith(BEFORE)]
-    if rows:
-        console().print(splits_table(rows, [row for row in summary.rows if row.model.endswith(BEFORE)]))
+    for model in dict.fromkeys(row.model for row in rows):  # a run that looks in several ways has a name for each
+        before = [row for row in summary.rows if row.model == model + BEFORE]
+        console().print(splits_table([row for row in rows if row.model == model], before))
     now = f"eyesmith classify {summary.folder} IMAGE --names ..."
     if not (summary.folder / "text").is_dir():  # an image encoder by itself, or with classes
         now = f"eyesmith classify {summary.folder} IMAGE"

@@ -1,8 +1,9 @@
 """Naming what stands in given boxes, zero-shot: by the dense map of the whole picture, and by each box cut out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,16 +39,18 @@ class SceneBoxes:
 
 
 def scene_boxes(source: Source, index: int) -> SceneBoxes:
-    """The boxes of one sample of a made set of scenes. Raises DataError when it has none."""
-    objects = source[index].meta.get("objects")
+    """The boxes of one sample of a made set of scenes. Raises DataError when it has none, or names no class of it."""
+    objects: Any = source[index].meta.get("objects")
+    place = _places(source.classes or ())
     try:
         boxes = torch.tensor([one["box_px"] for one in objects or ()], dtype=torch.float32)
-        labels = torch.tensor([one["cls"] for one in objects or ()])
+        labels = torch.tensor([place[one["name"]] for one in objects or ()])
     except (KeyError, TypeError, ValueError):
         boxes = labels = torch.zeros(0)
     if not len(boxes):
         raise DataError(
-            f"{source.name}: {source.keys[index]} names no boxes; expected scenes of `eyesmith data make emoji-scenes`"
+            f"{source.name}: {source.keys[index]} has no boxes with names; expected scenes of `eyesmith data make "
+            "emoji-scenes` or `eyesmith data make scenes`"
         )
     return SceneBoxes(boxes=boxes, labels=labels)
 
@@ -61,17 +64,19 @@ def named_boxes(
     ways: Sequence[str] = WAYS,
     limit: int | None = None,
     num_workers: int = 2,
+    note: Callable[[str], None] = lambda line: None,
 ) -> list[ResultRow]:
     """Top-1 and top-5 of the boxes of a split, by every one of WAYS: rows of task `boxes`.
 
     The row named after the split is of the known concepts' objects, among the known names (`base` in dataset.json; all
     of them where nobody says what is known). `SPLIT:novel` is of the others among all names, `SPLIT:all` of all among
     all. dense: the mean of the picture's map inside the box, projected; for encoders whose feature is a mean of their
-    map. crop: the square around the box, looked at alone. Raises DataError for data without boxes.
+    map, and left out for others. crop: the square around the box, looked at alone. limit: only so many pictures. note:
+    told what is left out. Raises DataError for data without boxes.
     """
     facts = read_dataset_split(data, split)
     source = open_source(data, split=split, require_text=False)
-    classes = source.classes or ()
+    classes: tuple[str, ...] = source.classes or ()
     known = facts.get("base") or facts.get("classes") or classes
     names = list(facts.get("classes") or classes)
     prompts = read_templates(data) or clip.prompts
@@ -80,9 +85,12 @@ def named_boxes(
     rows: list[ResultRow] = []
     count = len(source) if limit is None else min(limit, len(source))
     usable = [way for way in ways if way != "dense" or clip.image.is_mean_pooled]
+    if len(usable) < len(ways):
+        note(f"{clip.config.name}: pools by a token of its own, so its map is in no space of texts: not named by dense")
     found, labels = _features(clip, source, count, usable, num_workers)
-    targets = torch.tensor([place.get(classes[label], -1) for label in labels.tolist()])
-    is_known = torch.tensor([classes[label] in set(known) for label in labels.tolist()])
+    said = [str(classes[label]) for label in labels.tolist()]
+    targets = torch.tensor([place.get(name, -1) for name in said])
+    is_known = torch.tensor([name in set(known) for name in said])
     if bool((targets < 0).any()):
         raise DataError(f"{source.name}: an object of {split} is of none of its classes; make the set anew")
     known_rows = torch.tensor([place[name] for name in known])
@@ -167,6 +175,11 @@ def scene_pixels(content: bytes, stride: int) -> Tensor:
     if width % stride or height % stride:
         raise DataError(f"pictures of {width} x {height}: expected sides that are multiples of {stride}; make them so")
     return evaluation_pixels(content, PreprocessConfig(image_size=(height, width), resize="squash"), mode="fast")
+
+
+@lru_cache(maxsize=8)
+def _places(classes: tuple[str, ...]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(classes)}
 
 
 def _rows(ranks: Tensor, model: str, split: str, num_names: int) -> Iterator[ResultRow]:

@@ -12,7 +12,7 @@ def dense_eye() -> RegionsConfig:
     """An eye that sees in scenes, for heads of detection and segmentation: give `--from` a trained quick start."""
     run = quickstart()
     return RegionsConfig(
-        model=run.model,
+        model=replace(run.model, image=replace(run.model.image, drop_path_prob=0.0)),
         data=replace(DataConfig(path="data/emoji-scenes", split="train"), decode_px=run.data.decode_px),
         drawings="data/emoji",
         augment=run.augment,

@@ -18,18 +18,19 @@ from eyesmith.data.memory import decode_all
 from eyesmith.data.order import BatchPlan, step_seed
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
-from eyesmith.dense.named_boxes import WAYS, named_boxes, scene_boxes
+from eyesmith.dense.named_boxes import named_boxes, scene_boxes
 from eyesmith.dense.regions import CONTEXT, box_means, crop_boxes
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.eval import ResultRow, choose_splits, evaluate
+from eyesmith.eval import ResultRow, Settings, choose_splits, evaluate
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
+from eyesmith.images import open_image
 from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.tasks.contrastive import MAX_LOG_SCALE
-from eyesmith.tasks.task import BEFORE, PASSES, Evaluator, MeanTask, Note, RunContext
+from eyesmith.tasks.task import BEFORE, PASSES, Evaluator, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_training_source
 from eyesmith.train.distributed import World
@@ -79,6 +80,10 @@ class RegionsConfig(RunConfig):
         if not self.model.lock_text:
             raise ConfigError(
                 "model.lock_text: names are told apart by a text tower that stays as it is; set it to true"
+            )
+        if getattr(self.model.image, "drop_path_prob", 0.0):
+            raise ConfigError(
+                "model.image.drop_path_prob: draws are a sample's, and a scene has many views; set it to 0"
             )
         if self.transform is not None:
             raise ConfigError("transform: scenes are read whole, with their boxes; leave it out")
@@ -235,15 +240,17 @@ class Regions(MeanTask[Clip]):
         return SceneRows(config, world)
 
     @classmethod
+    def load(cls, model: Clip, config: RegionsConfig, context: RunContext) -> None:
+        with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
+            load_initial(model, config.initial, note=context.say)
+
+    @classmethod
     def build(cls, config: RegionsConfig, rows: Rows, context: RunContext) -> Self:
         assert isinstance(rows, SceneRows)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
-        clip = cls.new_model(config)
-        with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
-            load_initial(clip, config.initial, note=context.say)
-        clip.load_state_dict(dict(context.kept), strict=False)
-        clip.to(context.world.device())
+        clip = cls.first_model(config, context)
+        clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
         if not clip.image.is_mean_pooled and config.dense_weight:
             raise ConfigError(
                 f"dense_weight: {config.model.name} pools by a token of its own, so its map is in no space of texts; "
@@ -272,7 +279,9 @@ class Regions(MeanTask[Clip]):
         found = read_stored(source).config
         if not isinstance(found, ClipConfig):
             return replace(config, initial=InitialConfig(weights=source, part="image"))
-        model = replace(found, lock_text=True)
+        has_paths = hasattr(found.image, "drop_path_prob")
+        image: Any = replace(cast(Any, found.image), drop_path_prob=0.0) if has_paths else found.image
+        model = replace(found, image=image, lock_text=True)
         return replace(config, model=model, initial=InitialConfig(weights=source))
 
     @classmethod
@@ -410,53 +419,63 @@ class Regions(MeanTask[Clip]):
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         save_model(folder, cast(Clip, model), config=config)
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
-        return self._results(cast(Clip, model), note)
+    def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        return self._boxes(model, splits, context)
 
-    def measured_before(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Boxes of eval.splits, and drawings of every set of eval.curve_data as SET:SPLIT."""
+        config, rows = self.config, self.rows(model, self.config.eval.splits, context)
+        settings = Settings(note=context.say, world=context.world)
+        for path in config.eval.curve_data:
+            found = evaluate(
+                cast(Clip, model), path, tasks=("zero_shot",), model_name=config.model.name, settings=settings
+            )
+            rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
+        return rows
+
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """Of initial weights that are all trained ones."""
         if not self.config.initial.weights or self.config.initial.part != "all":
             return []
-        found = self._results(cast(Clip, model), note)
-        return [replace(row, model=_before(row.model)) for row in found]
+        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
     ) -> Callable[[nn.Module], dict[str, float]] | None:
+        """Of the first CURVE_PICTURES scenes of each split: SPLIT/dense_acc1, SPLIT/crop_acc1 and so on."""
         super().curve(context, evaluators)
-        config = self.config
+        splits = self.config.eval.curve_splits
 
         def measure(model: nn.Module) -> dict[str, float]:
-            values: dict[str, float] = {}
-            for split in config.eval.curve_splits:
-                rows = named_boxes(cast(Clip, model), config.data.path, split, model_name="model", limit=CURVE_PICTURES)
-                values |= {f"{one.split}/{one.model.split()[-1]}_{one.metric}": one.value for one in rows}
-            return values
+            rows = self._boxes(model, splits, context, limit=CURVE_PICTURES)
+            return {f"{one.split}/{one.model.split()[-1]}_{one.metric}": one.value for one in rows}
 
-        return (lambda model: context.world.once(lambda: measure(model))) if config.eval.curve_splits else None
+        return measure if splits else None
 
-    def _results(self, clip: Clip, note: Note) -> list[ResultRow]:
-        """Boxes of eval.splits, and every set of eval.curve_data as SET:SPLIT."""
-        config, name = self.config, self.model.config.name
-        rows = [
-            row for split in config.eval.splits for row in named_boxes(clip, config.data.path, split, model_name=name)
-        ]
-        for path in config.eval.curve_data:
-            found = evaluate(clip, path, tasks=("zero_shot",), model_name=name, note=note)
-            rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
-        return rows
+    def _boxes(
+        self, model: nn.Module, splits: Sequence[str], context: RunContext, *, limit: int | None = None
+    ) -> list[ResultRow]:
+        config, clip = self.config, cast(Clip, model)
 
+        def all_splits() -> list[ResultRow]:
+            return [
+                row
+                for split in splits
+                for row in named_boxes(
+                    clip,
+                    config.data.path,
+                    split,
+                    model_name=config.model.name,
+                    limit=limit,
+                    num_workers=config.data.num_workers,
+                )
+            ]
 
-def _before(model: str) -> str:
-    """The model's name with BEFORE; the way of looking at boxes stays its last word."""
-    name, _, way = model.rpartition(" ")
-    return f"{name}{BEFORE} {way}" if way in WAYS else model + BEFORE
+        return context.world.once(all_splits)
 
 
 def _sides(source: Source) -> Tensor:
     """Width, height, width, height of the scenes of a made set, which are all alike."""
-    from eyesmith.images import open_image
-
     width, height = open_image(source.image_bytes(0), where=source.keys[0]).size
     return torch.tensor([width, height, width, height], dtype=torch.float32)
 
