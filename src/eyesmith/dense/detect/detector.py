@@ -139,11 +139,11 @@ class Detector(nn.Module):
         self,
         maps: Mapping[str, Tensor],
         truths: Truths,
-        *,
         seen: Tensor,
         seed: int,
-        weights: Tensor | None = None,
         teacher: "Teach | None" = None,
+        *,
+        weights: Tensor | None = None,
     ) -> Tensor:
         """The losses of each picture by the order of `LOSSES`: fp32 [6, B], weighted, those that are off 0.
 
