@@ -70,6 +70,9 @@ def test_void_queries_and_low_scores_say_nothing() -> None:
     high = panoptic(answer(masks, *rows), [True, True], PanopticRule(min_score=0.8))
     assert high.segments == ()
     assert not high.ids.any()
+    spread = answer(masks, (0.3, 0.3, 0.4), (0.2, 0.2, 0.6))
+    assert panoptic(spread, [True, True]).segments == ()
+    assert len(panoptic(spread, [True, True], PanopticRule(void="half")).segments) == 1
 
 
 def slow(classes: list[list[float]], void: list[float], masks: torch.Tensor, stuff: set[int]) -> list[list[str]]:

@@ -5,6 +5,7 @@ Source: FC-CLIP's inference, which is Mask2Former's with other thresholds. Q que
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -93,24 +94,30 @@ class PanopticRule:
     """Queries whose best class has no more probability than this are dropped."""
     min_won_frac: float = 0.8
     """Share of a mask's pixels that it must win against the others."""
+    void: Literal["best", "half"] = "best"
+    """Which queries are nothing: those of which void is the most probable class (the release), or those of which it has
+    more than a half: with hundreds of alike names no one of them may reach a small void."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.min_score < 1 and 0 <= self.min_won_frac <= 1):
             raise ConfigError(f"panoptic: expected min_score and min_won_frac in 0..1, got {self}")
+        if self.void not in ("best", "half"):
+            raise ConfigError(f"panoptic.void: expected best or half, got {self.void!r}")
 
 
 def panoptic(answer: Answer, is_thing: Sequence[bool], rule: PanopticRule | None = None) -> Panoptic:
     """Each pixel goes to the query of the greatest class times mask probability; a query that wins too little of its
     mask is dropped, the segments of one stuff become one.
 
-    is_thing: of each class. Queries that are void first are not asked.
+    is_thing: of each class. Queries that are void are not asked.
     """
     rule = rule or PanopticRule()
     _check_things(answer, is_thing)
     height, width = answer.masks.shape[1:]
     ids = torch.zeros(height, width, dtype=torch.int64, device=answer.masks.device)
     scores, labels = answer.classes.max(1) if answer.classes.shape[1] else (answer.void * 0, answer.void.long() * 0)
-    kept = (scores > answer.void) & (scores > rule.min_score)
+    is_something = scores > answer.void if rule.void == "best" else answer.void < 0.5
+    kept = is_something & (scores > rule.min_score)
     scores, labels, masks = scores[kept], labels[kept], answer.masks[kept].float().sigmoid()
     if not len(scores):
         return Panoptic(ids=ids, segments=())
