@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eyesmith.dense.segment.run_folder import load_segmenter
     from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
@@ -30,6 +31,7 @@ __all__ = [
     "load_chat",
     "load_clip",
     "load_encoder",
+    "load_segmenter",
     "register",
     "register_encoder",
 ]
@@ -48,6 +50,7 @@ _HOMES = {
     "load_chat": "eyesmith.multimodal.chat",
     "load_clip": "eyesmith.hub.load",
     "load_encoder": "eyesmith.hub.load",
+    "load_segmenter": "eyesmith.dense.segment.run_folder",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",
 }
