@@ -178,7 +178,7 @@ def read_dataset(folder: Path) -> dict[str, Any]:
 
 def _is_unfinished(folder: Path, want: Mapping[str, Any]) -> bool:
     try:
-        return json.loads((folder / UNFINISHED_FILE).read_text(encoding="utf-8")) == want
+        return load_json((folder / UNFINISHED_FILE).read_text(encoding="utf-8")) == want
     except ValueError:
         return False
 

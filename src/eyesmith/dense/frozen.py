@@ -25,9 +25,11 @@ class FrozenEncoder(Encoder):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        if isinstance(encoder, FrozenEncoder):
+        if type(encoder) is FrozenEncoder:
             encoder = encoder.inner
-        self._held = (encoder.at_size(*encoder.image_size).eval(),)  # in a tuple, so no sub-module
+        is_frozen = isinstance(encoder, FrozenEncoder)  # one with windows, or another way through its last block
+        view = encoder if is_frozen else encoder.at_size(*encoder.image_size).eval()
+        self._held = (view,)  # in a tuple, so no sub-module
         self._is_last: bool | None = None
         self._copy_facts(encoder)
         super().train(False)
@@ -47,11 +49,12 @@ class FrozenEncoder(Encoder):
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return next(self.inner.parameters()).device
+        inner = self.inner
+        return inner.device if isinstance(inner, FrozenEncoder) else next(inner.parameters()).device
 
     def identity(self) -> str:
         """Hexadecimal digest of all that its maps depend on: weights, structure, size. Reads every weight."""
-        return module_hash(self.inner)
+        return self.inner.identity() if isinstance(self.inner, FrozenEncoder) else module_hash(self.inner)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode, whatever is asked for."""

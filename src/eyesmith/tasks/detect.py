@@ -31,7 +31,7 @@ from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.encoder import Tap
+from eyesmith.models.encoder import Encoder
 from eyesmith.tasks.task import Evaluator, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
@@ -110,7 +110,19 @@ class DetectConfig(RunConfig):
             raise ConfigError(f"curve_pictures: expected 0 or more, got {self.curve_pictures}")
 
 
-class Detect(MeanTask[Detector]):
+class Seeing(nn.Module):
+    """A detector's head beside its eye, whose weights are not among the parameters."""
+
+    def __init__(self, image: FrozenEncoder, head: Detector) -> None:
+        super().__init__()
+        self.image, self.head = image, head
+
+    def forward(self, *given: Any) -> Tensor:
+        """As the head's."""
+        return self.head(*given)
+
+
+class Detect(MeanTask[Seeing]):
     """Pictures with boxes: the sum of the detector's losses, a mean over the pictures of the global batch.
 
     Measured by average precision at an overlap of a half, of base, novel and all classes, and of anything at all.
@@ -121,26 +133,29 @@ class Detect(MeanTask[Detector]):
 
     def __init__(
         self,
-        detector: Detector,
+        model: Seeing,
         config: DetectConfig,
         *,
         clip: Clip,
-        eye: FrozenEncoder,
         trained: Sequence[str],
         seen: Tensor,
         kept: KeptFeatures | None = None,
     ) -> None:
         """trained: names that are learnt; seen: bool [K], which of the vocabulary they are. kept: see `keep_seen`."""
-        super().__init__(detector, config)
-        self.clip, self.eye, self._kept = clip, eye, kept
+        super().__init__(model, config)
+        self.clip, self._kept = clip, kept
         self._trained, self._seen = tuple(trained), seen.to(self.device)
         self._sums = torch.zeros(len(LOSSES), device=self.device)
         self._step = 0
 
+    @property
+    def eye(self) -> FrozenEncoder:
+        """What sees the pictures."""
+        return self.model.image
+
     @classmethod
-    def new_model(cls, config: DetectConfig) -> Detector:
-        taps, half_tap = _taps(config)
-        return Detector(config.head, taps, half_tap, config.model.image.embed_dim)
+    def new_model(cls, config: DetectConfig) -> Seeing:
+        return _seeing(config, config.model.image.build())
 
     @classmethod
     def open_rows(cls, config: DetectConfig, world: World) -> DetectionRows:
@@ -173,10 +188,10 @@ class Detect(MeanTask[Detector]):
         clip.requires_grad_(False).eval().to(device)
         if "dense" in config.measures or config.head.distill_weight:
             check_dense(clip)
-        eye = config.view.around(clip.image)
         kept = None
         torch.manual_seed(config.seed)  # loading may draw
-        detector = cls.new_model(config).to(device)
+        model = _seeing(config, clip.image).to(device)
+        eye, detector = model.image, model.head
         if config.keep_seen:
             with context.world.first_on_each_machine():
                 kept = _see_all(config, eye, cls._names(config, detector), rows, context)
@@ -192,7 +207,7 @@ class Detect(MeanTask[Detector]):
             f"{len(trained)} classes are learnt from {int(rows.counts.sum()):,} objects in {rows.num_samples:,} "
             f"pictures{held}; {count:,} parameters train"
         )
-        return cls(detector, config, clip=clip, eye=eye, trained=trained, seen=seen, kept=kept)
+        return cls(model, config, clip=clip, trained=trained, seen=seen, kept=kept)
 
     @classmethod
     def from_weights(cls, config: DetectConfig, source: str) -> DetectConfig:
@@ -216,10 +231,10 @@ class Detect(MeanTask[Detector]):
         """The maps that a step needs."""
         return (*detector.taps, _LAST) if config.head.distill_weight else detector.taps
 
-    def rebuild(self) -> Detector:
-        new = self.new_model(self.config)
-        assert self.model.vocabulary is not None
-        new.use(self.model.vocabulary, self.model.ground().detach())
+    def rebuild(self) -> Seeing:
+        new, head = _seeing(self.config, self.clip.image), self.model.head
+        assert head.vocabulary is not None
+        new.head.use(head.vocabulary, head.ground().detach())
         return new
 
     def teachers(self) -> Mapping[str, nn.Module]:
@@ -257,11 +272,16 @@ class Detect(MeanTask[Detector]):
             names = tuple(name for name in names if name != "masks")
         return found._replace(parts={name: means[LOSSES.index(name)] for name in names})
 
+    def maps(self, part: Batch) -> dict[str, Tensor]:
+        """The eye's maps of some pictures, kept or seen now, by tap."""
+        names = self._names(self.config, self.model.head)
+        if "kept" in part.extra:
+            return _unpacked(part.extra["kept"], self.eye, names)
+        return _seen(self.eye, names, part.pixels)
+
     def outputs(self, model: Wrapped, part: Batch) -> Tensor:
         """The losses of each picture, [6, b]."""
-        extra = part.extra
-        names = self._names(self.config, self.model)
-        maps = _unpacked(extra["kept"], self.eye, names) if "kept" in extra else _seen(self.eye, names, part.pixels)
+        extra, maps = part.extra, self.maps(part)
         truths = Truths(
             boxes=extra["boxes"],
             labels=extra["labels"],
@@ -291,13 +311,13 @@ class Detect(MeanTask[Detector]):
         }
 
     def facts(self) -> dict[str, Any]:
-        return {"eye": self.eye.identity(), "classes": len(self._trained), "taps": list(self.model.taps)}
+        return {"eye": self.eye.identity(), "classes": len(self._trained), "taps": list(self.model.head.taps)}
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
-        save_detector(folder, cast(Detector, model), self.clip, config=config)
+        save_detector(folder, cast(Seeing, model).head, self.clip, config=config)
 
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
-        return context.world.once(lambda: self._measured(cast(Detector, model), splits, self.config.measures, 0))
+        return context.world.once(lambda: self._measured(cast(Seeing, model).head, splits, self.config.measures, 0))
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -309,7 +329,7 @@ class Detect(MeanTask[Detector]):
         cheap: tuple[Source, ...] = tuple(source for source in config.measures if source != "crop") or ("detector",)
 
         def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._measured(cast(Detector, model), config.eval.curve_splits, cheap, config.curve_pictures)
+            rows = self._measured(cast(Seeing, model).head, config.eval.curve_splits, cheap, config.curve_pictures)
             return {f"{row.split}/{row.model.split()[-1]}_{row.metric}": row.value for row in rows}
 
         return lambda model: context.world.once(lambda: measure(model))
@@ -393,11 +413,10 @@ def open_set(config: DetectConfig, split: str | None = None) -> Annotations:
     return found
 
 
-def _taps(config: DetectConfig) -> tuple[Mapping[str, Tap], str | None]:
-    """Of the eye, without building it where it can be big."""
-    with torch.device("meta"):
-        image = config.model.image.build()
-    return image.taps, image.half_tap
+def _seeing(config: DetectConfig, encoder: Encoder) -> Seeing:
+    """A new head beside an eye."""
+    eye = config.view.around(encoder)
+    return Seeing(eye, Detector(config.head, eye.taps, eye.half_tap, eye.embed_dim))
 
 
 def _see_all(

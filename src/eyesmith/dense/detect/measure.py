@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from eyesmith.dense.detect.object_detector import AGNOSTIC
 from eyesmith.eval import ResultRow
 
 TASK = "detect"
-METRICS = {"bbox": "ap50", "segm": "mask_ap50"}
+METRICS: dict[Literal["bbox", "segm"], str] = {"bbox": "ap50", "segm": "mask_ap50"}
 
 
 def located_rows(
@@ -112,7 +112,7 @@ def _answers(found: Sequence[Detections], *, is_one: bool, has_masks: bool) -> l
     return answers
 
 
-def _ap50(truths: dict[str, Any], answers: list[dict[str, Any]], kind: str) -> NDArray[np.float64]:
+def _ap50(truths: dict[str, Any], answers: list[dict[str, Any]], kind: Literal["bbox", "segm"]) -> NDArray[np.float64]:
     """[K], of each class the mean precision over 101 recalls; nan where a class is not there."""
     from faster_coco_eval import COCO, COCOeval_faster
 

@@ -1,0 +1,83 @@
+"""Matches at one IoU: their precision is the library's, drawn pictures count as copies of them would."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from eyesmith.data.annotations import Annotations
+from eyesmith.eval.located import Found, average_precision, found, match, picture_intervals
+
+Make = Callable[..., tuple[Annotations, list[Found]]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("region", ["box", "mask"])
+def test_the_precision_of_matches_is_ap50(make_found: Make, seed: int, region: str) -> None:
+    truth, detections = make_found(seed, masks=region == "mask", pictures=10)
+    found_here = match(truth, detections, region=region)  # pyright: ignore
+    expected = average_precision(truth, detections, region=region).ap50  # pyright: ignore
+    np.testing.assert_allclose(found_here.average_precision(), expected, rtol=0, atol=1e-14)
+
+
+def test_at_another_iou_and_fewer_a_picture(make_found: Make) -> None:
+    truth, detections = make_found(4, extra=30)
+    np.testing.assert_allclose(
+        match(truth, detections, iou=0.75, per_image=5).average_precision(),
+        average_precision(truth, detections, per_image=5).ap75,
+        rtol=0,
+        atol=1e-14,
+    )
+
+
+def test_a_picture_that_counts_twice_is_two_pictures(make_found: Make) -> None:
+    truth, detections = make_found(5, pictures=7)
+    times = np.array([2, 0, 1, 3, 1, 0, 1])
+    places = np.repeat(np.arange(7), times)
+
+    class Copied:
+        def __call__(self, index: int) -> object:
+            return truth.objects(int(places[index]))
+
+    copied = replace(
+        truth,
+        pictures=tuple(replace(truth.pictures[p], id=i) for i, p in enumerate(places.tolist())),
+        read=Copied(),  # pyright: ignore
+    )
+    expected = average_precision(copied, [detections[p] for p in places.tolist()]).ap50
+    drawn = match(truth, detections).average_precision(np.stack([times, np.ones(7)]).astype(float))
+    np.testing.assert_allclose(drawn[0], expected, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(drawn[1], average_precision(truth, detections).ap50, rtol=0, atol=1e-14)
+
+
+def test_who_found_what(make_found: Make) -> None:
+    truth, _ = make_found(6, crowds=False)
+    objects = truth.objects(0)
+    exact = [found(one.boxes, np.ones(len(one)), one.labels) for one in truth]
+    matches = match(truth, exact)
+    assert matches.right.all()
+    here = matches.picture == 0
+    assert sorted(matches.truth_of[here].tolist()) == list(range(len(objects)))
+    assert matches.objects.sum() == sum(len(one) for one in truth)
+    nothing = match(truth, [found([], [], [])] * len(truth))
+    assert len(nothing.picture) == 0
+    assert np.nanmax(nothing.average_precision()) == 0
+
+
+def test_intervals_hold_the_value_and_narrow_with_pictures(make_found: Make) -> None:
+    widths = []
+    for pictures in (12, 120):
+        truth, detections = make_found(7, pictures=pictures)
+        matches = match(truth, detections)
+        groups = {"all": np.ones(4, bool), "novel": truth.novel, "none": np.zeros(4, bool)}
+        spans = picture_intervals(matches.average_precision, groups, len(truth), replicates=200)
+        again = picture_intervals(matches.average_precision, groups, len(truth), replicates=200)
+        assert spans == again
+        assert set(spans) == {"all", "novel"}
+        mean = average_precision(truth, detections)
+        assert spans["all"].value == pytest.approx(mean.mean("ap50"), abs=1e-14)
+        assert spans["novel"].value == pytest.approx(mean.mean("ap50", truth.novel), abs=1e-14)
+        assert spans["all"].low < spans["all"].value < spans["all"].high
+        widths.append(spans["all"].high - spans["all"].low)
+    assert widths[1] < widths[0] / 2
