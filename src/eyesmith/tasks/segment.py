@@ -1,7 +1,7 @@
 """Training a segmenter on a frozen eye, which then outlines whatever can be named: PMT or FC-CLIP."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,23 +17,24 @@ from eyesmith.data.order import step_seed
 from eyesmith.data.sample import Source as SampleSource
 from eyesmith.dense.detect.object_detector import check_dense
 from eyesmith.dense.detect.rows import DetectionRows
-from eyesmith.dense.detect.view import Fit, JitterConfig, ViewConfig, fit, view_pixels
+from eyesmith.dense.detect.view import JitterConfig, ViewConfig
 from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.segment.head import SegmentHead, SegmentHeadConfig
-from eyesmith.dense.segment.losses import Counts, SeededPoints, mask_losses
-from eyesmith.dense.segment.measure import Measured
+from eyesmith.dense.segment.losses import Counts, Prediction, SeededPoints, mask_losses
+from eyesmith.dense.segment.measure import measure
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, SegmentPredictConfig, Source
 from eyesmith.dense.segment.run_folder import SEGMENT_KIND, save_segmenter
 from eyesmith.dense.segment.targets import MaskTargets
 from eyesmith.dense.vocabulary import encode_vocabulary
-from eyesmith.errors import CheckpointError, ConfigError, DataError, ImageError
+from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.identity import decoders
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
-from eyesmith.models.encoder import Tap
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.identity import weights_hash
 from eyesmith.tasks.task import Evaluator, RunContext, Task
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
@@ -123,7 +124,19 @@ class SegmentConfig(RunConfig):
             raise ConfigError("test_stride_px: goes with view.window_px, which is 0")
 
 
-class Segment(Task[SegmentHead]):
+class Seeing(nn.Module):
+    """A segmenter's head beside its eye, whose weights are not among the parameters."""
+
+    def __init__(self, image: FrozenEncoder, head: SegmentHead) -> None:
+        super().__init__()
+        self.image, self.head = image, head
+
+    def forward(self, maps: Mapping[str, Tensor]) -> list[Prediction]:
+        """As the head's."""
+        return self.head(maps)
+
+
+class Segment(Task[Seeing]):
     """Pictures with masks: Mask2Former's loss over the global batch, every layer of the decoder supervised.
 
     Measured by panoptic quality and mIoU of base, novel and all classes.
@@ -134,11 +147,10 @@ class Segment(Task[SegmentHead]):
 
     def __init__(
         self,
-        head: SegmentHead,
+        model: Seeing,
         config: SegmentConfig,
         *,
         clip: Clip,
-        eye: FrozenEncoder,
         trained: Sequence[Sequence[str]],
         things: Sequence[bool],
         place: Tensor,
@@ -147,13 +159,23 @@ class Segment(Task[SegmentHead]):
         """trained: synonyms of each class that is learnt, its name first; things: which of them are counted. place:
         int64 [categories of the data], of each in the head's vocabulary, or -1. kept: see `keep_seen`.
         """
-        super().__init__(head, config)
-        self.clip, self.eye, self._kept = clip, eye, kept
+        super().__init__(model, config)
+        self.clip, self._kept = clip, kept
         self._trained, self._things, self._place = tuple(map(tuple, trained)), tuple(things), place
 
+    @property
+    def eye(self) -> FrozenEncoder:
+        """What sees the pictures."""
+        return self.model.image
+
+    @property
+    def head(self) -> SegmentHead:
+        """What trains."""
+        return self.model.head
+
     @classmethod
-    def new_model(cls, config: SegmentConfig) -> SegmentHead:
-        return config.head.build(_taps(config), config.model.image.embed_dim)
+    def new_model(cls, config: SegmentConfig) -> Seeing:
+        return _seeing(config, config.model.image.build())
 
     @classmethod
     def open_rows(cls, config: SegmentConfig, world: World) -> DetectionRows:
@@ -186,9 +208,9 @@ class Segment(Task[SegmentHead]):
         clip.requires_grad_(False).eval().to(device)
         if "dense" in config.measures:
             check_dense(clip)
-        eye = config.view.around(clip.image)
         torch.manual_seed(config.seed)  # loading may draw
-        head = cls.new_model(config).to(device)
+        model = _seeing(config, clip.image).to(device)
+        eye, head = model.image, model.head
         kept = None
         if config.keep_seen:
             with context.world.first_on_each_machine():
@@ -208,7 +230,7 @@ class Segment(Task[SegmentHead]):
             + f"; {sum(value.numel() for value in head.parameters()):,} parameters train"
         )
         things = [one.is_thing for one in categories]
-        return cls(head, config, clip=clip, eye=eye, trained=trained, things=things, place=place, kept=kept)
+        return cls(model, config, clip=clip, trained=trained, things=things, place=place, kept=kept)
 
     @classmethod
     def from_weights(cls, config: SegmentConfig, source: str) -> SegmentConfig:
@@ -227,10 +249,10 @@ class Segment(Task[SegmentHead]):
             f"{config.data.path}: a plan of a segmenter needs data.epoch_samples, the pictures of an epoch; set it"
         )
 
-    def rebuild(self) -> SegmentHead:
-        new = self.new_model(self.config)
-        assert self.model.vocabulary is not None
-        new.use(self.model.vocabulary)
+    def rebuild(self) -> Seeing:
+        new = _seeing(self.config, self.clip.image)
+        assert self.head.vocabulary is not None
+        new.head.use(self.head.vocabulary)
         return new
 
     def teachers(self) -> Mapping[str, nn.Module]:
@@ -261,7 +283,7 @@ class Segment(Task[SegmentHead]):
         precision, loss = choose_precision(config.precision, device), config.head.loss
         seed = step_seed(config.seed, step)
         batch = batch.to(device)
-        own = Counts.of(self._targets(batch), self.model.decoder.num_queries, loss)
+        own = Counts.of(self._targets(batch), self.head.decoder.num_queries, loss)
         counts = Counts(*(world.total(one.to(device)) for one in own))
         sums = torch.zeros(len(_PARTS), device=device)
 
@@ -294,8 +316,8 @@ class Segment(Task[SegmentHead]):
 
     def _maps(self, part: Batch) -> dict[str, Tensor]:
         if "kept" in part.extra:
-            return _unpacked(part.extra["kept"], self.eye, self.model.taps)
-        return self.eye.pyramid(part.pixels, self.model.taps)
+            return _unpacked(part.extra["kept"], self.eye, self.head.taps)
+        return self.eye.pyramid(part.pixels, self.head.taps)
 
     def description(self) -> dict[str, Any]:
         config = self.config
@@ -311,16 +333,14 @@ class Segment(Task[SegmentHead]):
         }
 
     def facts(self) -> dict[str, Any]:
-        return {"eye": self.eye.identity(), "classes": len(self._trained), "taps": list(self.model.taps)}
+        return {"eye": self.eye.identity(), "classes": len(self._trained), "taps": list(self.head.taps)}
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
-        save_segmenter(folder, cast(SegmentHead, model), self.clip, config=config)
+        save_segmenter(folder, cast(Seeing, model).head, self.clip, config=config)
 
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
-        config = self.config
-        return context.world.once(
-            lambda: self._measured(cast(SegmentHead, model), splits, config.measures, config.test_pictures)
-        )
+        config, head = self.config, cast(Seeing, model).head
+        return context.world.once(lambda: self._measured(head, splits, config.measures, config.test_pictures, 500))
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -331,86 +351,49 @@ class Segment(Task[SegmentHead]):
         config = self.config
         cheap: tuple[Source, ...] = tuple(source for source in config.measures if source != "crop") or ("head",)
 
-        def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._measured(cast(SegmentHead, model), config.eval.curve_splits, cheap, config.curve_pictures)
-            return {f"{row.split}/{row.model.split()[-1]}_{row.metric}": row.value for row in rows}
+        def reached(model: nn.Module) -> dict[str, float]:
+            values: dict[str, float] = {}
+            for split in config.eval.curve_splits:
+                rows = self._measured(cast(Seeing, model).head, (split,), cheap, config.curve_pictures, 1)
+                values |= {f"{split}/{row.model.split()[-1]}_{row.split}_{row.metric}": row.value for row in rows}
+            return values
 
-        return lambda model: context.world.once(lambda: measure(model))
+        return lambda model: context.world.once(lambda: reached(model))
 
     def _measured(
-        self, model: SegmentHead, splits: Sequence[str], sources: tuple[Source, ...], most: int
+        self, head: SegmentHead, splits: Sequence[str], sources: tuple[Source, ...], most: int, replicates: int
     ) -> list[ResultRow]:
         rows: list[ResultRow] = []
-        before, config = model.vocabulary, self.config
+        if not splits:
+            return rows
+        before, config = head.vocabulary, self.config
         finder = PictureSegmenter(
             self.clip,
-            model,
+            head,
             config.test_view,
             config.predict,
             trained=self._trained,
             things=self._things,
             prompts=config.prompts,
         )
+        run = {
+            "weights": weights_hash(head),
+            "eye": self.eye.identity(),
+            "view": to_dict(config.test_view),
+            "predict": to_dict(config.predict),
+            "prompts": config.prompts,
+            "precision": "fp32",
+            "decoders": decoders(),
+        }
         for place, split in enumerate(splits):
-            rows += segment_rows(
-                finder,
-                open_set(config, split),
-                sources,
-                model=config.name,
-                prefix=f"{split}:" if place else "",
-                most=most,
+            data, prefix = open_set(config, split), f"{split}:" if place else ""
+            run["data"] = data.name
+            rows += measure(
+                finder, data, sources, model=config.name, prefix=prefix, most=most, replicates=replicates, run=run
             )
         if before is not None:
-            model.use(before)
+            head.use(before)
         return rows
-
-
-def segment_rows(
-    finder: PictureSegmenter,
-    data: Annotations,
-    sources: tuple[Source, ...],
-    *,
-    model: str,
-    prefix: str = "",
-    most: int = 0,
-) -> list[ResultRow]:
-    """What a segmenter reaches on a set with all its names.
-
-    most: pictures, spread evenly; 0 for all. Pictures that cannot be read are left out; DataError where all are.
-    """
-    categories = data.categories
-    names = [(one.name, *one.synonyms) for one in categories]
-    finder.use(names, [one.is_thing for one in categories])
-    measured = Measured(data, sources, finder.seen.cpu().numpy())
-    step = max(1, -(-len(data) // most)) if most else 1
-    for places, pixels, how in _pictures(data, range(0, len(data), step), finder):
-        answers = finder.search(pixels.to(finder.device), sources)
-        for place, one, own in zip(places, answers, how, strict=True):
-            picture = data.pictures[place]
-            size = (picture.height, picture.width)
-            measured.add(place, {source: finder.finish(answer, own, size) for source, answer in one.items()})
-    if not measured.count:
-        raise DataError(f"{data.name}: none of its pictures can be read")
-    return measured.rows(model, prefix)
-
-
-def _pictures(
-    data: Annotations, places: Sequence[int], finder: PictureSegmenter
-) -> Iterator[tuple[list[int], Tensor, list[Fit]]]:
-    side, mean = finder.view.side_px, finder.clip.image.mean
-    for start in range(0, len(places), _PICTURES):
-        good, pixels, fits = list[int](), list[Tensor](), list[Fit]()
-        for place in places[start : start + _PICTURES]:
-            try:
-                image = data.image(place)
-                how = fit((image.height, image.width), side)
-                pixels.append(view_pixels(image, how, side, mean))
-            except (ImageError, DataError):
-                continue
-            good.append(place)
-            fits.append(how)
-        if good:
-            yield good, torch.stack(pixels), fits
 
 
 def open_set(config: SegmentConfig, split: str | None = None) -> Annotations:
@@ -418,10 +401,10 @@ def open_set(config: SegmentConfig, split: str | None = None) -> Annotations:
     return open_annotations(config.data.path, split or config.data.split, images=config.images or None)
 
 
-def _taps(config: SegmentConfig) -> Mapping[str, Tap]:
-    """Of the eye, without building it where it can be big."""
-    with torch.device("meta"):
-        return config.model.image.build().taps
+def _seeing(config: SegmentConfig, encoder: Encoder) -> Seeing:
+    """A new head beside an eye."""
+    eye = config.view.around(encoder)
+    return Seeing(eye, config.head.build(eye.taps, eye.embed_dim))
 
 
 def _see_all(

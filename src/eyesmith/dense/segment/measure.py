@@ -1,143 +1,124 @@
-"""How well pictures were cut into named segments: panoptic quality and mIoU, of parts of the classes."""
+"""How well pictures of a set are cut into named segments: panoptic quality and mIoU, of parts of the classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from eyesmith.data.annotations import Annotations
-from eyesmith.dense.segment.picture_segmenter import Segmented
+from eyesmith.data.annotations import VOID, Annotations
+from eyesmith.dense.detect.view import Fit, fit, view_pixels
+from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, Source
+from eyesmith.errors import DataError, ImageError
 from eyesmith.eval import ResultRow
+from eyesmith.eval.located.panoptic import PanopticQuality
+from eyesmith.eval.located.pixels import PixelScores
+from eyesmith.eval.located.rows import as_one_class, segment_rows
 
-TASK = "segment"
 AGNOSTIC = "agnostic"  # the quality of outlines, whatever they are called
-GROUND, VOID = -1, -2  # pixels of no segment; pixels of which nobody knows
+_PICTURES = 16  # that the eye sees at a time
 
 
-class Tally:
-    """What pictures add up to, class by class; a picture is looked at once and forgotten.
+def measure(
+    finder: PictureSegmenter,
+    data: Annotations,
+    sources: Sequence[Source],
+    *,
+    model: str,
+    prefix: str = "",
+    most: int = 0,
+    replicates: int = 500,
+    run: Mapping[str, Any] | None = None,
+) -> list[ResultRow]:
+    """What a segmenter reaches on a set with all its names, by each source: rows of task `segment`.
 
-    A predicted and a true segment of one class match above an overlap of a half, the prediction's void taken out of
-    the union. A prediction that is mostly void, or mostly a crowd of its class, is no mistake; a crowd is never missed.
-    Source: Panoptic Segmentation (arXiv 1801.00868), with the rules of COCO.
+    Novel are the classes of which training saw no synonym. Where every pixel has a class or is void, mIoU is of the map
+    of likeliest classes; where only things are marked, of the segments, and what is said of other pixels is wrong.
+    `agnostic`: outlines, whatever they are called. most: pictures, spread evenly; 0 for all. Pictures that cannot be
+    read are left out; DataError where all are.
     """
-
-    def __init__(self, num_classes: int) -> None:
-        self.overlap = np.zeros(num_classes)  # of matches, added up
-        self.matched, self.wrong, self.missed = (np.zeros(num_classes, np.int64) for _ in range(3))
-        self.confusion = np.zeros((num_classes + 1, num_classes + 1), np.int64)  # pixels, [true, said], ground first
-
-    def quality(self) -> NDArray[np.float64]:
-        """Panoptic quality of each class, [K]; nan where it is neither there nor said to be."""
-        count = self.matched + (self.wrong + self.missed) / 2
-        return np.divide(self.overlap, count, out=np.full(len(count), np.nan), where=count > 0)
-
-    def iou(self) -> NDArray[np.float64]:
-        """Intersection over union of each class, [K]; nan where no pixel is of it."""
-        true, said, both = self.confusion.sum(1)[1:], self.confusion.sum(0)[1:], np.diag(self.confusion)[1:]
-        union = true + said - both
-        return np.divide(both, union, out=np.full(len(both), np.nan), where=true > 0)
-
-    def add_panoptic(
-        self,
-        said: NDArray[np.integer],
-        said_labels: Sequence[int],
-        true: NDArray[np.integer],
-        true_labels: Sequence[int],
-        crowd: Sequence[bool],
-    ) -> None:
-        """One picture. said: of each pixel the place of its segment, [H, W], or GROUND; true: also VOID where nobody
-        knows; labels: the class of each segment.
-        """
-        num_said, num_true = len(said_labels), len(true_labels)
-        width = num_true + 2
-        pairs = (said.astype(np.int64) + 1) * width + true + 2
-        table = np.bincount(pairs.ravel(), minlength=(num_said + 1) * width).reshape(num_said + 1, width)
-        void, inner = table[1:, 0], table[1:, 2:]  # [said], [said, true]
-        said_area, true_area = table[1:].sum(1), table[:, 2:].sum(0)
-        is_crowd = np.asarray(crowd, np.bool_).reshape(num_true)
-        labels, truths = (np.asarray(one, np.int64) for one in (said_labels, true_labels))
-        union = said_area[:, None] + true_area[None] - inner - void[:, None]
-        overlap = np.divide(inner, union, out=np.zeros(inner.shape), where=union > 0)
-        is_same = labels[:, None] == truths[None]
-        is_match = (overlap > 0.5) & is_same & ~is_crowd[None]
-        rows, columns = is_match.nonzero()
-        np.add.at(self.overlap, truths[columns], overlap[rows, columns])
-        np.add.at(self.matched, truths[columns], 1)
-        np.add.at(self.missed, truths[~is_match.any(0) & ~is_crowd & (true_area > 0)], 1)
-        excused = void + (inner * (is_crowd[None] & is_same)).sum(1)
-        is_excused = excused > 0.5 * said_area
-        np.add.at(self.wrong, labels[~is_match.any(1) & ~is_excused & (said_area > 0)], 1)
-
-    def add_semantic(self, said: NDArray[np.integer], true: NDArray[np.integer]) -> None:
-        """One picture. said: the class of each pixel, [H, W], or GROUND; true: also VOID, which does not count."""
-        count = len(self.confusion)
-        is_known = true != VOID
-        pairs = (true[is_known].astype(np.int64) + 1) * count + said[is_known] + 1
-        self.confusion += np.bincount(pairs, minlength=count * count).reshape(count, count)
+    categories = data.categories
+    finder.use([(one.name, *one.synonyms) for one in categories], [one.is_thing for one in categories])
+    novel = (~finder.seen).tolist()
+    data = replace(
+        data, categories=tuple(replace(one, is_novel=new) for one, new in zip(categories, novel, strict=True))
+    )
+    step = max(1, -(-len(data) // most)) if most else 1
+    counts = {source: _Counts(data) for source in sources}
+    used: list[int] = []
+    for places, pixels, how in _pictures(data, range(0, len(data), step), finder):
+        answers = finder.search(pixels.to(finder.device), sources)
+        for place, one, own in zip(places, answers, how, strict=True):
+            picture = data.pictures[place]
+            for source, answer in one.items():
+                counts[source].add(place, finder.finish(answer, own, (picture.height, picture.width)))
+        used += places
+    if not used:
+        raise DataError(f"{data.name}: none of its pictures can be read")
+    part = some_of(data, used)
+    rows: list[ResultRow] = []
+    for source, counted in counts.items():
+        rows += counted.rows(part, model=f"{model} {source}", replicates=replicates, run=run)
+    return [replace(row, split=prefix + row.split) for row in rows]
 
 
-class Measured:
-    """Tallies by source, filled picture by picture.
+def some_of(data: Annotations, places: Sequence[int]) -> Annotations:
+    """Some pictures of a set, in the order of `places`."""
+    read, void = data.read, data.void
+    return replace(
+        data,
+        pictures=[data.pictures[place] for place in places],
+        read=lambda index: read(places[index]),
+        void=lambda index: void(places[index]),
+    )
 
-    Where every pixel has a class or is void, mIoU is of the map of the likeliest class everywhere. Where only things
-    are marked, what is between them is ground: segments there are wrong, and mIoU is of the segments, ground being a
-    class that is not in the mean.
-    """
 
-    def __init__(self, data: Annotations, sources: Sequence[str], seen: NDArray[np.bool_]) -> None:
-        """seen: bool [K], the base classes."""
-        self.data, self.seen, self.count = data, seen, 0
-        self.tallies = {source: Tally(len(data.categories)) for source in sources}
-        self.outlines = {source: Tally(1) for source in sources}
+class _Counts:
+    """What the pictures of a set add up to, by one source."""
 
-    def add(self, picture: int, found: Mapping[str, Segmented]) -> None:
-        """One picture by its place in the set, and what each source found in it."""
-        objects, segments = self.data.objects(picture), self.data.segments(picture).astype(np.int64)
-        void = self.data.void(picture)
-        if self.data.kind != "instances":
-            void = segments < 0 if void is None else void | (segments < 0)
-        true = segments if void is None else np.where(void, VOID, segments)
-        labels, crowd = objects.labels, objects.crowd.tolist()
-        classes = np.concatenate([labels, [VOID, GROUND]])[true]  # -2 and -1 are the last two
-        classes[np.isin(true, np.flatnonzero(objects.crowd))] = VOID
-        self.count += 1
-        for source, one in found.items():
-            said = one.panoptic.ids.cpu().numpy() - 1
-            said_labels = [segment.label for segment in one.panoptic.segments]
-            self.tallies[source].add_panoptic(said, said_labels, true, labels.tolist(), crowd)
-            self.outlines[source].add_panoptic(said, [0] * len(said_labels), true, [0] * len(labels), crowd)
-            if self.data.kind == "instances":
-                likely = np.array([*said_labels, GROUND])[said]
-            else:
-                likely = one.semantic().cpu().numpy()
-            self.tallies[source].add_semantic(likely, classes)
+    def __init__(self, data: Annotations) -> None:
+        self._data, self._outlined = data, as_one_class(data)
+        self._quality, self._outlines = PanopticQuality(len(data.categories)), PanopticQuality(1)
+        self._pixels = PixelScores(len(data.categories))
 
-    def rows(self, model: str, prefix: str = "") -> list[ResultRow]:
-        """Of base, novel and all classes by source, and the quality of outlines alone."""
-        rows: list[ResultRow] = []
-        for source, tally in self.tallies.items():
-            parts = {"base": self.seen, "novel": ~self.seen, "all": self.seen | True}
-            for metric, values in (("pq", tally.quality()), ("miou", tally.iou())):
-                for split, which in parts.items():
-                    rows += self._row(f"{model} {source}", prefix + split, metric, values[which])
-            rows += self._row(f"{model} {source}", prefix + AGNOSTIC, "pq", self.outlines[source].quality())
-        return rows
+    def add(self, picture: int, found: Segmented) -> None:
+        segments: NDArray[Any] = found.panoptic.ids.cpu().numpy() - 1  # VOID where nothing is
+        labels = np.array([one.label for one in found.panoptic.segments], np.int64)
+        self._quality.add_picture(self._data, picture, segments, labels)
+        self._outlines.add_picture(self._outlined, picture, segments, labels * 0)
+        if self._data.kind == "instances":
+            classes = np.append(labels, VOID)[segments]
+        else:
+            classes = found.semantic().cpu().numpy()
+        self._pixels.add_picture(self._data, picture, classes)
 
-    def _row(self, model: str, split: str, metric: str, values: NDArray[np.float64]) -> list[ResultRow]:
-        there = values[~np.isnan(values)]
-        if not len(there):
-            return []
-        return [
-            ResultRow(
-                model=model,
-                task=TASK,
-                split=split,
-                metric=metric,
-                value=float(there.mean()),
-                low=None,
-                high=None,
-                n=self.count,
-                chance=None,
-            )
-        ]
+    def rows(self, part: Annotations, *, model: str, replicates: int, run: Mapping[str, Any] | None) -> list[ResultRow]:
+        """part: the pictures that were added."""
+        found = segment_rows(
+            part, model=model, quality=self._quality, pixels=self._pixels, replicates=replicates, run=run
+        )
+        one_class = as_one_class(part)
+        outlines = segment_rows(one_class, model=model, quality=self._outlines, replicates=replicates, run=run)
+        return [*found, *(replace(row, split=AGNOSTIC) for row in outlines if row.split == "all")]
+
+
+def _pictures(
+    data: Annotations, places: Sequence[int], finder: PictureSegmenter
+) -> Iterator[tuple[list[int], Tensor, list[Fit]]]:
+    side, mean = finder.view.side_px, finder.clip.image.mean
+    for start in range(0, len(places), _PICTURES):
+        good, pixels, fits = list[int](), list[Tensor](), list[Fit]()
+        for place in places[start : start + _PICTURES]:
+            try:
+                image = data.image(place)
+                how = fit((image.height, image.width), side)
+                pixels.append(view_pixels(image, how, side, mean))
+            except (ImageError, DataError):
+                continue
+            good.append(place)
+            fits.append(how)
+        if good:
+            yield good, torch.stack(pixels), fits
