@@ -168,7 +168,7 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
     picture = data / "images" / "test" / "0.png"
     found = finder(picture)
     assert found.size == (64, 64)
-    assert set(found.found) <= set(NAMES[:3])
+    assert set(found.called) <= set(NAMES[:3])
     other = finder(picture, ["a purple disc", "a dark square"])
     assert other.names == ("a purple disc", "a dark square")
     assert weights_hash(load(tmp_path / "run" / "eye")) == weights_hash(load(eye)), "the eye never trains"

@@ -14,9 +14,8 @@ from eyesmith.data.annotations import Annotations, open_annotations
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.data.sample import Source as SampleSource
-from eyesmith.dense.detect.detections import Detections
+from eyesmith.dense.detect.cost import head_macs
 from eyesmith.dense.detect.detector import LOSSES, Detector, DetectorConfig, Teach
-from eyesmith.dense.detect.measure import located_rows
 from eyesmith.dense.detect.object_detector import AGNOSTIC, BACKGROUND, ObjectDetector, check_dense, words
 from eyesmith.dense.detect.predict import PredictConfig, Source
 from eyesmith.dense.detect.rows import DetectionRows
@@ -24,15 +23,20 @@ from eyesmith.dense.detect.run_folder import DETECT_KIND, save_detector
 from eyesmith.dense.detect.truths import Truths
 from eyesmith.dense.detect.view import Fit, JitterConfig, ViewConfig, fit, view_pixels
 from eyesmith.dense.frozen import FrozenEncoder
+from eyesmith.dense.sliding import SlidingEncoder
 from eyesmith.errors import CheckpointError, ConfigError, DataError, ImageError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.located import Found, average_precision, detect_rows
+from eyesmith.eval.located.rows import class_groups
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.tasks.task import Evaluator, MeanTask, RunContext
+from eyesmith.models.identity import weights_hash
+from eyesmith.tasks.task import PASSES, Evaluator, ImagePlan, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures, keep_features
@@ -217,8 +221,29 @@ class Detect(MeanTask[Seeing]):
 
     @classmethod
     def skeleton(cls, config: DetectConfig) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            return cls.new_model(config).to("meta")
+        with torch.device("meta"):
+            return cls.new_model(config)
+
+    @classmethod
+    def image_plan(cls, config: DetectConfig, model: nn.Module) -> ImagePlan:
+        """The eye's passes over its windows, once a picture where they are kept, and the head with its gradient."""
+        seeing = cast(Seeing, model)
+        eye, view, box = seeing.image, config.view, config.head.box
+        count = eye.num_windows if isinstance(eye, SlidingEncoder) else 1
+        side = view.window_px or view.side_px
+        window = encoder_cost(replace(config.model.image, image_size=(side, side))).tower.macs
+        positives = round(box.samples * box.positive_frac)
+        head = head_macs(seeing.head, view.side_px, regions=box.samples, masks=positives)
+        times = 2 / config.epochs if config.keep_seen else 1.0  # mirrored too
+        shown = f"{count} windows of {side} px" if count > 1 else f"{side} px whole"
+        kept = ", once and mirrored, and keeps it" if config.keep_seen else ", without gradient"
+        return ImagePlan(
+            flops=2.0 * count * window * times + PASSES * head,
+            notes=(
+                f"the eye sees {shown} of a picture of {view.side_px} px{kept}: {2e-9 * count * window:,.1f} GFLOP; "
+                f"the head's step: {PASSES * head * 1e-9:,.1f} GFLOP",
+            ),
+        )
 
     @classmethod
     def training_source(cls, config: DetectConfig) -> SampleSource:
@@ -317,70 +342,101 @@ class Detect(MeanTask[Seeing]):
         save_detector(folder, cast(Seeing, model).head, self.clip, config=config)
 
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
-        return context.world.once(lambda: self._measured(cast(Seeing, model).head, splits, self.config.measures, 0))
+        return context.world.once(lambda: self._measured(cast(Seeing, model).head, splits))
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
     ) -> Callable[[nn.Module], dict[str, float]] | None:
-        """Of `curve_pictures` pictures, by the cheaper sources."""
+        """AP50 of `curve_pictures` pictures by the detector alone, of classes and of anything at all."""
         if super().curve(context, evaluators) is None:
             return None
         config = self.config
-        cheap: tuple[Source, ...] = tuple(source for source in config.measures if source != "crop") or ("detector",)
 
         def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._measured(cast(Seeing, model).head, config.eval.curve_splits, cheap, config.curve_pictures)
-            return {f"{row.split}/{row.model.split()[-1]}_{row.metric}": row.value for row in rows}
+            values: dict[str, float] = {}
+            for split in config.eval.curve_splits:
+                data, found = self._found(cast(Seeing, model).head, split, ("detector",), config.curve_pictures)
+                by_class = average_precision(data, found["detector"], lvis=False)
+                named = {part: by_class.mean("ap50", which) for part, which in class_groups(data).items()}
+                named["agnostic"] = average_precision(data, found[AGNOSTIC], lvis=False, agnostic=True).mean("ap50")
+                values |= {f"{split}/{part}_ap50": value for part, value in named.items() if value == value}
+            return values
 
         return lambda model: context.world.once(lambda: measure(model))
 
-    def _measured(
-        self, model: Detector, splits: Sequence[str], sources: tuple[Source, ...], most: int
-    ) -> list[ResultRow]:
-        rows: list[ResultRow] = []
-        before, config = model.vocabulary, self.config
-        ground = None if before is None else model.ground().detach().clone()
+    def _measured(self, head: Detector, splits: Sequence[str]) -> list[ResultRow]:
+        config, rows = self.config, list[ResultRow]()
+        weights = weights_hash(head)
         for place, split in enumerate(splits):
-            data = open_set(config, split)
-            finder = ObjectDetector(
-                self.clip,
-                model,
-                config.view,
-                config.predict,
-                trained=self._trained,
-                prompts=config.prompts,
-                background=config.background,
-            )
-            vocabulary = finder.use(data.names)
-            pictures, found = found_in(finder, data, sources, most=most)
-            prefix = f"{split}:" if place else ""
-            rows += located_rows(
-                data,
-                pictures,
-                found,
-                seen=vocabulary.seen(self._trained).numpy(),
-                model=config.name,
-                prefix=prefix,
-            )
-        if before is not None:
-            model.use(before, ground)
+            data, found = self._found(head, split, config.measures)
+            for source in config.measures:
+                some = detect_rows(
+                    data,
+                    found[source],
+                    model=config.name,
+                    setting=source,
+                    agnostic=found[AGNOSTIC],
+                    masks=config.head.has_masks,
+                    per_image=config.predict.per_image,
+                    run={
+                        "weights": weights,
+                        "eye": self.eye.identity(),
+                        "view": to_dict(config.view),
+                        "predict": to_dict(config.predict),
+                        "prompts": config.prompts,
+                        "classes": len(data.categories),
+                        "decoders": decoders(),
+                        "precision": "fp32",
+                    },
+                )
+                rows += [replace(row, split=f"{split}:{row.split}") for row in some] if place else some
         return rows
+
+    def _found(
+        self, head: Detector, split: str, sources: tuple[Source, ...], most: int = 0
+    ) -> tuple[Annotations, dict[str, list[Found]]]:
+        """What is found in pictures of a split, by source, and these pictures: what was not learnt counts as novel."""
+        config, data = self.config, open_set(self.config, split)
+        before, ground = head.vocabulary, head.ground().detach().clone()
+        finder = ObjectDetector(
+            self.clip,
+            head,
+            config.view,
+            config.predict,
+            trained=self._trained,
+            prompts=config.prompts,
+            background=config.background,
+        )
+        try:
+            seen = finder.use(data.names).seen(self._trained).tolist()
+            pictures, found = found_in(finder, data, sources, most=most)
+        finally:
+            assert before is not None
+            head.use(before, ground)
+        categories = [replace(one, is_novel=not known) for one, known in zip(data.categories, seen, strict=True)]
+        chosen = replace(
+            data,
+            categories=tuple(categories),
+            pictures=[data.pictures[place] for place in pictures],
+            read=lambda place: data.objects(pictures[place]),
+        )
+        return chosen, found
 
 
 def found_in(
     finder: ObjectDetector, data: Annotations, sources: tuple[Source, ...], *, most: int = 0
-) -> tuple[list[int], dict[str, list[Detections]]]:
+) -> tuple[list[int], dict[str, list[Found]]]:
     """What each source, and `AGNOSTIC`, finds in pictures of a set: places of the pictures, detections by source.
 
     most: pictures, spread evenly; 0 for all. Pictures that cannot be read are left out; DataError where all are.
     """
     step = max(1, -(-len(data) // most)) if most else 1
-    pictures, found = list[int](), {name: list[Detections]() for name in (*sources, AGNOSTIC)}
+    pictures, found = list[int](), {name: list[Found]() for name in (*sources, AGNOSTIC)}
     for places, pixels, how in _pictures(data, range(0, len(data), step), finder):
         pictures += places
         for one in finder.search(pixels.to(finder.device), how, sources):
             for name, detections in one.items():
-                found[name].append(detections)
+                found[name].append(detections.to_found())
     if not pictures:
         raise DataError(f"{data.name}: none of its pictures can be read")
     return pictures, found

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eyesmith.dense.boxes import check_boxes
 from eyesmith.errors import MissingDependencyError, ShapeError
+from eyesmith.eval.located import Found, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Detections:
         )
 
     @property
-    def found(self) -> list[str]:
+    def called(self) -> list[str]:
         """The name of each."""
         return [self.names[label] for label in self.labels.tolist()]
 
@@ -58,6 +59,11 @@ class Detections:
         if self.masks is None:
             raise ShapeError("detections: there are no masks; the detector has no mask head")
         return paste(self.masks, self.boxes_px, self.size)
+
+    def to_found(self) -> Found:
+        """As average precision is taken of them."""
+        masks = None if self.masks is None else self.masks_px().numpy()
+        return found(self.boxes_px, self.scores, self.labels, None if masks is None else list(masks))
 
     def to_hugging_face(self) -> dict[str, Tensor]:
         """As transformers' `post_process_object_detection` gives them: scores, labels, boxes (and masks)."""
@@ -75,7 +81,7 @@ class Detections:
             confidence=self.scores.numpy(),
             class_id=self.labels.numpy(),
             mask=None if self.masks is None else self.masks_px().numpy(),
-            data={"class_name": self.found},
+            data={"class_name": self.called},
         )
 
 
