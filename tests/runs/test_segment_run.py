@@ -262,16 +262,18 @@ def test_bad_data_are_told_before_any_work(config: SegmentConfig, tmp_path: Path
         "categories": [{"id": 1, "name": "thing"}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}],
     }
-    for change, message in (
-        ({}, "has boxes without masks"),
-        ({"segmentation": {"size": [30, 40], "counts": [5, 3]}}, "run lengths count 8 pixels"),
-        ({"segmentation": [[1, 1, float("nan"), 1, 9, 9]]}, "finite"),
+    for number, (change, message) in enumerate(
+        (
+            ({}, "has boxes without masks"),
+            ({"segmentation": {"size": [30, 40], "counts": [5, 3]}}, "run lengths count 8 pixels"),
+            ({"segmentation": [[1, 1, float("nan"), 1, 9, 9]]}, "finite"),
+        )
     ):
         annotations = [base["annotations"][0] | change]
         (coco / "marks.json").write_text(json.dumps(base | {"annotations": annotations}))
         data = DataConfig(path=str(coco / "marks.json"))
         with pytest.raises(DataError, match=message):
-            start(replace(config, data=data, batch_size=1), tmp_path / "run")
+            start(replace(config, data=data, batch_size=1, keep_seen=False), tmp_path / f"bad{number}")
     (coco / "marks.json").write_text(json.dumps(base | {"annotations": []}))
     with pytest.raises(DataError, match="no picture has a box to learn"):
         start(replace(config, data=DataConfig(path=str(coco / "marks.json")), batch_size=1), tmp_path / "run")
@@ -304,7 +306,11 @@ def test_recipes_survive_json(name: str) -> None:
 
 def test_fc_clip_is_planned_with_its_published_numbers() -> None:
     made: Any = recipe("fc-clip-coco")
-    assert plan(made, Cluster(gpus=8)).steps == 368_750
+    planned = plan(made, Cluster(gpus=8))
+    assert planned.steps == 368_750
+    assert {part.part: part.trained > 0 for part in planned.parts} == {"image": False, "head": True}
+    assert any("16 windows of 336 px of a picture of 1344 px" in note for note in planned.notes)
+    assert planned.image_flops > 2 * 16 * 163e9, "of the eye alone, of which one window is 163.4 GMACs"
     assert (made.view.side_px, made.view.window_px, made.view.stride_px, made.test_stride_px) == (1344, 336, 336, 112)
     assert (made.optim.peak_lr, made.optim.weight_decay, made.optim.clip_norm) == (1e-4, 0.05, 0.01)
     assert made.optim.lr_at(0, 368_750) == pytest.approx(1e-4)

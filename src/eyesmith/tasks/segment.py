@@ -25,6 +25,7 @@ from eyesmith.dense.segment.measure import measure
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, SegmentPredictConfig, Source
 from eyesmith.dense.segment.run_folder import SEGMENT_KIND, save_segmenter
 from eyesmith.dense.segment.targets import MaskTargets
+from eyesmith.dense.sliding import SlidingEncoder
 from eyesmith.dense.vocabulary import encode_vocabulary
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow
@@ -33,9 +34,10 @@ from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.identity import weights_hash
-from eyesmith.tasks.task import Evaluator, RunContext, Task
+from eyesmith.tasks.task import PASSES, Evaluator, ImagePlan, RunContext, Task
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
@@ -240,8 +242,28 @@ class Segment(Task[Seeing]):
 
     @classmethod
     def skeleton(cls, config: SegmentConfig) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            return cls.new_model(config).to("meta")
+        with torch.device("meta"):
+            return cls.new_model(config).to("meta")  # transformers makes a table where it likes
+
+    @classmethod
+    def image_plan(cls, config: SegmentConfig, model: nn.Module) -> ImagePlan:
+        """The eye's passes over its windows, once a picture where they are kept, and the decoder with its gradient."""
+        seeing, view = cast(Seeing, model), config.view
+        eye = seeing.image
+        count = eye.num_windows if isinstance(eye, SlidingEncoder) else 1
+        side = view.window_px or view.side_px
+        window = encoder_cost(replace(config.model.image, image_size=(side, side))).tower.macs
+        head = seeing.head.macs(view.side_px)
+        times = 2 / config.epochs if config.keep_seen else 1.0  # mirrored too
+        shown = f"{count} windows of {side} px" if count > 1 else f"{side} px whole"
+        kept = ", once and mirrored, and keeps it" if config.keep_seen else ", without gradient"
+        return ImagePlan(
+            flops=2.0 * count * window * times + PASSES * head,
+            notes=(
+                f"the eye sees {shown} of a picture of {view.side_px} px{kept}: {2e-9 * count * window:,.1f} GFLOP; "
+                f"the decoder's step: {PASSES * head * 1e-9:,.1f} GFLOP, its sampling of maps and points not counted",
+            ),
+        )
 
     @classmethod
     def training_source(cls, config: SegmentConfig) -> SampleSource:

@@ -89,7 +89,8 @@ class Mask2FormerDecoder(nn.Module):
             given.append(_brought(maps[name], size))
         if len(self.positions):
             given = [one + _bent(own, one) for one, own in zip(given, self.positions, strict=True)]
-        with torch.autocast(finest.device.type, enabled=False):  # deformable sampling wants fp32
+        kind = finest.device.type if finest.device.type != "meta" else "cpu"  # plans compute shapes alone
+        with torch.autocast(kind, enabled=False):  # deformable sampling wants fp32
             pixel = self.decoder.pixel([one.float() for one in given], output_attentions=False, return_dict=True)
         found = self.decoder.transformer(pixel.multi_scale_features, pixel.mask_features, output_hidden_states=True)
         queries = [one.transpose(0, 1) for one in found.intermediate_hidden_states]  # [B, Q, C]
