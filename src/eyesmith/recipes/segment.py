@@ -73,6 +73,11 @@ def fc_clip_coco() -> SegmentConfig:
             betas=(0.9, 0.999),
             eps=1e-8,
             weight_decay=0.05,
+            no_decay=(
+                "head.decoder.decoder.transformer.*embed*.weight",
+                "*.queries_features.weight",
+                "head.classes.void",
+            ),
             clip_norm=0.01,
             schedule="steps",
             step_fracs=(327_778 / steps, 355_092 / steps),

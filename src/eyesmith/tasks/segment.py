@@ -253,7 +253,7 @@ class Segment(Task[Seeing]):
         count = eye.num_windows if isinstance(eye, SlidingEncoder) else 1
         side = view.window_px or view.side_px
         window = encoder_cost(replace(config.model.image, image_size=(side, side))).tower.macs
-        head = seeing.head.macs(view.side_px)
+        head = seeing.head.decoder.macs(view.side_px)
         times = 2 / config.epochs if config.keep_seen else 1.0  # mirrored too
         shown = f"{count} windows of {side} px" if count > 1 else f"{side} px whole"
         kept = ", once and mirrored, and keeps it" if config.keep_seen else ", without gradient"

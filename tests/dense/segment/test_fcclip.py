@@ -115,6 +115,18 @@ def test_position_maps_have_the_published_size_start_at_nothing_and_bend() -> No
     assert not torch.allclose(placed(maps).masks[-1], plain(maps).masks[-1])
 
 
+@pytest.mark.parametrize("layers", [3, 5])
+def test_multiply_adds_counted_by_hand_are_those_that_run(layers: int) -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    decoder = FcClipConfig(
+        width=32, num_heads=2, num_queries=4, num_layers=layers, pixel_layers=2, pixel_hidden=16, hidden=24
+    ).build(HYBRID)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        decoder({name: one[:1] for name, one in maps_of(HYBRID, 64).items()})
+    assert decoder.macs(64) == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
+
+
 def test_published_numbers_of_the_head() -> None:
     config = FcClipConfig()
     assert (config.num_queries, config.num_layers, config.pixel_layers, config.width) == (250, 9, 6, 256)

@@ -110,6 +110,15 @@ def test_it_learns_two_squares() -> None:
     assert losses[-1] < losses[0] / 4
 
 
+def test_multiply_adds_are_counted_without_numbers_too() -> None:
+    real = SMALL.build(HYBRID).eval()
+    with torch.device("meta"):
+        shape = SMALL.build(HYBRID)
+    assert real.macs(64) == shape.macs(64) > 16 * 16 * 6 * 16, "at least the finest map is projected"
+    assert real.macs(128) > 3 * real.macs(64)
+    assert not real.training
+
+
 def test_positions_differ_and_are_of_the_place_alone() -> None:
     table = sine_positions(6, 8, 32)
     assert table.shape == (6, 8, 32)

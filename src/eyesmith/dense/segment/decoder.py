@@ -31,6 +31,10 @@ class MaskDecoder(Protocol):
 
     def __call__(self, maps: Mapping[str, Tensor]) -> MaskMaps: ...
 
+    def macs(self, side_px: int) -> float:
+        """Multiply-adds for one picture of a side, forward: products and convolutions count, sampling does not."""
+        ...
+
 
 def sine_positions(height: int, width: int, channels: int, *, device: torch.device | None = None) -> Tensor:
     """[H, W, C] fp32: sines and cosines of the relative row in the first half, of the column in the second.

@@ -22,6 +22,7 @@ from eyesmith.models.foreign.torchvision import ensure_torchvision
 
 STRIDES = (4, 8, 16, 32)  # res2 to res5
 _GROUPS = 32  # of its norms, fixed in transformers
+_POINTS = 4  # that deformable attention samples of a level
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,25 @@ class Mask2FormerDecoder(nn.Module):
         found = self.decoder.transformer(pixel.multi_scale_features, pixel.mask_features, output_hidden_states=True)
         queries = [one.transpose(0, 1) for one in found.intermediate_hidden_states]  # [B, Q, C]
         return MaskMaps(queries, list(found.masks_queries_logits), [pixel.mask_features] * len(queries))
+
+    def macs(self, side_px: int) -> float:
+        """See `MaskDecoder`; counted by hand, as transformers' code does not run without numbers."""
+        config, width, queries = self.config, self.width, self.num_queries
+        cells = [(side_px // stride) ** 2 for stride in STRIDES]
+        deep = sum(cells[1:])  # of the levels that deformable attention goes over
+        channels = [self.taps[name].channels for name in self.levels]
+        inputs = width * sum(count * own for count, own in zip(cells, channels, strict=True))
+        offsets = 3 * _POINTS * config.num_heads * 3  # of each head x and y, and a weight, at 4 points of 3 levels
+        pixel = config.pixel_layers * deep * width * (2 * width + offsets + 2 * config.pixel_hidden)
+        finest = cells[0] * width * (9 * width + width)
+        predicted = (config.num_layers + 1) * (3 * queries * width**2 + queries * width * cells[0])
+        layers = 0
+        for layer in range(config.num_layers):
+            seen = cells[3 - layer % 3]
+            layers += width**2 * (2 * queries + 2 * seen) + 2 * queries * seen * width  # masked attention
+            layers += 4 * queries * width**2 + 2 * queries**2 * width  # among queries
+            layers += 2 * queries * width * config.hidden
+        return float(inputs + pixel + finest + predicted + layers)
 
 
 def _levels(taps: Mapping[str, Tap]) -> tuple[str, ...]:

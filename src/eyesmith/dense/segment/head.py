@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from eyesmith.dense.segment.classes import TextSpaceClassifier
 from eyesmith.dense.segment.fcclip import FcClipConfig
@@ -58,13 +56,3 @@ class SegmentHead(nn.Module):
         if self.vocabulary is None:
             raise ConfigError("vocabulary: a segmenter needs words to name masks by; give some to use()")
         return self.classes.predictions(self.decoder(maps), self.vocabulary)
-
-    def macs(self, side_px: int) -> float:
-        """Multiply-adds of its decoder for one picture of a side, forward; products and convolutions count."""
-        with torch.no_grad(), self.classes.void.device, FlopCounterMode(display=False) as counter:
-            maps = {
-                name: torch.zeros(1, tap.channels, side_px // tap.stride, side_px // tap.stride)
-                for name, tap in self.decoder.taps.items()
-            }
-            self.decoder(maps)
-        return counter.get_total_flops() / 2

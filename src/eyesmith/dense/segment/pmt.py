@@ -5,6 +5,7 @@ projection of its own, finer taps join where the map of masks is brought to thei
 layers before the last are supervised on the cells themselves unless told otherwise.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from eyesmith.dense.segment.decoder import MaskMaps, sine_positions
 from eyesmith.errors import ConfigError
@@ -96,6 +98,18 @@ class PlainMaskDecoder(nn.Module):
             x = block(x, is_seen)
         self._say(found, x, size, given, is_fine=True)
         return found
+
+    def macs(self, side_px: int) -> float:
+        """See `MaskDecoder`; as in training."""
+        shape = copy.deepcopy(self).to("meta").train()  # where attention is counted as the products that it is
+        with torch.no_grad(), torch.device("meta"), FlopCounterMode(display=False) as counter:
+            shape(
+                {
+                    name: torch.zeros(1, tap.channels, side_px // tap.stride, side_px // tap.stride)
+                    for name, tap in self.taps.items()
+                }
+            )
+        return counter.get_total_flops() / 2
 
     def _size(self, maps: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rows and columns of cells."""
