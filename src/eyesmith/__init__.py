@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eyesmith.dense.detect.run_folder import load_detector
+    from eyesmith.dense.segment.run_folder import load_segmenter
     from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
@@ -32,6 +33,7 @@ __all__ = [
     "load_clip",
     "load_detector",
     "load_encoder",
+    "load_segmenter",
     "register",
     "register_encoder",
 ]
@@ -51,6 +53,7 @@ _HOMES = {
     "load_clip": "eyesmith.hub.load",
     "load_detector": "eyesmith.dense.detect.run_folder",
     "load_encoder": "eyesmith.hub.load",
+    "load_segmenter": "eyesmith.dense.segment.run_folder",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",
 }

@@ -35,6 +35,7 @@ MODEL_FILE = "model.safetensors"
 TEXT_FOLDER = "text"
 CHAT_KIND = "chat"  # of a language model with an eye, which `multimodal` opens
 DETECT_KIND = "detect"  # of a detector with its eye, which `dense.detect` opens
+SEGMENT_KIND = "segment"  # of a segmenter with its eye, which `dense.segment` opens
 ENCODER_FOLDER = "encoder"
 
 
@@ -162,6 +163,11 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
             raise CheckpointError(
                 f"{root}: holds a detector; search a picture by `eyesmith detect {root} IMAGE`, or open it by "
                 f"eyesmith.load_detector; its eye is the model in {root / 'eye'}"
+            )
+        if fields.get("kind") == SEGMENT_KIND:
+            raise CheckpointError(
+                f"{root}: holds a segmenter; outline things in a picture by `eyesmith segment {root} IMAGE`, or open it "
+                f"by eyesmith.load_segmenter; its eye is the model in {root / 'eye'}"
             )
         if fields.get("kind") == CHAT_KIND:
             raise CheckpointError(
