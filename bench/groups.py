@@ -11,9 +11,9 @@ def _rows_of(*modules: str) -> Callable[[], list[Row]]:
     return lambda: [row for module in modules for row in import_module(f"bench.{module}").rows()]
 
 
-_MODULES = {name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step", "curate", "eyes")} | {
-    "eval": "evaluation"
-}
+_MODULES = {
+    name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step", "curate", "eyes", "dense")
+} | {"eval": "evaluation"}
 _MORE = {"dense": ("dense_ap",)}  # rows of a group that need other packages than the rest of it
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     name: _rows_of(*([_MODULES[name]] if name in _MODULES else []), *_MORE.get(name, ()))

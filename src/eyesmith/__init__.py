@@ -7,6 +7,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eyesmith.dense.detect.run_folder import load_detector
+    from eyesmith.dense.segment.run_folder import load_segmenter
     from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
     from eyesmith.models.conformance import check_encoder
@@ -29,7 +31,9 @@ __all__ = [
     "load",
     "load_chat",
     "load_clip",
+    "load_detector",
     "load_encoder",
+    "load_segmenter",
     "register",
     "register_encoder",
 ]
@@ -47,7 +51,9 @@ _HOMES = {
     "load": "eyesmith.hub.load",
     "load_chat": "eyesmith.multimodal.chat",
     "load_clip": "eyesmith.hub.load",
+    "load_detector": "eyesmith.dense.detect.run_folder",
     "load_encoder": "eyesmith.hub.load",
+    "load_segmenter": "eyesmith.dense.segment.run_folder",
     "register": "eyesmith.models.registry",
     "register_encoder": "eyesmith.models.registry",
 }

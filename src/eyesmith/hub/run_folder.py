@@ -34,6 +34,8 @@ CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
 TEXT_FOLDER = "text"
 CHAT_KIND = "chat"  # of a language model with an eye, which `multimodal` opens
+DETECT_KIND = "detect"  # of a detector with its eye, which `dense.detect` opens
+SEGMENT_KIND = "segment"  # of a segmenter with its eye, which `dense.segment` opens
 ENCODER_FOLDER = "encoder"
 
 
@@ -157,6 +159,16 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
     config = read_config(root)
     try:
         fields = dict(config["model"])
+        if fields.get("kind") == DETECT_KIND:
+            raise CheckpointError(
+                f"{root}: holds a detector; search a picture by `eyesmith detect {root} IMAGE`, or open it by "
+                f"eyesmith.load_detector; its eye is the model in {root / 'eye'}"
+            )
+        if fields.get("kind") == SEGMENT_KIND:
+            raise CheckpointError(
+                f"{root}: holds a segmenter; outline things in a picture by `eyesmith segment {root} IMAGE`, or open it "
+                f"by eyesmith.load_segmenter; its eye is the model in {root / 'eye'}"
+            )
         if fields.get("kind") == CHAT_KIND:
             raise CheckpointError(
                 f"{root}: holds a language model with an eye; ask it by `eyesmith chat {root} IMAGE QUESTION`, or open "

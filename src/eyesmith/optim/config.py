@@ -27,8 +27,9 @@ class OptimConfig:
     """Of matrices and tables; biases, norms and the temperature are never decayed."""
     no_decay: tuple[str, ...] = ()
     """Patterns of further parameter names that are not decayed, as `image.position`; one that fits none is an error."""
-    schedule: Literal["cosine", "constant", "constant_cooldown"] = "cosine"
-    """After the warm-up: half a cosine to zero; the peak to the end; the peak, then down to zero over cooldown_frac."""
+    schedule: Literal["cosine", "constant", "constant_cooldown", "steps"] = "cosine"
+    """After the warm-up: half a cosine to zero; the peak to the end; the peak, then down to zero over cooldown_frac;
+    the peak, divided by ten at each of step_fracs."""
     warmup_frac: float = 0.05
     """Share of all steps in which the rate rises linearly."""
     warmup_steps: int = 0
@@ -42,6 +43,8 @@ class OptimConfig:
     """Share of all steps, at the end, in which constant_cooldown falls."""
     cooldown_power: float = 1.0
     """Its shape: 1 falls linearly."""
+    step_fracs: tuple[float, ...] = ()
+    """Shares of all steps after which the rate of `steps` is divided by ten, ascending."""
     image_lr_scale: float = 1.0
     """Factor on the rate of the image tower."""
     text_lr_scale: float = 1.0
@@ -86,6 +89,10 @@ class OptimConfig:
                 "optim: expected cooldown_frac in 0..1 and a positive cooldown_power, "
                 f"got {self.cooldown_frac} and {self.cooldown_power}"
             )
+        if (self.schedule == "steps") != bool(self.step_fracs):
+            raise ConfigError(f"optim.step_fracs: goes with schedule=steps, got {self.step_fracs} and {self.schedule}")
+        if list(self.step_fracs) != sorted(self.step_fracs) or not all(0 < frac < 1 for frac in self.step_fracs):
+            raise ConfigError(f"optim.step_fracs: expected ascending shares in 0..1, got {self.step_fracs}")
         if min(self.image_lr_scale, self.text_lr_scale) < 0:
             raise ConfigError(
                 "optim: image_lr_scale and text_lr_scale must not be negative, "
@@ -111,6 +118,8 @@ class OptimConfig:
         if self.schedule == "cosine":
             done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
             return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        if self.schedule == "steps":
+            return self.peak_lr * 0.1 ** sum(step >= round(frac * total_steps) for frac in self.step_fracs)
         cooldown_steps = round(self.cooldown_frac * total_steps) if self.schedule == "constant_cooldown" else 0
         start = total_steps - cooldown_steps
         if step < start or not cooldown_steps:

@@ -8,6 +8,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
 from eyesmith.recipes.dense import dense_eye
+from eyesmith.recipes.detect import detect, detect_emoji, detect_scenes, f_vit_coco, f_vit_lvis
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
@@ -21,6 +22,7 @@ from eyesmith.recipes.laptop import (
     quickstart_small_vit,
     quickstart_vit,
 )
+from eyesmith.recipes.segment import fc_clip_coco, segment_emoji, segment_scenes
 from eyesmith.recipes.vitamin import (
     FINE_TUNES,
     LENGTHS,
@@ -49,11 +51,21 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "scenes-eye": scenes_eye,
         "dense-eye": dense_eye,
         "chat-scenes": chat_scenes,
+        "detect-emoji": detect_emoji,
+        "detect-scenes": detect_scenes,
+        "segment-emoji": segment_emoji,
+        "segment-scenes": segment_scenes,
     },
     "a language model with an eye (LLaVA-1.5)": {
         "llava-1.5-stage1": llava_1_5_stage1,
         "llava-1.5-stage2": llava_1_5_stage2,
     },
+    "a detector of whatever can be named, on a frozen eye (F-ViT)": {
+        "f-vit-coco": f_vit_coco,
+        "f-vit-lvis": f_vit_lvis,
+    },
+    "a detector for boxes of your own, on any eye": {"detect": detect},
+    "a segmenter of whatever can be named, on a frozen eye (FC-CLIP)": {"fc-clip-coco": fc_clip_coco},
     "from trained weights, on pairs of your own": {"finetune": finetune},
     "a classifier for class folders of your own, from any encoder": {"classify": classify},
     "ViTamin by the short schedule, 128 M to 1.28 B pairs": {

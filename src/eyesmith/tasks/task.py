@@ -69,6 +69,14 @@ class FrozenTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    """flops: of an image in a step, forward and backward; notes: what a reader of the plan should know of them."""
+
+    flops: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextPlan:
     """length: tokens of a sample's text at most; flops: of a sample in a step, forward and backward."""
 
@@ -180,6 +188,15 @@ class Task(Objective[Model]):
         """Memory of one of `gpus` GPUs that the loss takes, beside pixels and what the towers keep; for plans."""
         del config, gpus
         return 0
+
+    @classmethod
+    def image_plan(cls, config: Any, model: nn.Module) -> ImagePlan | None:
+        """What an image costs, for plans; None where it is a pass through the encoder, and its gradient if it trains.
+
+        model: on the meta device.
+        """
+        del config, model
+        return None
 
     @classmethod
     def text_plan(cls, config: Any, model: nn.Module) -> TextPlan | None:

@@ -19,7 +19,7 @@ from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
 from eyesmith.train.precision import choose_precision
-from eyesmith.train.readings import Gate, Readings, StepFacts
+from eyesmith.train.readings import PART, Gate, Readings, StepFacts
 from eyesmith.train.sharding import Parallel
 from eyesmith.train.state import TrainState
 
@@ -121,6 +121,7 @@ def train(
         state.step += 1
         is_last = state.step == last
         readings = {**seen, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
+        readings |= {f"{name}{PART}": value for name, value in found.parts.items()}
         facts = StepFacts(
             step=state.step,
             is_last=is_last,

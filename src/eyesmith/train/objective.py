@@ -6,6 +6,7 @@ The loop, the optimiser and its schedule, processes, saved states, the log and r
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Set
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -48,12 +49,13 @@ class StepLoss(NamedTuple):
     """What a backward pass found, equal in all processes.
 
     loss: [] of the global batch. scale: [] 1/temperature, None where there is none. chance: the loss of guessing, 0
-    where there is no such level.
+    where there is no such level. parts: [] each, of a loss that is a sum, by name; the log has them as NAME_loss.
     """
 
     loss: Tensor
     scale: Tensor | None = None
     chance: float = 0.0
+    parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Objective(ABC, Generic[Model]):

@@ -14,6 +14,8 @@ from torch import Tensor
 from eyesmith.train.precision import LossScale
 from eyesmith.train.replay import NonFiniteError
 
+PART = "_loss"  # how the name of a part of the loss ends
+
 
 class Readings:
     """Values of one step by name. Reading the first of them fetches all in one copy, and waits for the device."""
@@ -36,6 +38,10 @@ class Readings:
                 name: part.view(shape) for name, part, shape in zip(self._values, parts, shapes, strict=True)
             }
         return self._fetched[name]
+
+    def parts(self) -> dict[str, float]:
+        """The parts of a loss that is a sum, by NAME_loss."""
+        return {name: self.number(name) for name in self._values if name.endswith(PART)}
 
     def number(self, name: str) -> float:
         """A value []."""

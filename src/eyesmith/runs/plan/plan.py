@@ -134,9 +134,12 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
     samples = steps * config.batch_size
 
     image_flops = 2.0 * encoder_cost(config.encoder).tower.macs * (_PASSES if trained["image"] else 1)
+    if (seen := task_of(config).image_plan(config, clip)) is not None:
+        image_flops = seen.flops
+        notes += seen.notes
     text_flops = None
-    text = config.model.text if isinstance(config.model, ClipConfig) else None
-    is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text
+    text = config.model.text if isinstance(config.model, ClipConfig) and config.reads_texts else None
+    is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text and text is not None
     if isinstance(text, ClipTextConfig):
         text_flops = 2.0 * text_cost(text).macs * (_PASSES if trained["text"] else 1)
     elif text is not None:

@@ -80,6 +80,7 @@ class LogSteps:
             "loss": round(facts.loss, 5),
             "chance_loss": round(chance, 5),
             "loss_frac": round(facts.loss / chance, 4) if chance else None,
+            **{name: _significant(value, 5) for name, value in facts.readings.parts().items()},
             "lr": facts.lr,
             "scale": None if facts.scale is None else round(facts.scale, 4),
             "grad_norm": round(facts.grad_norm, 5) if math.isfinite(facts.grad_norm) else None,
