@@ -166,8 +166,8 @@ def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
             )
         if fields.get("kind") == SEGMENT_KIND:
             raise CheckpointError(
-                f"{root}: holds a segmenter; outline things in a picture by `eyesmith segment {root} IMAGE`, or open it "
-                f"by eyesmith.load_segmenter; its eye is the model in {root / 'eye'}"
+                f"{root}: holds a segmenter; outline things in a picture by `eyesmith segment {root} IMAGE`, or open "
+                f"it by eyesmith.load_segmenter; its eye is the model in {root / 'eye'}"
             )
         if fields.get("kind") == CHAT_KIND:
             raise CheckpointError(
