@@ -6,15 +6,19 @@ from importlib import import_module
 from bench.pairs import Row
 
 
-def _rows_of(module: str) -> Callable[[], list[Row]]:
-    """`rows` of a module of this package, imported when called: each group needs other packages."""
-    return lambda: import_module(f"bench.{module}").rows()
+def _rows_of(*modules: str) -> Callable[[], list[Row]]:
+    """`rows` of modules of this package, imported when called: each group needs other packages."""
+    return lambda: [row for module in modules for row in import_module(f"bench.{module}").rows()]
 
 
 _MODULES = {name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step", "curate", "dense")} | {
     "eval": "evaluation"
 }
-GROUPS: dict[str, Callable[[], list[Row]]] = {name: _rows_of(module) for name, module in _MODULES.items()}
+_MORE = {"dense": ("dense_ap",)}  # rows of a group that need other packages than the rest of it
+GROUPS: dict[str, Callable[[], list[Row]]] = {
+    name: _rows_of(*([_MODULES[name]] if name in _MODULES else []), *_MORE.get(name, ()))
+    for name in dict.fromkeys([*_MODULES, *_MORE])
+}
 
 
 def run(name: str) -> list[Row]:

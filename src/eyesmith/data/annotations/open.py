@@ -1,6 +1,6 @@
 """Opening a set of boxes or masks by its path: which format it has, and where its pictures are."""
 
-import json
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -139,12 +139,13 @@ def _chosen(folder: Path, split: str | None, known: list[str]) -> str:
 
 
 def _is_panoptic(file: Path) -> bool:
-    """Whether a JSON's entries have segments: it is told from its first million characters, or its folder of PNGs."""
-    if file.with_suffix("").is_dir() and any(file.with_suffix("").glob("*.png")):
-        return True
+    """Whether a JSON's entries have segments."""
+    wanted = b'"segments_info"'
     try:
-        with file.open("r", encoding="utf-8", errors="replace") as stream:
-            return json.dumps("segments_info") in stream.read(1_000_000)
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(wanted) >= 0
+    except ValueError:  # nothing can be mapped of an empty file
+        return False
     except OSError as error:
         raise DataError(f"{file}: {error.strerror}") from None
 

@@ -1,0 +1,394 @@
+"""The page of a located evaluation: scores of base and novel classes, pictures with what was found, and costs."""
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eyesmith.data.annotations import Annotations, Objects
+from eyesmith.data.annotations.masks import rle_masks
+from eyesmith.data.annotations.outline import mask_rings
+from eyesmith.errors import DataError
+from eyesmith.eval.located import Found, Outcome, best_floor, match, outcomes, worst_classes
+from eyesmith.eval.located.outcomes import ClassScore
+from eyesmith.eval.located.precision import Region
+from eyesmith.eval.results.rows import ResultRow
+from eyesmith.files import write_atomic
+from eyesmith.report.charts import Bar, bar_rows
+from eyesmith.report.document import document
+from eyesmith.report.markup import Child, Markup, element, join
+from eyesmith.report.words import SPACE, count, duration, interval_text, percent, shorten
+
+NUM_PICTURES, NUM_WORST, SIDE_PX = 12, 12, 420
+_KINDS = ("right", "confused", "missed", "wrong")
+_SAID = {
+    "right": "found under its name",
+    "confused": "found, under another name",
+    "missed": "not found",
+    "wrong": "found where nothing is",
+}
+_SPLITS = ("base", "novel", "all", "agnostic")
+_METRICS = {"ap50": "box AP50", "mask_ap50": "mask AP50", "pq": "PQ", "miou": "mIoU"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one picture costs in a setting. setting: as at the end of the rows' `model`; None where it is not known."""
+
+    setting: str
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+def write_located(
+    target: str | os.PathLike[str],
+    *,
+    model: str,
+    truth: Annotations,
+    found: Sequence[Found],
+    rows: Sequence[ResultRow],
+    costs: Sequence[Cost] = (),
+    region: Region = "box",
+    machine: str = "",
+) -> Path:
+    """Write the page, whole or not at all; returns its path.
+
+    found: the detections that are shown, of each picture of `truth`. rows: result lines of any settings. machine:
+    where the costs were measured. The pictures are chosen by a rule without chance. Raises DataError without pictures.
+    """
+    if not len(truth):
+        raise DataError(f"{truth.name}: no pictures to show")
+    path = Path(target)
+    write_atomic(path, render_located(model, truth, found, rows, costs, region, machine))
+    return path
+
+
+def render_located(
+    model: str,
+    truth: Annotations,
+    found: Sequence[Found],
+    rows: Sequence[ResultRow],
+    costs: Sequence[Cost] = (),
+    region: Region = "box",
+    machine: str = "",
+) -> str:
+    """The page as one self-contained HTML document."""
+    matches = match(truth, found, region=region)
+    floor = best_floor(matches)
+    listed = [outcomes(objects, one, floor=floor, region=region) for objects, one in zip(truth, found, strict=True)]
+    named = [
+        ("results", "Results", _results(rows, costs, machine)),
+        ("pictures", "Pictures", _pictures(truth, found, listed, floor, region)),
+        (
+            "classes",
+            "Classes",
+            _classes(truth, worst_classes(truth, found, matches, num=NUM_WORST, floor=floor), listed),
+        ),
+    ]
+    present = [(anchor, name, section) for anchor, name, section in named if section is not None]
+    title = f"{model} on {truth.name.replace('_', ' ')}"
+    links = [element("li", element("a", name, href=f"#{anchor}")) for anchor, name, _ in present]
+    return document(
+        title,
+        element("a", "Skip to the results", href="#main", class_="skip"),
+        element(
+            "header",
+            element("p", "eyesmith report", class_="eyebrow"),
+            element("h1", title),
+            element("p", _lead(truth, listed, rows), class_="lead"),
+            element("nav", element("ul", links), aria_label="Parts of this page"),
+        ),
+        element("main", [section for _, _, section in present], id="main"),
+        element("footer", "Every number comes from the result lines or was counted from the detections shown here."),
+        style=resources.files("eyesmith.report").joinpath("located.css").read_text(encoding="utf-8"),
+    )
+
+
+def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow]) -> Markup:
+    kinds = [one.kind for each in listed for one in each]
+    total = sum(kind != "wrong" for kind in kinds)
+    novel = [row for row in rows if row.split == "novel" and row.metric == "ap50"]
+    best = max(novel, key=lambda row: row.value, default=None)
+    number = int(truth.novel.sum())
+    parts: list[Child] = [
+        f"Of {count(total)} objects in {count(len(truth))} pictures ",
+        element("strong", f"{count(kinds.count('right'))} are found under their name"),
+        f", {count(kinds.count('confused'))} under another, {count(kinds.count('missed'))} not at all; "
+        f"{count(kinds.count('wrong'))} detections are of nothing.",
+    ]
+    if best is not None:
+        span = interval_text(best)
+        parts.append(
+            f" On the {number} classes that training never showed, AP50 reaches {percent(best.value)}"
+            + (f" (95{SPACE}% interval {span})" if span else "")
+            + f", with {best.model.rpartition(' ')[2]}."
+        )
+    return join(parts)
+
+
+def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
+    if not rows:
+        return None
+    models = list(dict.fromkeys(row.model for row in rows))
+    panels = []
+    for metric in [name for name in _METRICS if any(row.metric == name for row in rows)]:
+        of_metric = [row for row in rows if row.metric == metric]
+        splits = [name for name in _SPLITS if any(row.split == name for row in of_metric)]
+        maximum = max(0.05, *(row.high or row.value for row in of_metric if row.split != "agnostic"))
+        parts: list[Child] = []
+        for split in (name for name in splits if name != "agnostic"):
+            bars = [
+                _bar(row, maximum) for model in models for row in of_metric if (row.model, row.split) == (model, split)
+            ]
+            parts += [element("h3", split.capitalize()), bar_rows(bars, maximum=maximum)]
+        panels.append(element("div", element("h3", _METRICS[metric]), parts, class_="panel"))
+    return element(
+        "section",
+        element("h2", "Base and novel classes"),
+        element(
+            "p",
+            "Base classes have boxes in training, novel ones do not: only the frozen encoder knows their names. "
+            "Lines on the bars are 95\u00a0% intervals over pictures.",
+        ),
+        element("div", panels, class_="panels"),
+        _score_table(rows, models),
+        _cost_table(costs, rows, machine) if costs else None,
+        id="results",
+    )
+
+
+def _bar(row: ResultRow, maximum: float) -> Bar:
+    setting = row.model.rpartition(" ")[2] or row.model
+    role = {"detector": "chance", "dense": "baseline"}.get(setting, "ours")
+    low, high = (None, None) if row.low is None or row.high is None else (row.low, min(row.high, maximum))
+    return Bar(role=role, label=setting, value=row.value, low=low, high=high, shown=percent(row.value))
+
+
+def _score_table(rows: Sequence[ResultRow], models: Sequence[str]) -> Markup:
+    metrics = [name for name in _METRICS if any(row.metric == name for row in rows)]
+    splits = [name for name in _SPLITS if any(row.split == name for row in rows)]
+    body = []
+    for model in models:
+        for metric in metrics:
+            cells = {row.split: row for row in rows if (row.model, row.metric) == (model, metric)}
+            if not cells:
+                continue
+            body.append(
+                element(
+                    "tr",
+                    element("th", model, scope="row"),
+                    element("td", _METRICS[metric]),
+                    [_cell(cells.get(split)) for split in splits],
+                )
+            )
+    head = [element("th", name, scope="col") for name in ("Model and setting", "Metric")]
+    head += [element("th", name, scope="col", class_="n") for name in splits]
+    return _table("Scores by split", head, body, f"Small figures: 95{SPACE}% interval over pictures.")
+
+
+def _cell(row: ResultRow | None) -> Markup:
+    span = interval_text(row)
+    value = "–" if row is None else percent(row.value)
+    return element("td", value, element("small", span) if span else None, class_="n")
+
+
+def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], machine: str) -> Markup:
+    def value(setting: str, split: str) -> Markup:
+        found = [row for row in rows if row.metric == "ap50" and row.split == split]
+        return _cell(next((row for row in found if row.model.rpartition(" ")[2] == setting), None))
+
+    body = [
+        element(
+            "tr",
+            element("th", one.setting, scope="row"),
+            value(one.setting, "novel"),
+            value(one.setting, "all"),
+            element("td", "–" if one.seconds is None else _milliseconds(one.seconds), class_="n"),
+            element("td", "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}{SPACE}MiB", class_="n"),
+        )
+        for one in costs
+    ]
+    head = [element("th", "Setting", scope="col")]
+    names = ("novel AP50", "all AP50", "a picture", "peak memory")
+    head += [element("th", name, scope="col", class_="n") for name in names]
+    return _table("Accuracy beside its cost", head, body, f"Measured on {machine}." if machine else "")
+
+
+def _milliseconds(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.0f}{SPACE}ms"
+
+
+def _table(title: str, head: Sequence[Markup], body: Sequence[Markup], note: str) -> Markup:
+    table = element("table", element("thead", element("tr", head)), element("tbody", body), aria_label=title)
+    return element(
+        "figure",
+        element("div", table, class_="scroll", tabindex=0, role="region", aria_label=title),
+        element("figcaption", f"{title}. {note}".strip()),
+    )
+
+
+def _pictures(
+    truth: Annotations,
+    found: Sequence[Found],
+    listed: Sequence[Sequence[Outcome]],
+    floor: float,
+    region: Region,
+) -> Markup:
+    legend = [
+        element("li", element("b", kind, class_=kind), f" {_SAID[kind]}", class_=kind)
+        for kind in _KINDS
+        if any(one.kind == kind for each in listed for one in each)
+    ]
+    scenes = [_scene(truth, index, found[index], listed[index], region) for index in chosen_pictures(listed)]
+    return element(
+        "section",
+        element("h2", "Pictures"),
+        element(
+            "p",
+            f"Detections with a score of at least {floor:.2f}, where F1 over all pictures is highest. The pictures "
+            "stand evenly between the best and the worst of the set.",
+        ),
+        element("ul", legend, class_="legend"),
+        element("ul", scenes, class_="scenes"),
+        id="pictures",
+    )
+
+
+def chosen_pictures(listed: Sequence[Sequence[Outcome]], num: int = NUM_PICTURES) -> list[int]:
+    """Places of pictures with objects or detections, evenly between the best share of right ones and the worst."""
+
+    def share(index: int) -> float:
+        return sum(one.kind == "right" for one in listed[index]) / len(listed[index])
+
+    order = sorted((index for index in range(len(listed)) if listed[index]), key=lambda index: (-share(index), index))
+    if len(order) <= num:
+        return order
+    return [order[(2 * place + 1) * len(order) // (2 * num)] for place in range(num)]
+
+
+def _scene(truth: Annotations, index: int, found: Found, listed: Sequence[Outcome], region: Region) -> Markup:
+    picture, objects = truth.pictures[index], truth.objects(index)
+    order = sorted(listed, key=lambda one: (_KINDS.index(one.kind), -one.score))
+    shapes = [_shape(one, objects, found, number, region) for number, one in enumerate(order, 1)]
+    svg = element(
+        "svg",
+        element(
+            "image",
+            href=_embedded(truth.image(index)),
+            width=picture.width,
+            height=picture.height,
+            preserveAspectRatio="none",
+        ),
+        [shape for shape, _ in shapes],
+        [tag for _, tag in shapes],
+        viewBox=f"0 0 {picture.width} {picture.height}",
+        role="img",
+        aria_label=f"{shorten(picture.file, 60)} with {len(order)} numbered objects and detections, listed below",
+    )
+    items = [
+        element(
+            "li",
+            element("span", number, class_="no"),
+            element("span", _words(one, truth.names)),
+            element("span", f"{one.score:.2f}" if one.detection >= 0 else ""),
+            class_=one.kind,
+        )
+        for number, one in enumerate(order, 1)
+    ]
+    return element(
+        "li", svg, element("ol", items), element("p", shorten(picture.file, 60), class_="file"), class_="scene"
+    )
+
+
+def _words(one: Outcome, names: Sequence[str]) -> str:
+    match one.kind:
+        case "right":
+            return names[one.guess]
+        case "confused":
+            return f"{names[one.truth]}, taken for {names[one.guess]}"
+        case "missed":
+            return f"{names[one.truth]}, missed"
+        case _:
+            return f"{names[one.guess]}, where nothing is"
+
+
+def _shape(one: Outcome, objects: Objects, found: Found, number: int, region: Region) -> tuple[Markup, Markup]:
+    """The outline of an object or detection, and its number."""
+    if one.detection >= 0:
+        x0, y0, x1, y1 = found.boxes[one.detection].tolist()
+    else:
+        x0, y0, x1, y1 = objects.boxes[one.object].tolist()
+    unit = max(objects.width, objects.height) / 100
+    paths = _mask_path(one, objects, found) if region == "mask" else None
+    box = {"x": f"{x0:.1f}", "y": f"{y0:.1f}", "width": f"{x1 - x0:.1f}", "height": f"{y1 - y0:.1f}"}
+    if paths is not None:
+        drawn = [element("path", d=paths, class_="halo"), element("path", d=paths, class_="shape mask")]
+    else:
+        drawn = [element("rect", **box, class_="halo"), element("rect", **box, class_="shape")]
+    x = min(max(x0 + 2.4 * unit, 2.6 * unit), objects.width - 2.6 * unit)
+    y = min(max(y0 + 2.4 * unit, 2.6 * unit), objects.height - 2.6 * unit)
+    tag = element(
+        "g",
+        element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=f"{2.4 * unit:.2f}", class_="tag"),
+        element("text", number, x=f"{x:.1f}", y=f"{y:.1f}", style=f"font-size:{3.2 * unit:.2f}px", class_="number"),
+        class_=one.kind,
+    )
+    return element("g", drawn, class_=one.kind), tag
+
+
+def _mask_path(one: Outcome, objects: Objects, found: Found) -> str | None:
+    """SVG's path around a mask, drawn at the size at which it is shown; None where there is no mask."""
+    if one.detection >= 0 and found.masks is not None:
+        mask = rle_masks().decode(found.masks[one.detection]).astype(np.bool_)
+    elif one.detection < 0 and objects.shapes[one.object] is not None:
+        mask = objects.mask(one.object)
+    else:
+        return None
+    factor = max(1, max(mask.shape) // SIDE_PX)
+    small = mask[factor // 2 :: factor, factor // 2 :: factor]
+    rings = mask_rings(small)
+    return (
+        "".join("M" + "L".join(f"{x * factor} {y * factor}" for x, y in ring.tolist()) + "Z" for ring in rings) or None
+    )
+
+
+def _embedded(image: Image.Image) -> str:
+    copy = image.copy()
+    copy.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
+    stream = BytesIO()
+    copy.save(stream, "WEBP", quality=78, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def _classes(truth: Annotations, worst: Sequence[ClassScore], listed: Sequence[Sequence[Outcome]]) -> Markup | None:
+    if not worst:
+        return None
+    missed = [one.truth for each in listed for one in each if one.kind == "missed"]
+    names = truth.names
+    body = [
+        element(
+            "tr",
+            element("th", names[one.label], scope="row"),
+            element("td", "novel" if truth.novel[one.label] else "base" if truth.novel.any() else ""),
+            element("td", percent(one.ap50), class_="n"),
+            element("td", count(one.num_objects), class_="n"),
+            element("td", count(missed.count(one.label)), class_="n"),
+            element("td", ", ".join(f"{names[guess]} ({number})" for guess, number in one.confused_with) or "–"),
+        )
+        for one in worst
+    ]
+    head = [element("th", "Class", scope="col"), element("th", "Split", scope="col")]
+    head += [element("th", name, scope="col", class_="n") for name in ("AP50", "objects", "missed")]
+    head.append(element("th", "taken for", scope="col"))
+    return element(
+        "section",
+        element("h2", "The worst classes"),
+        _table("Classes with the lowest AP50", head, body, "Among equals, those with more objects first."),
+        id="classes",
+    )
