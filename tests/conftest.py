@@ -1,7 +1,9 @@
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,3 +115,69 @@ def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoders that a test registers from files end with it."""
     for table in ("_BY_NAME", "_BY_HASH"):
         monkeypatch.setattr(own, table, {})
+
+
+WriteOpenClip = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def write_open_clip() -> WriteOpenClip:
+    """A function that writes a tiny model of open_clip, seeded, as a folder, and returns it: FOLDER, vision_cfg."""
+
+    def write(folder: Path, vision: dict[str, Any], **text: Any) -> Any:
+        from eyesmith.models.foreign.torchvision import ensure_torchvision
+
+        ensure_torchvision()
+        import open_clip
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
+        pixels = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear"}
+        content = {
+            "model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": sizes | text},
+            "preprocess_cfg": pixels | {"resize_mode": "squash"},
+        }
+        (folder / "open_clip_config.json").write_text(json.dumps(content))
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+        save_file(made.state_dict(), folder / "open_clip_model.safetensors")
+        return made.eval()
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def open_clip_folder(tmp_path_factory: pytest.TempPathFactory, write_open_clip: WriteOpenClip) -> Path:
+    """A tiny ViT with a class token, in open_clip's old layout without `text.`."""
+    folder = tmp_path_factory.mktemp("open_clip") / "tiny-vit"
+    write_open_clip(folder, {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def transformers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Chinese-CLIP as transformers' save_pretrained writes it, with a tokenizer of English words."""
+    from eyesmith.models.foreign.packages import import_transformers
+
+    transformers = import_transformers("a test")
+    folder = tmp_path_factory.mktemp("transformers") / "tiny-pair"
+    folder.mkdir()
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "##s", *EIGHT_COLORS)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    text = sizes | {"vocab_size": len(words), "max_position_embeddings": 16, "pad_token_id": 0}
+    vision = sizes | {"image_size": 32, "patch_size": 8}
+    config = transformers.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = transformers.AutoModel.from_config(config)
+        for parameter in model.parameters():  # zeros and ones of the library's draw would hide mistakes
+            torch.nn.init.normal_(parameter, std=0.2)
+    transformers.utils.logging.disable_progress_bar()
+    model.eval().save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(folder)
+    return folder

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eyesmith.dense.detect.run_folder import load_detector
     from eyesmith.dense.segment.run_folder import load_segmenter
     from eyesmith.hub.load import load, load_clip, load_encoder
     from eyesmith.models.clip import Clip, ClipConfig
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "load_chat",
     "load_clip",
+    "load_detector",
     "load_encoder",
     "load_segmenter",
     "register",
@@ -49,6 +51,7 @@ _HOMES = {
     "load": "eyesmith.hub.load",
     "load_chat": "eyesmith.multimodal.chat",
     "load_clip": "eyesmith.hub.load",
+    "load_detector": "eyesmith.dense.detect.run_folder",
     "load_encoder": "eyesmith.hub.load",
     "load_segmenter": "eyesmith.dense.segment.run_folder",
     "register": "eyesmith.models.registry",

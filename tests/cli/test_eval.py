@@ -58,6 +58,7 @@ def test_a_folder_and_nothing_else_gives_a_table_with_intervals(eyesmith: Eyesmi
     status, out, err = eyesmith("eval", model, photos)
     assert status == 0, err
     assert "acc1" in out
+    assert "own:photos" in out  # the key of its lines: a folder called cars is not Stanford Cars
     assert "95 %" in out
     assert " – " in out.replace("\N{NO-BREAK SPACE}", " ")
     rows = [row for row in read_rows(model / "results.jsonl") if row.task == "own:photos"]

@@ -94,6 +94,24 @@ def test_embed_writes_unit_rows_in_order(eyesmith, run_folder: Path, broken: Pat
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
+def test_features_that_are_no_numbers_are_never_written(
+    eyesmith, run_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are numbers may still lead to none: squares that overflow, a bad kernel."""
+    compute = Clip.image_features
+
+    def overflow(self: Clip, pixels: torch.Tensor) -> torch.Tensor:
+        features = compute(self, pixels)
+        features[1, 0] = torch.inf
+        return features
+
+    monkeypatch.setattr(Clip, "image_features", overflow)
+    status, _, err = eyesmith("embed", run_folder, photos, "--out", tmp_path / "features.npz")
+    assert status == 1
+    assert "finite" in err
+    assert not (tmp_path / "features.npz").exists()
+
+
 def test_embed_on_a_full_disk_names_the_file_and_leaves_nothing(
     eyesmith, run_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

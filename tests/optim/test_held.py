@@ -11,7 +11,7 @@ from eyesmith.optim.config import OptimConfig, OptimizerName
 from eyesmith.optim.held import chosen, zero_if
 from eyesmith.optim.optimizers import RATIO_BOUNDS, make_optimizer
 
-NAMES: tuple[OptimizerName, ...] = ("adamw", "lamb", "sgd", "lion")
+NAMES: tuple[OptimizerName, ...] = ("adamw", "lamb", "sgd", "lion", "muon")
 SHAPES = ((5, 3), (7,), (), (4, 1, 3, 3))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.optim.config import OptimConfig, OptimizerName
-from eyesmith.optim.optimizers import Lamb, Lion, fresh_moments, make_optimizer
+from eyesmith.optim.optimizers import Lamb, Lion, Muon, fresh_moments, make_optimizer, orthogonal
 
 GRADS = ([0.5, -2.0, 0.0], [0.1, 1.0, -3.0], [-4.0, 0.2, 0.3])
 
@@ -47,7 +47,7 @@ def test_sgd_has_nesterovs_momentum_and_adds_its_decay_to_the_gradient() -> None
         assert found[place].item() == pytest.approx(value, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "lion"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "lion", "muon"])
 def test_what_is_kept_of_a_parameter_is_known_before_its_first_step(name: OptimizerName) -> None:
     weight, optimizer = _steps(name, decay=0.0, betas=(0.9, 0.99))
     kept = next(iter(optimizer.state.values()))
@@ -67,6 +67,46 @@ def test_lion_skips_what_has_no_gradient() -> None:
     weight = nn.Parameter(torch.ones(2))
     Lion([weight], lr=0.1, weight_decay=1.0).step()
     assert torch.equal(weight.detach(), torch.ones(2))
+
+
+def test_orthogonal_keeps_singular_vectors_and_evens_out_their_values() -> None:
+    draws = torch.Generator().manual_seed(0)
+    for shape in ((20, 30), (30, 20)):
+        u, _, v = torch.linalg.svd(torch.randn(2, *shape, generator=draws), full_matrices=False)
+        values = torch.linspace(1.0, 0.05, 20)
+        found = orthogonal(u * values @ v)
+        inside = u.mT @ found @ v.mT  # the values in the same vectors
+        even = inside.diagonal(dim1=1, dim2=2)
+        assert ((even > 0.6) & (even < 1.3)).all()
+        assert (inside - torch.diag_embed(even)).abs().max() < 0.05  # of bf16, where the machine is faster in it
+    assert torch.equal(orthogonal(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
+
+
+def test_muon_steps_matrices_by_the_orthogonal_of_nesterovs_mean_and_the_rest_as_adamw() -> None:
+    draws = torch.Generator().manual_seed(1)
+    kernel, thin, bias = (
+        nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((16, 3, 3, 3), (20, 1, 3, 3), (5,))
+    )
+    start, others = kernel.detach().clone(), [nn.Parameter(one.detach().clone()) for one in (thin, bias)]
+    muon = Muon([kernel, thin, bias], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.3)
+    adam = torch.optim.AdamW(others, lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.3)
+    wanted, mean = start, torch.zeros_like(start)
+    for _ in range(3):
+        for one in (kernel, thin, bias):
+            one.grad = torch.randn(one.shape, generator=draws)
+        for ours, theirs in zip((thin, bias), others, strict=True):
+            assert ours.grad is not None
+            theirs.grad = ours.grad.clone()
+        assert kernel.grad is not None
+        mean = 0.9 * mean + 0.1 * kernel.grad
+        ahead = 0.9 * mean + 0.1 * kernel.grad
+        step = orthogonal(ahead.view(1, 16, 27)).view_as(start) * 0.2 * 27**0.5
+        wanted = wanted - 0.1 * (0.3 * wanted + step)
+        muon.step()
+        adam.step()
+    torch.testing.assert_close(kernel.detach(), wanted)
+    for ours, theirs in zip((thin, bias), others, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-6)
 
 
 def slow_steps(

@@ -51,6 +51,13 @@ def test_several_tasks_are_told_apart() -> None:
     assert any("search, own" in line for line in lines)
 
 
+def test_headings_are_the_keys_of_result_lines() -> None:
+    made = shown([row("all", "acc1", 0.3), row("all", "acc1", 0.4, task="zero_shot_all")])
+    assert [line.split()[0] for line in made if "naming" in line] == ["zero_shot", "zero_shot_all"]
+    own = shown([row("color", "acc1", 0.3, task="own:cars"), row("count", "acc1", 0.4, task="own:cars")])
+    assert "own:cars" in own[1]
+
+
 def test_only_the_tasks_that_are_asked_for() -> None:
     rows = [row("all", "acc1", 0.3), row("all", "image_retrieval_recall@5", 0.4, task="retrieval")]
     table = splits_table(rows, tasks=("zero_shot",))

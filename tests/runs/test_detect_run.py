@@ -19,9 +19,9 @@ from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 
-from eyesmith import load
+from eyesmith import load, load_detector
+from eyesmith.cli.main import main
 from eyesmith.data.annotations.masks import encode_mask
-from eyesmith.dense.detect import load_detector
 from eyesmith.dense.detect.detector import DetectorConfig
 from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHeadConfig
 from eyesmith.dense.detect.rpn import RpnConfig
@@ -34,6 +34,7 @@ from eyesmith.models.identity import weights_hash
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
 from eyesmith.runs.folder import is_finished
+from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import open_work
 from eyesmith.tasks import run_from_dict, run_to_dict
@@ -150,7 +151,7 @@ def _spawn(config: DetectConfig, folder: Path, size: int) -> list[subprocess.Pop
 
 
 def test_a_run_ends_as_a_detector_of_other_words_too(
-    config: DetectConfig, tmp_path: Path, eye: Path, data: Path
+    config: DetectConfig, tmp_path: Path, eye: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = StringIO()
     config = replace(config, eval=EvalConfig(splits=("test",), curve_splits=("test",), every_steps=6))
@@ -177,6 +178,20 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
     with pytest.raises(CheckpointError, match="holds no detector"):
         load_detector(eye)
     resume(tmp_path / "run")
+
+    out = tmp_path / "found"
+    words = ["detect", str(tmp_path / "run"), str(picture), "--out", str(out), "--source", "crop", "--json"]
+    assert main(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["classes"] == list(NAMES[:3])
+    assert Path(answer["images"][0]["overlay"]).is_file()
+    content = json.loads((out / "found.json").read_text())
+    assert len(content["annotations"]) == len(answer["images"][0]["objects"])
+    assert main([*words, "--classes", "green square/a green box,disc"]) == 0
+    assert json.loads(capsys.readouterr().out)["classes"] == ["green square", "disc"]
+    assert main([*words, "--crops", "white"]) == 2
+    assert "a trained detector has its own" in capsys.readouterr().err
+    assert main(["detect", str(eye), str(picture), "--classes", "a,b", "--source", "dense"]) == 2
 
 
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: DetectConfig, tmp_path: Path) -> None:
@@ -291,7 +306,73 @@ def test_wrong_configs_are_told_before_any_work(config: DetectConfig, tmp_path: 
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["detect-emoji", "detect-scenes", "f-vit-coco", "f-vit-lvis"])
+@pytest.mark.parametrize("name", ["detect", "detect-emoji", "detect-scenes", "f-vit-coco", "f-vit-lvis"])
 def test_recipes_survive_json(name: str) -> None:
     made = recipe(name)
     assert run_from_dict(run_to_dict(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "view", "windows"),
+    [
+        ("f-vit-coco", ViewConfig(side_px=896, window_px=336, stride_px=168, off_grid=True), 25),  # the release's
+        ("f-vit-coco", None, 25),
+        ("f-vit-lvis", ViewConfig(side_px=896, window_px=384, stride_px=192), 16),
+        ("f-vit-coco", ViewConfig(side_px=1344, window_px=336, stride_px=112), 100),
+    ],
+)
+def test_plans_count_windows_and_hours(name: str, view: ViewConfig | None, windows: int) -> None:
+    made = recipe(name)
+    assert isinstance(made, DetectConfig)
+    made = made if view is None else replace(made, view=view)
+    found = plan(made, Cluster(gpus=8))
+    assert any(f"the eye sees {windows} windows" in note for note in found.notes)
+    # ViTamin-L at 336 pixels is 163.4 billion multiply-adds
+    if made.view.window_px == 336:
+        assert found.image_flops > 2 * windows * 163.4e9
+        assert found.image_flops < 2 * windows * 163.4e9 * 1.6
+    assert found.steps == made.epochs * (made.data.epoch_samples // 64)
+    assert found.text_flops is None
+    assert 0.5 < found.gpu_hours < 2000
+
+
+def test_papers_values() -> None:
+    coco, lvis = recipe("f-vit-coco"), recipe("f-vit-lvis")
+    assert isinstance(coco, DetectConfig)
+    assert isinstance(lvis, DetectConfig)
+    for run in (coco, lvis):
+        assert (run.optim.peak_lr, run.optim.weight_decay, run.optim.clip_norm) == (1e-4, 0.1, 1.0)
+        assert (run.optim.warmup_steps, run.batch_size, run.view.side_px) == (250, 64, 896)
+        assert (run.jitter.low, run.jitter.high, run.jitter.flip_prob) == (0.1, 2.0, 0.5)
+        assert (run.head.rpn.positive, run.head.rpn.negative, run.head.rpn.samples) == (0.7, 0.3, 256)
+        assert (run.head.rpn.before_nms, run.head.rpn.after_nms, run.head.rpn.nms) == (2000, 1000, 0.7)
+        assert (run.head.box.samples, run.head.box.positive_frac, run.head.box.fc_dim) == (512, 0.25, 768)
+        assert run.predict.alpha == 0.1
+    assert (coco.epochs, coco.predict.beta, coco.predict.temperature) == (3, 0.8, 75.0)
+    assert (coco.predict.floor, coco.predict.nms, coco.predict.per_image) == (0.01, 0.4, 100)
+    assert (lvis.epochs, lvis.predict.beta, lvis.predict.temperature) == (48, 0.4, 50.0)
+    assert (lvis.predict.floor, lvis.predict.nms, lvis.predict.per_image) == (1e-4, 0.5, 300)
+    assert (coco.head.box.background_weight, lvis.head.box.background_weight) == (0.6, 0.9)
+    steps = 48 * 1565
+    rates = [lvis.optim.lr_at(step, steps) for step in (300, 31 * 1565, 33 * 1565, 45 * 1565)]
+    assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_own_boxes_become_a_detector_in_two_commands(
+    form: str, data: Path, eye: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty pictures in either form."""
+    made = make_set(tmp_path / "coco", {"train": (0, 1)}, count=20)
+    own = made / "annotations" / "train.json"
+    if form == "yolo":
+        assert main(["data", "convert", str(own), str(tmp_path / "yolo"), "--to", "yolo"]) == 0
+        own = tmp_path / "yolo"
+    fields = [f"data.path={own}", "epochs=1", "view.side_px=64", "head.rpn.samples=32", "head.box.samples=16"]
+    assert main(["train", "detect", "--from", str(eye), "--out", str(tmp_path / "run"), *fields]) == 0
+    capsys.readouterr()
+    picture = data / "images" / "train" / "0.png"
+    assert main(["detect", str(tmp_path / "run"), str(picture), "--out", str(tmp_path / "out"), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["classes"] == list(NAMES[:2])
+    assert Image.open(answer["images"][0]["overlay"]).size == (64, 64)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from torch import nn
 
 import eyesmith
 from eyesmith.errors import CheckpointError, ConfigError, DataError
+from eyesmith.eval import read_rows
+from eyesmith.eval.features.identity import model_facts
 from eyesmith.hub import load_encoder, verify
 from eyesmith.hub.initial import InitialConfig, load_image, load_initial
 from eyesmith.images import AugmentConfig, PreprocessConfig, TrainTransformConfig
@@ -27,6 +30,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import MaskedEva02
 from eyesmith.models.eva02.model import Eva02, Eva02Config
+from eyesmith.models.identity import module_hash
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.folder import is_finished, read_run_config
@@ -125,6 +129,32 @@ def test_a_run_leaves_an_encoder(finished: Path, masked: MaskedConfig) -> None:
     report = verify(finished)
     assert report.ok, report.lines
     assert {*load_file(finished / "masked.safetensors")} == {"mask_token", "predict.weight", "predict.bias"}
+
+
+def test_result_lines_say_whose_number_it_is(tmp_path: Path, masked: MaskedConfig, shards: Path) -> None:
+    """Weights, encoder and preprocessing as any later measurement of the run folder names them; teacher and images."""
+    for split, shard in zip(("train", "val"), sorted(shards.glob("*.tar")), strict=False):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        shutil.copy(shard, tmp_path / "data" / split / "0.tar")
+    facts = {"classes": [], "splits": {name: {"samples": 9, "shards": 1} for name in ("train", "val")}}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(facts))
+    config = replace(
+        masked,
+        data=DataConfig(path=str(tmp_path / "data"), split="train", num_workers=1),
+        augment=AugmentConfig(),
+        epochs=1,
+        eval=EvalConfig(splits=("val",)),
+    )
+    (row,) = start(config, tmp_path / "run").rows
+    assert read_rows(tmp_path / "run" / "results.jsonl") == [row]
+    assert row.run is not None
+    facts = model_facts(load_encoder(tmp_path / "run"), PreprocessConfig(image_size=(32, 32)))
+    assert {name: row.run[name] for name in facts} == facts
+    assert row.run["target"].split()[0] == module_hash(load_encoder(masked.target.teacher).requires_grad_(False))
+    (of_pixels,) = start(replace(config, target=TargetConfig(kind="pixels")), tmp_path / "pixels").rows
+    assert of_pixels.run is not None
+    assert (of_pixels.run["target"], of_pixels.run["data"]) == ("pixels", row.run["data"])
+    assert of_pixels.run["head"] != row.run["head"]
 
 
 def test_a_killed_run_ends_with_the_weights_of_one_never_stopped(

@@ -42,7 +42,7 @@ def _stopped(config: Any, steps: int) -> dict[str, Tensor]:
     return _content(state)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "lion"])
+@pytest.mark.parametrize("name", ["adamw", "lamb", "sgd", "lion", "muon"])
 @pytest.mark.parametrize("broken", [1, 3])
 def test_a_step_that_is_not_finite_and_those_after_it_change_nothing(name: Any, broken: int) -> None:
     """Noticed at the next logged step, the fifth: step, samples, weights, moments and average are those before it."""

@@ -5,7 +5,7 @@ import torch
 
 from eyesmith.models import create
 from eyesmith.models.clip import Clip
-from eyesmith.train.text_bank import PassingTexts, TextBank
+from eyesmith.train.text_bank import ClassTexts, PassingTexts, TextBank
 
 TEXTS = ["a red ball", "a cube", "a red ball", "two of them beside a red ball", "a cube"]
 
@@ -22,6 +22,20 @@ def test_texts_that_pass_have_the_features_of_those_that_are_kept(clip: Clip, tm
     torch.testing.assert_close(passing(TEXTS), kept(TEXTS))
     assert not passing(TEXTS).requires_grad
     assert clip.image.training
+
+
+def test_every_class_is_said_in_a_caption_of_its_own_drawn_anew_each_step(clip: Clip, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path))
+    captions = {4: ["a cube", "a cube", "a red ball"], 1: [TEXTS[3]]}
+    bank = TextBank(clip, TEXTS)
+    texts = ClassTexts(bank, captions, num_classes=6, seed=3)
+    assert texts.places.tolist() == [-1, 0, -1, -1, 1, -1]
+    drawn = [texts(step) for step in range(20)]
+    assert all(torch.equal(one[0], bank([TEXTS[3]])[0]) for one in drawn)
+    cube, ball = bank(["a cube", "a red ball"])
+    said = ["cube" if torch.equal(one[1], cube) else "ball" if torch.equal(one[1], ball) else "?" for one in drawn]
+    assert set(said) == {"cube", "ball"}
+    assert torch.equal(texts(7), drawn[7])
 
 
 def test_each_distinct_text_of_a_batch_is_encoded_once(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def _within(event: Any) -> str:
 
 @pytest.mark.parametrize(
     ("name", "optimizer"),
-    [*((name, "adamw") for name in tiny.CONFIGS), *(("classify", name) for name in ("lamb", "sgd", "lion"))],
+    [*((name, "adamw") for name in tiny.CONFIGS), *(("classify", name) for name in ("lamb", "sgd", "lion", "muon"))],
 )
 def test_the_host_waits_once_in_a_logged_step_and_never_between(
     tmp_path: Path, name: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch

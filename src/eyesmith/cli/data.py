@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -15,6 +15,9 @@ from eyesmith.cli.numbers import OutFolder, Seed, Within, Written
 from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.plain import plain_json
+
+if TYPE_CHECKING:
+    from eyesmith.data.check import CheckReport
 
 _HERE = "eyesmith.cli.data"
 _MAKERS = {
@@ -32,7 +35,8 @@ _MAKERS = {
 _VERBS = {
     "make": Verb(_HERE, "make a data set: emoji, scenes of them or of shapes, or miniature evaluation sets", "make"),
     "fetch": Verb(_HERE, "fetch the sets of evaluation tasks and suites", "fetch"),
-    "check": Verb(_HERE, "what is wrong with a data set or an evaluation set", "check"),
+    "convert": Verb(_HERE, "boxes and masks from one format into another", "convert"),
+    "check": Verb(_HERE, "what is wrong with a data set, an evaluation set, or boxes and masks", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
 Group = Literal[
@@ -50,7 +54,18 @@ Folder = Annotated[
 ]
 Data = Annotated[
     Positional[str],
-    tyro.conf.arg(metavar="DATA", help="A made data set, tar shards, a table, a folder of images, or evaluation sets."),
+    tyro.conf.arg(
+        metavar="DATA",
+        help="A made data set, tar shards, a table, a folder of images, evaluation sets, or boxes and masks.",
+    ),
+]
+Places = Annotated[
+    Positional[str],
+    tyro.conf.arg(
+        metavar="DATA",
+        help="A JSON of COCO, LVIS or panoptic, a made set, or a folder of YOLO, VOC, PNG masks, ADE20K, Cityscapes, "
+        "Mapillary or Pascal Context.",
+    ),
 ]
 
 
@@ -87,6 +102,11 @@ def evaluation(argv: list[str], prog: str) -> int:
 def fetch(argv: list[str], prog: str) -> int:
     """Run `data fetch` on its own arguments."""
     return call(_fetch, argv, prog=prog)
+
+
+def convert(argv: list[str], prog: str) -> int:
+    """Run `data convert` on its own arguments."""
+    return call(_convert, argv, prog=prog)
 
 
 def check(argv: list[str], prog: str) -> int:
@@ -252,6 +272,56 @@ def _fetch(
     return int(any(row.state in ("failed", "by hand") for row in rows))
 
 
+def _convert(
+    data: Places,
+    folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR", help="The folder to write into.")],
+    /,
+    *,
+    to: Literal["coco", "panoptic", "yolo", "png"],
+    split: str | None = None,
+    name: str | None = None,
+    images: str | None = None,
+    form: str | None = None,
+    keep: Literal["all", "ov-coco-train", "ov-coco-val", "ov-lvis-train", "ov-lvis-val"] = "all",
+    pictures: bool = True,
+    as_json: AsJson = False,
+) -> int:
+    """Write boxes and masks in another format, with their pictures; says what that format cannot hold.
+
+    Args:
+        to: COCO json, COCO's panoptic form, YOLO's text files, or PNG masks with a list of classes.
+        split: One split of a set that has several.
+        name: What the split is called in the new folder; as it is called here, or train.
+        images: The folder of the pictures, when they do not lie beside the annotations.
+        form: What DATA is, where its layout does not say it: voc or voc-boxes, coco, panoptic, yolo ...
+        keep: All of it, or the open-vocabulary split of COCO (48 base and 17 novel classes) or of LVIS (866 and 337).
+        pictures: Copy the pictures too.
+    """
+    from eyesmith.data.annotations import convert_annotations, open_annotations, ov_coco, ov_lvis
+
+    found = open_annotations(data, split, images=images, form=form)
+    if keep != "all":
+        found = (ov_coco if "coco" in keep else ov_lvis)(found, train=keep.endswith("train"))
+    part = name or split or "train"
+    with _bars(unit="picture") as show:
+        lost = convert_annotations(
+            found,
+            folder,
+            to=to,
+            split=part,
+            pictures=pictures,
+            on_progress=lambda done, total: show("copying pictures", done, total),
+        )
+    for line in lost:
+        say(f"not kept: {line}")
+    if as_json:
+        facts = {"folder": str(folder), "form": to, "split": part, "pictures": len(found), "not_kept": lost}
+        print_json({**facts, "categories": list(found.names)})
+    else:
+        print(f"{folder}: {len(found):,} pictures, {len(found.categories):,} categories as {to}, split {part}")
+    return 0
+
+
 def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
     from eyesmith.eval.sets.folders import check_folder
 
@@ -283,6 +353,7 @@ def _check(
     split: str | None = None,
     workers: int = 2,
     evaluation: bool = False,
+    places: bool = False,
     as_json: AsJson = False,
 ) -> int:
     """Read every sample of a data set and name what is wrong with it; exit status 1 when something costs samples.
@@ -292,11 +363,16 @@ def _check(
         workers: Decoding threads.
         evaluation: Check class folders or a table as `eyesmith eval` would take them. Folders in the layout of the
             evaluation sets, and a folder of those, are known without it.
+        places: Check the boxes and masks of a made data set, not its pairs. A JSON of boxes and folders in the layouts
+            of YOLO, VOC, PNG masks and the like are known without it.
     """
+    from eyesmith.data.annotations import holds_annotations
     from eyesmith.data.check import check as check_data
     from eyesmith.data.evaluation.check import holds_evaluation_sets
     from eyesmith.train.callbacks.progress import progress
 
+    if places or (not evaluation and holds_annotations(data)):
+        return _check_places(data, split, as_json=as_json)
     if evaluation or (split is None and holds_evaluation_sets(data)):
         return _check_evaluation(data, workers=workers, as_json=as_json)
 
@@ -311,6 +387,20 @@ def _check(
             advance[0](done)
 
         found = check_data(data, split, num_workers=workers, on_progress=show)
+    return _show_findings(data, found, "usable samples", as_json=as_json)
+
+
+def _check_places(data: str, split: str | None, *, as_json: bool) -> int:
+    from eyesmith.data.annotations import check_annotations, open_annotations
+
+    with _bars(unit="picture") as show:
+        found = check_annotations(
+            open_annotations(data, split), on_progress=lambda done, total: show(f"checking {data}", done, total)
+        )
+    return _show_findings(data, found, "pictures", as_json=as_json)
+
+
+def _show_findings(data: str, found: "CheckReport", what: str, *, as_json: bool) -> int:
     if as_json:
         print(plain_json(found.to_json()))
         return found.exit_status
@@ -318,7 +408,7 @@ def _check(
         rows = [(one.severity, one.kind, one.where, one.key, one.detail) for one in found.findings]
         print_table(("severity", "kind", "where", "key", "detail"), rows)
     answer(
-        f"{data}: {found.num_samples} usable samples, {found.num_errors} errors, "
+        f"{data}: {found.num_samples} {what}, {found.num_errors} errors, "
         f"{len(found.findings) - found.num_errors} warnings"
     )
     return found.exit_status

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_model
+from eyesmith.cli.images import BatchSize, Device, Images, Model, ModelName, broken_as_json, encode, load_for_features
 from eyesmith.cli.numbers import OutFile
 from eyesmith.cli.output import AsJson, answer, print_json
 from eyesmith.errors import ConfigError
@@ -43,7 +43,7 @@ def embed(
         raise ConfigError(f"{out}: is there already; choose another --out, or --overwrite")
     where = find_device(device)
     source = open_images(images)
-    index = encode(load_model(model, name, where), source, batch_size=batch_size)
+    index = encode(load_for_features(model, name, where), source, batch_size=batch_size)
     check_finite(index.features)
     write_index(out, index)
     count, dim = index.features.shape

@@ -19,7 +19,10 @@ from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 
 Model = Annotated[
-    Positional[str], tyro.conf.arg(metavar="MODEL", help="A run folder, a weight file, or hf:owner/name.")
+    Positional[str],
+    tyro.conf.arg(
+        metavar="MODEL", help="A run folder, a weight file, hf:owner/name, open_clip:NAME/TAG, or timm:NAME.TAG."
+    ),
 ]
 Images = Annotated[
     Positional[tuple[str, ...]],
@@ -51,6 +54,18 @@ def load_model(source: str, name: str | None, device: torch.device) -> Clip:
     from eyesmith.hub.load import load_clip
 
     return load_clip(source, name=name, device=device)
+
+
+def load_for_features(source: str, name: str | None, device: torch.device) -> Clip:
+    """The model at `source` as far as features of images ask: an image encoder alone will do, a classifier's too."""
+    from eyesmith.eval.heads.data import EncoderFeatures
+    from eyesmith.hub.load import load
+
+    model = load(source, name=name)
+    if isinstance(model, Clip):
+        return model.to(device)
+    encoder = model.image if isinstance(model, Classifier) else model
+    return cast(Clip, EncoderFeatures(encoder).to(device))
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:

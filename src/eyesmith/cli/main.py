@@ -24,10 +24,15 @@ VERBS = {
     "average": Verb("eyesmith.cli.average", "one model out of several of its kind: weights averaged"),
     "eval": Verb("eyesmith.cli.eval", "zero-shot classification and retrieval on a data set"),
     "compare": Verb("eyesmith.cli.compare", "is one model really better than another: paired, with significance"),
+    "compare-models": Verb(
+        "eyesmith.cli.compare_models", "two models on your own images: right, fast, small, licensed"
+    ),
     "probe": Verb("eyesmith.cli.probe", "linear, few-shot and Gaussian heads on frozen features"),
     "classify": Verb("eyesmith.cli.classify", "which of some names fits each of your images"),
     "embed": Verb("eyesmith.cli.embed", "features of your images, in an .npz file"),
     "search": Verb("eyesmith.cli.search", "find your images by text"),
+    "segment": Verb("eyesmith.cli.segment", "outline named things in your images, overlays drawn"),
+    "detect": Verb("eyesmith.cli.detect", "find named things in your images, overlays drawn"),
     "chat": Verb("eyesmith.cli.chat", "ask a language model with an eye about a picture"),
     "chat-eval": Verb("eyesmith.cli.chat_eval", "a chat model on LLaVA's twelve benchmarks, and MMVP"),
     "convert": Verb("eyesmith.cli.convert", "weights into the layout of open_clip, timm or the hub, checked"),

@@ -1,7 +1,7 @@
 """What was found in a picture: objects as columns of equal length, or a class for every pixel."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -143,6 +143,10 @@ class ClassMap:
         counts = torch.bincount(self.labels[self.labels != VOID].flatten(), minlength=len(self.names))
         return counts.float() / self.labels.numel()
 
+    def only(self, count: int) -> "ClassMap":
+        """The first `count` classes alone; pixels of the others, as of words for a background, become void."""
+        return replace(self, labels=self.labels.masked_fill(self.labels >= count, VOID), names=self.names[:count])
+
     def to_hugging_face(self) -> dict[str, Any]:
         """As transformers' `post_process_panoptic_segmentation` gives it, a segment a class: a map of segment numbers
         (0 for void) and what they are."""
@@ -173,7 +177,7 @@ class ClassMap:
         for label in self.labels.unique().tolist():
             if label == VOID:
                 continue
-            numbers, _ = ndimage.label((self.labels == label).numpy())
+            numbers, _ = cast(Any, ndimage.label((self.labels == label).numpy()))
             for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), 1):
                 inside = torch.from_numpy(numbers[rows, columns] == number)
                 if int(inside.sum()) >= min_px:

@@ -128,6 +128,17 @@ def split_synonyms(line: str) -> tuple[str, ...]:
     return tuple(re.split(r", ?", line))
 
 
+def named(text: str) -> list[tuple[str, ...]]:
+    """Classes as they are typed: separated by commas, their synonyms by slashes: "cat/kitten, dog".
+
+    Raises DataError for an empty one.
+    """
+    found = [tuple(one.strip() for one in each.split("/")) for each in text.split(",")]
+    if not all(one for each in found for one in each):
+        raise DataError(f"classes: expected names separated by commas, synonyms by slashes, got {text!r}")
+    return found
+
+
 def _classes(names: Names) -> dict[str, tuple[str, ...]]:
     if isinstance(names, str):
         raise DataError(f"names: expected a list of class names, got the one string {names!r}")

@@ -10,8 +10,7 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.families import EncoderConfig
-from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.families import EncoderConfig, ForeignConfig
 from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 
@@ -45,4 +44,4 @@ def is_ours(config: ModelConfig) -> bool:
         return is_ours(config.image) and isinstance(config.text, ClipTextConfig)
     if isinstance(config, ClassifierConfig):
         return is_ours(config.image)
-    return not isinstance(config, TimmConfig | OwnEncoderConfig)
+    return not isinstance(config, ForeignConfig | OwnEncoderConfig)

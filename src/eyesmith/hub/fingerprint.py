@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eyesmith.errors import CheckpointError
 from eyesmith.files import sha256_file
-from eyesmith.images import PreprocessConfig, evaluation_pixels
+from eyesmith.images import evaluation_pixels
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.encoder import Encoder
 
@@ -63,7 +63,7 @@ def fingerprint(model: Clip | Encoder) -> dict[str, Any]:
 
 
 def _of_encoder(encoder: Encoder) -> dict[str, Any]:
-    preprocess = PreprocessConfig(image_size=encoder.image_size, mean=encoder.mean, std=encoder.std)
+    preprocess = encoder.evaluation_config()
     pixels = torch.stack([evaluation_pixels(image, preprocess) for image in fixed_images()])
     with evaluating(encoder), torch.inference_mode():
         features = F.normalize(encoder(pixels.to(next(encoder.parameters()).device)).float(), dim=-1)

@@ -11,6 +11,7 @@ from eyesmith.files import cache_folder, load_json, sha256_file, write_atomic
 from eyesmith.hub.folder import CONFIG_FILES, WEIGHT_FILES, choose_weights
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, TEXT_FOLDER
 from eyesmith.hub.weights import INDEX_SUFFIX
+from eyesmith.models.text.hugging_face_files import TABLES
 
 
 def fetch(name: str) -> tuple[str, Path]:
@@ -78,6 +79,27 @@ def fetch(name: str) -> tuple[str, Path]:
     return repo, _checked(folder)
 
 
+def fetch_file(repo: str, file: str) -> Path:
+    """One file of a repository into the hub's cache, if it is not there.
+
+    Raises CheckpointError when it cannot be had, or is not what the hub says.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(repo, file, local_files_only=True))
+    except Exception:  # a name that is none is explained by who asks the hub
+        try:
+            path = Path(hf_hub_download(repo, file))
+        except Exception as error:  # no network shows in as many ways as there are network libraries
+            raise CheckpointError(
+                f"hf:{repo}: {file} is not in the local cache, and the hub does not give it ({type(error).__name__}); "
+                f"on a machine with a network run `hf download {repo} {file}` and copy the cache here"
+            ) from None
+    _check_hash(path)
+    return path
+
+
 def _cached(place: dict[str, Any]) -> Path | None:
     """The folder of a revision in the hub's cache, whole or not; None when there is none."""
     from huggingface_hub import snapshot_download
@@ -128,6 +150,9 @@ def _choose(files: Sequence[str]) -> list[str]:
     wanted = [name for name in CONFIG_FILES if name in files]
     if CONFIG_FILE in files and chosen == MODEL_FILE:  # may be a run folder; text/ tells only once it is here
         wanted += ["fingerprint.json", f"{TEXT_FOLDER}/*"]
+    wanted += [name for name in files if "/" not in name and fnmatch(name, "*processor_config.json")]
+    if any(name in files for name in ("tokenizer_config.json", "tokenizer.json")):  # of other people's text towers
+        wanted += [name for name in TABLES if name in files] + ["tokenizer_config.json"]
     if chosen.endswith(INDEX_SUFFIX):
         stem, _, suffix = chosen.removesuffix(INDEX_SUFFIX).rpartition(".")
         wanted.append(f"{stem}-*.{suffix}")

@@ -17,6 +17,9 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.eva02.weights import resize_patch_kernel
 
+# of our encoders and other packages'
+PROJECTIONS = ("head.", "tower.proj", "tower.head.", "tower.trunk.head.", "tower.visual_projection.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InitialConfig:
@@ -140,7 +143,7 @@ def _config_type(encoder: Encoder) -> type:
 
 
 def _may_start_anew(name: str) -> bool:
-    return name.startswith("head.") or ".attention.norm." in name or ".mlp.norm." in name
+    return name.startswith(PROJECTIONS) or ".attention.norm." in name or ".mlp.norm." in name
 
 
 def _fits(name: str, stored: Tensor, own: Tensor) -> bool:

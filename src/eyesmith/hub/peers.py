@@ -9,7 +9,7 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.eva02.weights import same_shape
-from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.families import ForeignConfig
 from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import ENCODERS
 from eyesmith.models.text.model import ClipTextConfig
@@ -35,7 +35,7 @@ def timm_name(config: ViTaminConfig | Eva02Config, *, at_its_size: bool) -> str:
         (name, known)
         for name, known in ENCODERS.items()
         if name not in _OWN_ENCODERS
-        and not isinstance(known, TimmConfig | OwnEncoderConfig)
+        and not isinstance(known, ForeignConfig | OwnEncoderConfig)
         and _same_trunk(known, config)
     ]
     if not found:
@@ -72,7 +72,7 @@ def open_clip_config(
     of the sigmoid loss, without which open_clip makes no place for the one in the file.
     """
     image, text = config.image, config.text
-    if isinstance(image, TimmConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
+    if isinstance(image, ForeignConfig | OwnEncoderConfig) or not isinstance(text, ClipTextConfig):
         raise ConfigError(
             f"{config.name}: open_clip has no such towers; it takes a ViTamin or EVA-02 and open_clip's text tower"
         )

@@ -11,13 +11,15 @@ from torch import Tensor
 from eyesmith.config import closest
 from eyesmith.data.evaluation.imagenet import published_classes
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
-from eyesmith.hub.build import ModelConfig
+from eyesmith.hub.build import ModelConfig, build
 from eyesmith.hub.folder import Folder, find_weights, read_folder
+from eyesmith.hub.foreign import is_foreign_id, read_foreign_folder, read_foreign_id
 from eyesmith.hub.run_folder import MODEL_FILE, is_run_folder, read_config, read_run
 from eyesmith.hub.weights import Which, read_prompts, read_tensors
 from eyesmith.models.classifier import ClassifierConfig, classifier_config
 from eyesmith.models.clip import ClipConfig
-from eyesmith.models.families import EncoderConfig
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.families import EncoderConfig, ForeignConfig
 from eyesmith.models.keymap import Asked, inner
 from eyesmith.models.published import WEIGHTS
 from eyesmith.models.registry import ENCODERS, encoder_config, list_encoders, list_models
@@ -30,6 +32,10 @@ ANY = "any"
 """As `pooling`: the tensors alone are wanted, however their model pools."""
 
 ImageSize = int | tuple[int, int] | None
+
+
+class UnknownLayoutError(CheckpointError):
+    """The tensors of a file are those of no model of ours."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,11 @@ def read_stored(
         from eyesmith.hub.hugging_face import fetch
 
         repo, folder = fetch(text.removeprefix(HUB_PREFIX))
-        return _read_dir(folder, weights, _Asked(name, size, repo, pooling=pooling))
+        return _read_dir(folder, weights, _Asked(name, size, repo, pooling=pooling), source=text)
+    if is_foreign_id(text):
+        if name is not None or weights != "model" or pooling is not None:
+            raise ConfigError(f"{text}: names a model and its weights; leave out name, weights and pooling")
+        return _resized(Stored(*read_foreign_id(text)), size)
     path = Path(text)
     asked = _Asked(name, size, text, pooling=pooling)
     if path.is_dir():
@@ -103,7 +113,7 @@ def read_stored(
     raise CheckpointError(f"{text}: no such run folder or weight file{hub}")
 
 
-def _read_dir(folder: Path, weights: Which, asked: _Asked) -> Stored:
+def _read_dir(folder: Path, weights: Which, asked: _Asked, *, source: str = "") -> Stored:
     if is_run_folder(folder) or (file := find_weights(folder)) is None:
         config = read_config(folder)  # says what is wrong with a folder that holds neither
         own = config["model"].get("name")
@@ -118,9 +128,17 @@ def _read_dir(folder: Path, weights: Which, asked: _Asked) -> Stored:
             )
         model, tensors = read_run(folder)
         return _resized(Stored(model, tensors, str(folder / MODEL_FILE), run=folder), asked.image_size)
-    facts = read_folder(folder)
-    hint = f"{asked.hint} {facts.timm_name}"
-    return _read_file(file, weights, replace(asked, hint=hint, folder=facts))
+    try:
+        facts = read_folder(folder)
+        hint = f"{asked.hint} {facts.timm_name}"
+        return _read_file(file, weights, replace(asked, hint=hint, folder=facts))
+    except UnknownLayoutError as unknown:  # none of ours, but perhaps another package's
+        found = (
+            read_foreign_folder(folder, source or str(folder)) if weights == "model" and asked.name is None else None
+        )
+        if found is None:
+            raise unknown
+        return _resized(Stored(*found), asked.image_size)
 
 
 def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
@@ -136,7 +154,7 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
             config, ours, left_out = family.read(tensors, asked.of_tensors)
             stored = Stored(_as_folder_says(config, asked.folder), ours, str(path), left_out)
     except CheckpointError as error:
-        raise error if str(error).startswith(str(path)) else CheckpointError(f"{path}: {error}") from None
+        raise error if str(error).startswith(str(path)) else type(error)(f"{path}: {error}") from None
     if isinstance(stored.config, ClipConfig) and (prompts := read_prompts(path)) is not None:
         stored = replace(stored, config=replace(stored.config, prompts=prompts))
     return _resized(stored, _wanted_size(stored, asked))
@@ -167,7 +185,7 @@ def _read_own(tensors: dict[str, Tensor], path: Path, asked: _Asked) -> Stored:
         return Stored(pair, tensors, f"{path} (as {pair.name})")
     if asked.name is not None and asked.name in ENCODERS:
         return Stored(encoder_config(asked.name), tensors, f"{path} (as {asked.name})")
-    raise CheckpointError(
+    raise UnknownLayoutError(
         "these tensors are in no layout that is known (a ViTamin or EVA-02 in the names of OpenCLIP, timm or "
         "eyesmith; an EVA-02 encoder in the last needs its model's name); "
         f"they are called {', '.join(list(tensors)[:3])} ..."
@@ -198,6 +216,8 @@ def _resized(stored: Stored, size: tuple[int, int] | None) -> Stored:
     config, image = stored.config, _image(stored.config)
     if size is None or size == image.image_size:
         return stored
+    if isinstance(image, ForeignConfig):
+        return _foreign_resized(stored, image, size)
     family = WEIGHTS.get(type(image))
     if family is None:
         raise ConfigError(f"image_size: {stored.where} can be loaded at {image.image_size} only; resize the encoder")
@@ -205,10 +225,25 @@ def _resized(stored: Stored, size: tuple[int, int] | None) -> Stored:
     prefix = "" if image is config else "image."
     tower = family.resize_state(inner(stored.tensors, prefix), image, bigger)
     tensors = stored.tensors | {prefix + key: value for key, value in tower.items()}
+    return replace(stored, config=_with_image(config, bigger), tensors=tensors)
+
+
+def _foreign_resized(stored: Stored, image: ForeignConfig, size: tuple[int, int]) -> Stored:
+    """The same by the package's own rule, which needs its module."""
+    prefix = "" if image is stored.config else "image."
+    encoder = build(image, inner(stored.tensors, prefix), where=stored.where)
+    assert isinstance(encoder, Encoder)
+    encoder.set_image_size(*size)
+    tensors = stored.tensors | {prefix + key: value for key, value in encoder.state_dict().items()}
+    return replace(stored, config=_with_image(stored.config, replace(image, image_size=size)), tensors=tensors)
+
+
+def _with_image(config: ModelConfig, image: EncoderConfig) -> ModelConfig:
+    """The config with another config of its encoder, and pictures of that size."""
     if isinstance(config, ClipConfig | ClassifierConfig):
-        preprocess = replace(config.preprocess, image_size=size)
-        bigger = replace(config, image=bigger, preprocess=preprocess)
-    return replace(stored, config=bigger, tensors=tensors)
+        preprocess = replace(config.preprocess, image_size=image.image_size)
+        return replace(config, image=image, preprocess=preprocess)
+    return image
 
 
 def _other_pair(tensors: Mapping[str, Tensor]) -> ClipConfig:
@@ -227,7 +262,7 @@ def _other_pair(tensors: Mapping[str, Tensor]) -> ClipConfig:
             continue
         if own == shapes:
             return config
-    raise CheckpointError(
+    raise UnknownLayoutError(
         f"the weights fit no model that is known ({', '.join(list_models())}); load the run folder they "
         "came from, or pass the model's name to see what differs"
     )

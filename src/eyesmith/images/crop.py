@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -56,9 +56,13 @@ def shortest_size(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, 
     return round(height / ratio), round(width / ratio)
 
 
-def center_box(size: tuple[int, int], target: tuple[int, int]) -> Box:
-    """The middle `target` pixels of an image of `size`, both (height, width); a half pixel is rounded to even."""
-    return Box(round((size[0] - target[0]) / 2), round((size[1] - target[1]) / 2), target[0], target[1])
+def center_box(size: tuple[int, int], target: tuple[int, int], *, half_px: Literal["even", "down"] = "even") -> Box:
+    """The middle `target` pixels of an image of `size`, both (height, width); half a pixel is rounded to even
+    (torchvision) or down (transformers)."""
+    top, left = (size[0] - target[0]) / 2, (size[1] - target[1]) / 2
+    if half_px == "down":
+        return Box(math.floor(top), math.floor(left), target[0], target[1])
+    return Box(round(top), round(left), target[0], target[1])
 
 
 def random_resized_box(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], rng: Rng) -> Box:

@@ -48,12 +48,19 @@ class PreprocessConfig:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     resize: Literal["shortest", "squash"] = "shortest"  # cover the size and cut the middle, or bend to the size
     exif: Exif = "ignore"  # whether a picture is turned as its EXIF orientation says; open_clip does not
+    crop_frac: float = 1.0  # sides of the middle that is cut, of those resized to (rounded down): timm's crop_pct
+    half_px: Literal["even", "down"] = "even"  # where half a pixel goes when the middle is cut; transformers': down
+    rgb: Literal["last", "first"] = "last"  # other modes become RGB after the resize (open_clip), or before it
 
     def __post_init__(self) -> None:
         _check_image_size(self.image_size)
         _check_choice("interpolation", self.interpolation, tuple(_RESAMPLE))
         _check_choice("resize", self.resize, ("shortest", "squash"))
         _check_choice("exif", self.exif, ("ignore", "apply"))
+        _check_choice("half_px", self.half_px, ("even", "down"))
+        _check_choice("rgb", self.rgb, ("last", "first"))
+        if not 0 < self.crop_frac <= 1:
+            raise ConfigError(f"crop_frac: expected 0 < share <= 1, got {self.crop_frac}")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(f"mean, std: expected 3 numbers each, std > 0, got {self.mean} and {self.std}")
 
@@ -100,19 +107,20 @@ def evaluation_pixels(image: ImageSource, config: PreprocessConfig, *, mode: Mod
     _check_choice("mode", mode, ("exact", "fast"))
     source, size = _peek(image, mode, config.exif)
     target = config.image_size
-    resized = shortest_size(size, target) if config.resize == "shortest" else target
+    whole = (math.floor(target[0] / config.crop_frac), math.floor(target[1] / config.crop_frac))
+    resized = shortest_size(size, whole) if config.resize == "shortest" else whole
     # open_clip passes no interpolation to the resize of a size that is not square, which leaves it bicubic
     is_always_bicubic = config.resize == "shortest" and target[0] != target[1]
     interpolation = "bicubic" if is_always_bicubic else config.interpolation
-    box = center_box(resized, target)
+    box = center_box(resized, target, half_px=config.half_px)
     if resized[0] * resized[1] > _WHOLE_RESIZE_PIXELS:
-        return _tensor(_resize_middle(open_image(source, exif=config.exif), resized, box, _RESAMPLE[interpolation]))
+        return _tensor(_resize_middle(_open(source, config), resized, box, _RESAMPLE[interpolation]))
     if mode == "fast":
         pixels = _load_fast(source, fast_decode_px(size, size, resized), config.exif)
         if pixels is not None:
             return box.cut(_resize_pixels(pixels, resized, interpolation)).contiguous()
-    whole = open_image(source, exif=config.exif).resize((resized[1], resized[0]), _RESAMPLE[interpolation])
-    return _tensor(whole.crop(box.corners))
+    picture = _open(source, config).resize((resized[1], resized[0]), _RESAMPLE[interpolation])
+    return _tensor(picture.crop(box.corners))
 
 
 def training_pixels(image: ImageSource, config: TrainTransformConfig, rng: Rng, *, mode: Mode = "exact") -> Tensor:
@@ -159,6 +167,11 @@ def _peek(image: ImageSource, mode: Mode, exif: Exif) -> tuple[bytes | Image.Ima
             return image, image_size(image, exif=exif)
     picture = open_image(image, exif=exif)
     return picture, (picture.height, picture.width)
+
+
+def _open(source: bytes | Image.Image, config: PreprocessConfig) -> Image.Image:
+    picture = open_image(source, exif=config.exif)
+    return to_rgb(picture) if config.rgb == "first" else picture
 
 
 def _load_fast(source: bytes | Image.Image, at_least_px: int, exif: Exif) -> Tensor | None:

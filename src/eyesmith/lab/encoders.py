@@ -26,6 +26,9 @@ from typing import Any, Literal
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
+from eyesmith.hub.foreign import OPEN_CLIP_PREFIX, TIMM_PREFIX, foreign_config
+from eyesmith.models.classifier import ClassifierConfig
+from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.models.own import own_config, own_encoders
@@ -37,7 +40,6 @@ Match = Literal["parameters", "macs"]
 SIZES: tuple[str, ...] = ("pico", "nano")
 DROP_PATH_PROB = 0.1  # of every family, as the paper trains ViTamin
 NUM_BLOCKS = 6  # of ViTamin's transformer and of every plain one
-TIMM_PREFIX = "timm:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,16 +194,24 @@ _ENTRIES: dict[str, _Entry] = {
 }
 
 ENCODER_NAMES: tuple[str, ...] = tuple(_ENTRIES)
-"""All names that `contender` knows by itself; `timm:NAME` and the names of users' encoders come on top."""
+"""All names that `contender` knows by itself.
+
+`timm:NAME`, `open_clip:NAME` and the names of users' encoders come on top.
+"""
 
 
 def contender(encoder: str, size: str, *, image_px: int = 64, match: Match = "parameters") -> Contender:
     """The encoder that a plan calls `encoder`, of one size, for square images of `image_px`.
 
-    `timm:NAME` is timm's architecture as it is, of one size; the name of a registered file (models.own) is the encoder
-    in it, at the sizes that it has. Raises ConfigError for an unknown name or size, with close ones, and for an image
-    size that is no multiple of the encoder's stride.
+    `timm:NAME` and `open_clip:NAME` are those packages' architectures as they are, of one size; the name of a
+    registered file (models.own) is the encoder in it, at the sizes that it has. Raises ConfigError for an unknown name
+    or size, with close ones, and for an image size that is no multiple of the encoder's stride.
     """
+    if encoder.startswith(OPEN_CLIP_PREFIX):
+        found = foreign_config(encoder)
+        image = found.image if isinstance(found, ClipConfig | ClassifierConfig) else found
+        image = replace(image, image_size=(image_px, image_px), embed_dim=0)
+        return Contender(encoder=encoder, family="open_clip", size="", image=image, paper="")
     if encoder.startswith(TIMM_PREFIX):
         name = encoder.removeprefix(TIMM_PREFIX)
         image = TimmConfig(model_name=name, image_size=(image_px, image_px), embed_dim=0, drop_path_prob=DROP_PATH_PROB)
@@ -210,7 +220,7 @@ def contender(encoder: str, size: str, *, image_px: int = 64, match: Match = "pa
         image = own_config(encoder, size, image_size=(image_px, image_px))
         return Contender(encoder=encoder, family=encoder, size=size, image=image, paper="")
     if encoder not in _ENTRIES:
-        known = (*_ENTRIES, *own_encoders(), "timm:NAME")
+        known = (*_ENTRIES, *own_encoders(), "timm:NAME", "open_clip:NAME")
         raise ConfigError(
             f"encoder: there is no {encoder!r} in the lab{closest(encoder, known)}. One of your own comes in by its "
             "file: --encoder FILE"

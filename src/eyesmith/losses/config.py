@@ -39,8 +39,10 @@ class DistillConfig:
 class LossConfig:
     """The contrastive loss of a run."""
 
-    kind: Literal["softmax", "sigmoid"] = "softmax"
-    """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias."""
+    kind: Literal["softmax", "sigmoid", "names"] = "softmax"
+    """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias; names:
+    each image against a caption of every class, drawn anew each step, so that negatives do not depend on the batch's
+    size; for labelled data and a locked text tower."""
     tile_rows: int = 0
     """Rows of a tile of logits, which has 2 tile_rows^2 of them at most; 0 takes the measured default."""
     init_bias: float = -10.0

@@ -10,8 +10,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import ImageSource, PreprocessConfig
 from eyesmith.models.clip import check_colours, check_size, over_images
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.families import EncoderConfig
-from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.families import EncoderConfig, ForeignConfig
 from eyesmith.models.own import OwnEncoderConfig
 
 HEAD_STD = 0.02  # of a new head before it is scaled
@@ -48,7 +47,9 @@ class ClassifierConfig:
 def classifier_config(name: str, image: EncoderConfig, classes: tuple[str, ...]) -> ClassifierConfig:
     """The config of a classifier on this encoder, with the pixels that the encoder expects."""
     preprocess = PreprocessConfig(image_size=image.image_size)
-    if isinstance(image, TimmConfig | OwnEncoderConfig):
+    if isinstance(image, ForeignConfig) and image.preprocess is not None:
+        preprocess = replace(image.preprocess, image_size=image.image_size)
+    elif isinstance(image, ForeignConfig | OwnEncoderConfig):
         preprocess = replace(preprocess, mean=image.mean, std=image.std)
     return ClassifierConfig(name=name, image=image, classes=classes, preprocess=preprocess)
 
@@ -64,6 +65,7 @@ class Classifier(Encoder):
         super().__init__()
         self.config = config
         self.classes, self.preprocess = config.classes, config.preprocess
+        self.pictures = config.preprocess
         self.image: Encoder = config.image.build()
         check_colours(self.preprocess, self.image)
         self.head = nn.Linear(self.image.embed_dim, len(config.classes))

@@ -15,7 +15,12 @@ from eyesmith.images import ImageSource, PreprocessConfig, evaluation_pixels
 from eyesmith.images.decode import is_one_image
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig
+from eyesmith.models.foreign.open_clip_text import OpenClipTextConfig
+from eyesmith.models.foreign.transformers_text import TransformersTextConfig
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
+
+TextConfig = ClipTextConfig | HuggingFaceTextConfig | OpenClipTextConfig | TransformersTextConfig
+"""The config of any text tower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class ClipConfig:
     """What the model is called in tables and results."""
     image: EncoderConfig
     """The image encoder."""
-    text: ClipTextConfig | HuggingFaceTextConfig
+    text: TextConfig
     """The text encoder."""
     preprocess: PreprocessConfig
     """How pictures become the image encoder's pixels."""

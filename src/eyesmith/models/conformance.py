@@ -127,8 +127,9 @@ def _grid(encoder: Encoder, stride: int) -> tuple[int, int]:
 def _check_facts(encoder: Encoder) -> None:
     height, width = encoder.image_size
     _require(height % encoder.stride == 0 == width % encoder.stride, "image_size is no multiple of stride")
-    for name, values in (("mean", encoder.mean), ("std", encoder.std)):
-        _require(len(values) == 3 and all(0 < value < 1 for value in values), f"{name} must be three numbers in 0..1")
+    for name, values, least in (("mean", encoder.mean, 0.0), ("std", encoder.std, 1e-6)):
+        in_range = len(values) == 3 and all(least <= value <= 1 for value in values)
+        _require(in_range, f"{name} must be three numbers in 0..1")
     strides = [tap.stride for tap in encoder.taps.values()]
     _require(bool(strides), "taps is empty")
     _require(strides == sorted(strides), f"taps must run from fine to coarse, strides are {strides}")

@@ -8,7 +8,7 @@ Multiply-adds (MACs) are counted in two conventions, both by running the tower i
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from eyesmith.errors import MissingDependencyError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.families import EncoderConfig
-from eyesmith.models.foreign.timm import TimmConfig
+from eyesmith.models.families import EncoderConfig, ForeignConfig, origin_of
+from eyesmith.models.foreign.open_clip_text import OpenClipTextConfig
 from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import config, encoder_config, list_encoders, list_models
 from eyesmith.models.text.model import ClipTextConfig
@@ -29,7 +29,7 @@ from eyesmith.models.text.model import ClipTextConfig
 LAYER_NORM_MACS = 5  # for each element, by fvcore's rule
 MODEL_FIELDS = (  # other programs read them
     *("name", "image_size", "embed_dim", "image_params", "text_params"),
-    *("image_gmacs_paper", "text_gmacs_paper", "image_gmacs", "text_gmacs", "stride", "tokens"),
+    *("image_gmacs_paper", "text_gmacs_paper", "image_gmacs", "text_gmacs", "stride", "tokens", "origin"),
 )
 _ATTENTION = (  # products of two activations, fused or written out
     torch.ops.aten.bmm,
@@ -79,7 +79,7 @@ def model_cost(config: ClipConfig) -> ModelCost:
         image_size=config.preprocess.image_size,
         embed_dim=config.image.embed_dim,
         image=_cost_if_here(config.image),
-        text=text_cost(config.text) if isinstance(config.text, ClipTextConfig) else None,
+        text=text_cost(config.text) if isinstance(config.text, ClipTextConfig | OpenClipTextConfig) else None,
     )
 
 
@@ -88,7 +88,7 @@ def model_cost(config: ClipConfig) -> ModelCost:
 def encoder_cost(config: EncoderConfig) -> EncoderCost:
     """The cost of an image tower at its own input size. Raises MissingDependencyError for timm's without timm."""
     pixels = torch.empty(1, 3, *config.image_size, device="meta")
-    if isinstance(config, TimmConfig):
+    if isinstance(config, ForeignConfig):
         tower = _on_meta(config.build)
         cost = _count(tower, pixels)
     elif isinstance(config, OwnEncoderConfig):  # a user's code may read numbers, which tensors on meta have not
@@ -104,8 +104,11 @@ def encoder_cost(config: EncoderConfig) -> EncoderCost:
 
 
 @lru_cache
-def text_cost(config: ClipTextConfig) -> TowerCost:
+def text_cost(config: ClipTextConfig | OpenClipTextConfig) -> TowerCost:
     """The cost of a text tower for a text of full length."""
+    if isinstance(config, OpenClipTextConfig):
+        tower = _on_meta(config.build)
+        return _count(tower, torch.zeros(1, int(tower.context_len), dtype=torch.int64, device="meta"))  # pyright: ignore[reportArgumentType]
     ids = torch.zeros(1, config.context_len, dtype=torch.int64, device="meta")
     one, two = (_count(_on_meta(replace(config, depth=blocks).build), ids) for blocks in (1, 2))
     cost = _of_equal_blocks(one, two, config.depth)
@@ -114,15 +117,20 @@ def text_cost(config: ClipTextConfig) -> TowerCost:
     return cost._replace(macs_paper=cost.macs_paper + unread)
 
 
-def model_rows() -> list[dict[str, Any]]:
-    """What `eyesmith models --json` prints: one entry a named model, by name.
+def model_rows(configs: Mapping[str, ClipConfig | EncoderConfig] | None = None) -> list[dict[str, Any]]:
+    """What `eyesmith models --json` prints: one entry a named model, by name, or one for each of `configs`.
 
-    GMACs are 1e9 multiply-adds, unrounded; None where a cost needs a package or files that are not here.
+    GMACs are 1e9 multiply-adds, unrounded; None where a cost needs a package or files that are not here, and for the
+    text tower of an encoder alone. origin: see `families.origin_of`.
     """
     rows = []
-    for name in list_models():
-        cost = model_cost(config(name))
-        row = _image_row(name, cost.image_size, cost.embed_dim, cost.image)
+    for name, found in (configs or {name: config(name) for name in list_models()}).items():
+        if not isinstance(found, ClipConfig):
+            row = _image_row(name, found, found.image_size, found.embed_dim, _cost_if_here(found))
+            rows.append({field: row.get(field) for field in MODEL_FIELDS})
+            continue
+        cost = model_cost(found)
+        row = _image_row(name, found.image, cost.image_size, cost.embed_dim, cost.image)
         text = cost.text
         row |= {
             "text_params": text and text.params,
@@ -138,15 +146,18 @@ def encoder_rows() -> list[dict[str, Any]]:
     rows = []
     for name in list_encoders():
         encoder = encoder_config(name)
-        rows.append(_image_row(name, encoder.image_size, encoder.embed_dim, _cost_if_here(encoder)))
+        rows.append(_image_row(name, encoder, encoder.image_size, encoder.embed_dim, _cost_if_here(encoder)))
     return rows
 
 
-def _image_row(name: str, image_size: tuple[int, int], embed_dim: int, cost: EncoderCost | None) -> dict[str, Any]:
+def _image_row(
+    name: str, image: EncoderConfig, image_size: tuple[int, int], embed_dim: int, cost: EncoderCost | None
+) -> dict[str, Any]:
     return {
         "name": name,
+        "origin": origin_of(image),
         "image_size": list(image_size),
-        "embed_dim": embed_dim,
+        "embed_dim": embed_dim or (cost and cost.embed_dim) or 0,
         "image_params": cost and cost.tower.params,
         "image_gmacs_paper": cost and cost.tower.macs_paper / 1e9,
         "image_gmacs": cost and cost.tower.macs / 1e9,
@@ -174,6 +185,7 @@ def _of_equal_blocks(one: TowerCost, two: TowerCost, depth: int) -> TowerCost:
 
 def _count(tower: nn.Module, argument: Tensor) -> TowerCost:
     layer_norm = torch.ops.aten.native_layer_norm
+    tower.requires_grad_(False)  # the counter stumbles over views of trained tensors that go into a module
     with FlopCounterMode(display=False, custom_mapping={layer_norm: _layer_norm_flops}) as counter, torch.no_grad():
         tower(argument)
     flops = counter.get_flop_counts().get("Global", {})

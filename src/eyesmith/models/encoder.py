@@ -5,6 +5,7 @@ Heads for detection, segmentation and language models use this contract and noth
 """
 
 import copy
+import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.images.pixels import normalize
+from eyesmith.images.transforms import PreprocessConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Encoder(nn.Module, ABC):
     taps: Mapping[str, Tap]
     half_tap: str | None = None
     is_mean_pooled: bool = True
+    pictures: PreprocessConfig | None = None  # how they are prepared, where not by the house's rule
     _native: "tuple[Encoder] | None" = None  # of a view: the encoder it was made from, in a tuple, so no sub-module
 
     @abstractmethod
@@ -110,6 +113,12 @@ class Encoder(nn.Module, ABC):
         if pixels.dtype == torch.uint8:
             pixels = normalize(pixels, self.mean, self.std)
         return pixels.to(next(self.parameters()).dtype)
+
+    def evaluation_config(self) -> PreprocessConfig:
+        """How pictures become the pixels that the weights want, at the size of this moment."""
+        if self.pictures is None:
+            return PreprocessConfig(image_size=self.image_size, mean=self.mean, std=self.std)
+        return dataclasses.replace(self.pictures, image_size=self.image_size)
 
     def check_pixels(self, pixels: Tensor) -> None:
         """Raise ShapeError unless `prepare` takes these pixels; it names the shape that it got."""

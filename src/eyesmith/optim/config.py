@@ -7,7 +7,7 @@ from typing import Literal
 from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 
-OptimizerName = Literal["adamw", "lamb", "sgd", "lion"]
+OptimizerName = Literal["adamw", "lamb", "sgd", "lion", "muon"]
 LayerRule = Literal["eva", "timm", "open_clip"]  # whose count of layers, and whose exceptions from decay
 
 
@@ -17,7 +17,8 @@ class OptimConfig:
 
     name: OptimizerName = "adamw"
     """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
-    momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates."""
+    momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates;
+    muon: matrices by orthogonal steps, the rest as adamw, at adamw's rates or twice them; fewer steps, each dearer."""
     peak_lr: float = 1e-3
     """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)

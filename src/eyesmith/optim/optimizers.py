@@ -11,10 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from eyesmith.errors import ConfigError
 from eyesmith.optim.config import OptimConfig
 from eyesmith.optim.held import chosen, factor, parts_here, shard_groups, zero_if
 
 RATIO_BOUNDS = (0.01, 10.0)
+_MATRIX_SIDE = 16  # what is shorter is no matrix to Muon
 _ADAM = ("exp_avg", "exp_avg_sq")
 
 
@@ -23,7 +25,7 @@ def make_optimizer(config: OptimConfig, groups: Sequence[dict[str, Any]]) -> tor
 
     An attribute `found_inf` holds the steps of each back, see `held`.
     """
-    kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb}.get(config.name)
+    kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb, "muon": Muon}.get(config.name)
     if kind is not None:
         return kind(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps)
     return torch.optim.AdamW(list(groups), lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
@@ -165,6 +167,77 @@ class Sgd(Held):
         steps = torch._foreach_add(grads, momenta, alpha=momentum)
         zero_if(held, steps)
         torch._foreach_add_(weights, steps, alpha=-group["lr"])
+
+
+class Muon(Held):
+    """Matrices by the nearest orthogonal matrix to a mean of gradients, everything else as AdamW.
+
+    With m = b1 * m + (1 - b1) * g and u = b1 * m + (1 - b1) * g:
+    p -= lr * (weight_decay * p + 0.2 * sqrt(longer side) * orthogonal(u)), a step as long as AdamW's at the same rate.
+    A kernel is a matrix of its outputs; what has a side under 16 (biases, norms, tables, depthwise kernels) is none.
+    Needs whole matrices, so no FSDP.
+    Source: Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), scaled as by Liu et al. (arXiv 2502.16982).
+    """
+
+    MOMENTS, IS_COUNTED = _ADAM, True
+
+    def update(self, trained: list[Tensor], group: dict[str, Any], held: Tensor | None) -> None:
+        """As `Held`. Raises ConfigError where this process holds parts of matrices."""
+        if any(hasattr(one, "to_local") for one in trained):
+            raise ConfigError("optim.name: muon needs whole matrices, and fsdp spreads them; take adamw, or ddp")
+        beta1, beta2 = group["betas"]
+        weights, grads, means, squares = self.parts(trained)
+        counts = [self.state[parameter]["step"] for parameter in trained]
+        torch._foreach_add_(counts, [torch.ones_like(counts[0]) if held is None else 1 - held] * len(counts))
+        zero_if(held, grads)
+        torch._foreach_mul_(squares, factor(held, beta2, squares[0]))
+        torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
+        moved = grads if held is None else chosen(held, grads, means)  # a mean moved towards itself stays
+        torch._foreach_lerp_(means, moved, 1 - beta1)
+        steps = list(torch._foreach_lerp(grads, means, beta1))  # replaced below where it is no matrix's
+        count = torch.stack(counts).double()
+        corrections = ((1 - beta2**count).sqrt() / (1 - beta1**count)).to(weights[0].dtype).unbind()
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, one in enumerate(weights):
+            sides = (one.shape[0], one[0].numel()) if one.ndim > 1 else (1, 1)
+            if min(sides) >= _MATRIX_SIDE:
+                alike.setdefault(sides, []).append(i)
+            else:
+                steps[i] = means[i] * corrections[i] / (squares[i].sqrt() + group["eps"])
+        for sides, places in alike.items():  # as one product
+            found = orthogonal(torch.stack([steps[i].reshape(sides) for i in places]))
+            for i, one in zip(places, found.unbind(), strict=True):
+                steps[i] = one.view_as(weights[i]) * (0.2 * max(sides) ** 0.5)
+        if group["weight_decay"]:
+            steps = list(torch._foreach_add(steps, weights, alpha=group["weight_decay"]))
+        torch._foreach_mul_(steps, group["lr"])
+        zero_if(held, steps)
+        torch._foreach_sub_(weights, steps)
+
+
+def orthogonal(matrices: Tensor, *, steps: int = 5) -> Tensor:
+    """Roughly the orthogonal matrices nearest to these, [n, r, c]: singular values become 0.7 to 1.2, vectors stay.
+
+    By a polynomial of fifth degree, `steps` times, in bf16 where that is faster; a zero matrix stays zero. Returns the
+    type given. Source: Muon, as above.
+    """
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if is_tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if multiplies_bf16(x.device):
+        x = x.to(torch.bfloat16)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.mT if is_tall else x).to(matrices.dtype)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bf16 faster than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # without these instructions a CPU emulates bf16, slower than fp32
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _lengths(tensors: list[Tensor], weights: list[Tensor], updates: list[Tensor]) -> tuple[Tensor, Tensor]:

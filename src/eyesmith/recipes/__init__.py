@@ -8,7 +8,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
 from eyesmith.recipes.dense import dense_eye
-from eyesmith.recipes.detect import detect_emoji, detect_scenes, f_vit_coco, f_vit_lvis
+from eyesmith.recipes.detect import detect, detect_emoji, detect_scenes, f_vit_coco, f_vit_lvis
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
@@ -54,6 +54,7 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "f-vit-coco": f_vit_coco,
         "f-vit-lvis": f_vit_lvis,
     },
+    "a detector for boxes of your own, on any eye": {"detect": detect},
     "a segmenter of whatever can be named, on a frozen eye (FC-CLIP)": {"fc-clip-coco": fc_clip_coco},
     "from trained weights, on pairs of your own": {"finetune": finetune},
     "a classifier for class folders of your own, from any encoder": {"classify": classify},

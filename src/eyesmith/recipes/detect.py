@@ -39,12 +39,30 @@ def detect_emoji() -> DetectConfig:
         view=ViewConfig(side_px=224),
         predict=PredictConfig(alpha=0.35, beta=0.65),
         data=DataConfig(path="data/emoji-scenes", split="train"),
-        optim=OptimConfig(peak_lr=6e-4, weight_decay=0.05, clip_norm=5.0),
+        optim=OptimConfig(peak_lr=8e-4, weight_decay=0.05, clip_norm=5.0),
         eval=EvalConfig(splits=("test",)),
         health=_HEALTH,
         batch_size=4,
         epochs=1,
         save_every_steps=200,
+    )
+
+
+def detect() -> DetectConfig:
+    """A detector for boxes of your own, in COCO's form, YOLO's or another. Set data.path, and --from the eye.
+
+    Where the data have masks, head.has_masks=true learns them too. view.side_px is what the eye sees a picture at;
+    larger sees smaller things, view.window_px slides the eye's own size over it.
+    """
+    run = detect_emoji()
+    return replace(
+        run,
+        name="detect",
+        head=replace(run.head, has_masks=False),
+        predict=PredictConfig(),
+        data=DataConfig(path="data/boxes"),
+        eval=EvalConfig(),
+        epochs=40,
     )
 
 

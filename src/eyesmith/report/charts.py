@@ -84,18 +84,14 @@ def line_chart(
     def at_y(y: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / y_high
 
-    parts: list[Markup] = []
-    for tick in y_ticks:
-        y = round(at_y(tick), 1)
-        parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
-        parts.append(element("text", f"{tick:g}", class_="tick", x=LEFT - 8, y=y + 4, text_anchor="end"))
-    for tick in x_ticks:
-        if tick <= x_high * 1.001:
-            x = round(at_x(tick), 1)
-            parts.append(element("text", f"{tick:g}", class_="tick", x=x, y=HEIGHT - BOTTOM + 18, text_anchor="middle"))
-    parts.append(element("text", y_label, class_="axis", x=0, y=12))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(element("text", x_label, class_="axis", x=middle, y=HEIGHT - 6, text_anchor="middle"))
+    parts = frame(
+        [(tick, at_x(tick)) for tick in x_ticks if tick <= x_high * 1.001],
+        [(tick, at_y(tick)) for tick in y_ticks],
+        right=RIGHT,
+        height=HEIGHT,
+        x_label=x_label,
+        y_label=y_label,
+    )
     ends: list[tuple[float, str, str, str]] = []
     for line, points in curves:
         path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in points)
@@ -113,6 +109,33 @@ def line_chart(
         value = element("tspan", shown, class_="value", x=x, y=round(y + 14, 1))
         parts.append(element("text", name, value, class_=f"label {role}"))
     return element("svg", parts, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=description)
+
+
+def frame(
+    x_ticks: Sequence[tuple[float, float]],
+    y_ticks: Sequence[tuple[float, float]],
+    *,
+    right: int,
+    height: int,
+    x_label: str,
+    y_label: str,
+    has_columns: bool = False,
+) -> list[Markup]:
+    """Grid lines, numbers and names of the axes. Ticks: (number, place); right: the margin; has_columns: lines at x."""
+    parts: list[Markup] = []
+    for tick, place in y_ticks:
+        y = round(place, 1)
+        parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - right, y1=y, y2=y))
+        parts.append(element("text", f"{tick:g}", class_="tick", x=LEFT - 8, y=y + 4, text_anchor="end"))
+    for tick, place in x_ticks:
+        x = round(place, 1)
+        if has_columns:
+            parts.append(element("line", class_="grid", x1=x, x2=x, y1=TOP, y2=height - BOTTOM))
+        parts.append(element("text", f"{tick:g}", class_="tick", x=x, y=height - BOTTOM + 18, text_anchor="middle"))
+    middle = (LEFT + WIDTH - right) / 2
+    parts.append(element("text", y_label, class_="axis", x=0, y=12))
+    parts.append(element("text", x_label, class_="axis", x=middle, y=height - 6, text_anchor="middle"))
+    return parts
 
 
 def _spread(heights: Sequence[float]) -> list[float]:

@@ -18,7 +18,8 @@ def splits_table(
 
     The model is that of the first row; rows of another one are left out, as are baseline rows without a partner. A
     (task, split, metric) that comes twice is shown with its last row.
-    tasks: those to show, all when None; several are told apart by a line of their own. Fits into 80 columns.
+    tasks: those to show, all when None; several, and a user's own, get a line with the key of their result lines. Fits
+    into 80 columns.
     """
     rows = [row for row in rows if row.model == rows[0].model]
     ours = {(row.task, row.split, row.metric): row for row in rows}
@@ -39,8 +40,9 @@ def splits_table(
     table.add_column("n", justify="right", no_wrap=True)
     for task in shown:
         keys = [key for key in ours if key[0] == task]
-        if len(shown) > 1:
-            table.add_row(Text(plain(TASK_TITLES.get(task, task)), style="italic"))
+        if len(shown) > 1 or task not in TASK_TITLES:
+            names = [task] if task not in TASK_TITLES else [task, TASK_TITLES[task]]
+            table.add_row(*(Text(plain(name), style="italic") for name in names))
         for split in splits_in_order([key[1] for key in keys]):
             for key in (key for key in keys if key[1] == split):
                 row, other = ours[key], baseline.get(key)

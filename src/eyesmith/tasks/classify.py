@@ -29,7 +29,6 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.families import EncoderConfig
-from eyesmith.models.own import OwnEncoderConfig
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
@@ -292,7 +291,7 @@ def _for_classes(found: EncoderConfig, wanted: EncoderConfig) -> EncoderConfig:
     else:  # timm's networks may know one size only, and a user's own
         size = found.image_size
     changes: dict[str, Any] = {"embed_dim": 0, "image_size": size}
-    if not isinstance(found, OwnEncoderConfig):  # which has what regularises it among its sizes
+    if hasattr(found, "drop_path_prob"):  # others have what regularises them among their sizes
         changes["drop_path_prob"] = getattr(wanted, "drop_path_prob", 0.0)
     if isinstance(found, Eva02Config):
         changes["pooling"] = "mean"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.config import to_dict
-from eyesmith.data.loader import Batch, Rows
+from eyesmith.data.indexed import IndexedRows
+from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
 from eyesmith.errors import ConfigError
@@ -36,10 +37,11 @@ from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.objective import StepLoss, Wrapped
 from eyesmith.train.precision import HALF, Precision, autocast, choose_precision
 from eyesmith.train.rng import StepDraws
-from eyesmith.train.text_bank import PassingTexts, TextBank, Texts
+from eyesmith.train.text_bank import ClassTexts, PassingTexts, TextBank, Texts
 from eyesmith.train.utilisation import StepCost
 
 MAX_LOG_SCALE = math.log(100)  # the temperature's bound of CLIP and of both reference repositories
@@ -60,6 +62,11 @@ class TrainConfig(RunConfig):
             raise ConfigError(f"batch_size: a contrastive loss needs at least 2 pairs, got {self.batch_size}")
         if not 0 <= self.patch_drop_prob < 1:
             raise ConfigError(f"patch_drop_prob: expected 0 <= p < 1, got {self.patch_drop_prob}")
+        if self.loss.kind == "names" and (not self.model.lock_text or self.transform or self.data.epoch_samples):
+            raise ConfigError(
+                "loss.kind: names keeps the captions of all classes; it takes model.lock_text=true, and neither "
+                "`transform` nor data.epoch_samples"
+            )
         if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config):
             raise ConfigError("patch_drop_prob: patches are dropped by a TrV (models.eva02) only; set it to 0")
         super().__post_init__()
@@ -106,11 +113,20 @@ class Contrastive(Task[Clip]):
     config: TrainConfig
 
     def __init__(
-        self, clip: Clip, config: TrainConfig, *, bank: Texts | None = None, teacher: "Teacher | None" = None
+        self,
+        clip: Clip,
+        config: TrainConfig,
+        *,
+        bank: Texts | None = None,
+        class_texts: ClassTexts | None = None,
+        teacher: "Teacher | None" = None,
     ) -> None:
-        """bank: features of all captions, for a locked text tower. teacher: a model to distil from."""
+        """bank: features of all captions, for a locked text tower; class_texts: of classes, for the loss by names.
+
+        teacher: a model to distil from.
+        """
         super().__init__(clip, config)
-        self.bank, self.teacher = bank, teacher
+        self.bank, self.class_texts, self.teacher = bank, class_texts, teacher
         self._bias: nn.Parameter | None = None
         if config.loss.kind == "sigmoid":
             self._bias = nn.Parameter(torch.tensor(config.loss.init_bias, device=clip.logit_scale.device))
@@ -137,13 +153,16 @@ class Contrastive(Task[Clip]):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
         with context.world.first_on_each_machine():  # the others find the features on disk
             bank = _encoded_texts(clip, config, rows) if config.model.lock_text else None
+        class_texts = None
+        if config.loss.kind == "names":
+            class_texts = _class_texts(config, bank, rows)
         teacher = None
         if config.loss.distill.teacher:
             with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
                 found = load_clip(config.loss.distill.teacher)
             size, precision = config.model.image.image_size, choose_precision(config.precision, device)
             teacher = Teacher(found.to(device), image_size=size, precision=precision)
-        return cls(clip, config, bank=bank, teacher=teacher)
+        return cls(clip, config, bank=bank, class_texts=class_texts, teacher=teacher)
 
     @classmethod
     def skeleton(cls, config: TrainConfig) -> nn.Module:
@@ -211,7 +230,8 @@ class Contrastive(Task[Clip]):
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """ids: [b, L] of the captions, or known: [b, D], their features where all are kept; teacher_ids: as the teacher
-        reads them; kept: [b, K] patches that are seen; image_codes, text_codes: [b] of `Same`.
+        reads them; kept: [b, K] patches that are seen; image_codes, text_codes: [b] of `Same`; name: [b] of
+        `class_texts`.
         """
         made: dict[str, Tensor] = {}
         if self.bank is None:
@@ -220,7 +240,10 @@ class Contrastive(Task[Clip]):
             made["known"] = self.bank(batch.texts)
         if self.teacher is not None:
             made["teacher_ids"] = self.teacher.tokenize(batch.texts)
-        if (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
+        if self.class_texts is not None:
+            assert batch.labels is not None
+            made["name"] = self.class_texts.places[batch.labels]
+        elif (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
             made["image_codes"], made["text_codes"] = same.image_codes, same.text_codes
         if self.config.patch_drop_prob:
             assert isinstance(self.model.image, Eva02)
@@ -238,6 +261,7 @@ class Contrastive(Task[Clip]):
             same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
         if self.bank is not None and "known" not in batch.extra:
             batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts)})  # [b, D]
+        names = None if self.class_texts is None else on_device(self.class_texts(step), device)  # [K, D]
         target = None if self.teacher is None else self.teacher(batch.pixels, batch.extra["teacher_ids"])
 
         def features_of(part: Batch) -> Features:
@@ -249,16 +273,23 @@ class Contrastive(Task[Clip]):
             return Features(image, text, scale, bias)
 
         def loss_of(found: Features) -> Tensor:
-            loss = contrast(config.loss, found, same, max_rows=max_rows)
+            if names is not None:
+                loss = _by_names(found, names, batch.extra["name"], config.batch_size, parallel.world)
+            else:
+                loss = contrast(config.loss, found, same, max_rows=max_rows)
             return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
 
         parts = [partial(features_of, part) for part in batch.parts(config.accumulate)]
         with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
             loss, features = backward(parallel, parts, loss_of)
+        if names is not None:
+            loss = parallel.world.total(loss) / parallel.world.size
         return StepLoss(loss, features.scale, chance)
 
     def _chance(self, batch: Batch) -> float:
         """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
+        if self.class_texts is not None:
+            return 0.0 if self.teacher is not None else math.log(len(self.class_texts))
         labels = None if batch.labels is None else batch.host.get("image_codes")
         return chance_loss(self.config.loss, batch.texts, labels, self.config.batch_size)
 
@@ -323,6 +354,28 @@ def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:
     if config.data.epoch_samples:  # too many to count, so too many to keep
         return PassingTexts(clip, config.precision)
     return TextBank(clip, rows.captions(), config.precision)
+
+
+def _class_texts(config: TrainConfig, bank: Texts | None, rows: Rows) -> ClassTexts:
+    """The captions of each class of labelled rows. Raises ConfigError for others."""
+    source = rows.source if isinstance(rows, IndexedRows) else None
+    if source is None or source.classes is None or source.labels is None:
+        raise ConfigError(f"loss.kind: names takes a labelled data set; {config.data.path} has no classes")
+    assert isinstance(rows, IndexedRows)
+    assert isinstance(bank, TextBank)
+    captions: dict[int, list[str]] = {}
+    for index in rows.indices:
+        captions.setdefault(source.labels[index], []).extend(source.texts(index))
+    return ClassTexts(bank, captions, num_classes=len(source.classes), seed=config.seed)
+
+
+def _by_names(found: Features, names: Tensor, place: Tensor, batch_size: int, world: World) -> Tensor:
+    """This process's part of the mean over the global batch, [], times the number of processes, which average.
+
+    names: unit features [K, D]; place: int64 [b], the right one of each row.
+    """
+    logits = found.scale * found.image @ names.mT  # [b, K]
+    return nn.functional.cross_entropy(logits, place, reduction="sum") * (world.size / batch_size)
 
 
 def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:

@@ -199,7 +199,7 @@ class Detect(MeanTask[Seeing]):
         if config.keep_seen:
             with context.world.first_on_each_machine():
                 kept = _see_all(config, eye, cls._names(config, detector), rows, context)
-            rows.leave_out({place // 2 for place in kept.lacking()} & set(rows.used))
+            rows.leave_out({place // 2 for place in kept.lacking() if place % 2 == 0} & set(rows.used))
         seen = rows.seen
         names = rows.data.names
         with context.world.first_on_each_machine():
@@ -481,6 +481,7 @@ def _see_all(
     """The maps of every picture and its mirror image, computed now or found on disk."""
     device = context.world.device()
     facts = [eye.identity(), to_dict(config.view), list(names), rows.images_hash(), rows.fingerprint(), decoders()]
+    facts.append(config.jitter.flip_prob > 0)
     return keep_features(
         lambda pixels: _packed(_seen(eye, names, pixels)),
         lambda: rows.views(_PICTURES),

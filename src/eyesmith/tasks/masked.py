@@ -13,10 +13,11 @@ from eyesmith.data import open_source
 from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
+from eyesmith.data.sample import Source
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow, choose_splits
 from eyesmith.eval.features.batches import pixel_batches
-from eyesmith.eval.features.identity import content_hash, decoders, facts_hash
+from eyesmith.eval.features.identity import content_hash, decoders, facts_hash, model_facts
 from eyesmith.eval.features.images import answers, own_rows
 from eyesmith.files import atomic_path
 from eyesmith.hub import load_encoder, save_model
@@ -32,6 +33,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.models.identity import tensors_hash
 from eyesmith.tasks.task import (
     PASSES,
     EncoderRunConfig,
@@ -197,11 +199,23 @@ class Masked(MeanTask[MaskedEva02]):
         save_model(folder, student.image, config=config)
 
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
+        student = cast(MaskedEva02, model)
         metric = "explained" if self.config.target.kind == "pixels" else "cosine"
         facts: dict[str, Any] = {"model": self.config.name, "task": TASK, "metric": metric}
         facts |= dict.fromkeys(("low", "high", "chance"))
-        found = {split: self.value_on(cast(MaskedEva02, model), split, context.world) for split in splits}
-        return [ResultRow(split=split, value=value, n=count, **facts) for split, (value, count) in found.items()]
+        run = self._measured(student)
+        found = {split: self.value_on(student, split, context.world) for split in splits}
+        return [
+            ResultRow(split=split, value=value, n=count, run=run | {"data": content_hash(self._source(split))}, **facts)
+            for split, (value, count) in found.items()
+        ]
+
+    def _measured(self, student: MaskedEva02) -> dict[str, Any]:
+        """What the numbers depend on: the encoder that the run leaves, the head beside it, and what it learns from."""
+        head = {name: value for name, value in student.state_dict().items() if name[:6] != "image."}
+        teacher = self.targets.hash() if isinstance(self.targets, TeacherTargets) else "pixels"
+        facts = model_facts(student.image, PreprocessConfig(image_size=self.config.model.image_size))
+        return facts | {"head": tensors_hash(head)[:24], "target": teacher, "decoders": decoders()}
 
     def value_on(self, student: MaskedEva02, split: str, world: World | None = None) -> tuple[float, int]:
         """How near predictions come on a split, every even patch hidden, and its number of images.
@@ -211,9 +225,7 @@ class Masked(MeanTask[MaskedEva02]):
         """
         config, data, device = self.config, self.config.data, next(student.parameters()).device
         is_pixels = config.target.kind == "pixels"
-        source = open_source(
-            data.path, split=split, image_column=data.image_column, text_column=data.text_column, require_text=False
-        )
+        source = self._source(split)
         preprocess = PreprocessConfig(image_size=config.model.image_size)
         own = own_rows(len(source), _BATCH, world or World())
         batches = pixel_batches(source, preprocess, own, batch_size=_BATCH, num_workers=data.num_workers)
@@ -234,6 +246,12 @@ class Masked(MeanTask[MaskedEva02]):
             targets.to(torch.device("cpu"))
         loss, whole = found.sum(0).tolist()
         return (1 - loss / whole if is_pixels else -loss / whole), len(found)
+
+    def _source(self, split: str) -> Source:
+        data = self.config.data
+        return open_source(
+            data.path, split=split, image_column=data.image_column, text_column=data.text_column, require_text=False
+        )
 
 
 def _target_dim(config: MaskedConfig) -> int:

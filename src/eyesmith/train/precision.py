@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.optim.held import parts_here
+from eyesmith.optim.optimizers import multiplies_bf16
 from eyesmith.train.config import ParallelConfig, WantedPrecision
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -23,11 +24,7 @@ def choose_precision(wanted: WantedPrecision, device: torch.device) -> Precision
     """`wanted`, with auto decided: bf16 where the device multiplies in it faster than in fp32."""
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # without these instructions a CPU emulates bf16, slower than fp32
-    has_bf16 = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return "bf16" if has_bf16 else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:

@@ -1,8 +1,9 @@
 """Captions as features, for a locked text tower: all of a run kept, or those of a batch as it passes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,28 @@ class TextBank:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """[B, D] fp32 on the CPU."""
         return self._features[[self._rows[text] for text in texts]]
+
+
+class ClassTexts:
+    """A caption of every class that a data set holds, drawn anew each step: what images are told apart by.
+
+    `places`: int64 [C], the row of each class index of the data set, -1 for one without a sample.
+    """
+
+    def __init__(self, bank: TextBank, captions: Mapping[int, Sequence[str]], *, num_classes: int, seed: int) -> None:
+        """captions: of each class index, all in the bank; num_classes: C."""
+        self._bank, self._seed = bank, seed
+        self._captions = [tuple(dict.fromkeys(captions[label])) for label in sorted(captions)]
+        self.places = torch.full((num_classes,), -1)
+        self.places[sorted(captions)] = torch.arange(len(captions))
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __call__(self, step: int) -> Tensor:
+        """Unit features [K, D] fp32 on the CPU, class by class in the order of `places`."""
+        draws = np.random.default_rng([self._seed, step, 1]).random(len(self._captions))
+        return self._bank([some[int(len(some) * draw)] for some, draw in zip(self._captions, draws, strict=True)])
 
 
 class PassingTexts:

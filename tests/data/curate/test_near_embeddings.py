@@ -1,4 +1,5 @@
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from eyesmith.data.curate import near_embeddings
 from eyesmith.data.curate.groups import groups_of
 from eyesmith.data.curate.near_embeddings import is_near_embedding, near_embedding_pairs
-from eyesmith.errors import ShapeError
+from eyesmith.errors import MissingDependencyError, ShapeError
 
 
 def _near(rows: np.ndarray, least: float) -> list[tuple[int, int]]:
@@ -40,6 +41,18 @@ def test_within_clusters_nearly_all_copies_are_found_and_no_others() -> None:
     assert (found[3000:] == np.arange(1000)).mean() > 0.98
     assert (exact[3000:] == np.arange(1000)).mean() > 0.99
     assert (exact[found] == exact).all()  # no group that is not one exactly
+    again = groups_of(4000, near_embedding_pairs(rows, 0.97, max_exact=3999))
+    np.testing.assert_array_equal(again, found)
+
+
+def test_clusters_without_faiss_say_what_is_missing_and_the_exact_search_needs_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    rows = np.eye(4)
+    assert not [*near_embedding_pairs(rows, 0.9, max_exact=4)]
+    with pytest.raises(MissingDependencyError, match=r"eyesmith\[curate\].*max_exact"):
+        next(near_embedding_pairs(rows, 0.9, max_exact=3))
 
 
 def test_many_equal_pictures_are_few_pairs() -> None:

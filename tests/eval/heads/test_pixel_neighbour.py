@@ -23,6 +23,14 @@ def test_the_class_of_the_nearest_image_comes_first(tmp_path: Path) -> None:
     # 160 is nearest to 200 (dark), then 100 (middle), then 250 (light): a miss
     assert [(row.metric, row.value, row.n) for row in rows] == [("acc1", 2 / 3, 3), ("acc5", 1.0, 3)]
     assert rows[0].chance == pytest.approx(1 / 3)
+    run = rows[0].run
+    assert run == rows[1].run
+    assert run is not None
+    assert (run["side_px"], "weights" in run) == (16, False)
+    (tmp_path / "train" / "dark" / "0.png").unlink()  # other pictures to compare with are another baseline
+    again = pixel_neighbour(open_source(tmp_path / "train"), open_source(tmp_path / "test"), split="test")
+    assert again[0].run is not None
+    assert (again[0].run["train"] != run["train"], again[0].run["data"]) == (True, run["data"])
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:

@@ -123,7 +123,9 @@ def test_without_published_rows_and_with_a_users_own_set(tmp_path: Path) -> None
     row = ResultRow(
         model="mine", task="zero_shot", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=80, chance=0.1
     )
-    append_rows(tmp_path / "results.jsonl", [row, dataclasses.replace(row, metric="acc5", value=0.9, chance=0.4321)])
+    recall = dataclasses.replace(row, metric="image_retrieval_recall@1", value=0.25, n=417)
+    other = dataclasses.replace(row, metric="acc5", value=0.9, chance=0.4321)
+    append_rows(tmp_path / "results.jsonl", [row, other, recall])
     board = write_leaderboard([tmp_path / "results.jsonl"], tmp_path / "b.html", with_published=False)
     assert board.suites == ()
     page = (tmp_path / "b.html").read_text()
@@ -131,6 +133,8 @@ def test_without_published_rows_and_with_a_users_own_set(tmp_path: Path) -> None
     assert "40.0\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}60.0" in page
     assert "Table 3" not in page
     assert "90.0" in page
+    shown = re.findall(r'data-value="(\d+)"[^>]*>\1</td></tr>', page)
+    assert shown == ["80", "80", "417"]  # of how many queries each number is the mean, not the main one for all
     assert "43.2" not in page  # the chance of another metric than the main one
 
 

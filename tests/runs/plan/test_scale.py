@@ -61,7 +61,7 @@ def model() -> nn.Module:
     return made
 
 
-@pytest.mark.parametrize(("name", "moments"), [("adamw", 2), ("lamb", 2), ("sgd", 1), ("lion", 1)])
+@pytest.mark.parametrize(("name", "moments"), [("adamw", 2), ("lamb", 2), ("sgd", 1), ("lion", 1), ("muon", 2)])
 def test_a_state_holds_what_trains_its_moments_and_running_statistics(name: str, moments: int) -> None:
     trained = 10 + 20 + 55  # a bias, a norm, a layer; the frozen matrix is not saved
     statistics = 2 * 4 * 10 + 8  # means and variances in fp32, a count in int64

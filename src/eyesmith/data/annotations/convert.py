@@ -7,10 +7,10 @@ from pathlib import Path
 from eyesmith.data.annotations.coco import write_coco
 from eyesmith.data.annotations.maps import write_png_masks
 from eyesmith.data.annotations.panoptic import write_panoptic
+from eyesmith.data.annotations.pictures import write_file
 from eyesmith.data.annotations.types import Annotations
 from eyesmith.data.annotations.yolo import write_yolo
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.files import write_atomic
 from eyesmith.images.decode import is_jpeg
 
 TARGETS = ("coco", "panoptic", "yolo", "png")
@@ -38,7 +38,7 @@ def convert_annotations(
     files = _names(annotations, split) if pictures else {}
     if pictures:
         for done, (old, new) in enumerate(files.items(), 1):
-            write_atomic(folder / "images" / split / new, annotations.images.content(old))
+            write_file(folder / "images" / split / new, annotations.images.content(old))
             if on_progress is not None:
                 on_progress(done, len(files))
     renamed = tuple(replace(one, file=files.get(one.file, one.file)) for one in annotations.pictures)

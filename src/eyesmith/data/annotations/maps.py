@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eyesmith.data.annotations.masks import Segment, segment_boxes
-from eyesmith.data.annotations.pictures import FolderPictures
+from eyesmith.data.annotations.pictures import FolderPictures, write_file
 from eyesmith.data.annotations.types import VOID, Annotations, Category, Objects, Picture
 from eyesmith.data.text import read_lines
 from eyesmith.errors import ConfigError, DataError
@@ -126,7 +126,7 @@ def write_png_masks(folder: Path, annotations: Annotations, split: str = "train"
         labels = annotations.semantic(index)
         stream = BytesIO()
         Image.fromarray(np.where(labels == VOID, void, labels).astype(np.uint8)).save(stream, format="PNG")
-        write_atomic(folder / "masks" / split / name, stream.getvalue())
+        write_file(folder / "masks" / split / name, stream.getvalue())
     write_atomic(folder / "classes.txt", "".join(f"{name}\n" for name in annotations.names))
     return (
         []

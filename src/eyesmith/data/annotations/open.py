@@ -89,6 +89,19 @@ def open_annotations(
     )
 
 
+def holds_annotations(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a set of boxes or masks and no set of pairs: a JSON, or a folder in a known layout.
+
+    A made data set is one of pairs, whatever it keeps beside them.
+    """
+    place = Path(path)
+    if place.is_file():
+        return place.suffix == ".json" or place.name in DATA_FILES
+    if not place.is_dir() or (place / "dataset.json").exists():
+        return False
+    return bool(_jsons(place)) or any(fits(place) for _, fits in _FOLDERS.values())
+
+
 def _open_json(
     folder: Path, jsons: dict[str, Path], split: str | None, images: PictureFiles | None, form: str | None
 ) -> Annotations:

@@ -14,10 +14,9 @@ from PIL import Image
 from eyesmith.data.annotations.coco import category_fields, picture_fields, read_category, write_lists
 from eyesmith.data.annotations.entries import Entry, as_entries, read_entries
 from eyesmith.data.annotations.masks import Segment, segment_boxes
-from eyesmith.data.annotations.pictures import PictureFiles, folders_beside
+from eyesmith.data.annotations.pictures import PictureFiles, folders_beside, write_file
 from eyesmith.data.annotations.types import Annotations, Category, Objects, Picture
 from eyesmith.errors import DataError
-from eyesmith.files import write_atomic
 from eyesmith.images.decode import open_image
 
 _MAX_SEGMENT = 256**3 - 1
@@ -119,7 +118,7 @@ def write_panoptic(path: Path, annotations: Annotations) -> None:
                 raise DataError(f"{picture.file}: two pictures would share {name}; give them different names")
             used.add(name)
             segments_info, content = panoptic_picture(annotations, index)
-            write_atomic(folder / name, content)
+            write_file(folder / name, content)
             yield {"image_id": picture.id, "file_name": name, "segments_info": segments_info}
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -79,3 +79,14 @@ def folders_beside(annotations: Path, names: Iterable[str] = ()) -> FolderPictur
     roots = (annotations.parent, annotations.parent.parent)
     places = [root / name for root in roots for name in inner]
     return FolderPictures(tuple(dict.fromkeys(place for place in places if place.is_dir())))
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write one of many files: whole or not at all, but not synced, which would cost most of the time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

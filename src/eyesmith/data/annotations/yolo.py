@@ -10,7 +10,7 @@ import numpy as np
 
 from eyesmith.data.annotations.masks import Polygons, Shape, decode_shape
 from eyesmith.data.annotations.outline import joined_rings, mask_rings
-from eyesmith.data.annotations.pictures import FolderPictures
+from eyesmith.data.annotations.pictures import FolderPictures, write_file
 from eyesmith.data.annotations.types import Annotations, Category, Objects, Picture, empty_objects
 from eyesmith.data.text import read_lines
 from eyesmith.errors import ConfigError, DataError
@@ -82,7 +82,7 @@ def write_yolo(folder: Path, annotations: Annotations, split: str = "train", *, 
                 left_out["masks without pixels"] = left_out.get("masks without pixels", 0) + 1
                 continue
             lines.append(" ".join([str(int(objects.labels[place])), *(f"{one:.10g}" for one in numbers)]))
-        write_atomic(folder / "labels" / split / f"{stem}.txt", "".join(f"{line}\n" for line in lines))
+        write_file(folder / "labels" / split / f"{stem}.txt", "".join(f"{line}\n" for line in lines))
     _describe(folder, split, annotations.names)
     return [f"{number} {what} left out: YOLO's lines cannot say them" for what, number in left_out.items()]
 

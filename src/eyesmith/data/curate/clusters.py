@@ -1,4 +1,4 @@
-"""Nearest centroids of image features, and k-means to make centroids, in blocks of bounded memory."""
+"""Nearest centroids of image features, in blocks of bounded memory."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from eyesmith.errors import ConfigError, DataError, ShapeError
+from eyesmith.errors import DataError, ShapeError
 
 _BLOCK_BYTES = 256 << 20
 
@@ -40,38 +39,3 @@ def nearest_centroids(
         block = torch.from_numpy(np.array(features[start : start + step], dtype=np.float32)).to(device)
         found[start : start + step] = (block @ against.T).argmax(dim=1).cpu().numpy()
     return found
-
-
-def train_centroids(
-    features: NDArray[np.floating], count: int, *, num_steps: int = 20, seed: int = 0, device: str = "cpu"
-) -> NDArray[np.float32]:
-    """k-means in Euclidean distance: fp32 [count, D], the same for the same features, order and seed.
-
-    DataComp's own centroids come from FAISS (100,000, 20 steps, seed 0), which draws other starting points: same
-    method, other numbers. A centroid that loses all its rows starts again beside the largest one.
-    """
-    if not 1 <= count <= len(features):
-        raise ConfigError(f"centroids: expected 1 to {len(features):,} (the number of features), got {count:,}")
-    rng = np.random.default_rng(seed)
-    rows = torch.from_numpy(np.array(features, dtype=np.float32)).to(device)
-    centroids = rows[torch.from_numpy(np.sort(rng.choice(len(rows), count, replace=False))).to(device)].clone()
-    for _ in range(num_steps):
-        owner = _nearest_by_distance(rows, centroids)
-        sizes = torch.bincount(owner, minlength=count)
-        sums = torch.zeros_like(centroids).index_add_(0, owner, rows)
-        centroids = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], centroids)
-        for empty in torch.nonzero(sizes == 0).flatten().tolist():
-            largest = int(sizes.argmax())
-            nudge = torch.where(torch.arange(rows.shape[1], device=rows.device) % 2 == 0, 1 / 1024, -1 / 1024)
-            centroids[empty] = centroids[largest] * (1 + nudge)
-            centroids[largest] = centroids[largest] * (1 - nudge)
-            sizes[empty] = sizes[largest] // 2
-            sizes[largest] -= sizes[empty]
-    return centroids.cpu().numpy()
-
-
-def _nearest_by_distance(rows: Tensor, centroids: Tensor) -> Tensor:
-    squares = centroids.square().sum(dim=1)
-    step = max(1, _BLOCK_BYTES // (4 * len(centroids)))
-    parts = [(squares - 2 * rows[i : i + step] @ centroids.T).argmin(dim=1) for i in range(0, len(rows), step)]
-    return torch.cat(parts)

@@ -8,9 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eyesmith.data.curate.clusters import train_centroids
 from eyesmith.data.curate.groups import spanning_pairs
-from eyesmith.errors import ShapeError
+from eyesmith.errors import MissingDependencyError, ShapeError
 
 _BLOCK = 4096
 _HOMES = 2  # clusters that every row is a member of: pairs across one border are found
@@ -24,7 +23,7 @@ def near_embedding_pairs(
 
     Up to max_exact rows are compared all with all. More are compared within about sqrt(2 N) clusters, every row in the
     two whose centroids are nearest: N^1.5 products, and pairs without a common cluster are missed. `rows` may be
-    mapped; 28 bytes a row are held beside it.
+    mapped; 28 bytes a row are held beside it. Raises MissingDependencyError when clusters need faiss, which makes them.
     """
     groups = _clusters(rows, device) if len(rows) > max_exact else iter([np.arange(len(rows))])
     for members in groups:
@@ -60,7 +59,7 @@ def _clusters(rows: NDArray[np.floating], device: str) -> Iterator[NDArray[np.in
     count = round(math.sqrt(2 * len(rows)))
     some = np.random.default_rng(0).choice(len(rows), min(len(rows), _ROWS_PER_CENTROID * count), replace=False)
     sample = _unit(rows[np.sort(some)], device).nan_to_num().cpu().numpy()
-    centroids = _unit(train_centroids(sample, count, num_steps=_NUM_STEPS, device=device), device)
+    centroids = _unit(_centroids(sample, count), device)
     homes = np.empty((len(rows), _HOMES), dtype=np.int32)
     for start in range(0, len(rows), _BLOCK):
         products = _unit(rows[start : start + _BLOCK], device) @ centroids.T
@@ -70,6 +69,22 @@ def _clusters(rows: NDArray[np.floating], device: str) -> Iterator[NDArray[np.in
     order //= _HOMES
     for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
         yield order[start:end]
+
+
+def _centroids(sample: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Spherical k-means, [count, D]; the same for the same sample. What lies where is asked of the device, not here."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingDependencyError(
+            "near embeddings of more samples than duplicates.max_exact are looked for within clusters, which need "
+            "faiss: pip install 'eyesmith[curate]'; or raise duplicates.max_exact and wait"
+        ) from error
+    options = {"niter": _NUM_STEPS, "seed": 0, "spherical": True}
+    limits = {"min_points_per_centroid": 1, "max_points_per_centroid": _ROWS_PER_CENTROID}
+    kmeans = faiss.Kmeans(sample.shape[1], count, **options, **limits)
+    kmeans.train(sample)
+    return np.asarray(kmeans.centroids, np.float32)
 
 
 def _unit(rows: NDArray[np.floating], device: str) -> Tensor:

@@ -1,29 +1,33 @@
-"""Evaluation sets from the hub to the local disk: sizes and checksums compared, an interrupted file continued."""
+"""Evaluation sets from the hub to the local disk: sizes and checksums compared, an interrupted file continued.
+
+The line is huggingface_hub's client: its endpoint, token, proxies, and redirects that leave the token behind. Not its
+downloads: those compare no SHA-256, so that a damaged shard on the disk would stay, and know no converted tables.
+"""
 
 import hashlib
-import http.client
 import os
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import quote
 
 from eyesmith.data.evaluation.names import CLASS_FILE, TEMPLATE_FILE
 from eyesmith.data.evaluation.tars import COUNT_FILE, TYPE_FILE, shard_count
 from eyesmith.errors import DataError, EyesmithError
 from eyesmith.files import load_json, sha256_file, write_atomic, write_json
 
-_CHUNK_BYTES = 1 << 20
 _TRIES = 4
 _FIRST_WAIT_S = 0.5
 _MAX_TEXT_BYTES = 64 << 20
 _POINTER = b"version https://git-lfs"
 
 OnBytes = Callable[[str, int, int], None]  # file, bytes there, bytes in all
+
+
+class _LineError(Exception):
+    """The line or the server failed; asking again may help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +54,8 @@ class Hub:
 
     def url(self, repo: str, kind: str, file: str) -> str:
         """Address of a file of a data set repository; kind: "raw" (as stored in git) or "resolve" (the content)."""
-        revision = urllib.parse.quote(self.revision, safe="")
-        return f"{self._base()}/datasets/{repo}/{kind}/{revision}/{urllib.parse.quote(file)}"
+        revision = quote(self.revision, safe="")
+        return f"{self._base()}/datasets/{repo}/{kind}/{revision}/{quote(file)}"
 
     def parquet_url(self, repo: str) -> str:
         """Address of the list of a repository's converted Parquet files."""
@@ -64,20 +68,32 @@ class Hub:
 
         return constants.ENDPOINT.rstrip("/")
 
-    def open(self, url: str, *, start: int = 0) -> Any:
-        """An open response, from byte `start` on if the server can. The caller closes it.
+    def read(self, url: str, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Pieces of a file, each with the byte it begins at: from `start` on, from 0 if the server sends all again.
 
-        Raises DataError for an address that is none of the web: the server says where files lie, and urllib would open
-        file:// too.
+        Raises DataError for an address that is none of the web (the server says where files lie), or that the server
+        refuses for good; FileNotFoundError for one that it lacks; _LineError for what may pass.
         """
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        from huggingface_hub.utils import build_hf_headers, get_session
+
+        if not url.startswith(("http://", "https://")):
             raise DataError(f"{url}: expected an address that begins with https:// or http://")
-        headers = {"User-Agent": "eyesmith", "Accept-Encoding": "identity"}
+        token = None if url.startswith(self._base() + "/") else False  # None: the one that huggingface_hub knows
+        headers = build_hf_headers(token=token, library_name="eyesmith") | {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-        if url.startswith(self._base() + "/") and (token := _token()):
-            headers["Authorization"] = f"Bearer {token}"
-        return _opener().open(urllib.request.Request(url, headers=headers), timeout=self.timeout_s)
+        try:
+            with get_session().stream("GET", url, headers=headers, timeout=self.timeout_s) as answer:
+                if answer.is_error:
+                    _refuse(url, answer.status_code, answer.reason_phrase)
+                place = start if answer.status_code == 206 else 0
+                for piece in answer.iter_bytes():
+                    yield place, piece
+                    place += len(piece)
+        except (_LineError, DataError, FileNotFoundError):
+            raise
+        except Exception as error:  # which library is the client, and so its errors, differs between versions
+            raise _LineError(f"{type(error).__name__}: {error}") from error
 
 
 def fetch_evaluation_set(
@@ -148,13 +164,10 @@ def fetch_file(
             total += _continue(
                 hub, url, part, size, lambda done: on_bytes and on_bytes(target.name, done, size or done)
             )
-        except urllib.error.HTTPError as error:
-            _give_up_if_final(error, url)
+        except _LineError as error:
             reason = error
-        except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.filename is not None:  # our own disk, not the network
-                raise
-            reason = error
+        except FileNotFoundError as error:
+            raise DataError(str(error)) from error
         else:
             if _is_right(part, size, digest):
                 os.replace(part, target)
@@ -180,20 +193,16 @@ def _continue(hub: Hub, url: str, part: Path, size: int | None, on_done: Callabl
             return 0
         part.unlink()
         start = 0
-    with hub.open(url, start=start) as answer:
-        if start and answer.status != 206:  # the server sends the whole file again
-            start = 0
-        came = 0
-        with part.open("ab" if start else "wb") as stream:
-            while chunk := answer.read(_CHUNK_BYTES):
-                stream.write(chunk)
-                came += len(chunk)
-                on_done(start + came)
-            stream.flush()
-            os.fsync(stream.fileno())
-        promised = answer.headers.get("Content-Length")
-    if promised is not None and promised.isdigit() and came < int(promised):
-        raise http.client.IncompleteRead(b"", int(promised) - came)  # http.client says nothing when it reads in pieces
+    came = 0
+    with part.open("ab") as stream:
+        for place, piece in hub.read(url, start=start):
+            if came == place == 0:  # the server sends the whole file again
+                stream.truncate(0)
+            stream.write(piece)
+            came += len(piece)
+            on_done(place + len(piece))
+        stream.flush()
+        os.fsync(stream.fileno())
     return came
 
 
@@ -239,33 +248,34 @@ def get(hub: Hub, url: str, *, limit: int, is_optional: bool = False) -> bytes |
     """The first `limit` bytes at `url`; None when it does not exist and `is_optional`. Errors as `fetch_file`."""
     reason: object = None
     for attempt in range(_TRIES):
+        content = bytearray()
         try:
-            with hub.open(url) as answer:
-                return answer.read(limit)
-        except urllib.error.HTTPError as error:
-            if error.code == 404 and is_optional:
-                error.close()
+            for _, piece in hub.read(url):
+                content += piece
+                if len(content) >= limit:
+                    break
+            return bytes(content[:limit])
+        except FileNotFoundError as error:
+            if is_optional:
                 return None
-            _give_up_if_final(error, url)
-            reason = error
-        except (OSError, http.client.HTTPException) as error:
+            raise DataError(str(error)) from error
+        except _LineError as error:
             reason = error
         if attempt < _TRIES - 1:
             time.sleep(hub.wait_s * 2**attempt)
     raise EyesmithError(f"{url}: cannot be reached after {_TRIES} tries: {reason}. Is the network up?")
 
 
-def _give_up_if_final(error: urllib.error.HTTPError, url: str) -> None:
-    error.close()
-    if error.code in (401, 403):
+def _refuse(url: str, status: int, reason: str) -> NoReturn:
+    if status in (401, 403):
         raise DataError(
-            f"{url}: may not be read ({error.code}). Accept the set's terms on its page, "
-            "then log in with `hf auth login`"
-        ) from error
-    if error.code in (404, 410):
-        raise DataError(f"{url}: not there ({error.code}); the repository or the file does not exist") from error
-    if 400 <= error.code < 500 and error.code not in (408, 416, 425, 429):
-        raise DataError(f"{url}: refused ({error.code} {error.reason})") from error
+            f"{url}: may not be read ({status}). Accept the set's terms on its page, then log in with `hf auth login`"
+        )
+    if status in (404, 410):
+        raise FileNotFoundError(f"{url}: not there ({status}); the repository or the file does not exist")
+    if 400 <= status < 500 and status not in (408, 416, 425, 429):
+        raise DataError(f"{url}: refused ({status} {reason})")
+    raise _LineError(f"{status} {reason}")
 
 
 def _write_if_new(path: Path, content: str, new: list[int]) -> None:
@@ -275,23 +285,3 @@ def _write_if_new(path: Path, content: str, new: list[int]) -> None:
         return
     write_atomic(path, data)
     new.append(len(data))
-
-
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, and leaves the token behind where another host serves the file."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request is not None and urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            request.headers.pop("Authorization", None)
-        return request
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_SameHost)
-
-
-def _token() -> str | None:
-    from huggingface_hub import get_token
-
-    return get_token()

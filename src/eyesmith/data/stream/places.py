@@ -130,10 +130,8 @@ def remote_facts(shards: Sequence[str]) -> dict[str, RemoteFacts]:
 
 def file_system(address: str) -> tuple[Any, str]:
     """fsspec's file system for an address, and the path in it."""
-    try:
-        import fsspec
-    except ImportError as error:
-        raise MissingDependencyError(f"{address}: reading remote shards needs fsspec: pip install fsspec") from error
+    import fsspec
+
     try:
         return fsspec.core.url_to_fs(address)
     except ImportError as error:

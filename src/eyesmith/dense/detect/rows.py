@@ -142,7 +142,8 @@ class DetectionRows:
         return []
 
     def views(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every picture in use that can be decoded, upright and mirrored: 2 * place + flip int64 [b], and pixels."""
+        """Every picture in use that can be decoded, upright and, where any is, mirrored: 2 * place + flip int64 [b]."""
+        has_mirrors = self._jitter.flip_prob > 0
         for start in range(0, len(self.used), max(1, batch // 2)):
             some = self.used[start : start + max(1, batch // 2)]
             found = list(self._pool.map(self._upright, some))
@@ -150,6 +151,9 @@ class DetectionRows:
             if good:
                 places = torch.tensor([place for place, _ in good])
                 upright = torch.stack([one.pixels for _, one in good])
+                if not has_mirrors:
+                    yield 2 * places, upright
+                    continue
                 turned = torch.stack([_mirrored_pixels(one) for _, one in good])
                 yield torch.cat([2 * places, 2 * places + 1]), torch.cat([upright, turned])
 

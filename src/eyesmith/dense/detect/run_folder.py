@@ -35,6 +35,18 @@ def save_detector(folder: str | os.PathLike[str], detector: Detector, clip: Clip
         part.chmod((root / CONFIG_FILE).stat().st_mode)
 
 
+def is_detector(folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is the run folder of a detector, finished or not."""
+    root = Path(folder)
+    if not (root / CONFIG_FILE).is_file():
+        return False
+    try:
+        fields = read_config(root).get("model", {})
+    except CheckpointError:
+        return False
+    return isinstance(fields, dict) and fields.get("kind") == DETECT_KIND
+
+
 def load_detector(folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> ObjectDetector:
     """The detector of a finished run, looking for the classes that it was trained on. Never touches the network.
 

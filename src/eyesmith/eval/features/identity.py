@@ -24,6 +24,8 @@ from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.identity import structure_hash, weights_hash
 
 FORMAT = 2  # of what is kept; raise it when the same inputs give other numbers
+# how all was measured before there was a choice: such a field is no part of an identity
+_BEFORE_CHOICES = {"exif": "ignore", "crop_frac": 1.0, "half_px": "even", "rgb": "last"}
 WHY = "weights, model, preprocessing, pictures and decoders are as they were"
 
 
@@ -48,8 +50,9 @@ def model_facts(module: nn.Module, preprocess: PreprocessConfig | None = None) -
     if preprocess is None:
         return found
     facts = to_dict(preprocess)
-    if facts["exif"] == "ignore":  # how all was measured before there was a choice
-        del facts["exif"]
+    for name, value in _BEFORE_CHOICES.items():
+        if facts[name] == value:
+            del facts[name]
     return found | {"preprocess": facts_hash(facts)}
 
 

@@ -14,7 +14,6 @@ from eyesmith.errors import DataError
 from eyesmith.eval.features.store import FeatureStore
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.heads.probe import Labelled, ZeroShotHead
-from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
 
@@ -25,7 +24,7 @@ class EncoderFeatures(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.image = encoder.eval()
-        self.preprocess = PreprocessConfig(image_size=encoder.image_size, mean=encoder.mean, std=encoder.std)
+        self.preprocess = encoder.evaluation_config()
         self.register_buffer("logit_scale", torch.zeros((), device=next(encoder.parameters()).device), persistent=False)
 
     @torch.inference_mode()

@@ -16,8 +16,8 @@ class TaskRecord:
     """The numbers of one task. key: the task's key; name: as shown; metrics: fractions by the reference's names.
 
     main_metric: which of `metrics` is the main one, None where the task has none or the file does not name it.
-    main: its value. low, high: its 95 % interval; n: how many samples the main value counts;
-    images: how many images were measured; chance: where the file gives them.
+    main: its value. low, high: its 95 % interval, chance: where the file gives them. counts: of how many queries each
+    metric is the mean, where the file says so; images: how many images were measured.
     """
 
     key: str
@@ -27,7 +27,7 @@ class TaskRecord:
     main: float | None
     low: float | None = None
     high: float | None = None
-    n: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
     images: int | None = None
     chance: float | None = None
 
@@ -139,7 +139,7 @@ def _joined(old: TaskRecord, new: TaskRecord) -> TaskRecord:
         metrics=dict(old.metrics) | dict(new.metrics),
         low=new.low if new.low is not None else old.low,
         high=new.high if new.high is not None else old.high,
-        n=new.n if new.n is not None else old.n,
+        counts=dict(old.counts) | dict(new.counts),
         images=new.images if new.images is not None else old.images,
         chance=new.chance if new.chance is not None else old.chance,
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from eyesmith.errors import DataError
 from eyesmith.eval.results.lines import read_table
 from eyesmith.eval.results.models import ModelResults, TaskRecord
-from eyesmith.eval.sets import SUITES, TASKS, aggregate, missing_tasks
+from eyesmith.eval.sets import SUITES, TASKS, aggregate
 from eyesmith.files import write_atomic
 from eyesmith.plain import plain
 
@@ -99,11 +99,6 @@ def write_retrieval_csv(path: str | os.PathLike[str], models: Iterable[ModelResu
         mean = math.fsum(value for value in cells.values() if value is not None) / len(cells)
         rows.append((mean, _model_cells(model) | {AVERAGE_SCORE: mean} | cells))
     _write(path, [*MODEL_COLUMNS, AVERAGE_SCORE, *RETRIEVAL_COLUMNS], rows)
-
-
-def missing_for_table(model: ModelResults) -> tuple[str, ...]:
-    """Names of the tasks that a row of the 38 needs and `model` lacks."""
-    return missing_tasks(SUITES["datacomp"], model.main_values(SUITES["datacomp"]))
 
 
 def _model_cells(model: ModelResults) -> dict[str, float | str | None]:

@@ -171,6 +171,6 @@ def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:
         main=main.value if main else None,
         low=main.low if main else None,
         high=main.high if main else None,
-        n=main.n if main else None,
+        counts={metric: row.n for metric, row in by_metric.items()},
         chance=main.chance if main else None,
     )

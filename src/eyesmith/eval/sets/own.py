@@ -32,7 +32,8 @@ def own_job(path: str | os.PathLike[str], *, split: str = "test") -> Job:
 
 
 def _task(name: str, place: Path, layout: Layout, found: EvaluationSet | None = None) -> Task:
-    bare = Task(key=f"{OWN}{name}", name=place.name, size=None, layout=layout, folder=place.name)
+    key = f"{OWN}{name}"
+    bare = Task(key=key, name=key, size=None, layout=layout, folder=place.name)
     return Task(
         key=bare.key,
         name=bare.name,

@@ -2,7 +2,8 @@
 
 A resample is a vector of counts, how often each sample was drawn; a metric takes a whole block of such vectors. Samples
 that no metric can tell apart (same class, same outcome) are one unit with a multiplicity, and the counts of units are a
-multinomial draw: 2,000 resamples of 50,000 right-or-wrong answers cost milliseconds.
+multinomial draw: 2,000 resamples of 50,000 right-or-wrong answers cost milliseconds. scipy.stats.bootstrap draws every
+sample of every resample (other numbers for a seed, seconds and gigabytes for these), and knows no whole classes.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
 """Do probabilities mean what they say? Reliability tables, expected calibration error, the temperature that fits."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -98,14 +98,16 @@ def calibration(
     )
 
 
-def fit_temperature(logits: Tensor, targets: Tensor, *, steps: int = 100) -> float:
+def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     """The temperature T > 0 at which softmax(logits / T) has the lowest negative log-likelihood.
 
     logits [N, K] and targets [N] of samples that are NOT those whose calibration is reported. The loss is convex in
-    1/T, so Newton's method with halving finds the one minimum. Raises DataError where none exists: every sample right
+    1/T, so its slope has one root. Raises DataError where none exists: every sample right
     (T would fall to 0), or guesses no better than chance (T would grow without end).
     Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2.
     """
+    from scipy.optimize import brentq
+
     _check_logits(logits, targets)
     rows = logits.double()
     rows = rows - rows.mean(1, keepdim=True)
@@ -117,27 +119,14 @@ def fit_temperature(logits: Tensor, targets: Tensor, *, steps: int = 100) -> flo
     if float(own.mean()) <= 0:
         raise DataError("fit_temperature: the right classes score no better than the others; no temperature helps")
 
-    def loss(inverse: float) -> tuple[float, float, float]:
-        probabilities = (rows * inverse).softmax(1)
-        expected = (probabilities * rows).sum(1)
-        spread = (probabilities * rows.square()).sum(1) - expected.square()
-        value = (rows * inverse).logsumexp(1) - inverse * own
-        return float(value.mean()), float((expected - own).mean()), float(spread.mean())
+    def slope(inverse: float) -> float:
+        return float((((rows * inverse).softmax(1) * rows).sum(1) - own).mean())
 
-    inverse = 1.0
-    value, slope, curve = loss(inverse)
-    for _ in range(steps):
-        if abs(slope) < 1e-13:
-            break
-        step = -slope / max(curve, 1e-300)
-        step = max(min(step, 4 * inverse), -0.75 * inverse)  # stay positive, and near enough for the quadratic to hold
-        while True:
-            trial = loss(inverse + step)
-            if trial[0] <= value or abs(step) < 1e-15 * inverse:
-                break
-            step /= 2
-        inverse, (value, slope, curve) = inverse + step, trial
-    return size / inverse
+    high = 1.0
+    while slope(high) <= 0:  # some sample is wrong, so it turns
+        high *= 4
+    root: Any = brentq(slope, 0.0, high, xtol=1e-15, rtol=cast(Any, 1e-14))
+    return size / float(root)
 
 
 def _check(confidence: Tensor, correct: Tensor, bins: int) -> None:

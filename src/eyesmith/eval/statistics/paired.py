@@ -1,6 +1,5 @@
 """Is model B better than model A on the same samples? Paired intervals, exact and permutation tests, many tasks."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,12 +50,15 @@ def mcnemar_exact(left: Tensor | ArrayLike, right: Tensor | ArrayLike) -> McNema
     coin, so p is the binomial probability of a split at least as uneven; 1 when they never differ.
     Source: McNemar 1947, in its exact binomial form.
     """
+    from scipy.stats import binomtest
+
     pair = _pair(left, right)
     if not np.isin(pair, (0, 1)).all():
         raise ShapeError("mcnemar_exact: expected right-or-wrong answers (0 or 1); permutation_test takes any values")
     only_left = int(((pair[:, 0] == 1) & (pair[:, 1] == 0)).sum())
     only_right = int(((pair[:, 0] == 0) & (pair[:, 1] == 1)).sum())
-    return McNemar(only_left, only_right, _fair_coin(only_left, only_right))
+    split = only_left + only_right
+    return McNemar(only_left, only_right, float(binomtest(only_left, split).pvalue) if split else 1.0)
 
 
 def permutation_test(
@@ -72,7 +74,8 @@ def permutation_test(
 
     left, right: values [N] of the same samples; metric, groups: as `bootstrap_interval` takes them. Each round swaps
     each sample's two answers with probability 1/2; p = (1 + rounds at least as far from 0) / (1 + rounds), so it is
-    never 0. Equal seeds give equal numbers.
+    never 0. Equal seeds give equal numbers. Not scipy.stats.permutation_test: it draws each sample of each round, where
+    equal answers of one group need one number together.
     """
     if rounds < 1:
         raise ConfigError(f"rounds: expected at least 1, got {rounds}")
@@ -154,14 +157,3 @@ def _pair(left: Tensor | ArrayLike, right: Tensor | ArrayLike) -> Floats:
             f"{list(other.shape[:1])}"
         )
     return np.concatenate([one, other], axis=1)
-
-
-def _fair_coin(heads: int, tails: int) -> float:
-    """Two-sided probability of a split at least as uneven among heads + tails throws."""
-    total = heads + tails
-    if total == 0:
-        return 1.0
-    counts = range(min(heads, tails) + 1)
-    logs = [math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1) for k in counts]
-    tail = math.fsum(math.exp(value - total * math.log(2)) for value in logs)
-    return min(1.0, 2 * tail)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eyesmith.errors import ConfigError, DataError
 
@@ -33,19 +34,17 @@ def fit_robustness_line(baselines: Sequence[tuple[float, float]]) -> RobustnessL
     1 have no finite logit). Take baselines of one kind (say, models trained on ImageNet alone) and not the models that
     are judged. Source: Taori et al. 2020 (arXiv 2007.00644), section 3, with its logit axes.
     """
+    from scipy.stats import linregress
+
     if len(baselines) < 2:
         raise DataError(f"effective robustness needs at least 2 baseline models, got {len(baselines)}")
     xs = [_logit(accuracy) for accuracy, _ in baselines]
     ys = [_logit(shifted) for _, shifted in baselines]
-    mean_x, mean_y = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
-    spread = math.fsum((x - mean_x) ** 2 for x in xs)
-    if spread < 1e-18:
+    if max(xs) - min(xs) < 1e-9:
         raise DataError("effective robustness: all baseline models have the same accuracy, no line fits")
-    slope = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
-    intercept = mean_y - slope * mean_x
-    residual = math.fsum((y - slope * x - intercept) ** 2 for x, y in zip(xs, ys, strict=True))
-    total = math.fsum((y - mean_y) ** 2 for y in ys)
-    return RobustnessLine(slope, intercept, 1 - residual / total if total > 0 else 1.0, len(xs))
+    line: Any = linregress(xs, ys)
+    is_level = max(ys) == min(ys)  # nothing varies, and the line explains it
+    return RobustnessLine(float(line.slope), float(line.intercept), 1.0 if is_level else float(line.rvalue**2), len(xs))
 
 
 def _logit(share: float) -> float:

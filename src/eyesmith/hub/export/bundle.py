@@ -5,7 +5,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -130,14 +130,8 @@ def export_model(
 
 def _preprocess(clip: Clip | None, encoder: Encoder) -> PreprocessConfig:
     if clip is None:
-        return PreprocessConfig(image_size=encoder.image_size, mean=encoder.mean, std=encoder.std)
-    return PreprocessConfig(
-        image_size=encoder.image_size,
-        mean=clip.preprocess.mean,
-        std=clip.preprocess.std,
-        interpolation=clip.preprocess.interpolation,
-        resize=clip.preprocess.resize,
-    )
+        return encoder.evaluation_config()
+    return replace(clip.preprocess, image_size=encoder.image_size)
 
 
 @torch.no_grad()

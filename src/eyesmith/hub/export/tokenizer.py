@@ -16,7 +16,7 @@ CLEANING = (
     "tokenizer.json straightens quotes, takes ligatures and full-width forms apart, drops control characters, and "
     "makes lower case and single spaces of a text. The model was trained on texts whose HTML entities were "
     "resolved and whose broken encodings and lone surrogates were mended (ftfy) before; do so yourself where your "
-    "texts need it. Characters that are newer than the library's Unicode may be cut at other places."
+    "texts need it. Characters that are newer than the library's Unicode may be cut or ordered otherwise."
 )
 # what str.split takes for white space, but for the controls that are dropped before
 _SPACES = r"[\t\n\x0c\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"

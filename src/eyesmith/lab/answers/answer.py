@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eyesmith.lab.answers.spread import Metric, Point, Setting, Spread, points_of
+from eyesmith.lab.answers.spread import Metric, Point, Spread, points_of
 from eyesmith.lab.plan import Group
 from eyesmith.lab.result import CellResult, LabResults
 
@@ -140,11 +140,6 @@ def amount(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number:.0f}"
-
-
-def same_setting(point: Point, **changes: Any) -> Setting:
-    """The setting of a point with fields replaced."""
-    return point.setting._replace(**changes)
 
 
 def _signed(value: float) -> str:

@@ -1,4 +1,7 @@
-"""Rank correlation of two lists: Spearman's rho and Kendall's tau-b, each with a permutation test."""
+"""Rank correlation of two lists: Spearman's rho and Kendall's tau-b, each with a permutation test.
+
+The coefficients are computed for a whole block of draws at once; scipy.stats.kendalltau takes one list at a time.
+"""
 
 import math
 from dataclasses import dataclass
@@ -30,9 +33,9 @@ class Correlation:
 
 def average_ranks(values: Floats) -> Floats:
     """Ranks from 1 along the last axis [..., N], ties share their mean rank."""
-    less = (values[..., None, :] < values[..., :, None]).sum(-1)
-    equal = (values[..., None, :] == values[..., :, None]).sum(-1)
-    return less + (equal + 1) / 2
+    from scipy.stats import rankdata
+
+    return rankdata(values, axis=-1)
 
 
 def spearman(one: Floats, two: Floats) -> Floats:

