@@ -1,6 +1,6 @@
 """How the parts of a run's loss fell, and what was measured meanwhile: one page, for tasks whose loss is a sum."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from eyesmith.errors import DataError
@@ -47,9 +47,10 @@ def write_losses(run: str | Path, out: str | Path | None = None) -> Path:
     return target
 
 
-def _charts(series: Mapping[str, Sequence[tuple[float, float]]], what: str, form: object) -> list[Markup]:
+def _charts(
+    series: Mapping[str, Sequence[tuple[float, float]]], what: str, form: Callable[[float], str]
+) -> list[Markup]:
     """A chart a series: parts of a loss differ by more than one scale shows."""
-    assert callable(form)
     return [
         element(
             "section",
