@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eyesmith.data.annotations import VOID
 from eyesmith.dense.detect.object_detector import check_dense
 from eyesmith.dense.detect.view import Fit, ViewConfig, fit, view_pixels
 from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.fusion import Fusion
 from eyesmith.dense.regions import crop_boxes
+from eyesmith.dense.result import ClassMap, FoundObjects
 from eyesmith.dense.segment.classes import MAX_SCALE, frozen_logits, fused
 from eyesmith.dense.segment.head import SegmentHead
 from eyesmith.dense.segment.inference import (
@@ -94,6 +96,29 @@ class Segmented:
     def found(self) -> list[str]:
         """The name of each segment."""
         return [self.names[one.label] for one in self.panoptic.segments]
+
+    def class_map(self) -> ClassMap:
+        """The class of each pixel by its segment, none where there is no segment."""
+        labels = torch.tensor([VOID, *(one.label for one in self.panoptic.segments)])
+        scores = torch.tensor([0.0, *(one.score for one in self.panoptic.segments)])
+        ids = self.panoptic.ids.cpu()
+        return ClassMap(labels=labels[ids], scores=scores[ids], names=self.names)
+
+    def objects(self) -> FoundObjects:
+        """The segments as objects with boxes and masks, best first."""
+        segments = sorted(self.panoptic.segments, key=lambda one: -one.score)
+        size = (self.panoptic.ids.shape[0], self.panoptic.ids.shape[1])
+        masks = torch.zeros(len(segments), *size, dtype=torch.bool)
+        for mask, segment in zip(masks, segments, strict=True):
+            mask[:] = self.panoptic.mask(segment).cpu()
+        return FoundObjects(
+            boxes_px=mask_boxes(masks),
+            scores=torch.tensor([one.score for one in segments]),
+            labels=torch.tensor([one.label for one in segments], dtype=torch.int64),
+            names=self.names,
+            size=size,
+            masks=masks,
+        )
 
 
 class PictureSegmenter:
