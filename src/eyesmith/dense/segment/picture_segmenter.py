@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyesmith.data.annotations import VOID
 from eyesmith.dense.detect.object_detector import check_dense
 from eyesmith.dense.detect.view import Fit, ViewConfig, fit, view_pixels
 from eyesmith.dense.frozen import FrozenEncoder
@@ -26,6 +25,7 @@ from eyesmith.dense.segment.inference import (
     panoptic,
     semantic,
 )
+from eyesmith.dense.segment.segments import mask_boxes, segments_found
 from eyesmith.dense.vocabulary import Names, Vocabulary, encode_vocabulary
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images.decode import ImageSource, open_image
@@ -99,26 +99,11 @@ class Segmented:
 
     def class_map(self) -> ClassMap:
         """The class of each pixel by its segment, none where there is no segment."""
-        labels = torch.tensor([VOID, *(one.label for one in self.panoptic.segments)])
-        scores = torch.tensor([0.0, *(one.score for one in self.panoptic.segments)])
-        ids = self.panoptic.ids.cpu()
-        return ClassMap(labels=labels[ids], scores=scores[ids], names=self.names)
+        return segments_found(self.panoptic, self.names)[0]
 
     def objects(self) -> FoundObjects:
         """The segments as objects with boxes and masks, best first."""
-        segments = sorted(self.panoptic.segments, key=lambda one: -one.score)
-        size = (self.panoptic.ids.shape[0], self.panoptic.ids.shape[1])
-        masks = torch.zeros(len(segments), *size, dtype=torch.bool)
-        for mask, segment in zip(masks, segments, strict=True):
-            mask[:] = self.panoptic.mask(segment).cpu()
-        return FoundObjects(
-            boxes_px=mask_boxes(masks),
-            scores=torch.tensor([one.score for one in segments]),
-            labels=torch.tensor([one.label for one in segments], dtype=torch.int64),
-            names=self.names,
-            size=size,
-            masks=masks,
-        )
+        return segments_found(self.panoptic, self.names)[1]
 
 
 class PictureSegmenter:
@@ -272,12 +257,3 @@ class PictureSegmenter:
             cut = (cut * share + 255 * (1 - share)).round().to(torch.uint8)
         parts = [self.clip.image(part) for part in cut.split(_CROPS)]
         return F.normalize(torch.cat(parts).float(), dim=-1)
-
-
-def mask_boxes(masks: Tensor) -> Tensor:
-    """x0, y0, x1, y1 around the pixels of each mask, ends exclusive: fp32 [n, 4]. masks: bool [n, H, W], none empty."""
-    across, down = masks.any(1), masks.any(2)  # [n, W], [n, H]
-    width, height = across.shape[1], down.shape[1]
-    left, top = across.long().argmax(1), down.long().argmax(1)
-    right, bottom = width - across.flip(1).long().argmax(1), height - down.flip(1).long().argmax(1)
-    return torch.stack([left, top, right, bottom], 1).float()

@@ -35,11 +35,12 @@ def save_segmenter(folder: str | os.PathLike[str], head: SegmentHead, clip: Clip
 
 
 def is_segmenter(folder: str | os.PathLike[str]) -> bool:
-    """Whether a path is the run folder of a finished segmenter."""
-    if not (Path(folder) / CONFIG_FILE).is_file():
+    """Whether a path is the run folder of a segmenter, finished or not."""
+    root = Path(folder)
+    if not (root / CONFIG_FILE).is_file():
         return False
     try:
-        fields = read_config(folder).get("model", {})
+        fields = read_config(root).get("model", {})
     except CheckpointError:
         return False
     return isinstance(fields, dict) and fields.get("kind") == SEGMENT_KIND
