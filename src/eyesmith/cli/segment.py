@@ -1,9 +1,9 @@
 """`eyesmith segment`: which of some named things each pixel of a user's pictures shows."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from PIL import Image
@@ -32,7 +32,7 @@ from eyesmith.dense.segment.segments import segments_found
 from eyesmith.dense.training_free import SegmentConfig, TrainingFreeSegmenter
 from eyesmith.dense.training_free.measure import measure_segmentation
 from eyesmith.dense.vocabulary import named
-from eyesmith.dense.write import FoundIn, distinct_stems, write_image, write_png_masks
+from eyesmith.dense.write import VOID_VALUE, FoundIn, distinct_stems, write_image, write_png_masks
 from eyesmith.errors import ConfigError
 from eyesmith.eval.results import ResultRow, append_rows
 from eyesmith.files import write_atomic
@@ -68,6 +68,7 @@ def segment(
     scale: float = 2.0,
     threshold: Annotated[float, Within(0, 1)] = 0.0,
     background: str = "",
+    source: Literal["head", "dense", "crop"] | None = None,
     prompts: PromptsName = None,
     name: ModelName = None,
     device: Device = None,
@@ -88,7 +89,10 @@ def segment(
         scale: Shorter side of a picture in windows; more sees smaller things, and takes longer.
         threshold: Pixels whose likeliest class has a lower probability belong to none.
         background: Words, by commas, whose pixels belong to none: wall,sky,texture.
+        source: With a segmenter: what names masks beside it: the eye's map (dense), each cut out (crop), or nothing.
     """
+    if source is not None and not is_segmenter(model):
+        raise ConfigError(f"source: goes with the run folder of a segmenter, and {model} is none")
     config = SegmentConfig(
         path=look, sliding=not whole, short_side=scale, long_side=max(6.0, 3 * scale), threshold=threshold
     )
@@ -118,6 +122,8 @@ def segment(
             raise ConfigError("background, name, prompts: a trained segmenter has its own; leave them out")
         trained = load_segmenter(model, device=where)
         trained.use(asked or None)
+        if source is not None:
+            trained.predict = replace(trained.predict, source=source)
         find, names, exif = _of_trained(trained, threshold), trained.names, trained.clip.preprocess.exif
     else:
         clip = load_model(model, name, where)
@@ -131,7 +137,8 @@ def segment(
     for file, picture in each_picture(images, exif=exif):
         found, objects = find(picture)
         write_image(out / f"{stems[file]}.overlay.png", draw_classes(picture, found))
-        write_png_masks(out / f"{stems[file]}.mask.png", found)
+        if len(names) <= VOID_VALUE:  # a PNG of bytes holds no more; found.json has them all
+            write_png_masks(out / f"{stems[file]}.mask.png", found)
         regions.append(FoundIn(str(file), objects))
         parts = dict(zip(found.names, found.fractions().tolist(), strict=True))
         told.append({"image": str(file), "overlay": str(out / f"{stems[file]}.overlay.png"), "parts": parts})

@@ -26,6 +26,20 @@ SMALL_HEAD = SegmentHeadConfig(
 """For pictures of some 224 pixels with a handful of things; minutes are too few to learn hundreds of names."""
 
 
+def segment() -> SegmentConfig:
+    """A segmenter of masks of your own, from a few pictures on. Set data.path, and --from the eye."""
+    run = segment_emoji()
+    return replace(
+        run,
+        name="segment",
+        data=DataConfig(path="masks"),
+        eval=EvalConfig(),
+        batch_size=4,
+        epochs=40,
+        test_pictures=0,
+    )
+
+
 def segment_emoji() -> SegmentConfig:
     """A segmenter of emoji drawings in scenes, in minutes on two cores. Give --from an eye; best one of `dense-eye`."""
     return SegmentConfig(

@@ -1,11 +1,11 @@
 """Segments of a trained segmenter in the form that drawing and writing take."""
 
 import torch
+from torch import Tensor
 
 from eyesmith.data.annotations.types import VOID
 from eyesmith.dense.result import ClassMap, FoundObjects
 from eyesmith.dense.segment.inference import Panoptic
-from eyesmith.dense.segment.picture_segmenter import mask_boxes
 
 
 def segments_found(found: Panoptic, names: tuple[str, ...], *, threshold: float = 0.0) -> tuple[ClassMap, FoundObjects]:
@@ -30,3 +30,12 @@ def segments_found(found: Panoptic, names: tuple[str, ...], *, threshold: float 
         masks=masks,
     )
     return ClassMap(labels=labels, scores=scores, names=names), objects
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """x0, y0, x1, y1 around the pixels of each mask, ends exclusive: fp32 [n, 4]. masks: bool [n, H, W], none empty."""
+    across, down = masks.any(1), masks.any(2)  # [n, W], [n, H]
+    width, height = across.shape[1], down.shape[1]
+    left, top = across.long().argmax(1), down.long().argmax(1)
+    right, bottom = width - across.flip(1).long().argmax(1), height - down.flip(1).long().argmax(1)
+    return torch.stack([left, top, right, bottom], 1).float()
