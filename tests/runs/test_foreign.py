@@ -187,7 +187,7 @@ def test_probe_and_evaluation_see_pictures_as_the_model_wants_them(
     encoder = eyesmith.load("timm:test_vit")
     assert isinstance(encoder, Encoder)
     shutil.copytree(pairs, tmp_path / "test")
-    plan = ProbePlan(train=str(pairs), test=str(tmp_path / "test"), shots=(2,), num_seeds=1)
+    plan = ProbePlan(train=str(pairs), test=str(tmp_path / "test"), shots=(2,), seeds=1)
     (line,) = run_probes(encoder, plan, model_name="timm:test_vit", cache=tmp_path / "cache")
     assert line.result.n == 24
 

@@ -142,7 +142,7 @@ def test_what_a_stream_is_asked_is_checked_and_refused_elsewhere(streamed: Train
 
 
 def test_machines_are_counted_by_their_first_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gather(values: list[Any], value: Any) -> None:
+    def gather(values: list[Any], value: Any, group: Any) -> None:
         values[:] = [0, 1, 2, 0, 1, 2]
 
     monkeypatch.setattr(dist, "all_gather_object", gather)

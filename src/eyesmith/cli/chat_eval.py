@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Device
-from eyesmith.cli.output import AsJson, print_json, print_table, say
+from eyesmith.cli.output import AsJson, messages, print_json, print_table, say
 from eyesmith.hub.device import find_device
 
 
@@ -54,7 +53,7 @@ def chat_eval(
     questions = read_benchmark(benchmark, data)
     assistant = ChatAssistant(run, device=where)
     folder = out or Path(run) / "eval" / benchmark
-    with progress(Console(stderr=True, highlight=False), benchmark, len(questions), unit="question") as advance:
+    with progress(messages(), benchmark, len(questions), unit="question") as advance:
         answers = answer_benchmark(assistant, benchmark, questions, folder, advance=advance)
     whose = {**assistant.facts, "asked": asked_hash(BENCHMARKS[benchmark], questions)}
     rows, file = write_results(benchmark, questions, answers, folder, model=Path(run).name, run=whose)

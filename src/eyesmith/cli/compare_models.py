@@ -8,8 +8,7 @@ from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Device
-from eyesmith.cli.output import AsJson, print_json, print_table, say
-from eyesmith.plain import plain
+from eyesmith.cli.output import AsJson, answer, print_json, print_table, say
 
 _MODEL = "A run folder, a weight file, hf:owner/name, open_clip:NAME/TAG, or timm:NAME.TAG."
 First = Annotated[Positional[str], tyro.conf.arg(metavar="A", help=_MODEL)]
@@ -57,13 +56,13 @@ def compare_models(
             }
         )
         return 0
-    print(plain(f"A: {a}"))
-    print(plain(f"B: {b}") + ("  (the same weights as A)" if found.difference.is_same_model else ""))
+    answer(f"A: {a}")
+    answer(f"B: {b}" + ("  (the same weights as A)" if found.difference.is_same_model else ""))
     print_table(("", "A", "B"), _cells(found), right=("A", "B"))
     columns, rows = comparison_table(found.difference)
     print_table(columns, rows, right=columns[2:8])
     for line in comparison_lines(found.difference):
-        print(plain(line))
+        answer(line)
     return 0
 
 
@@ -86,7 +85,7 @@ def _cells(found: Any) -> list[tuple[str, ...]]:
         ("memory of a batch", *(f"{one.memory_mib:.1f} MiB" for one in pair)),
         ("image px", *("x".join(map(str, dict.fromkeys(one.image_size))) for one in pair)),
         ("code", *(one.origin for one in pair)),
-        ("licence", *(plain(one.licence or "not stated") for one in pair)),
+        ("licence", *(one.licence or "not stated" for one in pair)),
     ]
 
 

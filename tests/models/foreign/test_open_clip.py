@@ -39,7 +39,7 @@ TOWERS: dict[str, tuple[dict[str, Any], type, bool]] = {
 def test_towers_keep_the_contract_and_give_open_clips_features(name: str, tmp_path: Path, write_open_clip) -> None:
     vision, kind, is_mean_pooled = TOWERS[name]
     theirs = write_open_clip(tmp_path / "tiny", vision)
-    clip = eyesmith.load(tmp_path / "tiny")
+    clip = eyesmith.load(f"open_clip:{tmp_path / 'tiny'}")
     assert isinstance(clip, Clip)
     assert isinstance(clip.image, kind)
     assert clip.image.is_mean_pooled == is_mean_pooled

@@ -15,7 +15,7 @@ from eyesmith.models.clip import Clip
 from eyesmith.models.conformance import check_encoder
 from eyesmith.models.foreign.packages import import_transformers
 from eyesmith.models.foreign.transformers_image import TransformersImageConfig, feature_dim, native_size
-from eyesmith.models.foreign.transformers_model import is_of, named_tensors, read_settings
+from eyesmith.models.foreign.transformers_model import IMAGES, is_of, named_tensors, read_settings
 from eyesmith.models.foreign.transformers_text import TransformersTextConfig
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs transformers")
@@ -44,7 +44,7 @@ def _image_config(kind: str) -> TransformersImageConfig:
         model_name=kind,
         settings=settings,
         image_size=native_size(settings, kind),
-        embed_dim=feature_dim(settings, kind),
+        embed_dim=0 if kind in IMAGES else feature_dim(settings, kind),
         preprocess=PreprocessConfig(image_size=(32, 32)),
     )
 

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from eyesmith.dense.segment.targets import MaskTargets
@@ -227,6 +226,8 @@ def match(
     cost = config.mask_weight * by_mask + config.class_weight * by_class + config.dice_weight * by_dice
     largest = torch.finfo(cost.dtype).max
     cost = torch.nan_to_num(cost, nan=largest, posinf=largest, neginf=largest)
+    from scipy.optimize import linear_sum_assignment
+
     queries, chosen = linear_sum_assignment(cost.cpu().numpy())
     return torch.as_tensor(queries, device=labels.device), torch.as_tensor(chosen, device=labels.device)
 
