@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from eyesmith.data.annotations import VOID, open_annotations, write_coco
-from eyesmith.errors import DataError
+from eyesmith.errors import DataError, ImageError
 
 CATEGORIES = [
     {"id": 3, "name": "cat", "supercategory": "animal"},
@@ -306,3 +306,13 @@ def test_categories_may_come_first(tmp_path: Path) -> None:
     found = open_annotations(write(tmp_path / "made.json", ordered))
     assert found.objects(0).ids.tolist() == [1, 2, 9]
     assert len(CATEGORIES) == len(found.categories)
+
+
+def test_grey_and_huge_pictures(tmp_path: Path) -> None:
+    path = write(tmp_path / "made.json", coco())
+    Image.new("L", (12, 9), 7).save(tmp_path / "a.jpg")
+    assert open_annotations(path).image(0).mode == "RGB"
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "b.png")  # few bytes, more pixels than are decoded
+    huge = open_annotations(write(tmp_path / "made.json", json.loads(json.dumps(coco()).replace("b.jpg", "b.png"))))
+    with pytest.raises(ImageError, match=r"b\.png"):
+        huge.image(1)
