@@ -52,6 +52,8 @@ COMMANDS: dict[str, list[str]] = {
     "classify": ["classify {run} {photos} --names cat dog"],
     "embed": ["embed {run} {photos} --out {new}.npz"],
     "search": ["search {run} {photos} cat"],
+    "segment": ["segment {run} {photos} --classes cat,dog --out {new}", "segment {run} --truth {run} --out {new}"],
+    "detect": ["detect {run} {photos} --classes cat,dog --out {new}", "detect {open} {photos} --classes cat,dog"],
     "chat": ["chat {run} - hello", "chat {open} - hello"],
     "chat-eval": ["chat-eval {run} pope --data {photos} --out {new}"],
     "convert": ["convert {run} {new}.safetensors --to eyesmith", "convert {run} {new} --to hugging_face"],
