@@ -14,7 +14,7 @@ def _rows_of(*modules: str) -> Callable[[], list[Row]]:
 _MODULES = {
     name: name for name in ("tokenizer", "models", "gpu", "loss", "loader", "step", "curate", "eyes", "dense")
 } | {"eval": "evaluation"}
-_MORE = {"dense": ("dense_ap",)}  # rows of a group that need other packages than the rest of it
+_MORE = {"dense": ("dense_ap", "dense_detector")}  # rows of a group that need other packages than the rest of it
 GROUPS: dict[str, Callable[[], list[Row]]] = {
     name: _rows_of(*([_MODULES[name]] if name in _MODULES else []), *_MORE.get(name, ()))
     for name in dict.fromkeys([*_MODULES, *_MORE])
