@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from eyesmith.dense.segment.classes import TextSpaceClassifier
@@ -56,3 +57,21 @@ class SegmentHead(nn.Module):
         if self.vocabulary is None:
             raise ConfigError("vocabulary: a segmenter needs words to name masks by; give some to use()")
         return self.classes.predictions(self.decoder(maps), self.vocabulary)
+
+    def answer(self, maps: Mapping[str, Tensor], known: Vocabulary | None = None) -> Prediction:
+        """What the last layer predicts, the only one that is used.
+
+        known: the words of training, by which void is told from anything else whatever words are in use: where things
+        were learnt without their names, a sum over other or fewer words says nothing of void.
+        """
+        if self.vocabulary is None:
+            raise ConfigError("vocabulary: a segmenter needs words to name masks by; give some to use()")
+        found = self.decoder(maps)
+        masks = found.masks[-1]
+        vectors = self.classes.vectors(found.queries[-1], masks, found.features[-1])
+        logits = self.classes(vectors, self.vocabulary)
+        if known is not None:
+            trained = self.classes(vectors, known)
+            something = logits[..., :-1].logsumexp(-1) - trained[..., :-1].logsumexp(-1)
+            logits = torch.cat([logits[..., :-1], (logits[..., -1] + something)[..., None]], -1)
+        return Prediction(logits, masks)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eyesmith.dense.segment.targets import MaskTargets
-from eyesmith.errors import ConfigError, DataError
+from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.train.rng import fractions
 
 _LAYER_BITS, _MASK_BITS, _POINT_BITS = 6, 12, 17  # of a point's number, beside those of the row
@@ -226,10 +228,18 @@ def match(
     cost = config.mask_weight * by_mask + config.class_weight * by_class + config.dice_weight * by_dice
     largest = torch.finfo(cost.dtype).max
     cost = torch.nan_to_num(cost, nan=largest, posinf=largest, neginf=largest)
-    from scipy.optimize import linear_sum_assignment
-
-    queries, chosen = linear_sum_assignment(cost.cpu().numpy())
+    queries, chosen = _cheapest_pairs(cost)
     return torch.as_tensor(queries, device=labels.device), torch.as_tensor(chosen, device=labels.device)
+
+
+def _cheapest_pairs(cost: Tensor) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and columns of the assignment of least cost."""
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError as error:
+        raise MissingDependencyError("matching masks needs scipy: pip install 'eyesmith[dense]'") from error
+    rows, columns = linear_sum_assignment(cost.cpu().numpy())
+    return rows, columns
 
 
 def _layer(

@@ -133,6 +133,9 @@ class PictureSegmenter:
         self.eye: FrozenEncoder = view.around(clip.image)
         self.seen = torch.zeros(0, dtype=torch.bool)
         self.is_thing: tuple[bool, ...] = ()
+        self._known: Vocabulary | None = None  # where void was learnt against anything at all
+        if head.config.loss.learns == "things":
+            self._known = encode_vocabulary(clip, self.trained, prompts=prompts or None).to(self.device)
         if predict.source == "dense":
             check_dense(clip)
 
@@ -199,7 +202,7 @@ class PictureSegmenter:
             maps = self.eye.pyramid(pixels, self.head.taps)
         was_training = self.head.training
         self.head.eval()
-        last = self.head(maps)[-1]
+        last = self.head.answer(maps, self._known)
         self.head.train(was_training)
         outside: dict[Source, Tensor | None] = {}
         if "dense" in sources:
