@@ -98,7 +98,8 @@ def test_rows_have_the_fields_that_other_programs_read(monkeypatch: pytest.Monke
     monkeypatch.setattr("eyesmith.models.cost.list_models", lambda: ["ViTamin-XL-384", "ViT-Nano"])
     large, nano = model_rows()
     fields = ["name", "image_size", "embed_dim", "image_params", "text_params", "image_gmacs_paper"]
-    assert [*large] == [*nano] == [*fields, "text_gmacs_paper", "image_gmacs", "text_gmacs", "stride", "tokens"]
+    last = ["stride", "tokens", "origin"]
+    assert [*large] == [*nano] == [*fields, "text_gmacs_paper", "image_gmacs", "text_gmacs", *last]
     assert large["name"] == "ViTamin-XL-384"
     assert large["image_size"] == [384, 384]
     assert (large["embed_dim"], large["stride"], large["tokens"]) == (1152, 16, 576)
@@ -113,7 +114,7 @@ def test_encoders_have_the_cost_of_their_models_image_tower(monkeypatch: pytest.
     monkeypatch.setattr("eyesmith.models.cost.list_encoders", lambda: names)
     large, nano = encoder_rows()
     fields = ["name", "image_size", "embed_dim", "image_params", "image_gmacs_paper", "image_gmacs", "stride", "tokens"]
-    assert [*large] == [*nano] == fields
+    assert [*large] == [*nano] == [*fields, "origin"]
     assert large["image_params"] == 333_641_632
     assert large["image_gmacs"] == pytest.approx(98.84, abs=0.005)
 

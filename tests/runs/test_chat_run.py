@@ -22,7 +22,7 @@ from eyesmith.cli.main import main
 from eyesmith.data.make.scenes import make_scenes
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval.results.rows import read_rows
-from eyesmith.hub import save_model
+from eyesmith.hub import save_model, verify
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.identity import weights_hash
 from eyesmith.models.vitamin.model import ViTaminConfig
@@ -132,6 +132,8 @@ def test_a_run_ends_as_a_model_that_answers(config: ChatConfig, tmp_path: Path, 
     tower = assistant.stock.model.vision_tower.eye.encoder
     assert weights_hash(tower) == assistant.facts["eye_hash"] == weights_hash(load(eye)), "the eye never trains"
     assert main(["verify", str(tmp_path / "run")]) == 0
+    with pytest.raises(CheckpointError, match="compare it by `eyesmith verify"):
+        verify(tmp_path / "run")
     with pytest.raises(CheckpointError, match="holds a language model with an eye; ask it by `eyesmith chat"):
         load(tmp_path / "run")
     resume(tmp_path / "run")

@@ -375,4 +375,5 @@ def test_own_boxes_become_a_detector_in_two_commands(
     assert main(["detect", str(tmp_path / "run"), str(picture), "--out", str(tmp_path / "out"), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["classes"] == list(NAMES[:2])
-    assert Image.open(answer["images"][0]["overlay"]).size == (64, 64)
+    with Image.open(answer["images"][0]["overlay"]) as overlay:
+        assert overlay.size == (64, 64)

@@ -298,7 +298,7 @@ def test_one_class_one_pixel_and_a_grey_picture_are_ordinary(config: SegmentConf
     assert load_segmenter(tmp_path / "run").names == ("speck",)
 
 
-@pytest.mark.parametrize("name", ["segment-emoji", "segment-scenes", "fc-clip-coco"])
+@pytest.mark.parametrize("name", ["segment", "segment-emoji", "segment-scenes", "fc-clip-coco"])
 def test_recipes_survive_json(name: str) -> None:
     made = recipe(name)
     assert run_from_dict(json.loads(json.dumps(run_to_dict(made)))) == made

@@ -70,6 +70,8 @@ def show_run(work: Callable[[PlainConsole], "RunSummary"]) -> None:
         now = f"eyesmith classify {summary.folder} IMAGE"
     if not (summary.folder / "text").is_dir() and not any(row.task == "classification" for row in rows):
         now = f"eyesmith train RECIPE initial.weights={summary.folder} initial.part=image"
+    if any(row.task in ("detect", "segment") for row in rows):  # a head with its eye
+        now = f"eyesmith {next(row.task for row in rows)} {summary.folder} IMAGE"
     if (summary.folder / "chat_template.jinja").is_file():  # a language model with an eye
         now = f"eyesmith chat {summary.folder} IMAGE QUESTION"
     done = "was finished before," if summary.was_finished else "trained"

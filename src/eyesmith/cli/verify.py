@@ -25,8 +25,7 @@ def check(run: RunFolder, /, *, as_json: AsJson = False) -> int:
     from eyesmith.hub.run_folder import CHAT_KIND, read_config
     from eyesmith.hub.verification import verify
 
-    model = read_config(run).get("model")
-    if isinstance(model, dict) and model.get("kind") == CHAT_KIND:
+    if read_config(run)["model"].get("kind") == CHAT_KIND:
         from eyesmith.multimodal.verification import verify_chat as verify
     report = verify(run)
     if as_json:

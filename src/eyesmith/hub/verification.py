@@ -15,7 +15,7 @@ import numpy as np
 from eyesmith.errors import CheckpointError, EyesmithError
 from eyesmith.files import load_json, sha256_file
 from eyesmith.hub.fingerprint import FINGERPRINT_FILE, FORMAT, file_hashes, fingerprint, model_hash
-from eyesmith.hub.run_folder import MODEL_FILE, load_model, read_config
+from eyesmith.hub.run_folder import CHAT_KIND, MODEL_FILE, load_model, read_config
 from eyesmith.models.own import UnregisteredEncoderError
 
 # largest difference of one element of a unit feature. fp32 kernels of different processors differ by about 1e-6, one
@@ -39,6 +39,8 @@ def verify(folder: str | os.PathLike[str]) -> VerifyReport:
     """
     root = Path(folder)
     config = read_config(root)
+    if config["model"].get("kind") == CHAT_KIND:
+        raise CheckpointError(f"{root}: holds a language model with an eye; compare it by `eyesmith verify {root}`")
     saved = _read(root / FINGERPRINT_FILE)
     good: list[str] = []
     bad: list[str] = []

@@ -90,7 +90,8 @@ def encoder_cost(config: EncoderConfig) -> EncoderCost:
     """The cost of an image tower at its own input size. Raises MissingDependencyError for timm's without timm."""
     pixels = torch.empty(1, 3, *config.image_size, device="meta")
     if isinstance(config, ForeignConfig):
-        tower = _on_meta(config.build)
+        # the counter stumbles over views of trained tensors that go into a module
+        tower = _on_meta(config.build).requires_grad_(False)
         cost = _count(tower, pixels)
     elif isinstance(config, OwnEncoderConfig):  # a user's code may read numbers, which tensors on meta have not
         with torch.random.fork_rng(devices=[]):
@@ -108,7 +109,7 @@ def encoder_cost(config: EncoderConfig) -> EncoderCost:
 def text_cost(config: ClipTextConfig | OpenClipTextConfig) -> TowerCost:
     """The cost of a text tower for a text of full length."""
     if isinstance(config, OpenClipTextConfig):
-        tower = _on_meta(config.build)
+        tower = _on_meta(config.build).requires_grad_(False)
         return _count(tower, torch.zeros(1, int(tower.context_len), dtype=torch.int64, device="meta"))  # pyright: ignore[reportArgumentType]
     ids = torch.zeros(1, config.context_len, dtype=torch.int64, device="meta")
     one, two = (_count(_on_meta(replace(config, depth=blocks).build), ids) for blocks in (1, 2))
@@ -156,7 +157,6 @@ def _image_row(
 ) -> dict[str, Any]:
     return {
         "name": name,
-        "origin": origin_of(image),
         "image_size": list(image_size),
         "embed_dim": embed_dim or (cost and cost.embed_dim) or 0,
         "image_params": cost and cost.tower.params,
@@ -164,6 +164,7 @@ def _image_row(
         "image_gmacs": cost and cost.tower.macs / 1e9,
         "stride": cost and cost.stride,
         "tokens": cost and cost.tokens,
+        "origin": origin_of(image),
     }
 
 
@@ -186,7 +187,6 @@ def _of_equal_blocks(one: TowerCost, two: TowerCost, depth: int) -> TowerCost:
 
 def _count(tower: nn.Module, argument: Tensor) -> TowerCost:
     layer_norm = torch.ops.aten.native_layer_norm
-    tower.requires_grad_(False)  # the counter stumbles over views of trained tensors that go into a module
     with FlopCounterMode(display=False, custom_mapping={layer_norm: _layer_norm_flops}) as counter, torch.no_grad():
         if isinstance(tower, Vit):  # all tokens through its last block, as published figures have it
             tower.pool(tower.encode(tower.patches(argument)))

@@ -22,7 +22,7 @@ from eyesmith.recipes.laptop import (
     quickstart_small_vit,
     quickstart_vit,
 )
-from eyesmith.recipes.segment import fc_clip_coco, segment_emoji, segment_scenes
+from eyesmith.recipes.segment import fc_clip_coco, segment, segment_emoji, segment_scenes
 from eyesmith.recipes.vitamin import (
     FINE_TUNES,
     LENGTHS,
@@ -65,7 +65,10 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "f-vit-lvis": f_vit_lvis,
     },
     "a detector for boxes of your own, on any eye": {"detect": detect},
-    "a segmenter of whatever can be named, on a frozen eye (FC-CLIP)": {"fc-clip-coco": fc_clip_coco},
+    "a segmenter of whatever can be named, on a frozen eye (FC-CLIP)": {
+        "segment": segment,
+        "fc-clip-coco": fc_clip_coco,
+    },
     "from trained weights, on pairs of your own": {"finetune": finetune},
     "a classifier for class folders of your own, from any encoder": {"classify": classify},
     "ViTamin by the short schedule, 128 M to 1.28 B pairs": {

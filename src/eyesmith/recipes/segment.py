@@ -21,9 +21,23 @@ _HEALTH = HealthConfig(ignore=("no_gradient",))  # the eye gets none
 
 SMALL_HEAD = SegmentHeadConfig(
     decoder=PmtConfig(width=96, num_heads=4, num_blocks=3, num_queries=24, mlp_ratio=3.0),
-    loss=MaskLossConfig(num_points=784),
+    loss=MaskLossConfig(num_points=784, learns="things"),
 )
-"""For pictures of some 224 pixels with a handful of things."""
+"""For pictures of some 224 pixels with a handful of things; minutes are too few to learn hundreds of names."""
+
+
+def segment() -> SegmentConfig:
+    """A segmenter of masks of your own, from a few pictures on. Set data.path, and --from the eye."""
+    run = segment_emoji()
+    return replace(
+        run,
+        name="segment",
+        data=DataConfig(path="masks"),
+        eval=EvalConfig(),
+        batch_size=4,
+        epochs=40,
+        test_pictures=0,
+    )
 
 
 def segment_emoji() -> SegmentConfig:

@@ -159,6 +159,9 @@ class Things(MeanTask[ThingsModel]):
         save_model(folder, trained.image, config=config)
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        return context.world.once(lambda: self._probed(model, context))
+
+    def _probed(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         config = self.config
         rows: list[ResultRow] = []
         for place, split in enumerate(config.eval.splits):

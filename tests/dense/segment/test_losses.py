@@ -205,6 +205,22 @@ def test_a_mask_that_is_found_costs_nearly_nothing() -> None:
     assert mask_losses([Prediction(classes, -logits)], [target], points, evenly).total(evenly) > 50
 
 
+def test_things_alone_may_be_learnt_whatever_they_are_called() -> None:
+    """Equal to one class whose probability is the sum, so that other labels change nothing."""
+    predictions, targets = made()
+    things = MaskLossConfig(num_points=48, learns="things")
+    points = SeededPoints(SMALL, torch.arange(3), seed=0)
+    found = mask_losses(predictions, targets, points, things)
+    others = [MaskTargets((one.labels + 1) % 5, one.masks) for one in targets]
+    assert torch.equal(torch.stack(found), torch.stack(mask_losses(predictions, others, points, things)))
+    table = predictions[0].classes.softmax(-1)
+    summed = torch.stack([table[..., :-1].sum(-1), table[..., -1]], -1).log()
+    one_class = [Prediction(summed, predictions[0].masks)]
+    alone = [MaskTargets(one.labels * 0, one.masks) for one in targets]
+    expected = mask_losses(one_class, alone, points, SMALL)
+    torch.testing.assert_close(torch.stack(found)[:, :1], torch.stack(expected))
+
+
 def test_what_cannot_be_is_named() -> None:
     predictions, targets = made()
     points = SeededPoints(SMALL, torch.arange(3), seed=0)
@@ -215,8 +231,14 @@ def test_what_cannot_be_is_named() -> None:
         mask_losses(predictions, targets[:2], points, SMALL)
     with pytest.raises(ConfigError, match="expected 1 to 62 layers, got 0"):
         mask_losses([], targets, points, SMALL)
-    for change in ({"class_weight": -1}, {"num_points": 0}, {"importance_frac": 2}, {"no_object_weight": 0}):
+    for change in (
+        {"class_weight": -1},
+        {"num_points": 0},
+        {"importance_frac": 2},
+        {"no_object_weight": 0},
+        {"learns": "x"},
+    ):
         with pytest.raises(ConfigError, match="loss"):
-            MaskLossConfig(**change)
+            MaskLossConfig(**change)  # pyright: ignore
     with pytest.raises(ConfigError, match="less than 131072"):
         MaskLossConfig(num_points=100_000)

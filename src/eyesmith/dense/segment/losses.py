@@ -5,7 +5,7 @@ Every random point is given by `Points`, so that a loss is a function of its ste
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,9 @@ class MaskLossConfig:
     """Points drawn for each that is compared, of which the least certain are taken."""
     importance_frac: float = 0.75
     """Share of the points that is taken by uncertainty; the rest is drawn evenly."""
+    learns: Literal["names", "things"] = "names"
+    """names: which class a mask has (FC-CLIP); things: that it has one, whichever: where pictures are few and names
+    are many, masks are learnt sooner, and the frozen eye names them."""
 
     def __post_init__(self) -> None:
         if min(self.class_weight, self.mask_weight, self.dice_weight) < 0 or not (
@@ -49,6 +52,8 @@ class MaskLossConfig:
                 "loss: expected num_points and oversample of 1 or more and importance_frac in 0..1, got "
                 f"{self.num_points}, {self.oversample} and {self.importance_frac}"
             )
+        if self.learns not in ("names", "things"):
+            raise ConfigError(f"loss.learns: expected names or things, got {self.learns!r}")
         if self.num_drawn >> _POINT_BITS:
             raise ConfigError(
                 f"loss: num_points x oversample: expected less than {1 << _POINT_BITS}, got {self.num_drawn}"
@@ -172,6 +177,9 @@ def mask_losses(
         )
     for row, one in enumerate(targets):
         one.check(num_outputs - 1, where=f"row {row}")
+    if config.learns == "things":
+        predictions = [Prediction(any_class(one.classes), one.masks) for one in predictions]
+        targets = [MaskTargets(torch.zeros_like(one.labels), one.masks) for one in targets]
     device = classes.device
     if counts is None:
         counts = Counts.of(targets, num_queries, config)
@@ -191,6 +199,11 @@ def mask_losses(
         ]
         found.append(_layer(classes, masks, floats, labels, pairs, points, layer, config, per_mask, per_weight))
     return MaskLosses(*(torch.stack(one) for one in zip(*found, strict=True)))
+
+
+def any_class(classes: Tensor) -> Tensor:
+    """Logits of anything at all and of void, [..., 2], out of those of classes and void, [..., K + 1]."""
+    return torch.stack([classes[..., :-1].logsumexp(-1), classes[..., -1]], -1)
 
 
 @torch.no_grad()

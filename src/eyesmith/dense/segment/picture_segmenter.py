@@ -13,6 +13,7 @@ from eyesmith.dense.detect.view import Fit, ViewConfig, fit, view_pixels
 from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.fusion import Fusion
 from eyesmith.dense.regions import crop_boxes
+from eyesmith.dense.result import ClassMap, FoundObjects
 from eyesmith.dense.segment.classes import MAX_SCALE, frozen_logits, fused
 from eyesmith.dense.segment.head import SegmentHead
 from eyesmith.dense.segment.inference import (
@@ -24,6 +25,7 @@ from eyesmith.dense.segment.inference import (
     panoptic,
     semantic,
 )
+from eyesmith.dense.segment.segments import mask_boxes, segments_found
 from eyesmith.dense.vocabulary import Names, Vocabulary, encode_vocabulary
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images.decode import ImageSource, open_image
@@ -94,6 +96,14 @@ class Segmented:
     def found(self) -> list[str]:
         """The name of each segment."""
         return [self.names[one.label] for one in self.panoptic.segments]
+
+    def class_map(self) -> ClassMap:
+        """The class of each pixel by its segment, none where there is no segment."""
+        return segments_found(self.panoptic, self.names)[0]
+
+    def objects(self) -> FoundObjects:
+        """The segments as objects with boxes and masks, best first."""
+        return segments_found(self.panoptic, self.names)[1]
 
 
 class PictureSegmenter:
@@ -247,12 +257,3 @@ class PictureSegmenter:
             cut = (cut * share + 255 * (1 - share)).round().to(torch.uint8)
         parts = [self.clip.image(part) for part in cut.split(_CROPS)]
         return F.normalize(torch.cat(parts).float(), dim=-1)
-
-
-def mask_boxes(masks: Tensor) -> Tensor:
-    """x0, y0, x1, y1 around the pixels of each mask, ends exclusive: fp32 [n, 4]. masks: bool [n, H, W], none empty."""
-    across, down = masks.any(1), masks.any(2)  # [n, W], [n, H]
-    width, height = across.shape[1], down.shape[1]
-    left, top = across.long().argmax(1), down.long().argmax(1)
-    right, bottom = width - across.flip(1).long().argmax(1), height - down.flip(1).long().argmax(1)
-    return torch.stack([left, top, right, bottom], 1).float()

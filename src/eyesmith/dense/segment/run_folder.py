@@ -34,6 +34,18 @@ def save_segmenter(folder: str | os.PathLike[str], head: SegmentHead, clip: Clip
         part.chmod((root / CONFIG_FILE).stat().st_mode)
 
 
+def is_segmenter(folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is the run folder of a segmenter, finished or not."""
+    root = Path(folder)
+    if not (root / CONFIG_FILE).is_file():
+        return False
+    try:
+        fields = read_config(root).get("model", {})
+    except CheckpointError:
+        return False
+    return isinstance(fields, dict) and fields.get("kind") == SEGMENT_KIND
+
+
 def load_segmenter(folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> PictureSegmenter:
     """The segmenter of a finished run, looking for the classes that it was trained on. Never touches the network.
 

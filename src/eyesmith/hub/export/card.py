@@ -11,6 +11,7 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.text.model import ClipText
+from eyesmith.tokenizer import ClipTokenizer
 
 CARD_FILE = "card.json"
 _RESIZE = {
@@ -58,8 +59,9 @@ def text_card(clip: Clip, target: ExportTarget, tokenizer_file: str) -> dict[str
     text = clip.text
     ids: dict[str, Any] = {"name": IDS, "dtype": "int64", "shape": ["texts", f"tokens: at most {text.context_len}"]}
     tokens: dict[str, Any] = {"file": tokenizer_file, "longest": text.context_len}
-    if isinstance(text, ClipText):
-        vocabulary = text.tokenizer.vocabulary
+    tokenizer = text.tokenizer if isinstance(text, ClipText) else None
+    if isinstance(tokenizer, ClipTokenizer):
+        vocabulary = tokenizer.vocabulary
         tokens |= {"pad_id": 0, "start_id": vocabulary.start_id, "end_id": vocabulary.end_id, "cleaning": CLEANING}
     else:
         tokens |= {"pad_id": int(text.tokenize(["a", "a b"])[0, -1])}

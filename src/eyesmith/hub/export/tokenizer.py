@@ -6,7 +6,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 
 from eyesmith.files import write_atomic
 from eyesmith.models.text.model import ClipText
-from eyesmith.tokenizer import ClipTokenizer
+from eyesmith.tokenizer import ClipTokenizer, PieceTokenizer
 
 TOKENIZER_FILE = "tokenizer.json"
 START, END = "<start_of_text>", "<end_of_text>"
@@ -28,12 +28,13 @@ def save_tokenizer(text: object, folder: Path) -> str:
     """Write what turns texts into the ids of this tower to `folder`; returns the name of the file to load.
 
     For CLIP's own tokenizer also the list of its merges, as `ClipTokenizer.load` reads it. A Hugging Face tower
-    writes its own files, of which `tokenizer.json` is one.
+    writes its own files, of which `tokenizer.json` is one; a published vocabulary is written as it was published.
     """
     text.save_assets(folder)  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(text, ClipText):
-        write_atomic(folder / TOKENIZER_FILE, clip_tokenizer(text.tokenizer).to_str(pretty=True) + "\n")
-    return TOKENIZER_FILE
+    tokenizer = text.tokenizer if isinstance(text, ClipText) else None
+    if isinstance(tokenizer, ClipTokenizer):
+        write_atomic(folder / TOKENIZER_FILE, clip_tokenizer(tokenizer).to_str(pretty=True) + "\n")
+    return tokenizer.FILE if isinstance(tokenizer, PieceTokenizer) else TOKENIZER_FILE
 
 
 def clip_tokenizer(ours: ClipTokenizer) -> Tokenizer:
