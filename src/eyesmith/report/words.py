@@ -27,6 +27,7 @@ SPLIT_MEANINGS = {
 }
 TASK_TITLES = {
     "zero_shot": "naming",
+    "boxes": "naming boxes",
     "zero_shot_all": "naming, all",
     "retrieval": "search, own",
     "retrieval_label": "search, same",
