@@ -318,7 +318,7 @@ def _convert(
         facts = {"folder": str(folder), "form": to, "split": part, "pictures": len(found), "not_kept": lost}
         print_json({**facts, "categories": list(found.names)})
     else:
-        print(f"{folder}: {len(found):,} pictures, {len(found.categories):,} categories as {to}, split {part}")
+        answer(f"{folder}: {len(found):,} pictures, {len(found.categories):,} categories as {to}, split {part}")
     return 0
 
 

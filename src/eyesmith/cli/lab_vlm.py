@@ -9,7 +9,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.failures import on_interrupt
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.output import AsJson, answer, print_json, print_table
 from eyesmith.errors import ConfigError
 
 Eyes = Annotated[
@@ -63,7 +63,8 @@ def vlm(
         return 0
     columns, rows = vlm_table(found)
     print_table(columns, rows, right=columns[1:])
-    print(f"{vlm_sentence(found)}\n{page}")
+    answer(vlm_sentence(found))
+    answer(str(page))
     return 0
 
 
@@ -109,7 +110,7 @@ def vlm_fit(
     print_table(columns, rows, right=columns[1:])
     for name, pair in related.items():
         told = "not defined, as all are equal" if pair is None else f"{pair[0]:+.2f} (p = {pair[1]:.2f})"
-        print(f"{name}: Spearman's rank correlation with lab vlm of {len(found)} eyes: {told}")
+        answer(f"{name}: Spearman's rank correlation with lab vlm of {len(found)} eyes: {told}")
     return 0
 
 
