@@ -134,7 +134,8 @@ def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: C
         except MissingDependencyError as missing:
             console.print(f"its texts are read byte by byte: {missing}", style="yellow", markup=False)
             tower = own.text.of_bytes()
-        recipe = replace(recipe, model=replace(recipe.model, image=image, text=tower, lock_text=False))
+        pair = replace(recipe.model, image=image, text=tower, lock_text=False)
+        recipe = replace(recipe, model=pair, loss=replace(recipe.loss, kind="softmax"))  # names need a locked tower
     return recipe
 
 
