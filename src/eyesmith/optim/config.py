@@ -7,7 +7,7 @@ from typing import Literal
 from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 
-OptimizerName = Literal["adamw", "lamb", "sgd", "lion"]
+OptimizerName = Literal["adamw", "lamb", "sgd", "lion", "muon"]
 LayerRule = Literal["eva", "timm", "open_clip"]  # whose count of layers, and whose exceptions from decay
 
 
@@ -17,11 +17,14 @@ class OptimConfig:
 
     name: OptimizerName = "adamw"
     """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
-    momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates."""
+    momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates;
+    muon: orthogonal steps for the matrices of the towers' blocks, AdamW's for the rest, by AdamW's rate and decay."""
     peak_lr: float = 1e-3
     """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    muon_momentum: float = 0.95
+    """Of muon's matrices; betas are for the rest."""
     weight_decay: float = 0.2
     """Of matrices and tables; biases, norms and the temperature are never decayed."""
     no_decay: tuple[str, ...] = ()
@@ -69,8 +72,11 @@ class OptimConfig:
             raise ConfigError(
                 f"optim: peak_lr and eps must be positive, weight_decay and clip_norm not negative: {self}"
             )
-        if not all(0 <= beta < 1 for beta in (*self.betas, self.ema_decay)):
-            raise ConfigError(f"optim: betas and ema_decay must lie in 0..1, got {self.betas} and {self.ema_decay}")
+        if not all(0 <= beta < 1 for beta in (*self.betas, self.muon_momentum, self.ema_decay)):
+            raise ConfigError(
+                "optim: betas, muon_momentum and ema_decay must lie in 0..1, "
+                f"got {self.betas}, {self.muon_momentum} and {self.ema_decay}"
+            )
         if self.name == "sgd" and not self.betas[0]:
             raise ConfigError(f"optim.betas: sgd's momentum is the first of them, expected above 0, got {self.betas}")
         if not 0 <= self.min_lr <= self.peak_lr:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from eyesmith.optim.config import OptimConfig
 from eyesmith.optim.held import chosen, factor, parts_here, shard_groups, zero_if
@@ -24,6 +25,8 @@ def make_optimizer(config: OptimConfig, groups: Sequence[dict[str, Any]]) -> tor
     An attribute `found_inf` holds the steps of each back, see `held`.
     """
     kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb}.get(config.name)
+    if config.name == "muon":
+        return Muon(groups, momentum=config.muon_momentum, lr=config.peak_lr, betas=config.betas, eps=config.eps)
     if kind is not None:
         return kind(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps)
     return torch.optim.AdamW(list(groups), lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
@@ -31,7 +34,7 @@ def make_optimizer(config: OptimConfig, groups: Sequence[dict[str, Any]]) -> tor
 
 def fresh_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """What the optimiser keeps of a parameter before its first step, by name, to read a saved state into."""
-    names, is_counted = (optimizer.MOMENTS, optimizer.IS_COUNTED) if isinstance(optimizer, Held) else (_ADAM, True)
+    names, is_counted = optimizer.kept_of(parameter) if isinstance(optimizer, Held) else (_ADAM, True)
     count = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)} if is_counted else {}
     return count | {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in names}
 
@@ -69,9 +72,15 @@ class Held(torch.optim.Optimizer):
                 self.update(trained, group, held)
         return loss
 
+    def kept_of(self, parameter: Tensor) -> tuple[tuple[str, ...], bool]:
+        """Names of what is kept of a parameter, and whether its steps are counted: by default MOMENTS, IS_COUNTED."""
+        del parameter
+        return self.MOMENTS, self.IS_COUNTED
+
     def parts(self, trained: Sequence[Tensor]) -> list[list[Tensor]]:
-        """What this process holds of weights, gradients and each of MOMENTS."""
-        moments = [[self.state[parameter][name] for parameter in trained] for name in self.MOMENTS]
+        """What this process holds of weights, gradients and each of what is kept of them."""
+        names, _ = self.kept_of(trained[0])
+        moments = [[self.state[parameter][name] for parameter in trained] for name in names]
         grads = [parameter.grad for parameter in trained if parameter.grad is not None]
         return [parts_here(tensors) for tensors in (trained, grads, *moments)]
 
@@ -165,6 +174,90 @@ class Sgd(Held):
         steps = torch._foreach_add(grads, momenta, alpha=momentum)
         zero_if(held, steps)
         torch._foreach_add_(weights, steps, alpha=-group["lr"])
+
+
+class Muon(Held):
+    """Orthogonal steps for matrices (the groups with `is_matrix`), AdamW's for the rest, at one rate and decay.
+
+    For a matrix [o, i]: m = momentum * m + (1 - momentum) * g; u = (1 - momentum) * g + momentum * m;
+    p -= lr * weight_decay * p; p -= lr * 0.2 * sqrt(max(o, i)) * orthogonal(u), whose elements are as large as those of
+    AdamW's steps. A packed matrix of queries, keys and values is one. Where processes hold parts of a matrix, each
+    makes the step of the whole and takes its own part.
+    Source: Jordan et al. 2024 (momentum and iteration), Moonlight (arXiv 2502.16982; size and decay).
+    """
+
+    def __init__(self, params: Iterable[Any], *, momentum: float = 0.95, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self._momentum = momentum
+        self._matrices = {id(one) for group in self.param_groups if group.get("is_matrix") for one in group["params"]}
+
+    def kept_of(self, parameter: Tensor) -> tuple[tuple[str, ...], bool]:
+        """As `Held`."""
+        return (("momentum_buffer",), False) if id(parameter) in self._matrices else (_ADAM, True)
+
+    def update(self, trained: list[Tensor], group: dict[str, Any], held: Tensor | None) -> None:
+        """As `Held`."""
+        if not group.get("is_matrix"):
+            weights, grads, means, squares = self.parts(trained)
+            counts = [self.state[parameter]["step"] for parameter in trained]
+            beta1, beta2 = group["betas"]
+            shape = {name: group[name] for name in ("lr", "weight_decay", "eps")}
+            adamw(weights, grads, means, squares, [], counts, fused=True, found_inf=held, amsgrad=False, maximize=False,
+                  beta1=beta1, beta2=beta2, **shape)  # fmt: skip
+            return
+        weights, grads, means = self.parts(trained)
+        zero_if(held, grads)
+        torch._foreach_mul_(weights, factor(held, 1 - group["lr"] * group["weight_decay"], weights[0]))
+        if held is not None:
+            grads = chosen(held, grads, means)  # a mean moved towards itself stays
+        torch._foreach_lerp_(means, grads, 1 - self._momentum)
+        wanted = torch._foreach_lerp(grads, means, self._momentum)
+        steps = [_own_part(orthogonal(_whole(one, like)), like) for one, like in zip(wanted, trained, strict=True)]
+        sizes = [group["lr"] * 0.2 * max(parameter.shape[:2]) ** 0.5 for parameter in trained]
+        torch._foreach_mul_(steps, sizes)
+        zero_if(held, steps)
+        torch._foreach_sub_(weights, steps)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearly orthogonal matrix of the same singular vectors, [o, i] or [o, i, 1, 1], in the format of `matrix`.
+
+    Five steps of X = a X + (b XX' + c (XX')^2) X from X of length 1, in bf16 on a GPU, else as given: singular values
+    come between 0.7 and 1.2. Zeros stay zeros. Source: Newton-Schulz as tuned by Jordan et al. 2024.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    found = matrix.flatten(1)  # [o, i]
+    found = found.bfloat16() if matrix.is_cuda else found
+    is_tall = found.shape[0] > found.shape[1]
+    found = found.mT if is_tall else found
+    found = found / (found.norm() + 1e-7)
+    for _ in range(5):
+        square = found @ found.mT
+        found = a * found + (b * square + c * square @ square) @ found
+    found = found.mT if is_tall else found
+    return found.reshape(matrix.shape).to(matrix.dtype)
+
+
+def _whole(part: Tensor, like: Tensor) -> Tensor:
+    """The whole of a tensor of which this process holds `part`, spread as `like` is; every process must call it."""
+    spread: Any = like
+    if not hasattr(spread, "to_local"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    shape, stride = spread.shape, spread.stride()
+    return DTensor.from_local(
+        part, spread.device_mesh, spread.placements, run_check=False, shape=shape, stride=stride
+    ).full_tensor()
+
+
+def _own_part(whole: Tensor, like: Tensor) -> Tensor:
+    spread: Any = like
+    if not hasattr(spread, "to_local"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, spread.device_mesh, spread.placements, src_data_rank=None).to_local()
 
 
 def _lengths(tensors: list[Tensor], weights: list[Tensor], updates: list[Tensor]) -> tuple[Tensor, Tensor]:
