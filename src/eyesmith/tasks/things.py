@@ -22,14 +22,13 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
 from eyesmith.files import atomic_path
 from eyesmith.hub import save_model
-from eyesmith.hub.initial import load_image
 from eyesmith.hub.run_folder import describe_encoder
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig
 from eyesmith.multimodal.eye import Eye, EyeConfig
 from eyesmith.multimodal.probe import cell_of, probe_scenes, thing_box, things_of
-from eyesmith.tasks.task import EncoderRunConfig, MeanTask, Note, RunContext, first_model
+from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext
 from eyesmith.train.objective import Wrapped
 
 HEADS_FILE = "things.safetensors"  # what the run trained beside the encoder
@@ -104,13 +103,7 @@ class Things(MeanTask[ThingsModel]):
         assert isinstance(rows, IndexedRows)
         answers, counts = answers_of(rows.source, config.asked)
         choose_splits(config.data.path, config.eval.splits)  # a wrong name is better known before the training
-
-        def load(model: ThingsModel, context: RunContext) -> None:
-            if config.initial.weights:
-                with context.world.first_on_each_machine():
-                    load_image(model.image, config.initial.weights, note=context.say)
-
-        model = first_model(config, context, lambda: ThingsModel(config.model.build(), answers, counts), load)
+        model = cls.first_model(config, context, lambda: ThingsModel(config.model.build(), answers, counts))
         height, width = config.image_size
         grid = (height // model.image.stride, width // model.image.stride)
         return cls(model, config, targets_of(rows.source, answers, counts, grid))
@@ -164,7 +157,10 @@ class Things(MeanTask[ThingsModel]):
             save_file(heads, part, metadata={"format": "pt"})
         save_model(folder, trained.image, config=config)
 
-    def measured(self, model: nn.Module, note: Note) -> list[ResultRow]:
+    def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        return context.world.once(lambda: self._probed(model, context))
+
+    def _probed(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         config = self.config
         rows: list[ResultRow] = []
         for place, split in enumerate(config.eval.splits):
@@ -177,7 +173,7 @@ class Things(MeanTask[ThingsModel]):
                 prefix=f"{split}:" if place else "",
             )
         if rows:
-            note("probe: " + ", ".join(f"{row.split} {100 * row.value:.1f} %" for row in rows))
+            context.say("probe: " + ", ".join(f"{row.split} {100 * row.value:.1f} %" for row in rows))
         return rows
 
 
