@@ -42,8 +42,12 @@ class OptimConfig:
     """Where the cosine ends."""
     cooldown_frac: float = 0.2
     """Share of all steps, at the end, in which constant_cooldown falls."""
+    cooldown_steps: int = 0
+    """The same as a number of steps; 0 leaves it to cooldown_frac."""
+    cooldown_shape: Literal["power", "sqrt"] = "power"
+    """How it falls after a share t of the cool-down: power, (1 - t) ** cooldown_power; sqrt, 1 - t ** 0.5."""
     cooldown_power: float = 1.0
-    """Its shape: 1 falls linearly."""
+    """1 falls linearly."""
     image_lr_scale: float = 1.0
     """Factor on the rate of the image tower."""
     text_lr_scale: float = 1.0
@@ -86,10 +90,10 @@ class OptimConfig:
                 "optim: expected warmup_frac in 0..1 and warmup_steps of 0 or more, "
                 f"got {self.warmup_frac} and {self.warmup_steps}"
             )
-        if not 0 < self.cooldown_frac <= 1 or self.cooldown_power <= 0:
+        if not 0 < self.cooldown_frac <= 1 or self.cooldown_power <= 0 or self.cooldown_steps < 0:
             raise ConfigError(
-                "optim: expected cooldown_frac in 0..1 and a positive cooldown_power, "
-                f"got {self.cooldown_frac} and {self.cooldown_power}"
+                "optim: expected cooldown_frac in 0..1, a positive cooldown_power and cooldown_steps of 0 or more, "
+                f"got {self.cooldown_frac}, {self.cooldown_power} and {self.cooldown_steps}"
             )
         if min(self.image_lr_scale, self.text_lr_scale) < 0:
             raise ConfigError(
@@ -106,9 +110,10 @@ class OptimConfig:
         """The rate before the towers' and layers' factors, at a 0-based step of a run of `total_steps`.
 
         Before a cool-down a constant rate does not depend on the length of the run, so that one warm-up and peak serve
-        several lengths. Source: open_clip's cosine, const and const-cooldown schedules, the reference of both papers.
+        several lengths. Source: open_clip's cosine, const and const-cooldown schedules, the reference of both papers; the
+        cool-down by a root, arXiv 2405.18392.
         """
-        warmup_steps = self.warmup_steps or round(self.warmup_frac * total_steps)
+        warmup_steps = self.num_warmup(total_steps)
         if step < warmup_steps:
             if self.warmup_start == "zero":
                 return self.peak_lr * step / max(warmup_steps - 1, 1)
@@ -116,8 +121,19 @@ class OptimConfig:
         if self.schedule == "cosine":
             done = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
             return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        cooldown_steps = round(self.cooldown_frac * total_steps) if self.schedule == "constant_cooldown" else 0
-        start = total_steps - cooldown_steps
-        if step < start or not cooldown_steps:
+        start = self.cooldown_start(total_steps)
+        if step < start or start == total_steps:
             return self.peak_lr
-        return self.peak_lr * max(0.0, 1 - (step - start) / cooldown_steps) ** self.cooldown_power
+        done = min(1.0, (step - start) / (total_steps - start))
+        left = 1 - done**0.5 if self.cooldown_shape == "sqrt" else (1 - done) ** self.cooldown_power
+        return self.peak_lr * left
+
+    def num_warmup(self, total_steps: int) -> int:
+        """Steps of a run in which the rate rises."""
+        return self.warmup_steps or round(self.warmup_frac * total_steps)
+
+    def cooldown_start(self, total_steps: int) -> int:
+        """The step at which the cool-down begins; that after the last one where there is none."""
+        if self.schedule != "constant_cooldown":
+            return total_steps
+        return max(0, total_steps - (self.cooldown_steps or round(self.cooldown_frac * total_steps)))
