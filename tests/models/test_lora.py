@@ -1,5 +1,7 @@
 """Adapters of low rank: they begin as nothing, add up to a plain model, and can be put where another model has them."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.train.tiny import CLIP, SIZE
@@ -54,7 +56,7 @@ def test_the_weight_that_is_read_is_the_formula_also_under_autocast() -> None:
     linear = torch.nn.Linear(3, 5)
     before = linear.weight.detach().clone()
     add_adapters(linear, ["weight"], LoraConfig(rank=2, alpha=6))
-    held = linear.parametrizations.weight[0]  # pyright: ignore
+    held: Any = linear.get_submodule("parametrizations.weight.0")
     torch.nn.init.normal_(held.lora_up)
     expected = before.double() + 6 / 2 * held.lora_up.double() @ held.lora_down.double()
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,9 +1,12 @@
 """A run whose towers train by adapters alone: stopped and gone on with, it leaves a plain model."""
 
 import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -13,10 +16,13 @@ from eyesmith.models.lora import MARK, LoraConfig
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Work
 from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.loop import Hook
+from eyesmith.train.readings import StepFacts
+from eyesmith.train.state import TrainState
 
 
 def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
-    config: TrainConfig, tmp_path: Path, monkeypatch
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = replace(config, epochs=1)
     start(plain, tmp_path / "plain")
@@ -28,15 +34,13 @@ def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
 
     hooks = Work._hooks
 
-    def stopping(work: Work):  # a run that breaks in step 5
-        def stop(state, facts) -> None:
+    def stopping(work: Work) -> AbstractContextManager[list[Hook]]:  # a run that breaks in step 5
+        def stop(state: TrainState, facts: StepFacts) -> None:
             if facts.step == 5:
                 raise Stopped("here")
 
-        from contextlib import contextmanager
-
         @contextmanager
-        def both():
+        def both() -> Iterator[list[Hook]]:
             with hooks(work) as found:
                 yield [*found, stop]
 
@@ -44,10 +48,8 @@ def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
 
     with monkeypatch.context() as patched:
         patched.setattr(Work, "_hooks", stopping)
-        try:
+        with pytest.raises(Stopped):
             start(tuned, tmp_path / "stopped")
-        except Stopped:
-            pass
     resume(tmp_path / "stopped")
     models = {name: load_file(tmp_path / name / "model.safetensors") for name in ("plain", "whole", "stopped")}
     assert models["whole"].keys() == models["plain"].keys()

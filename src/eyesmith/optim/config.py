@@ -110,8 +110,8 @@ class OptimConfig:
         """The rate before the towers' and layers' factors, at a 0-based step of a run of `total_steps`.
 
         Before a cool-down a constant rate does not depend on the length of the run, so that one warm-up and peak serve
-        several lengths. Source: open_clip's cosine, const and const-cooldown schedules, the reference of both papers; the
-        cool-down by a root, arXiv 2405.18392.
+        several lengths. Source: open_clip's cosine, const and const-cooldown schedules, the reference of both papers;
+        the cool-down by a root: arXiv 2405.18392.
         """
         warmup_steps = self.num_warmup(total_steps)
         if step < warmup_steps:
