@@ -23,4 +23,3 @@ def caption_loss(logits: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
     told = F.cross_entropy(logits.float().mT, ids[:, 1:], reduction="none")  # [b, L - 1]
     is_counted = torch.arange(1, ids.shape[1], device=ids.device) < lengths[:, None]  # [b, L - 1]
     return (told * is_counted).sum(1) / is_counted.sum(1).clamp(min=1)
-

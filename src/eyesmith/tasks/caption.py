@@ -1,17 +1,17 @@
 """Pairs learned twice: each image near its own text, and its caption told word by word from its cells (CoCa)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eyesmith.data.loader import Batch, Rows
+from eyesmith.data.loader import Batch
 from eyesmith.data.order import step_seed
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
@@ -89,11 +89,12 @@ class Captioning(Contrastive):
     """Pairs of images and texts, measured as `Contrastive` is. The model's `captioner` is no part of what is left."""
 
     config_type = CaptionTaskConfig
-    config: CaptionTaskConfig
+    config: CaptionTaskConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @classmethod
-    def new_model(cls, config: CaptionTaskConfig) -> Clip:
+    def new_model(cls, config: TrainConfig) -> Clip:
         clip, text = config.model.build(), config.model.text
+        assert isinstance(config, CaptionTaskConfig)
         assert isinstance(text, ClipTextConfig)
         clip.captioner = Captioner(
             config.caption,
@@ -104,16 +105,12 @@ class Captioning(Contrastive):
         return clip
 
     @classmethod
-    def load(cls, model: Clip, config: CaptionTaskConfig, context: RunContext) -> None:
+    def load(cls, model: Clip, config: TrainConfig, context: RunContext) -> None:
         with without_captioner(model):
             super().load(model, config, context)
 
     @classmethod
-    def build(cls, config: CaptionTaskConfig, rows: Rows, context: RunContext) -> Self:
-        return super().build(config, rows, context)
-
-    @classmethod
-    def loss_bytes(cls, config: CaptionTaskConfig, gpus: int) -> int:
+    def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
         """And the logits of all words, with their gradient."""
         text = config.model.text
         assert isinstance(text, ClipTextConfig)
@@ -186,8 +183,7 @@ def decoder_of(clip: Clip) -> Captioner:
 @contextmanager
 def without_captioner(clip: Clip) -> Iterator[None]:
     """Inside, the model is the plain one that a run leaves."""
-    held: Mapping[str, nn.Module | None] = clip._modules
-    decoder = held["captioner"]
+    decoder = decoder_of(clip)
     del clip.captioner
     try:
         yield
