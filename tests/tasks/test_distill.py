@@ -178,12 +178,11 @@ def test_a_run_resumes_to_the_bit_and_leaves_a_plain_encoder(
 
 
 def test_both_teachers_are_explained_better_than_by_their_means(config: DistillTaskConfig, tmp_path: Path) -> None:
-    make_scenes(tmp_path / "scenes", samples=120, size_px=32)
+    make_scenes(tmp_path / "scenes", samples=160, size_px=32)
     data = DataConfig(path=str(tmp_path / "scenes"), split="train", decode_px=32)
-    optim = OptimConfig(peak_lr=3e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01)
-    learns = replace(
-        config, data=data, optim=optim, eval=EvalConfig(splits=("test",)), batch_size=16, epochs=10, weights=()
-    )
+    optim = OptimConfig(peak_lr=3e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.01, warmup_frac=0.1)
+    learns = replace(config, data=data, optim=optim, eval=EvalConfig(splits=("test",)), batch_size=16, epochs=20)
+    learns = replace(learns, weights=(), dense_weight=1.0, save_every_steps=1000)
     start(learns, tmp_path / "run")
     rows = read_rows(tmp_path / "run" / "results.jsonl")
     assert {row.split for row in rows} == {
