@@ -72,6 +72,15 @@ def test_views_and_captions_of_a_sample_change_from_epoch_to_epoch(pairs: Path) 
     assert all(len(texts) == 2 for texts in seen.values())
 
 
+def test_each_caption_of_a_sample_is_drawn_equally_often(pairs: Path) -> None:
+    """One of two, by seed, step and row alone: of 600 draws a half, within four deviations of a fair coin."""
+    batches = _batches(_config(pairs))
+    texts = [text for step in range(150) for text in batches.batch(step).texts]
+    share = sum(text.startswith("a ") for text in texts) / len(texts)
+    assert len(texts) == 600
+    assert abs(share - 0.5) < 4 * 0.5 / 600**0.5
+
+
 @pytest.mark.parametrize("memory_mib", [0, 16])
 def test_pixels_and_captions_belong_together(pairs: Path, memory_mib: int) -> None:
     """Kept in memory or decoded at each use: sample i is grey 20 i, up to the brightness change of a tenth."""

@@ -22,7 +22,8 @@ def _weights() -> list[nn.Parameter]:
 
 def _made(name: OptimizerName, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     groups = [
-        {"params": weights[:2], "weight_decay": 0.2, "lr_scale": 1.0},
+        {"params": weights[:1], "weight_decay": 0.2, "lr_scale": 1.0, "is_matrix": True},  # for muon
+        {"params": weights[1:2], "weight_decay": 0.2, "lr_scale": 1.0},
         {"params": weights[2:], "weight_decay": 0.0, "lr_scale": 1.0},
     ]
     return make_optimizer(OptimConfig(name=name, peak_lr=0.01, betas=(0.9, 0.98), eps=1e-6), groups)

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from tests.train.tiny import CLIP
 from torch import nn
 
 from eyesmith.errors import ConfigError
 from eyesmith.optim.config import OptimConfig, OptimizerName
-from eyesmith.optim.optimizers import Lamb, Lion, Muon, fresh_moments, make_optimizer, orthogonal
+from eyesmith.optim.groups import parameter_groups
+from eyesmith.optim.optimizers import Lamb, Lion, fresh_moments, make_optimizer, orthogonal
 
 GRADS = ([0.5, -2.0, 0.0], [0.1, 1.0, -3.0], [-4.0, 0.2, 0.3])
 
@@ -69,46 +71,6 @@ def test_lion_skips_what_has_no_gradient() -> None:
     assert torch.equal(weight.detach(), torch.ones(2))
 
 
-def test_orthogonal_keeps_singular_vectors_and_evens_out_their_values() -> None:
-    draws = torch.Generator().manual_seed(0)
-    for shape in ((20, 30), (30, 20)):
-        u, _, v = torch.linalg.svd(torch.randn(2, *shape, generator=draws), full_matrices=False)
-        values = torch.linspace(1.0, 0.05, 20)
-        found = orthogonal(u * values @ v)
-        inside = u.mT @ found @ v.mT  # the values in the same vectors
-        even = inside.diagonal(dim1=1, dim2=2)
-        assert ((even > 0.6) & (even < 1.3)).all()
-        assert (inside - torch.diag_embed(even)).abs().max() < 0.05  # of bf16, where the machine is faster in it
-    assert torch.equal(orthogonal(torch.zeros(1, 3, 4)), torch.zeros(1, 3, 4))
-
-
-def test_muon_steps_matrices_by_the_orthogonal_of_nesterovs_mean_and_the_rest_as_adamw() -> None:
-    draws = torch.Generator().manual_seed(1)
-    kernel, thin, bias = (
-        nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((16, 3, 3, 3), (20, 1, 3, 3), (5,))
-    )
-    start, others = kernel.detach().clone(), [nn.Parameter(one.detach().clone()) for one in (thin, bias)]
-    muon = Muon([kernel, thin, bias], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.3)
-    adam = torch.optim.AdamW(others, lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.3)
-    wanted, mean = start, torch.zeros_like(start)
-    for _ in range(3):
-        for one in (kernel, thin, bias):
-            one.grad = torch.randn(one.shape, generator=draws)
-        for ours, theirs in zip((thin, bias), others, strict=True):
-            assert ours.grad is not None
-            theirs.grad = ours.grad.clone()
-        assert kernel.grad is not None
-        mean = 0.9 * mean + 0.1 * kernel.grad
-        ahead = 0.9 * mean + 0.1 * kernel.grad
-        step = orthogonal(ahead.view(1, 16, 27)).view_as(start) * 0.2 * 27**0.5
-        wanted = wanted - 0.1 * (0.3 * wanted + step)
-        muon.step()
-        adam.step()
-    torch.testing.assert_close(kernel.detach(), wanted)
-    for ours, theirs in zip((thin, bias), others, strict=True):
-        torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=1e-4, atol=1e-6)
-
-
 def slow_steps(
     start: list[float], grads: list[list[float]], *, lr: float, b1: float, b2: float, eps: float, decay: float
 ) -> list[float]:
@@ -137,3 +99,64 @@ def test_steps_are_those_of_the_rule(start: list[float]) -> None:
         optimizer.step()
     slow = slow_steps(start, grads.tolist(), lr=0.1, b1=0.9, b2=0.98, eps=1e-6, decay=0.05)
     assert parameter.tolist() == pytest.approx(slow, rel=1e-6, abs=1e-12)
+
+
+def slow_muon(
+    start: torch.Tensor, grads: torch.Tensor, *, lr: float, decay: float, momentum: float, count: int = 5
+) -> torch.Tensor:
+    """The rule for one matrix by singular values: the iteration acts on each of them by itself."""
+    weight, mean = start.double(), torch.zeros_like(start, dtype=torch.float64)
+    for grad in grads.double():
+        mean = momentum * mean + (1 - momentum) * grad
+        left, values, right = torch.linalg.svd((1 - momentum) * grad + momentum * mean, full_matrices=False)
+        values = values / values.square().sum().sqrt()
+        for _ in range(count):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        step = 0.2 * max(start.shape) ** 0.5 * left @ values.diag() @ right
+        weight = weight * (1 - lr * decay) - lr * step
+    return weight
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_muons_matrices_step_by_the_rule(shape: tuple[int, int]) -> None:
+    draws = torch.Generator().manual_seed(1)
+    start, grads = torch.randn(*shape, generator=draws), torch.randn(4, *shape, generator=draws)
+    weight = nn.Parameter(start.clone())
+    groups = [{"params": [weight], "weight_decay": 0.1, "is_matrix": True}]
+    optimizer = make_optimizer(OptimConfig(name="muon", peak_lr=0.05), groups)
+    for grad in grads:
+        weight.grad = grad.clone()
+        optimizer.step()
+    slow = slow_muon(start, grads, lr=0.05, decay=0.1, momentum=0.95)
+    torch.testing.assert_close(weight.detach().double(), slow, atol=1e-5, rtol=1e-5)
+    kept = fresh_moments(optimizer, weight)
+    assert kept.keys() == optimizer.state[weight].keys() == {"momentum_buffer"}
+
+
+def test_a_1x1_convolution_steps_as_the_matrix_it_is() -> None:
+    draws = torch.Generator().manual_seed(2)
+    matrix = torch.randn(6, 4, generator=draws)
+    assert torch.equal(orthogonal(matrix[..., None, None]), orthogonal(matrix)[..., None, None])
+    assert torch.equal(orthogonal(torch.zeros(3, 2)), torch.zeros(3, 2))
+    values = torch.linalg.svdvals(orthogonal(matrix))
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.25
+
+
+def test_the_rest_of_muons_parameters_step_as_adamw_does() -> None:
+    found, rest = (_steps(name, decay=0.5, betas=(0.9, 0.99))[0] for name in ("muon", "adamw"))
+    assert torch.equal(found, rest)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_alone() -> None:
+    torch.manual_seed(0)
+    model = CLIP.model.build()
+    groups = parameter_groups(model, OptimConfig(name="muon"))
+    names = {id(value): name for name, value in model.named_parameters()}
+    turned = [names[id(one)] for group in groups if group.get("is_matrix") for one in group["params"]]
+    sizes = {name: value.shape for name, value in model.named_parameters()}
+    assert turned
+    assert all(min(sizes[name][:2]) > 1 and set(sizes[name][2:]) <= {1} for name in turned)
+    assert not {"text.token_embedding.weight", "text.text_projection", "logit_scale"} & set(turned)
+    assert sum(len(group["params"]) for group in groups) == len(names)
+    assert not any(group.get("is_matrix") for group in parameter_groups(model, OptimConfig()))

@@ -25,9 +25,9 @@ from eyesmith.eval.results.rows import read_rows
 from eyesmith.hub import save_model, verify
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.identity import weights_hash
+from eyesmith.models.lora import LoraConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.multimodal.language import TinyConfig
-from eyesmith.multimodal.lora import LoraConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
 from eyesmith.runs.folder import is_finished

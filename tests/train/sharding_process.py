@@ -66,6 +66,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "fsdp, batch norm, from the first": {"norms": True, "strategy": "fsdp", "sent": True, "shards": 1},
     "ddp, LAMB": {"optim": replace(BASE.optim, name="lamb")},
     "fsdp, LAMB": {"strategy": "fsdp", "optim": replace(BASE.optim, name="lamb")},
+    "fsdp, Muon": {"strategy": "fsdp", "optim": replace(BASE.optim, name="muon")},
 }
 
 

@@ -19,6 +19,7 @@ VERBS = {
     "models": Verb("eyesmith.cli.models", "the table of models: parameters, multiply-adds, sizes"),
     "train": Verb("eyesmith.cli.train", "train a recipe; its folder is a model"),
     "resume": Verb("eyesmith.cli.resume", "go on with a run that was stopped"),
+    "branch": Verb("eyesmith.cli.branch", "let the rate of a constant-rate run fall from a kept state on"),
     "alternate": Verb("eyesmith.cli.alternate", "CLIP, masked images, CLIP again: EVA-02's alternation"),
     "replay": Verb("eyesmith.cli.replay", "run a step again that was not finite, and see where it went wrong"),
     "average": Verb("eyesmith.cli.average", "one model out of several of its kind: weights averaged"),

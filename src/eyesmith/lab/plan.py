@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from eyesmith.errors import ConfigError
 
-Question = Literal["grid", "data", "size", "resolution", "hybrid", "block", "ltt", "quality"]
+Question = Literal["grid", "data", "size", "resolution", "hybrid", "block", "ltt", "recipe", "quality"]
 BudgetUnit = Literal["samples", "tflop", "seconds"]
 Match = Literal["parameters", "macs"]
 Keep = Literal["largest", "all", "none"]
@@ -114,7 +114,14 @@ def changed(plan: LabPlan, **changes: Any) -> LabPlan:
     return replace(plan, **{name: value for name, value in given.items() if name in own}, groups=groups)
 
 
-_COMPARED = {"resolution": "encoders", "block": "encoders", "hybrid": "encoders", "ltt": "recipes", "quality": "data"}
+_COMPARED = {
+    "resolution": "encoders",
+    "block": "encoders",
+    "hybrid": "encoders",
+    "ltt": "recipes",
+    "recipe": "recipes",
+    "quality": "data",
+}
 
 
 def _with_budgets(group: Group, old: Sequence[float], new: Sequence[float]) -> Group:

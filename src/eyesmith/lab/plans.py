@@ -116,12 +116,50 @@ def blocks() -> LabPlan:
     )
 
 
+def optimisers() -> LabPlan:
+    """Muon against AdamW, at the same rate and decay."""
+    return LabPlan(
+        name="optimisers",
+        title="Muon against AdamW",
+        groups=(
+            Group(
+                name="optimisers",
+                question="recipe",
+                encoders=("ViTamin", "ViT/16"),
+                sizes=("pico",),
+                budgets=BUDGETS[2:],
+                recipes=("lab-ltt", "lab-muon"),
+            ),
+        ),
+    )
+
+
+def scaling() -> LabPlan:
+    """A law of five budgets at a constant rate with a cool-down; the largest is foretold by the others first."""
+    return LabPlan(
+        name="scaling",
+        title="How error falls with images seen, and how far the law foretells",
+        groups=(
+            Group(
+                name="scaling",
+                question="grid",
+                encoders=("ViTamin", "ViT/16"),
+                sizes=("pico",),
+                budgets=(2_500.0, 5_000.0, 10_000.0, 20_000.0, 40_000.0),
+                recipes=("lab-cooldown",),
+            ),
+        ),
+    )
+
+
 PLANS: dict[str, Callable[[], LabPlan]] = {
     "laptop": laptop,
     "smoke": smoke,
     "ltt": ltt,
     "stride": stride,
     "blocks": blocks,
+    "optimisers": optimisers,
+    "scaling": scaling,
 }
 
 

@@ -18,11 +18,13 @@ class OptimConfig:
     name: OptimizerName = "adamw"
     """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
     momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates;
-    muon: matrices by orthogonal steps, the rest as adamw, at adamw's rates or twice them; fewer steps, each dearer."""
+    muon: orthogonal steps for the matrices of the towers' blocks, AdamW's for the rest, by AdamW's rate and decay."""
     peak_lr: float = 1e-3
     """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
+    muon_momentum: float = 0.95
+    """Of muon's matrices; betas are for the rest."""
     weight_decay: float = 0.2
     """Of matrices and tables; biases, norms and the temperature are never decayed."""
     no_decay: tuple[str, ...] = ()
@@ -41,8 +43,12 @@ class OptimConfig:
     """Where the cosine ends."""
     cooldown_frac: float = 0.2
     """Share of all steps, at the end, in which constant_cooldown falls."""
+    cooldown_steps: int = 0
+    """The same as a number of steps; 0 leaves it to cooldown_frac."""
+    cooldown_shape: Literal["power", "sqrt"] = "power"
+    """How it falls after a share t of the cool-down: power, (1 - t) ** cooldown_power; sqrt, 1 - t ** 0.5."""
     cooldown_power: float = 1.0
-    """Its shape: 1 falls linearly."""
+    """1 falls linearly."""
     step_fracs: tuple[float, ...] = ()
     """Shares of all steps after which the rate of `steps` is divided by ten, ascending."""
     image_lr_scale: float = 1.0
@@ -73,8 +79,11 @@ class OptimConfig:
             raise ConfigError(
                 f"optim: peak_lr and eps must be positive, weight_decay and clip_norm not negative: {self}"
             )
-        if not all(0 <= beta < 1 for beta in (*self.betas, self.ema_decay)):
-            raise ConfigError(f"optim: betas and ema_decay must lie in 0..1, got {self.betas} and {self.ema_decay}")
+        if not all(0 <= beta < 1 for beta in (*self.betas, self.muon_momentum, self.ema_decay)):
+            raise ConfigError(
+                "optim: betas, muon_momentum and ema_decay must lie in 0..1, "
+                f"got {self.betas}, {self.muon_momentum} and {self.ema_decay}"
+            )
         if self.name == "sgd" and not self.betas[0]:
             raise ConfigError(f"optim.betas: sgd's momentum is the first of them, expected above 0, got {self.betas}")
         if not 0 <= self.min_lr <= self.peak_lr:
@@ -84,10 +93,10 @@ class OptimConfig:
                 "optim: expected warmup_frac in 0..1 and warmup_steps of 0 or more, "
                 f"got {self.warmup_frac} and {self.warmup_steps}"
             )
-        if not 0 < self.cooldown_frac <= 1 or self.cooldown_power <= 0:
+        if not 0 < self.cooldown_frac <= 1 or self.cooldown_power <= 0 or self.cooldown_steps < 0:
             raise ConfigError(
-                "optim: expected cooldown_frac in 0..1 and a positive cooldown_power, "
-                f"got {self.cooldown_frac} and {self.cooldown_power}"
+                "optim: expected cooldown_frac in 0..1, a positive cooldown_power and cooldown_steps of 0 or more, "
+                f"got {self.cooldown_frac}, {self.cooldown_power} and {self.cooldown_steps}"
             )
         if (self.schedule == "steps") != bool(self.step_fracs):
             raise ConfigError(f"optim.step_fracs: goes with schedule=steps, got {self.step_fracs} and {self.schedule}")
@@ -108,9 +117,10 @@ class OptimConfig:
         """The rate before the towers' and layers' factors, at a 0-based step of a run of `total_steps`.
 
         Before a cool-down a constant rate does not depend on the length of the run, so that one warm-up and peak serve
-        several lengths. Source: open_clip's cosine, const and const-cooldown schedules, the reference of both papers.
+        several lengths. Source: open_clip's cosine, const and const-cooldown schedules, the reference of both papers;
+        the cool-down by a root: arXiv 2405.18392.
         """
-        warmup_steps = self.warmup_steps or round(self.warmup_frac * total_steps)
+        warmup_steps = self.num_warmup(total_steps)
         if step < warmup_steps:
             if self.warmup_start == "zero":
                 return self.peak_lr * step / max(warmup_steps - 1, 1)
@@ -120,8 +130,19 @@ class OptimConfig:
             return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
         if self.schedule == "steps":
             return self.peak_lr * 0.1 ** sum(step >= round(frac * total_steps) for frac in self.step_fracs)
-        cooldown_steps = round(self.cooldown_frac * total_steps) if self.schedule == "constant_cooldown" else 0
-        start = total_steps - cooldown_steps
-        if step < start or not cooldown_steps:
+        start = self.cooldown_start(total_steps)
+        if step < start or start == total_steps:
             return self.peak_lr
-        return self.peak_lr * max(0.0, 1 - (step - start) / cooldown_steps) ** self.cooldown_power
+        done = min(1.0, (step - start) / (total_steps - start))
+        left = 1 - done**0.5 if self.cooldown_shape == "sqrt" else (1 - done) ** self.cooldown_power
+        return self.peak_lr * left
+
+    def num_warmup(self, total_steps: int) -> int:
+        """Steps of a run in which the rate rises."""
+        return self.warmup_steps or round(self.warmup_frac * total_steps)
+
+    def cooldown_start(self, total_steps: int) -> int:
+        """The step at which the cool-down begins; that after the last one where there is none."""
+        if self.schedule != "constant_cooldown":
+            return total_steps
+        return max(0, total_steps - (self.cooldown_steps or round(self.cooldown_frac * total_steps)))

@@ -70,6 +70,8 @@ def parameter_groups(
     temperature, a head or mask token of a model without text), and `extra` parameters by name, have lr_scale 1 and are
     decayed by the same rule, in groups of their own.
 
+    For muon the matrices of the towers' blocks, 1 x 1 convolutions included, are groups apart: `is_matrix` is set.
+
     layer_decay_by: what counts as a block. "eva", the papers': every residual unit. "timm" and "open_clip": the
     transformer's blocks alone, so that a convolutional stem and its stages are one layer, 0; a norm before the pooling
     goes with the last block; a timm backbone is counted by its own group_matcher. "timm" leaves position tables and
@@ -96,7 +98,8 @@ def parameter_groups(
     for part, (blocks, _, _) in towers.items():
         layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=config.layer_decay_by)
     undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), config.layer_decay_by)}
-    groups: dict[tuple[str, int | None, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str, int | None, bool, bool], dict[str, Any]] = {}
+    turned = {id(one) for blocks, _, _ in towers.values() for block in blocks for one in block.parameters()}
     for name, parameter in (*model.named_parameters(), *(extra or {}).items()):
         if not parameter.requires_grad:
             continue
@@ -110,14 +113,16 @@ def parameter_groups(
         else:
             part = other
         is_decayed = parameter.ndim >= 2 and name not in undecayed
+        is_matrix = config.name == "muon" and id(parameter) in turned and _is_matrix(parameter)
         group = groups.setdefault(
-            (part, layer, is_decayed),
+            (part, layer, is_decayed, is_matrix),
             {
                 "params": [],
                 "weight_decay": config.weight_decay if is_decayed else 0.0,
                 "lr_scale": lr_scale,
                 "part": part,
                 "layer": layer,
+                **({"is_matrix": True} if is_matrix else {}),
             },
         )
         group["params"].append(parameter)
@@ -239,6 +244,11 @@ def _towers(model: nn.Module) -> tuple[Encoder, nn.Module | None]:
     image, text = model.image, getattr(model, "text", None)
     assert isinstance(image, Encoder)
     return image, text
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """Whether it maps vectors to vectors: two axes, further ones of length 1, and no depthwise kernel."""
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) > 1 and all(size == 1 for size in parameter.shape[2:])
 
 
 def _is_of(name: str, part: str) -> bool:

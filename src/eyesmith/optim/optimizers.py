@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim.adamw import adamw
 
-from eyesmith.errors import ConfigError
 from eyesmith.optim.config import OptimConfig
 from eyesmith.optim.held import chosen, factor, parts_here, shard_groups, zero_if
 
@@ -25,7 +25,9 @@ def make_optimizer(config: OptimConfig, groups: Sequence[dict[str, Any]]) -> tor
 
     An attribute `found_inf` holds the steps of each back, see `held`.
     """
-    kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb, "muon": Muon}.get(config.name)
+    kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb}.get(config.name)
+    if config.name == "muon":
+        return Muon(groups, momentum=config.muon_momentum, lr=config.peak_lr, betas=config.betas, eps=config.eps)
     if kind is not None:
         return kind(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps)
     return torch.optim.AdamW(list(groups), lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
@@ -33,7 +35,7 @@ def make_optimizer(config: OptimConfig, groups: Sequence[dict[str, Any]]) -> tor
 
 def fresh_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
     """What the optimiser keeps of a parameter before its first step, by name, to read a saved state into."""
-    names, is_counted = (optimizer.MOMENTS, optimizer.IS_COUNTED) if isinstance(optimizer, Held) else (_ADAM, True)
+    names, is_counted = optimizer.kept_of(parameter) if isinstance(optimizer, Held) else (_ADAM, True)
     count = {"step": torch.zeros((), dtype=torch.float32, device=parameter.device)} if is_counted else {}
     return count | {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in names}
 
@@ -71,9 +73,15 @@ class Held(torch.optim.Optimizer):
                 self.update(trained, group, held)
         return loss
 
+    def kept_of(self, parameter: Tensor) -> tuple[tuple[str, ...], bool]:
+        """Names of what is kept of a parameter, and whether its steps are counted: by default MOMENTS, IS_COUNTED."""
+        del parameter
+        return self.MOMENTS, self.IS_COUNTED
+
     def parts(self, trained: Sequence[Tensor]) -> list[list[Tensor]]:
-        """What this process holds of weights, gradients and each of MOMENTS."""
-        moments = [[self.state[parameter][name] for parameter in trained] for name in self.MOMENTS]
+        """What this process holds of weights, gradients and each of what is kept of them."""
+        names, _ = self.kept_of(trained[0])
+        moments = [[self.state[parameter][name] for parameter in trained] for name in names]
         grads = [parameter.grad for parameter in trained if parameter.grad is not None]
         return [parts_here(tensors) for tensors in (trained, grads, *moments)]
 
@@ -170,74 +178,87 @@ class Sgd(Held):
 
 
 class Muon(Held):
-    """Matrices by the nearest orthogonal matrix to a mean of gradients, everything else as AdamW.
+    """Orthogonal steps for matrices (the groups with `is_matrix`), AdamW's for the rest, at one rate and decay.
 
-    With m = b1 * m + (1 - b1) * g and u = b1 * m + (1 - b1) * g:
-    p -= lr * (weight_decay * p + 0.2 * sqrt(longer side) * orthogonal(u)), a step as long as AdamW's at the same rate.
-    A kernel is a matrix of its outputs; what has a side under 16 (biases, norms, tables, depthwise kernels) is none.
-    Needs whole matrices, so no FSDP.
-    Source: Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), scaled as by Liu et al. (arXiv 2502.16982).
+    For a matrix [o, i]: m = momentum * m + (1 - momentum) * g; u = (1 - momentum) * g + momentum * m;
+    p -= lr * weight_decay * p; p -= lr * 0.2 * sqrt(max(o, i)) * orthogonal(u), whose elements are as large as those of
+    AdamW's steps. A packed matrix of queries, keys and values is one. Where processes hold parts of a matrix, each
+    makes the step of the whole and takes its own part.
+    Source: Jordan et al. 2024 (momentum and iteration), Moonlight (arXiv 2502.16982; size and decay).
     """
 
-    MOMENTS, IS_COUNTED = _ADAM, True
+    def __init__(self, params: Iterable[Any], *, momentum: float = 0.95, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self._momentum = momentum
+        self._matrices = {id(one) for group in self.param_groups if group.get("is_matrix") for one in group["params"]}
+
+    def kept_of(self, parameter: Tensor) -> tuple[tuple[str, ...], bool]:
+        """As `Held`."""
+        return (("momentum_buffer",), False) if id(parameter) in self._matrices else (_ADAM, True)
 
     def update(self, trained: list[Tensor], group: dict[str, Any], held: Tensor | None) -> None:
-        """As `Held`. Raises ConfigError where this process holds parts of matrices."""
-        if any(hasattr(one, "to_local") for one in trained):
-            raise ConfigError("optim.name: muon needs whole matrices, and fsdp spreads them; take adamw, or ddp")
-        beta1, beta2 = group["betas"]
-        weights, grads, means, squares = self.parts(trained)
-        counts = [self.state[parameter]["step"] for parameter in trained]
-        torch._foreach_add_(counts, [torch.ones_like(counts[0]) if held is None else 1 - held] * len(counts))
+        """As `Held`."""
+        if not group.get("is_matrix"):
+            weights, grads, means, squares = self.parts(trained)
+            counts = [self.state[parameter]["step"] for parameter in trained]
+            beta1, beta2 = group["betas"]
+            shape = {name: group[name] for name in ("lr", "weight_decay", "eps")}
+            adamw(weights, grads, means, squares, [], counts, fused=True, found_inf=held, amsgrad=False, maximize=False,
+                  beta1=beta1, beta2=beta2, **shape)  # fmt: skip
+            return
+        weights, grads, means = self.parts(trained)
         zero_if(held, grads)
-        torch._foreach_mul_(squares, factor(held, beta2, squares[0]))
-        torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
-        moved = grads if held is None else chosen(held, grads, means)  # a mean moved towards itself stays
-        torch._foreach_lerp_(means, moved, 1 - beta1)
-        steps = list(torch._foreach_lerp(grads, means, beta1))  # replaced below where it is no matrix's
-        count = torch.stack(counts).double()
-        corrections = ((1 - beta2**count).sqrt() / (1 - beta1**count)).to(weights[0].dtype).unbind()
-        alike: dict[tuple[int, int], list[int]] = {}
-        for i, one in enumerate(weights):
-            sides = (one.shape[0], one[0].numel()) if one.ndim > 1 else (1, 1)
-            if min(sides) >= _MATRIX_SIDE:
-                alike.setdefault(sides, []).append(i)
-            else:
-                steps[i] = means[i] * corrections[i] / (squares[i].sqrt() + group["eps"])
-        for sides, places in alike.items():  # as one product
-            found = orthogonal(torch.stack([steps[i].reshape(sides) for i in places]))
-            for i, one in zip(places, found.unbind(), strict=True):
-                steps[i] = one.view_as(weights[i]) * (0.2 * max(sides) ** 0.5)
-        if group["weight_decay"]:
-            steps = list(torch._foreach_add(steps, weights, alpha=group["weight_decay"]))
-        torch._foreach_mul_(steps, group["lr"])
+        torch._foreach_mul_(weights, factor(held, 1 - group["lr"] * group["weight_decay"], weights[0]))
+        if held is not None:
+            grads = chosen(held, grads, means)  # a mean moved towards itself stays
+        torch._foreach_lerp_(means, grads, 1 - self._momentum)
+        wanted = torch._foreach_lerp(grads, means, self._momentum)
+        steps = [_own_part(orthogonal(_whole(one, like)), like) for one, like in zip(wanted, trained, strict=True)]
+        sizes = [group["lr"] * 0.2 * max(parameter.shape[:2]) ** 0.5 for parameter in trained]
+        torch._foreach_mul_(steps, sizes)
         zero_if(held, steps)
         torch._foreach_sub_(weights, steps)
 
 
-def orthogonal(matrices: Tensor, *, steps: int = 5) -> Tensor:
-    """Roughly the orthogonal matrices nearest to these, [n, r, c]: singular values become 0.7 to 1.2, vectors stay.
+def orthogonal(matrix: Tensor) -> Tensor:
+    """The nearly orthogonal matrix of the same singular vectors, [o, i] or [o, i, 1, 1], in the format of `matrix`.
 
-    By a polynomial of fifth degree, `steps` times, in bf16 where that is faster; a zero matrix stays zero. Returns the
-    type given. Source: Muon, as above.
+    Five steps of X = a X + (b XX' + c (XX')^2) X from X of length 1, in bf16 on a GPU, else as given:
+    singular values come between 0.7 and 1.2. Zeros stay zeros. Source: Newton-Schulz as tuned by Jordan et al. 2024.
     """
-    is_tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if is_tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    if multiplies_bf16(x.device):
-        x = x.to(torch.bfloat16)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.mT if is_tall else x).to(matrices.dtype)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    found = matrix.flatten(1)  # [o, i]
+    found = found.bfloat16() if matrix.is_cuda else found
+    is_tall = found.shape[0] > found.shape[1]
+    found = found.mT if is_tall else found
+    found = found / (found.norm() + 1e-7)
+    for _ in range(5):
+        square = found @ found.mT
+        found = a * found + (b * square + c * square @ square) @ found
+    found = found.mT if is_tall else found
+    return found.reshape(matrix.shape).to(matrix.dtype)
 
 
-def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies in bf16 faster than in fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # without these instructions a CPU emulates bf16, slower than fp32
-    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def _whole(part: Tensor, like: Tensor) -> Tensor:
+    """The whole of a tensor of which this process holds `part`, spread as `like` is; every process must call it."""
+    spread: Any = like
+    if not hasattr(spread, "to_local"):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    shape, stride = spread.shape, spread.stride()
+    return DTensor.from_local(
+        part, spread.device_mesh, spread.placements, run_check=False, shape=shape, stride=stride
+    ).full_tensor()
+
+
+def _own_part(whole: Tensor, like: Tensor) -> Tensor:
+    spread: Any = like
+    if not hasattr(spread, "to_local"):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, spread.device_mesh, spread.placements, src_data_rank=None).to_local()
 
 
 def _lengths(tensors: list[Tensor], weights: list[Tensor], updates: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from functools import partial
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
+from eyesmith.recipes.abilities import caption, caption_only, distill, finetune_lora, lab_cooldown, lab_muon
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
 from eyesmith.recipes.dense import dense_eye
@@ -47,6 +48,8 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "quickstart-trv": quickstart_trv,
         "lab-ltt": lab_ltt,
         "lab-joint": lab_joint,
+        "lab-muon": lab_muon,
+        "lab-cooldown": lab_cooldown,
         "mim-nano": mim_nano,
         "scenes-eye": scenes_eye,
         "dense-eye": dense_eye,
@@ -69,7 +72,9 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "segment": segment,
         "fc-clip-coco": fc_clip_coco,
     },
-    "from trained weights, on pairs of your own": {"finetune": finetune},
+    "from trained weights, on pairs of your own": {"finetune": finetune, "finetune-lora": finetune_lora},
+    "one encoder out of several models": {"distill": distill},
+    "captions told word by word, beside the pairs or alone": {"caption": caption, "caption-only": caption_only},
     "a classifier for class folders of your own, from any encoder": {"classify": classify},
     "ViTamin by the short schedule, 128 M to 1.28 B pairs": {
         f"vitamin-{size.lower()}-{length}": partial(vitamin_short, size, length)

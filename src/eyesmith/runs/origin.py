@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ _FREE = (  # may be edited before it goes on: no weight depends on them, or what
     "initial.text",
     "loss.distill.teacher",
     "target.teacher",
+    "teachers",
     "log_every_steps",
     "save_every_steps",
     "keep_states",
@@ -120,7 +120,7 @@ def _is_there(source: str) -> bool:
 def check_teachers(origin: Origin, config: RunConfig, folder: Path) -> None:
     """Raise CheckpointError where a run goes on without the file or folder that a teacher was read from."""
     for name in origin.teachers:
-        source = attrgetter(name)(config)
+        source = _named(config, name)
         if not _is_there(source):
             raise CheckpointError(
                 f"{folder}: learns from {source} ({name}), which is gone, and a run keeps no copy of its teacher; put "
@@ -181,6 +181,13 @@ def check_weights(origin: Origin, task: Task, config: RunConfig, folder: Path, *
                 f"{name}: its weights are not those that {folder} began with; put the old ones back, or start "
                 "another run"
             )
+
+
+def _named(config: Any, name: str) -> Any:
+    """A field by its dotted name, in which numbers are places."""
+    for part in name.split("."):
+        config = config[int(part)] if part.isdigit() else getattr(config, part)
+    return config
 
 
 def _is_free(name: str) -> bool:

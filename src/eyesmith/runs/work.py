@@ -19,6 +19,7 @@ from eyesmith.eval.features.agreement import agreed
 from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
+from eyesmith.models.lora import merged
 from eyesmith.runs.data_identity import describe_data
 from eyesmith.runs.folder import CONFIG_FILE, FROZEN_FILE, plain
 from eyesmith.runs.hooks import run_hooks
@@ -116,6 +117,7 @@ class Work:
         self.task: Task = kind.build(
             replace(config, initial=InitialConfig()) if is_orphan else config, self.rows, self.context
         )
+        self.task.add_adapters()
         if is_orphan:  # all that trains comes out of the state, the rest is kept
             self.context.say(f"{config.initial.weights}: is gone; the run goes on with the weights that it keeps")
             take_kept(self.task.model, kept)
@@ -264,7 +266,7 @@ class Work:
         """Save the trained model: whole in every process, on the CPU."""
         self.state.finish_saving()
         self.state.take_average()
-        whole = self.state.whole_model().eval().cpu()
+        whole = merged(self.state.whole_model().eval().cpu())
         self.world.once(lambda: self.task.save(self.folder, whole, config=self.description()))
         return whole
 

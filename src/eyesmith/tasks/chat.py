@@ -28,6 +28,7 @@ from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig, evaluating
 from eyesmith.models.families import EncoderConfig
 from eyesmith.models.identity import module_hash, weights_hash
+from eyesmith.models.lora import LoraConfig, add_adapters, chosen_matrices, linear_matrices, merged
 from eyesmith.multimodal.eye import Eye, EyeConfig
 from eyesmith.multimodal.language import (
     SMOLLM2,
@@ -38,7 +39,6 @@ from eyesmith.multimodal.language import (
     build_language,
     language_shape,
 )
-from eyesmith.multimodal.lora import LoraConfig, add_lora, merged
 from eyesmith.multimodal.model import ChatModel, Read
 from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, Row, padded
 from eyesmith.multimodal.rows import ConversationRows
@@ -81,7 +81,8 @@ class ChatConfig(RunConfig):
     tiny, chatml for smollm2."""
     trains: Literal["projector", "all", "lora"] = "all"
     """Beside the projector: nothing, the whole language model, or adapters of low rank in it."""
-    lora: LoraConfig = field(default_factory=LoraConfig)
+    lora: LoraConfig = field(default_factory=lambda: LoraConfig(rank=128, alpha=256))
+    """Of trains=lora, beside every linear layer of the language model but the last; by default LLaVA-1.5's."""
     start: str = ""
     """A chat run whose projector and language model start this one, as stage 2 from stage 1; `lm` is then its own."""
     images: str = ""
@@ -124,6 +125,8 @@ class ChatConfig(RunConfig):
             raise ConfigError("augment and transform: the eye sees pictures as they are; leave them out")
         if self.data.more_paths or self.data.weights:
             raise ConfigError("data: a chat run reads one set of conversations; leave out more_paths and weights")
+        if self.trains == "lora" and not self.lora.rank:
+            raise ConfigError("lora.rank: expected 1 or more for trains=lora, got 0")
         if self.template == "auto" and self.lm not in _OF_LM:
             raise ConfigError(f"template: expected one of {', '.join(TEMPLATES)} for the language model {self.lm}")
         if tuple(self.preprocess.image_size) != tuple(self.model.image_size):
@@ -304,6 +307,9 @@ class Chat(MeanTask[ChatModel]):
             "template": config.template_name,
         }
 
+    def add_adapters(self) -> None:
+        """They are in the language model since it was assembled."""
+
     def facts(self) -> dict[str, Any]:
         language = self.model.language
         return {
@@ -314,7 +320,7 @@ class Chat(MeanTask[ChatModel]):
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         save_chat(
             folder,
-            merged(cast(ChatModel, model)),
+            cast(ChatModel, merged(model)),
             self.encoder.tokenizer,
             template=self.config.template_name,
             preprocess=self.config.preprocess,
@@ -478,7 +484,11 @@ def _assembled(
 
 def _freeze(model: ChatModel, config: ChatConfig) -> None:
     if config.trains == "lora":
-        add_lora(model.language, config.lora)
+        model.language.requires_grad_(False)
+        last: Any = model.language.get_output_embeddings()  # pyright: ignore[reportCallIssue]
+        parts = dict(model.language.named_modules())
+        names = [name for name in linear_matrices(model.language) if parts[name.rpartition(".")[0]] is not last]
+        add_adapters(model.language, chosen_matrices(names, config.lora), config.lora)
     elif config.trains == "projector":
         model.language.requires_grad_(False)
 

@@ -25,6 +25,7 @@ from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.run_folder import describe
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.cost import encoder_cost
+from eyesmith.models.lora import LoraConfig, add_adapters, chosen_matrices, linear_matrices
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_rows, open_training_source
@@ -231,6 +232,22 @@ class Task(Objective[Model]):
 
     def rebuild(self) -> Model:
         return self.new_model(self.config)
+
+    def add_adapters(self) -> None:
+        """Put config.lora's adapters beside the matrices of the towers' blocks that train; the rest of the towers does
+        not train then. Raises ConfigError for a pattern that fits no layer.
+        """
+        lora: LoraConfig = self.config.lora
+        if not lora.rank:
+            return
+        locked = self.locked()
+        own = {id(one) for block in self.blocks() for one in block.parameters() if one not in locked}
+        held = dict(self.model.named_parameters())
+        names = [name for name in linear_matrices(self.model) if id(held[name]) in own]
+        for part in ("image", "text"):
+            if (tower := getattr(self.model, part, None)) is not None:
+                tower.requires_grad_(False)
+        add_adapters(self.model, chosen_matrices(names, lora), lora)
 
     def teachers(self) -> Mapping[str, nn.Module]:
         """Frozen models that the loss asks, by the config's field that names each; a run goes on with the same ones."""

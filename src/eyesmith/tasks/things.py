@@ -103,7 +103,6 @@ class Things(MeanTask[ThingsModel]):
         assert isinstance(rows, IndexedRows)
         answers, counts = answers_of(rows.source, config.asked)
         choose_splits(config.data.path, config.eval.splits)  # a wrong name is better known before the training
-
         model = cls.first_model(config, context, lambda: ThingsModel(config.model.build(), answers, counts))
         height, width = config.image_size
         grid = (height // model.image.stride, width // model.image.stride)

@@ -11,6 +11,7 @@ from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
+from eyesmith.models.lora import LoraConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.train.diagnostics import HealthConfig
 
@@ -157,6 +158,8 @@ class RunConfig:
     initial: InitialConfig = field(default_factory=InitialConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters of low rank that train in place of the towers' own weights, and are added to them at the end."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     track: TrackConfig = field(default_factory=TrackConfig)

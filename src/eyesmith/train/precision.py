@@ -11,13 +11,20 @@ import torch
 from torch import Tensor
 
 from eyesmith.optim.held import parts_here
-from eyesmith.optim.optimizers import multiplies_bf16
 from eyesmith.train.config import ParallelConfig, WantedPrecision
 
 Precision = Literal["fp32", "bf16", "fp16"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE, LAST_SCALE = 2.0**16, 1.0
 GROWTH_STEPS = 2000  # without an overflow, after which the scale is doubled
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies in bf16 faster than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # without these instructions a CPU emulates bf16, slower than fp32
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def choose_precision(wanted: WantedPrecision, device: torch.device) -> Precision:

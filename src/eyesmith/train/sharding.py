@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from eyesmith.errors import ConfigError
 from eyesmith.models.acceleration import compile_blocks
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.lora import add_adapters_like
 from eyesmith.optim.held import parts_here, shard_groups
 from eyesmith.train.batch_norm import share_statistics
 from eyesmith.train.config import ParallelConfig
@@ -203,6 +204,7 @@ class Parallel:
         tensors = {name: whole_tensor(value.detach()).cpu() for name, value in model.state_dict().items()}
         with torch.random.fork_rng(devices=[]):
             copy = self.objective.rebuild()
+            add_adapters_like(copy, model)
         copy.load_state_dict(tensors)
         return copy.eval().to(self.objective.device)
 

@@ -130,12 +130,22 @@ class TeacherTargets:
         return f"{module_hash(self._teacher)} {list(self._teacher.image_size)} {list(self._grid)}"
 
     def _of(self, pixels: Tensor) -> Tensor:
-        size = self._teacher.image_size
-        if tuple(pixels.shape[2:]) != tuple(size):
-            resized = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
-            pixels = resized.round_().clamp_(0, 255).to(torch.uint8)
-        cells = self._teacher.dense(pixels)  # [b, C, h, w]
-        if tuple(cells.shape[2:]) != self._grid:
-            shrinks = cells.shape[2] > self._grid[0] or cells.shape[3] > self._grid[1]
-            cells = F.interpolate(cells.float(), self._grid, mode="bilinear", antialias=shrinks).to(cells.dtype)
+        cells = on_grid(self._teacher.dense(shown_to(self._teacher, pixels)), self._grid)
         return self._teacher.project(cells.flatten(2).mT)  # [b, N, D]
+
+
+def shown_to(teacher: Encoder, pixels: Tensor) -> Tensor:
+    """uint8 [b, 3, H, W] at the teacher's image size, resampled where it differs."""
+    size = tuple(teacher.image_size)
+    if tuple(pixels.shape[2:]) == size:
+        return pixels
+    resized = F.interpolate(pixels.float(), size, mode="bicubic", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def on_grid(cells: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A map [b, C, h, w] resampled to [b, C, *grid]; itself where it is of that size."""
+    if tuple(cells.shape[2:]) == grid:
+        return cells
+    shrinks = cells.shape[2] > grid[0] or cells.shape[3] > grid[1]
+    return F.interpolate(cells.float(), grid, mode="bilinear", antialias=shrinks).to(cells.dtype)

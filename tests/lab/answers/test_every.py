@@ -41,6 +41,15 @@ def test_a_floor_is_fitted_with_four_budgets(synthetic, tmp_path) -> None:
     assert fit.floor < 0.1  # the law has none
 
 
+def test_the_largest_budget_is_foretold_by_the_others(exact, answers) -> None:
+    for fit in exact.data.fits:
+        assert fit.held_out == max(row.samples for row in exact.data.rows)
+        assert fit.foretold == pytest.approx(fit.found, rel=1e-6), "the made errors follow their law"
+    inside = [fit.foretold_low <= fit.found <= fit.foretold_high for fit in answers.data.fits]
+    assert sum(inside) >= 4
+    assert "foretells the error at the largest" in answers.data.sentence
+
+
 def test_size_gives_what_it_was_made_to_give(exact, synthetic) -> None:
     for row in exact.size.rows:
         truth = synthetic.accuracy(row.encoder, "nano", row.samples) - synthetic.accuracy(

@@ -28,9 +28,10 @@ Axis = Literal["encoder", "recipe", "data"]
 TITLES = {
     "block": "Blocks: what does each part of the design give?",
     "ltt": "Locked text: what does a trained, frozen text tower give?",
+    "recipe": "Recipes: what does another way to train give?",
     "quality": "Data quality: better data or a larger encoder?",
 }
-AXES: dict[str, Axis] = {"block": "encoder", "ltt": "recipe", "quality": "data"}
+AXES: dict[str, Axis] = {"block": "encoder", "ltt": "recipe", "recipe": "recipe", "quality": "data"}
 # what a variant's name stands for, in the words of the sentence
 WORDS = {
     "ViTamin:bn-se": "MBConv with BatchNorm and squeeze-excitation in place of LayerNorm (bn-se)",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,12 @@ class Fit(Label):
     floor_high: float | None
     residual: float
     budgets: int
+    held_out: int | None = None
+    foretold: float | None = None
+    foretold_low: float | None = None
+    foretold_high: float | None = None
+    found: float | None = None
+    """The largest budget, and its error as the law of the smaller ones foretells it and as it is; of three budgets."""
 
     def error(self, samples: float) -> float:
         """The fitted error at a number of samples."""
@@ -88,6 +95,7 @@ def answer_data(points: Sequence[Point]) -> DataAnswer:
                 floor_high=None if law.floor is None else law.floor.high,
                 residual=law.residual,
                 budgets=len(ordered),
+                **_held_out(ordered),
             )
         )
     notes = list(missing_note(points))
@@ -99,7 +107,7 @@ def answer_data(points: Sequence[Point]) -> DataAnswer:
     return DataAnswer(
         name="data",
         title="Data: what do more training samples give?",
-        sentence=_sentence(points, laws, gains),
+        sentence=_sentence(points, laws, gains, fits),
         rows=tuple(rows),
         notes=tuple(notes),
         fits=tuple(fits),
@@ -116,7 +124,24 @@ def _fit(points: Sequence[Point]) -> PowerLaw:
     )
 
 
-def _sentence(points: Sequence[Point], laws: dict, gains: dict) -> str:
+def _held_out(points: Sequence[Point]) -> dict[str, Any]:
+    """The law of all budgets but the largest, asked for that one. Source: the check of arXiv 2506.04598."""
+    last = points[-1]
+    rest = [point for point in points if point.samples < last.samples]
+    if len({point.samples for point in rest}) < 2:
+        return {}
+    found = _fit(rest).foretell(last.samples)
+    return {
+        "held_out": last.samples,
+        "foretold": found.value,
+        "foretold_low": found.low,
+        "foretold_high": found.high,
+        "found": 1 - last.value,
+    }
+
+
+def _sentence(points: Sequence[Point], laws: dict, gains: dict, fits: Sequence[Fit]) -> str:
+    missed = [abs(fit.foretold / fit.found - 1) for fit in fits if fit.foretold is not None and fit.found]
     if not gains:
         return "There is one amount of training samples only, so nothing can be said about more of them."
     first, last = (pick(point.samples for point in points) for pick in (min, max))
@@ -138,5 +163,10 @@ def _sentence(points: Sequence[Point], laws: dict, gains: dict) -> str:
             f". The error falls as samples^-b, fastest in {' '.join(steep[-1]).strip()}, b = {fast.value:.2f} "
             f"({fast.low:.2f} to {fast.high:.2f}), and slowest in {' '.join(steep[0]).strip()}, b = {slow.value:.2f} "
             f"({slow.low:.2f} to {slow.high:.2f}){told(fast.minus(slow))}"
+        )
+    if missed:
+        text += (
+            f". The law of the smaller budgets foretells the error at the largest {100 * np.mean(missed):.1f} % off in "
+            f"the mean of {len(missed)} curves, {100 * max(missed):.1f} % at most"
         )
     return text + "."

@@ -21,11 +21,18 @@ class PowerLaw:
     scale: float
     floor: Spread | None
     residual: float
+    laws: Floats
+    """[1 + R, 3] exponent, log of the scale and floor, of the errors and of each draw."""
 
     def error(self, samples: Floats) -> Floats:
         """The fitted error at numbers of samples."""
         floor = 0.0 if self.floor is None else self.floor.value
         return floor + self.scale * samples**-self.exponent.value
+
+    def foretell(self, samples: float) -> Spread:
+        """The error at a number of samples, with what the draws make of it."""
+        exponents, logs, floors = self.laws.T
+        return _spread(floors + np.exp(logs - exponents * np.log(samples)))
 
 
 def fit_power_law(samples: Floats, errors: Floats, draws: Floats) -> PowerLaw:
@@ -51,6 +58,7 @@ def fit_power_law(samples: Floats, errors: Floats, draws: Floats) -> PowerLaw:
         scale=float(np.exp(intercept[0])),
         floor=_spread(floor) if with_floor else None,
         residual=float(np.sqrt(squares[0] / len(samples))),
+        laws=np.stack([-slope, intercept, floor], axis=1),
     )
 
 

@@ -1,0 +1,116 @@
+"""A run that leaves another at a kept state and lets its rate fall: one constant-rate run serves many budgets."""
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.runs.folder import check_empty, one_writer, read_run_config
+from eyesmith.runs.origin import Origin
+from eyesmith.runs.work import RunSummary, Work
+from eyesmith.tasks import task_of
+from eyesmith.train import checkpoint
+from eyesmith.train.config import RunConfig
+from eyesmith.train.distributed import World, joined
+from eyesmith.train.loop import total_steps
+
+Shape = Literal["linear", "sqrt"]
+
+
+def branch(
+    run: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    at: int,
+    steps: int,
+    shape: Shape = "sqrt",
+    console: Console | None = None,
+) -> RunSummary:
+    """Go on from the state that `run` keeps of step `at`, in a folder of its own, while the rate falls to 0.
+
+    The first `at` steps are those of `run`, so nothing is trained twice: data, seed and every other setting stay. run:
+    finished or not, and left as it is; `keep_states` says how many states it keeps. steps: of the cool-down, in which
+    the rate falls linearly or as 1 - sqrt (arXiv 2405.18392). A stopped branch goes on by `resume`.
+    Raises ConfigError where the rate of `run` is not constant there, CheckpointError where it keeps no such state, and
+    what `resume` raises for other data or weights.
+    """
+    parent, root, shown = Path(run), Path(folder), console or Console(stderr=True, quiet=True)
+    with joined() as world:
+        world.once(lambda: check_empty(root))
+        with one_writer(root, world):
+            world.once(lambda: check_empty(root))
+            config, origin = world.once(lambda: (read_run_config(parent), Origin.read(parent)))
+            state = world.once(lambda: _state_of(parent, at))
+            config = branched(config, _steps_per_epoch(config, world), at=at, steps=steps, shape=shape)
+            work = Work(config, root, shown, world, is_new=True, origin=origin)
+            # before the config is there, so that nobody can go on from nothing
+            world.once(lambda: _copy(state, root / checkpoint.FOLDER))
+            work.state.load(root)
+            line = {"event": "start", "steps": work.last_step, "branch_of": str(parent), "step": at}
+            work.begin({**line, **work.facts()})
+            return work.finish()
+
+
+def branched(config: RunConfig, steps_per_epoch: int, *, at: int, steps: int, shape: Shape) -> RunConfig:
+    """The config of a branch: `config` to step `at`, then `steps` of a falling rate. Raises ConfigError as `branch`."""
+    optim = config.optim
+    if steps < 1:
+        raise ConfigError(f"steps: expected 1 or more of cool-down, got {steps}")
+    if optim.schedule == "cosine":
+        raise ConfigError(
+            "optim.schedule: the run's rate falls by a cosine from its beginning; a branch leaves a run of "
+            "optim.schedule=constant"
+        )
+    last = total_steps(config, steps_per_epoch)
+    first, end = optim.num_warmup(last), optim.cooldown_start(last)
+    if not first <= at <= end:
+        raise ConfigError(f"at: the run's rate is constant from step {first} to {end}, got {at}")
+    falling = replace(
+        optim,
+        schedule="constant_cooldown",
+        warmup_frac=0.0,
+        warmup_steps=first,
+        cooldown_steps=steps,
+        cooldown_shape="sqrt" if shape == "sqrt" else "power",
+        cooldown_power=1.0,
+    )
+    return replace(config, optim=falling, epochs=(at + steps) / steps_per_epoch)
+
+
+def kept_steps(run: Path) -> dict[int, Path]:
+    """The states that a run keeps, by their steps, the first first."""
+    found = {int(re.findall(r"\d+", path.name)[0]): path for path in checkpoint.states(run) if path.name[:5] == "step-"}
+    return dict(sorted(found.items()))
+
+
+def _state_of(run: Path, at: int) -> Path:
+    kept = kept_steps(run)
+    if at not in kept:
+        known = ", ".join(str(step) for step in kept) or "none"
+        raise CheckpointError(
+            f"{run}: keeps no state of step {at}; there are: {known} (keep_states and save_every_steps say which)"
+        )
+    return kept[at]
+
+
+def _steps_per_epoch(config: RunConfig, world: World) -> int:
+    rows = task_of(config).open_rows(config, world)
+    try:
+        return rows.steps_per_epoch
+    finally:
+        rows.close()
+
+
+def _copy(state: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{state.name}.part"
+    if state.is_dir():
+        shutil.copytree(state, part)
+    else:
+        shutil.copyfile(state, part)
+    part.rename(folder / state.name)

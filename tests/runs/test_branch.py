@@ -1,0 +1,52 @@
+"""A branch is the run that would have been planned so from its beginning, without training its first steps again."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eyesmith.errors import CheckpointError, ConfigError
+from eyesmith.runs.branch import branch, branched
+from eyesmith.runs.train import start
+from eyesmith.tasks.contrastive import TrainConfig
+
+
+def test_a_branch_ends_as_a_run_planned_so_from_the_start(config: TrainConfig, tmp_path: Path) -> None:
+    optim = replace(config.optim, schedule="constant", warmup_steps=2)
+    trunk = replace(config, optim=optim, epochs=1, save_every_steps=4, keep_states=9)
+    start(trunk, tmp_path / "trunk")
+    before = {path: path.read_bytes() for path in (tmp_path / "trunk").rglob("*") if path.is_file()}
+    branch(tmp_path / "trunk", tmp_path / "branch", at=4, steps=3)
+    assert {path: path.read_bytes() for path in before} == before
+    planned = branched(trunk, 8, at=4, steps=3, shape="sqrt")
+    start(planned, tmp_path / "planned")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("branch", "planned"))
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+    log = (tmp_path / "branch" / "log.jsonl").read_text()
+    assert '"branch_of"' in log
+    assert '"step": 4,' not in log.splitlines()[1]
+    with pytest.raises(CheckpointError, match="keeps no state of step 5; there are: 4, 8"):
+        branch(tmp_path / "trunk", tmp_path / "other", at=5, steps=3)
+
+
+def test_the_rate_of_a_branch_is_the_runs_and_then_falls(config: TrainConfig) -> None:
+    trunk = replace(config, optim=replace(config.optim, schedule="constant", warmup_frac=0.25), epochs=2)
+    for shape in ("linear", "sqrt"):
+        planned = branched(trunk, 8, at=10, steps=4, shape=shape).optim
+        assert [planned.lr_at(step, 14) for step in range(11)] == [trunk.optim.lr_at(step, 16) for step in range(11)]
+        falls = [planned.lr_at(step, 14) / planned.peak_lr for step in range(10, 14)]
+        expected = [1, 0.75, 0.5, 0.25] if shape == "linear" else [1, 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5]
+        assert falls == pytest.approx(expected)
+
+
+def test_what_cannot_be_branched_is_said(config: TrainConfig) -> None:
+    with pytest.raises(ConfigError, match="falls by a cosine"):
+        branched(config, 8, at=10, steps=4, shape="sqrt")
+    trunk = replace(config, optim=replace(config.optim, schedule="constant", warmup_frac=0.25), epochs=2)
+    with pytest.raises(ConfigError, match="constant from step 4 to 16, got 3"):
+        branched(trunk, 8, at=3, steps=4, shape="sqrt")
+    with pytest.raises(ConfigError, match="1 or more of cool-down"):
+        branched(trunk, 8, at=8, steps=0, shape="sqrt")
