@@ -171,6 +171,8 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         notes.append("accumulation adds a forward pass, which takes time beside these operations: about a third more")
     if config.parallel.checkpoint_blocks:
         notes.append("recomputed blocks add a forward pass, which takes time beside these operations: a third more")
+    if config.lora.rank:
+        notes.append("the towers are counted as trained: adapters cost less memory, and as many operations")
     if config.parallel.compile_blocks:
         notes.append("memory is that of eager blocks; compiled ones keep less")
     if is_locked:
