@@ -162,7 +162,7 @@ def _timm() -> Any:
 
 
 def _timm_facts(model: nn.Module) -> dict[str, tuple[float, float]]:
-    from timm.optim import param_groups_layer_decay
+    from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
 
     undecayed = getattr(model, "no_weight_decay", set)()  # ConvNeXt has none
     groups = param_groups_layer_decay(model, weight_decay=0.2, no_weight_decay_list=undecayed, layer_decay=0.75)
