@@ -43,6 +43,7 @@ COMMANDS: dict[str, list[str]] = {
     "models": ["models --help"],
     "train": ["train finetune data.path={photos} batch_size=2 --from {run} --plan", "train {run}"],
     "resume": ["resume {run}", "resume {open}"],
+    "branch": ["branch {open} {new} --at 1 --steps 2"],
     "alternate": ["alternate --data {photos} --out {run}"],
     "replay": ["replay {open}/replay/step-2", "replay {open}/replay/step-2/replay.json"],
     "average": ["average {new} {run} {run}"],

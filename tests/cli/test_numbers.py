@@ -89,7 +89,8 @@ def _least_words(function: Callable[..., int]) -> list[str]:
             words.append("nothing-here")
         elif parameter.default is inspect.Parameter.empty and not dataclasses.is_dataclass(kind):
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else []
-            words += [f"--{name.replace('_', '-')}", choices[0] if choices else "nothing-here.npz"]
+            word = choices[0] if choices else "1" if _is_number(kind) else "nothing-here.npz"
+            words += [f"--{name.replace('_', '-')}", word]
     if "train" in {name for name, _, _ in _options(function)}:
         words += ["--train", "nothing-here"]
     return words
@@ -127,7 +128,7 @@ def test_wrong_numbers_are_refused_before_any_work(
                 ["--head", "gaussian"] if words == ("probe",) and name in ("shrinkage", "alpha") else []
             )  # it is theirs
             option = f"--{name.replace('_', '-')}"
-            count = 2 if words == ("export",) and name == "image_size" else 1
+            count = 2 if (*words, name) in (("export", "image_size"), ("lab", "vlm", "grid")) else 1
             status, out, err = eyesmith(*words, *_least_words(reads), *head, option, *[value] * count)
             what = f"{' '.join(words)} {option} {value}: {err}"
             assert (status, out) == (2, ""), what

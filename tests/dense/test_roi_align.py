@@ -66,6 +66,7 @@ def test_it_is_the_loop(output: tuple[int, int], samples: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, which it compiles with
 def test_it_is_torchvisions() -> None:
     """Where its operators run: not beside a torch from another build."""
     try:

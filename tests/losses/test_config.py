@@ -13,7 +13,7 @@ def test_the_default_is_clips_loss_with_the_mask() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "hinge"}, "loss.kind: expected softmax or sigmoid, got 'hinge'"),
+        ({"kind": "hinge"}, "loss.kind: expected softmax, sigmoid or names, got 'hinge'"),
         ({"mask": "all"}, "loss.mask"),
         ({"tile_rows": -1}, "loss.tile_rows"),
     ],

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from tyro.conf import Positional
 
 from eyesmith.cli.failures import on_interrupt
-from eyesmith.cli.output import AsJson, answer, print_json, print_table
+from eyesmith.cli.numbers import SEED, Within
+from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table
 from eyesmith.errors import ConfigError
 
 Eyes = Annotated[
@@ -25,9 +25,9 @@ def vlm(
     data: str = "data/scenes",
     out: Path = Path("runs/vlm"),
     lm: str = "tiny",
-    grid: tuple[int, int] = (0, 0),
-    seeds: tuple[int, ...] = (0, 1, 2),
-    epochs: float = 0.0,
+    grid: Annotated[tuple[int, int], Within(0)] = (0, 0),
+    seeds: Annotated[tuple[int, ...], SEED] = (0, 1, 2),
+    epochs: Annotated[float, Within(0)] = 0.0,
     as_json: AsJson = False,
 ) -> int:
     """Train one language model with each eye, and one that sees nothing, and tell which sees best.
@@ -56,7 +56,7 @@ def vlm(
         epochs=epochs or base.epochs,
     )
     with on_interrupt("finished runs are kept; the same command goes on"):
-        found = run_vlm(_named(eyes), base, out, seeds, console=Console(stderr=True, highlight=False))
+        found = run_vlm(_named(eyes), base, out, seeds, console=messages())
     page = write_vlm_page(found, out / "vlm.html")
     if as_json:
         print_json({**asdict(found), "folder": str(found.folder), "page": str(page)})

@@ -152,7 +152,7 @@ def _llava(path: Path, images: Path) -> ConversationSet:
             if not (images / file).is_file():
                 raise DataError(
                     f"{path}: {key}: its picture {images / file} is missing; give the folder that holds the pictures "
-                    "(data.images), or take the conversation out"
+                    "(`images`), or take the conversation out"
                 )
             pictures[file] = len(pictures)
         items.append(Conversation(key, None if file is None else pictures[file], (turns,)))

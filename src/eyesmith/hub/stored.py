@@ -94,7 +94,7 @@ def read_stored(
         repo, folder = fetch(text.removeprefix(HUB_PREFIX))
         return _read_dir(folder, weights, _Asked(name, size, repo, pooling=pooling), source=text)
     if is_foreign_id(text):
-        if name is not None or weights != "model" or pooling is not None:
+        if name is not None or weights != "model" or pooling not in (None, ANY):
             raise ConfigError(f"{text}: names a model and its weights; leave out name, weights and pooling")
         return _resized(Stored(*read_foreign_id(text)), size)
     path = Path(text)

@@ -32,7 +32,8 @@ def caption() -> CaptionTaskConfig:
     run, own = quickstart(), model("ViTamin-Nano")
     pair = replace(run.model, image=own.image, text=own.text, lock_text=False)
     kept = {field.name: getattr(run, field.name) for field in fields(TrainConfig)}
-    return CaptionTaskConfig(**{**kept, "model": pair, "caption": CaptionerConfig(width=128, depth=2, heads=4)})
+    kept |= {"model": pair, "loss": replace(run.loss, kind="softmax")}
+    return CaptionTaskConfig(**{**kept, "caption": CaptionerConfig(width=128, depth=2, heads=4)})
 
 
 def caption_only() -> CaptionTaskConfig:

@@ -277,13 +277,13 @@ def test_proposals_are_the_best_anchors_moved_and_apart() -> None:
     torch.nn.init.normal_(rpn.moves.weight, std=0.2)
     logits, moves, anchors = rpn([torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))])
     found = rpn.propose(logits, moves, anchors, torch.tensor([[40.0, 48.0]]))[0]
-    boxes = decode(anchors[0], moves[0][0], size=(40, 48))
+    boxes = decode(anchors[0], moves[0][0], size=(40, 48)).detach()
     kept: list[int] = []
     for place in logits[0][0].argsort(descending=True, stable=True).tolist()[:40]:
         size = boxes[place, 2:] - boxes[place, :2]
         if bool((size > 0).all()) and all(float(iou(boxes[[place]], boxes[[one]])) <= 0.7 for one in kept):
             kept.append(place)
-    torch.testing.assert_close(found.boxes, boxes[kept[:10]].detach())
+    torch.testing.assert_close(found.boxes, boxes[kept[:10]])
     torch.testing.assert_close(found.scores, logits[0][0, kept[:10]].sigmoid().detach())
 
 

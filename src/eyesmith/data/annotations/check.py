@@ -3,10 +3,9 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from eyesmith.data.annotations.maps import MapFiles
 from eyesmith.data.annotations.masks import Polygons, segment_boxes
@@ -16,6 +15,7 @@ from eyesmith.data.check import CheckReport
 from eyesmith.data.sample import Finding, Severity
 from eyesmith.errors import DataError, ImageError
 from eyesmith.images.decode import image_size
+from eyesmith.images.formats import open_header
 
 _OUTSIDE_PX = 1.0  # a box may reach this far out by rounding
 _DIFFERS_PX = 2.0  # box and mask may differ by this much
@@ -111,7 +111,7 @@ def _picture(annotations: Annotations, picture: Picture) -> Iterator[Finding]:
     except DataError as error:
         yield _finding("missing_image", "error", picture, str(error))
         return
-    with Image.open(BytesIO(content)) as image:
+    with open_header(content, picture.file) as image:
         turn = image.getexif().get(ExifTags.Base.Orientation, 1)
     says = f"{picture.width} x {picture.height}"
     if (width, height) == (picture.width, picture.height):

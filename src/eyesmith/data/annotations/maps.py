@@ -18,6 +18,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import write_atomic
 from eyesmith.images.collect import IMAGE_SUFFIXES
 from eyesmith.images.decode import image_size, read_file
+from eyesmith.images.formats import open_header
 
 _VOID_VALUES = (255, 65535)  # of maps whose list of classes does not name them
 _NUMBERED = re.compile(r"\s*(\d+)\s*[:,\t ]\s*(.+?)\s*")
@@ -77,7 +78,7 @@ def read_map(file: Path, size: tuple[int, int] | None = None) -> NDArray[np.int3
     """A map's values [H, W], palettes not applied. size: (height, width) it must have."""
     content = read_file(file)
     image_size(content, where=str(file))  # refuses what is no picture, or too large
-    with Image.open(BytesIO(content)) as image:
+    with open_header(content, str(file)) as image:
         if image.mode not in ("L", "P", "I;16", "I;16B", "I", "1"):
             raise DataError(f"{file}: a map has one value a pixel, this picture has mode {image.mode!r}")
         try:

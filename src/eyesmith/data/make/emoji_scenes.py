@@ -5,7 +5,6 @@ make that was stopped goes on where it stood, and no more than a shard is held i
 """
 
 import hashlib
-import io
 import json
 import math
 import multiprocessing
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from eyesmith.data.make.coco import CocoScene, categories, write_coco
 from eyesmith.data.make.emoji_scene import SIDE_FRACS, Pool, SceneCounts, Sprite, paint_scene, scene_members
@@ -30,6 +28,7 @@ from eyesmith.data.make.worlds import World, WorldName, read_world
 from eyesmith.data.shards import begin_dataset, finish_dataset, shard_bytes
 from eyesmith.errors import ConfigError
 from eyesmith.files import atomic_path, sha256_file, write_atomic, write_json
+from eyesmith.images.formats import open_header
 
 MAKER_VERSION = 1  # raise it when the same parameters would give other bytes
 SHARD_SAMPLES = 256
@@ -150,7 +149,7 @@ def _draw(folder: Path, world: World, *, side_px: int) -> tuple[Path, dict[tuple
             shape = (len(members), side_px, side_px, 4)
             array = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
             for row, png in enumerate(renderer.pngs(drawings, size_px=side_px, alpha=True)):
-                array[row] = np.asarray(Image.open(io.BytesIO(png)))
+                array[row] = np.asarray(open_header(png, drawings[row][1]))
             array.flush()
             del array
     array = np.load(path, mmap_mode="r")
