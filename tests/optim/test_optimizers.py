@@ -148,7 +148,7 @@ def test_the_rest_of_muons_parameters_step_as_adamw_does() -> None:
     assert torch.equal(found, rest)
 
 
-def test_muon_takes_the_matrices_of_the_blocks_alone() -> None:
+def test_muon_takes_matrices_and_kernels_and_no_tables() -> None:
     torch.manual_seed(0)
     model = CLIP.model.build()
     groups = parameter_groups(model, OptimConfig(name="muon"))
@@ -156,7 +156,8 @@ def test_muon_takes_the_matrices_of_the_blocks_alone() -> None:
     turned = [names[id(one)] for group in groups if group.get("is_matrix") for one in group["params"]]
     sizes = {name: value.shape for name, value in model.named_parameters()}
     assert turned
-    assert all(min(sizes[name][:2]) > 1 and set(sizes[name][2:]) <= {1} for name in turned)
-    assert not {"text.token_embedding.weight", "text.text_projection", "logit_scale"} & set(turned)
+    assert all(min(sizes[name][0], sizes[name].numel() // sizes[name][0]) >= 16 for name in turned)
+    assert not {"text.token_embedding.weight", "text.positional_embedding", "logit_scale"} & set(turned)
+    assert {"text.text_projection", *(name for name in sizes if name.endswith("qkv.weight"))} <= set(turned)
     assert sum(len(group["params"]) for group in groups) == len(names)
     assert not any(group.get("is_matrix") for group in parameter_groups(model, OptimConfig()))

@@ -18,7 +18,7 @@ class OptimConfig:
     name: OptimizerName = "adamw"
     """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
     momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates;
-    muon: orthogonal steps for the matrices of the towers' blocks, AdamW's for the rest, by AdamW's rate and decay."""
+    muon: orthogonal steps for the towers' matrices and kernels, AdamW's for the rest, by AdamW's rate and decay."""
     peak_lr: float = 1e-3
     """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)

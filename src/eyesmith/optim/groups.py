@@ -34,6 +34,9 @@ class TrainedRow:
     num_parameters: int
 
 
+_MATRIX_SIDE = 16  # what is shorter is no matrix to Muon
+
+
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     """Take the gradient off every parameter whose name fits a pattern (`*` and `?` as in file names).
 
@@ -70,7 +73,8 @@ def parameter_groups(
     temperature, a head or mask token of a model without text), and `extra` parameters by name, have lr_scale 1 and are
     decayed by the same rule, in groups of their own.
 
-    For muon the matrices of the towers' blocks, 1 x 1 convolutions included, are groups apart: `is_matrix` is set.
+    For muon the matrices of the towers, kernels included, are groups apart: `is_matrix` is set. Tables of tokens and
+    positions are none.
 
     layer_decay_by: what counts as a block. "eva", the papers': every residual unit. "timm" and "open_clip": the
     transformer's blocks alone, so that a convolutional stem and its stages are one layer, 0; a norm before the pooling
@@ -99,7 +103,6 @@ def parameter_groups(
         layers[part], last[part] = layer_numbers(getattr(model, part), blocks, by=config.layer_decay_by)
     undecayed |= {f"{part}.{name}" for part in towers for name in _tables(getattr(model, part), config.layer_decay_by)}
     groups: dict[tuple[str, int | None, bool, bool], dict[str, Any]] = {}
-    turned = {id(one) for blocks, _, _ in towers.values() for block in blocks for one in block.parameters()}
     for name, parameter in (*model.named_parameters(), *(extra or {}).items()):
         if not parameter.requires_grad:
             continue
@@ -113,7 +116,7 @@ def parameter_groups(
         else:
             part = other
         is_decayed = parameter.ndim >= 2 and name not in undecayed
-        is_matrix = config.name == "muon" and id(parameter) in turned and _is_matrix(parameter)
+        is_matrix = config.name == "muon" and part in towers and not _is_table(name) and _is_matrix(parameter)
         group = groups.setdefault(
             (part, layer, is_decayed, is_matrix),
             {
@@ -247,8 +250,12 @@ def _towers(model: nn.Module) -> tuple[Encoder, nn.Module | None]:
 
 
 def _is_matrix(parameter: Tensor) -> bool:
-    """Whether it maps vectors to vectors: two axes, further ones of length 1, and no depthwise kernel."""
-    return parameter.ndim >= 2 and min(parameter.shape[:2]) > 1 and all(size == 1 for size in parameter.shape[2:])
+    """Whether it maps vectors to vectors: outputs and all the rest are both long, as no depthwise kernel is."""
+    return parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= _MATRIX_SIDE
+
+
+def _is_table(name: str) -> bool:
+    return any(word in name for word in ("embedding", "position", "token"))
 
 
 def _is_of(name: str, part: str) -> bool:

@@ -180,7 +180,8 @@ class Sgd(Held):
 class Muon(Held):
     """Orthogonal steps for matrices (the groups with `is_matrix`), AdamW's for the rest, at one rate and decay.
 
-    For a matrix [o, i]: m = momentum * m + (1 - momentum) * g; u = (1 - momentum) * g + momentum * m;
+    For a matrix [o, i], which a kernel is too, its outputs by all the rest:
+    m = momentum * m + (1 - momentum) * g; u = (1 - momentum) * g + momentum * m;
     p -= lr * weight_decay * p; p -= lr * 0.2 * sqrt(max(o, i)) * orthogonal(u), whose elements are as large as those of
     AdamW's steps. A packed matrix of queries, keys and values is one. Where processes hold parts of a matrix, each
     makes the step of the whole and takes its own part.
@@ -214,14 +215,14 @@ class Muon(Held):
         torch._foreach_lerp_(means, grads, 1 - self._momentum)
         wanted = torch._foreach_lerp(grads, means, self._momentum)
         steps = [_own_part(orthogonal(_whole(one, like)), like) for one, like in zip(wanted, trained, strict=True)]
-        sizes = [group["lr"] * 0.2 * max(parameter.shape[:2]) ** 0.5 for parameter in trained]
+        sizes = [group["lr"] * 0.2 * max(parameter.shape[0], parameter[0].numel()) ** 0.5 for parameter in trained]
         torch._foreach_mul_(steps, sizes)
         zero_if(held, steps)
         torch._foreach_sub_(weights, steps)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearly orthogonal matrix of the same singular vectors, [o, i] or [o, i, 1, 1], in the format of `matrix`.
+    """The nearly orthogonal matrix of the same singular vectors, [o, i] or a kernel [o, i, h, w], in its own format.
 
     Five steps of X = a X + (b XX' + c (XX')^2) X from X of length 1, in bf16 on a GPU, else as given:
     singular values come between 0.7 and 1.2. Zeros stay zeros. Source: Newton-Schulz as tuned by Jordan et al. 2024.

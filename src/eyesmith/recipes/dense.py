@@ -18,7 +18,7 @@ def dense_eye() -> RegionsConfig:
         augment=run.augment,
         scene_augment=AugmentConfig(horizontal_flip_prob=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
         distill_weight=0.5,
-        optim=OptimConfig(name="muon", peak_lr=2e-3, weight_decay=0.1),
+        optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=2e-3, weight_decay=0.1),
         eval=EvalConfig(
             splits=("validation", "test"), curve_splits=("validation",), curve_data=("data/emoji",), every_epochs=0.5
         ),

@@ -22,7 +22,7 @@ def quickstart() -> TrainConfig:
         run,
         model=pair,
         loss=LossConfig(kind="names"),
-        optim=OptimConfig(name="muon", peak_lr=3e-3, weight_decay=0.1),
+        optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=3e-3, weight_decay=0.1),
         eval=replace(run.eval, splits=(*_SPLITS, "choose_drawing"), curve_splits=("choose_drawing",)),
         epochs=64,
     )

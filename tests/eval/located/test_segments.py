@@ -162,7 +162,7 @@ def test_nothing_found_background_and_void() -> None:
         scores.add(truth, np.array([[0, 0, 0, 2]]))
     with pytest.raises(ShapeError, match="expected two maps of labels"):
         scores.add(truth, found[0])
-    with pytest.raises(DataError, match="without borders=True"):
+    with pytest.raises(DataError, match="switch of borders was off"):
         scores.border_iou()
 
 

@@ -85,7 +85,7 @@ def open_annotations(
             return found if files is None else replace(found, images=files)
     raise DataError(
         f"{place}: no boxes or masks in a form that is read; expected a COCO json (give the file), "
-        f"annotations/SPLIT.json, data.yaml, labels/ or masks/ beside images/, or one of {', '.join(FORMS)}"
+        f"annotations/SPLIT.json, the yaml of YOLO, labels/ or masks/ beside images/, or one of {', '.join(FORMS)}"
     )
 
 

@@ -77,7 +77,7 @@ class PixelScores:
 
     def _stacked(self, counts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
         if not counts:
-            raise DataError("pixel scores of no pictures (or without borders=True); add some first")
+            raise DataError("pixel scores of no pictures (or the switch of borders was off); add some first")
         return np.stack(counts)
 
 
