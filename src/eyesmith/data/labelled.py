@@ -77,7 +77,9 @@ def held_out(keys: Sequence[str], labels: Sequence[int], val_frac: float) -> set
     chosen: set[int] = set()
     for places in members.values():
         count = max(1, round(val_frac * len(places))) if val_frac and len(places) > 1 else 0
-        ordered = sorted(places, key=lambda place: (hashlib.sha256(keys[place].encode()).digest(), place))
+        ordered = sorted(
+            places, key=lambda place: (hashlib.sha256(keys[place].encode(errors="surrogatepass")).digest(), place)
+        )
         chosen.update(ordered[: min(count, len(places) - 1)])
     return chosen
 

@@ -182,3 +182,13 @@ def test_a_source_that_does_not_say_where_its_pictures_lie_is_read(make_source: 
     for source in sources:
         source.fingerprint = lambda: "equal"
     assert content_hash(sources[0]) != content_hash(sources[1])
+
+
+def test_a_file_name_that_is_no_utf8_is_a_key_like_others(tmp_path: Path) -> None:
+    for name in (b"cat/caf\xe9.png", b"dog/1.png"):
+        file = tmp_path / os.fsdecode(name)
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), "red").save(file)
+    first = content_hash(open_image_folder(tmp_path))
+    (tmp_path / os.fsdecode(b"cat/caf\xe9.png")).rename(tmp_path / os.fsdecode(b"cat/caf\xe8.png"))
+    assert content_hash(open_image_folder(tmp_path)) != first

@@ -57,7 +57,7 @@ def remote_sample_mark(address: str, num_bytes: int) -> str:
 
 def members_mark(digest: str, sample: str) -> str:
     """The mark `members` from an index's digest and the mark `sample`, which is read anew each time."""
-    return f"members:{hashlib.sha256(f'{digest} {sample}'.encode()).hexdigest()[:32]}"
+    return f"members:{hashlib.sha256(f'{digest} {sample}'.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 
 def described(sources: Iterable[SourceFacts], order: dict[str, Any]) -> dict[str, Any]:

@@ -73,10 +73,10 @@ def content_hash(source: Source) -> str:
     for each time of writing. Of a source that does not say where its pictures lie (`files`), each is read.
     """
     digest = hashlib.sha256()
-    digest.update(source.fingerprint().encode())
+    digest.update(source.fingerprint().encode(errors="surrogatepass"))
     for place in files_of(source):
         for line in _stamp(place):
-            digest.update(f"{line}\n".encode())
+            digest.update(f"{line}\n".encode(errors="surrogatepass"))
     return digest.hexdigest()[:32]
 
 
