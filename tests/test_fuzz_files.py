@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,16 +188,16 @@ def changed_json(draw: Any, text: str) -> str:
         holder, key = draw(st.sampled_from(range(len(there))).map(there.__getitem__))
         what = draw(st.sampled_from(("value", "value", "value", "drop", "wrap", "add")))
         if what == "value":
-            holder[key] = draw(JUNK)
+            holder[key] = deepcopy(draw(JUNK))
         elif what == "drop":
             del holder[key]
         elif what == "wrap":
             holder[key] = [holder[key]]
         elif isinstance(holder, dict):
-            holder[draw(st.sampled_from((*map(str, holder), "x", "")))] = draw(JUNK)
+            holder[draw(st.sampled_from((*map(str, holder), "x", "")))] = deepcopy(draw(JUNK))
         else:
-            holder.append(draw(JUNK))
-    return json.dumps(value if draw(st.integers(0, 30)) else draw(JUNK))
+            holder.append(deepcopy(draw(JUNK)))
+    return json.dumps(value if draw(st.integers(0, 30)) else deepcopy(draw(JUNK)))
 
 
 def changed_bytes(draw: Any, content: bytes) -> bytes:

@@ -24,7 +24,7 @@ from eyesmith.hub.initial import InitialConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.runs.folder import FROZEN_FILE, ORIGIN_FILE, is_measured, one_writer
 from eyesmith.runs.train import resume, start, start_or_resume
-from eyesmith.runs.work import Interrupted, MeasuringError
+from eyesmith.runs.work import Interrupted, MeasuringError, summary
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.distributed import World
@@ -315,3 +315,10 @@ def test_measured_before_stays_when_measuring_fails(
             start(run, tmp_path / "run")
     names = {row.model for row in resume(tmp_path / "run").rows}
     assert names == {"tiny", "tiny before"}
+
+
+def test_a_finished_run_whose_log_is_empty_still_tells_its_rows(short: TrainConfig, tmp_path: Path) -> None:
+    start(short, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").write_bytes(b"")
+    assert summary(tmp_path / "run").train_s == 0
+    assert summary(tmp_path / "run").rows

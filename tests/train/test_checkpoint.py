@@ -173,6 +173,17 @@ def test_what_was_not_finished_and_what_is_damaged_is_passed_over_with_a_sentenc
         new().load(tmp_path)
 
 
+def test_a_name_in_a_state_that_is_no_utf8_is_damage(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    TrainState(model=model, optimizer=torch.optim.AdamW(model.parameters()), average={}).save(tmp_path)
+    file = states(tmp_path)[0]
+    content = file.read_bytes()
+    assert content.count(b"model/weight") >= 1
+    file.write_bytes(content.replace(b"model/weight", b"model/\x89eight"))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        TrainState(model=model, optimizer=torch.optim.AdamW(model.parameters()), average={}).load(tmp_path)
+
+
 def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 2)
     state = TrainState(model=model, optimizer=torch.optim.AdamW(model.parameters()), average={}, step=7)

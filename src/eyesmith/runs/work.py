@@ -16,7 +16,7 @@ from eyesmith.data.loader import Loader, transfer_to
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import ResultRow, append_rows, read_rows
 from eyesmith.eval.features.agreement import agreed
-from eyesmith.files import load_json, write_json
+from eyesmith.files import write_json
 from eyesmith.hub.initial import InitialConfig
 from eyesmith.hub.run_folder import save_encoder_file
 from eyesmith.models.lora import merged
@@ -38,7 +38,7 @@ from eyesmith.runs.origin import (
 from eyesmith.tasks import Evaluator, RunContext, Task, run_to_dict, task_of
 from eyesmith.tasks.registry import save_task_file
 from eyesmith.tasks.task import BEFORE
-from eyesmith.train.callbacks.logging import append_line, truncate_after
+from eyesmith.train.callbacks.logging import append_line, read_lines, truncate_after
 from eyesmith.train.callbacks.progress import progress
 from eyesmith.train.checkpoint import states
 from eyesmith.train.config import RunConfig
@@ -322,9 +322,8 @@ class Work:
 
 def summary(folder: Path) -> RunSummary:
     """Of a run that was finished before."""
-    lines = [load_json(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    train_s = next(line["time_s"] for line in reversed(lines) if "time_s" in line)
-    return RunSummary(folder=folder, train_s=train_s, rows=_rows(folder), was_finished=True)
+    times = [line["time_s"] for line in read_lines(folder) if isinstance(line.get("time_s"), int | float)]
+    return RunSummary(folder=folder, train_s=times[-1] if times else 0.0, rows=_rows(folder), was_finished=True)
 
 
 def _rows(folder: Path) -> list[ResultRow]:
