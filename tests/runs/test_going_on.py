@@ -317,8 +317,8 @@ def test_measured_before_stays_when_measuring_fails(
     assert names == {"tiny", "tiny before"}
 
 
-def test_a_finished_run_whose_log_is_empty_still_tells_its_rows(short: TrainConfig, tmp_path: Path) -> None:
+def test_a_finished_run_whose_log_is_empty_is_one_still(short: TrainConfig, tmp_path: Path) -> None:
     start(short, tmp_path / "run")
     (tmp_path / "run" / "log.jsonl").write_bytes(b"")
-    assert summary(tmp_path / "run").train_s == 0
-    assert summary(tmp_path / "run").rows
+    found = summary(tmp_path / "run")
+    assert (found.train_s, found.was_finished) == (0, True)
