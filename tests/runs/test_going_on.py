@@ -319,6 +319,8 @@ def test_measured_before_stays_when_measuring_fails(
 
 def test_a_finished_run_whose_log_is_empty_is_one_still(short: TrainConfig, tmp_path: Path) -> None:
     start(short, tmp_path / "run")
-    (tmp_path / "run" / "log.jsonl").write_bytes(b"")
-    found = summary(tmp_path / "run")
-    assert (found.train_s, found.was_finished) == (0, True)
+    for content in (b"", b"\xff\xfe"):
+        (tmp_path / "run" / "log.jsonl").write_bytes(content)
+        found = summary(tmp_path / "run")
+        assert (found.train_s, found.was_finished) == (0, True)
+        assert not is_measured(tmp_path / "run")

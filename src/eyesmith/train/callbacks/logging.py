@@ -33,7 +33,7 @@ def read_lines(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's log up to the first that is no whole object; none where there is no log."""
     path = folder / LOG_FILE
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             line = load_json(text)
         except (ValueError, RecursionError):
