@@ -70,7 +70,7 @@ def test_it_is_the_loop(output: tuple[int, int], samples: int) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of torch, which it compiles with
 def test_inside_a_map_it_is_torchvisions() -> None:
-    """Its version in Python, which runs beside any torch; outside a map that one goes on with the border, ours with 0."""
+    """Its version in Python, which runs beside any torch; outside a map it goes on with the border, ours with 0."""
     from eyesmith.models.foreign.torchvision import ensure_torchvision
 
     ensure_torchvision()
