@@ -14,7 +14,7 @@ from bench.memory import of_fresh_process, reset_peak_mib, status_mib
 from bench.pairs import Row, speed
 from eyesmith.dense.detect.detector import Detector
 from eyesmith.dense.detect.truths import Truths, truths_of
-from eyesmith.dense.detect.view import ViewConfig
+from eyesmith.dense.view import ViewConfig
 from eyesmith.dense.vocabulary import Vocabulary
 from eyesmith.models.registry import config
 from eyesmith.recipes.detect import SMALL_HEAD

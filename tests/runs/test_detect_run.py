@@ -25,7 +25,7 @@ from eyesmith.data.annotations.masks import encode_mask
 from eyesmith.dense.detect.detector import DetectorConfig
 from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHeadConfig
 from eyesmith.dense.detect.rpn import RpnConfig
-from eyesmith.dense.detect.view import JitterConfig, ViewConfig
+from eyesmith.dense.view import JitterConfig, ViewConfig
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval.results.rows import read_rows
 from eyesmith.hub import save_model

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 
 from eyesmith import load, load_segmenter
 from eyesmith.data.make.scenes import make_scenes
-from eyesmith.dense.detect.view import JitterConfig, ViewConfig
 from eyesmith.dense.segment.head import SegmentHeadConfig
 from eyesmith.dense.segment.inference import PanopticRule
 from eyesmith.dense.segment.losses import MaskLossConfig
 from eyesmith.dense.segment.picture_segmenter import SegmentPredictConfig
 from eyesmith.dense.segment.pmt import PmtConfig
+from eyesmith.dense.view import JitterConfig, ViewConfig
 from eyesmith.errors import CheckpointError, ConfigError, DataError
 from eyesmith.eval.results.rows import read_rows
 from eyesmith.hub import save_model
@@ -318,3 +318,17 @@ def test_fc_clip_is_planned_with_its_published_numbers() -> None:
     assert made.optim.lr_at(355_093, 368_750) == pytest.approx(1e-6)
     assert (made.predict.alpha, made.predict.beta) == (0.45, 0.7)
     assert (made.head.loss.num_points, made.head.decoder.num_queries) == (12_544, 250)
+
+
+def test_pictures_that_are_never_mirrored_train_and_their_maps_serve_no_other_run(
+    config: SegmentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
+    config = replace(config, epochs=1)
+    start(replace(config, jitter=replace(config.jitter, flip_prob=0.0)), tmp_path / "still")
+    assert len(_steps(tmp_path / "still")) == 4
+    start(config, tmp_path / "after")
+    monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "other"))
+    start(config, tmp_path / "alone")
+    one, two = ([step["loss"] for step in _steps(tmp_path / name)] for name in ("after", "alone"))
+    assert one == two

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError
+from eyesmith.models.clip import Clip
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.identity import module_hash
 
@@ -125,3 +126,12 @@ class FrozenEncoder(Encoder):
         """`to()`, `half()` and the like: the held view too, as it is no sub-module."""
         self.inner._apply(fn, recurse)
         return super()._apply(fn, recurse)
+
+
+def check_dense(clip: Clip) -> None:
+    """Raise ConfigError where the map of a model's eye is in no space of texts."""
+    if not clip.image.is_mean_pooled:
+        raise ConfigError(
+            f"predict.source: {clip.config.name} pools by a token of its own, so its map is in no space of texts; take "
+            "source=crop or detector, or an encoder that pools by a mean"
+        )

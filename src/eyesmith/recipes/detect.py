@@ -6,7 +6,7 @@ from eyesmith.dense.detect.detector import DetectorConfig
 from eyesmith.dense.detect.predict import PredictConfig
 from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHeadConfig
 from eyesmith.dense.detect.rpn import RpnConfig
-from eyesmith.dense.detect.view import JitterConfig, ViewConfig
+from eyesmith.dense.view import JitterConfig, ViewConfig
 from eyesmith.models.registry import config as model
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes.laptop import quickstart

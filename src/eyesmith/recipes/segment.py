@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from eyesmith.dense.detect.view import JitterConfig, ViewConfig
 from eyesmith.dense.segment.fcclip import FcClipConfig
 from eyesmith.dense.segment.head import SegmentHeadConfig
 from eyesmith.dense.segment.inference import PanopticRule
 from eyesmith.dense.segment.losses import MaskLossConfig
 from eyesmith.dense.segment.picture_segmenter import SegmentPredictConfig
 from eyesmith.dense.segment.pmt import PmtConfig
+from eyesmith.dense.view import JitterConfig, ViewConfig
 from eyesmith.models.registry import config as model
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes.laptop import quickstart

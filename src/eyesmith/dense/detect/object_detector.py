@@ -18,11 +18,10 @@ from eyesmith.dense.detect.predict import (
     likely_first,
     select,
 )
-from eyesmith.dense.detect.view import Fit, ViewConfig, fit, view_pixels
-from eyesmith.dense.frozen import FrozenEncoder
+from eyesmith.dense.frozen import FrozenEncoder, check_dense
 from eyesmith.dense.regions import crop_boxes
+from eyesmith.dense.view import Fit, ViewConfig, fit, view_pixels
 from eyesmith.dense.vocabulary import Names, Vocabulary, encode_vocabulary
-from eyesmith.errors import ConfigError
 from eyesmith.images.decode import ImageSource, open_image
 from eyesmith.models.clip import Clip
 
@@ -180,15 +179,6 @@ def words(clip: Clip, names: Names, prompts: str, background: str) -> tuple[Voca
     vocabulary = encode_vocabulary(clip, names, prompts=prompts or None)
     ground = encode_vocabulary(clip, [background], prompts=prompts or None)
     return vocabulary, ground.vectors[0]
-
-
-def check_dense(clip: Clip) -> None:
-    """Raise ConfigError where the map of a model's eye is in no space of texts."""
-    if not clip.image.is_mean_pooled:
-        raise ConfigError(
-            f"predict.source: {clip.config.name} pools by a token of its own, so its map is in no space of texts; take "
-            "source=crop or detector, or an encoder that pools by a mean"
-        )
 
 
 def _in_picture(found: Detections, how: Fit) -> Detections:

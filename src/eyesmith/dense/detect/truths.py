@@ -8,10 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eyesmith.dense.boxes import check_boxes
+from eyesmith.dense.rows import CROWD, NONE
 from eyesmith.errors import DataError, ShapeError
-
-NONE = -1  # the label of a row that pads
-CROWD = -2  # the label of a region of many, which is not learnt from and not background either
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,25 +1,22 @@
 """How well pictures of a set are cut into named segments: panoptic quality and mIoU, of parts of the classes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from eyesmith.data.annotations import VOID, Annotations
-from eyesmith.dense.detect.view import Fit, fit, view_pixels
+from eyesmith.dense.rows import squares
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, Source
-from eyesmith.errors import DataError, ImageError
+from eyesmith.errors import DataError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.located.panoptic import PanopticQuality
 from eyesmith.eval.located.pixels import PixelScores
 from eyesmith.eval.located.rows import as_one_class, segment_rows
 
 AGNOSTIC = "agnostic"  # the quality of outlines, whatever they are called
-_PICTURES = 16  # that the eye sees at a time
 
 
 def measure(
@@ -49,7 +46,7 @@ def measure(
     step = max(1, -(-len(data) // most)) if most else 1
     counts = {source: _Counts(data) for source in sources}
     used: list[int] = []
-    for places, pixels, how in _pictures(data, range(0, len(data), step), finder):
+    for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
         answers = finder.search(pixels.to(finder.device), sources)
         for place, one, own in zip(places, answers, how, strict=True):
             picture = data.pictures[place]
@@ -103,22 +100,3 @@ class _Counts:
         one_class = as_one_class(part)
         outlines = segment_rows(one_class, model=model, quality=self._outlines, replicates=replicates, run=run)
         return [*found, *(replace(row, split=AGNOSTIC) for row in outlines if row.split == "all")]
-
-
-def _pictures(
-    data: Annotations, places: Sequence[int], finder: PictureSegmenter
-) -> Iterator[tuple[list[int], Tensor, list[Fit]]]:
-    side, mean = finder.view.side_px, finder.clip.image.mean
-    for start in range(0, len(places), _PICTURES):
-        good, pixels, fits = list[int](), list[Tensor](), list[Fit]()
-        for place in places[start : start + _PICTURES]:
-            try:
-                image = data.image(place)
-                how = fit((image.height, image.width), side)
-                pixels.append(view_pixels(image, how, side, mean))
-            except (ImageError, DataError):
-                continue
-            good.append(place)
-            fits.append(how)
-        if good:
-            yield good, torch.stack(pixels), fits

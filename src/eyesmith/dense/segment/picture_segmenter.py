@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyesmith.dense.detect.object_detector import check_dense
-from eyesmith.dense.detect.view import Fit, ViewConfig, fit, view_pixels
-from eyesmith.dense.frozen import FrozenEncoder
+from eyesmith.dense.frozen import FrozenEncoder, check_dense
 from eyesmith.dense.fusion import Fusion
 from eyesmith.dense.regions import crop_boxes
 from eyesmith.dense.result import ClassMap, FoundObjects
@@ -26,6 +24,7 @@ from eyesmith.dense.segment.inference import (
     semantic,
 )
 from eyesmith.dense.segment.segments import mask_boxes, segments_found
+from eyesmith.dense.view import Fit, ViewConfig, fit, view_pixels
 from eyesmith.dense.vocabulary import Names, Vocabulary, encode_vocabulary
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images.decode import ImageSource, open_image

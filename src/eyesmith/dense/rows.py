@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,9 +16,12 @@ from eyesmith.data.annotations import Annotations, Objects
 from eyesmith.data.loader import Batch, Read
 from eyesmith.data.order import BatchPlan
 from eyesmith.data.sample import Finding
-from eyesmith.dense.detect.truths import CROWD, NONE
-from eyesmith.dense.detect.view import Fit, JitterConfig, Shown, fit, show, view_pixels
+from eyesmith.dense.view import Fit, JitterConfig, Shown, fit, show, view_pixels
 from eyesmith.errors import DataError, ImageError
+
+NONE = -1  # the label of a row that pads
+CROWD = -2  # the label of a region of many, which is not learnt from and not background either
+PICTURES = 16  # that an eye sees at a time
 
 
 class _Row(NamedTuple):
@@ -29,12 +32,12 @@ class _Row(NamedTuple):
     how: Fit
 
 
-class DetectionRows:
+class AnnotatedRows:
     """A step's pictures: a function of the seed and its number, equal rows for any number of processes.
 
     `Batch.indices` are places in the annotations. `extra` has boxes [b, M, 4] in the square's pixels, labels [b, M]
-    (see `truths`), sizes [b, 2], flips bool [b], and masks bool [b, M, S, S] where they are learnt. Pictures without an
-    object to learn are left out, as in the release; with is_seen, pixels are empty: frozen maps are kept.
+    (classes, NONE, CROWD), sizes [b, 2], flips bool [b], and masks bool [b, M, S, S] where they are learnt. Pictures
+    without an object to learn are left out, as in the release; with is_seen, pixels are empty: frozen maps are kept.
     """
 
     def __init__(
@@ -236,6 +239,28 @@ class DetectionRows:
                 f"{self.data.name}: {len(self.skipped):,} of {seen:,} pictures cannot be used; first: {first.key}: "
                 f"{first.detail}"
             )
+
+
+def squares(
+    data: Annotations, places: Sequence[int], side: int, mean: tuple[float, float, float]
+) -> Iterator[tuple[list[int], Tensor, list[Fit]]]:
+    """Pictures as an eye sees them, some at a time: their places, uint8 [b, 3, side, side], and how each was fitted.
+
+    Pictures that cannot be read are left out.
+    """
+    for start in range(0, len(places), PICTURES):
+        good, pixels, fits = list[int](), list[Tensor](), list[Fit]()
+        for place in places[start : start + PICTURES]:
+            try:
+                image = data.image(place)
+                how = fit((image.height, image.width), side)
+                pixels.append(view_pixels(image, how, side, mean))
+            except (ImageError, DataError):
+                continue
+            good.append(place)
+            fits.append(how)
+        if good:
+            yield good, torch.stack(pixels), fits
 
 
 def _mirrored_pixels(row: _Row) -> Tensor:

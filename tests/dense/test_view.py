@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from eyesmith.dense.detect.view import JitterConfig, ViewConfig, fit, mirrored, show, view_pixels
 from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.sliding import SlidingEncoder
+from eyesmith.dense.view import JitterConfig, ViewConfig, fit, mirrored, show, view_pixels
 from eyesmith.errors import ConfigError, ImageError
 from eyesmith.images import OPENAI_MEAN
 from eyesmith.models.vitamin.model import ViTaminConfig
