@@ -1,18 +1,16 @@
 """`eyesmith data`: make data sets, find what is wrong with one, and how fast it is read."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import Verb, call, dispatch
-from eyesmith.cli.numbers import OutFolder, Seed, Within, Written
-from eyesmith.cli.output import AsJson, answer, messages, print_json, print_table, say
+from eyesmith.cli.numbers import OutFolder, Within
+from eyesmith.cli.output import AsJson, answer, bars, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.plain import plain_json
 
@@ -20,38 +18,15 @@ if TYPE_CHECKING:
     from eyesmith.data.check import CheckReport
 
 _HERE = "eyesmith.cli.data"
-_MAKERS = {
-    "emoji": Verb(
-        _HERE, "drawings of animals, food, things, people and signs in ten styles (fetched with npm)", "emoji"
-    ),
-    "emoji-scenes": Verb(
-        _HERE, "scenes of emoji drawings on all kinds of backgrounds, with boxes, masks and questions", "emoji_scenes"
-    ),
-    "scenes": Verb(_HERE, "drawn scenes of coloured shapes with captions, boxes, masks and questions", "scenes"),
-    "evaluation": Verb(
-        _HERE, "miniature copies of all evaluation sets, to try a suite without a download", "evaluation"
-    ),
-}
 _VERBS = {
-    "make": Verb(_HERE, "make a data set: emoji, scenes of them or of shapes, or miniature evaluation sets", "make"),
+    "make": Verb(
+        "eyesmith.cli.data_make", "make a data set: emoji, scenes of them or of shapes, or miniature evaluation sets"
+    ),
     "fetch": Verb(_HERE, "fetch the sets of evaluation tasks and suites", "fetch"),
     "convert": Verb(_HERE, "boxes and masks from one format into another", "convert"),
     "check": Verb(_HERE, "what is wrong with a data set, an evaluation set, or boxes and masks", "check"),
     "probe": Verb(_HERE, "how fast shards are read and decoded, and what a model needs", "probe"),
 }
-Group = Literal[
-    "animals-nature",
-    "food-drink",
-    "travel-places",
-    "activities",
-    "objects",
-    "symbols",
-    "smileys-emotion",
-    "people-body",
-]
-Folder = Annotated[
-    Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the data set in.")
-]
 Data = Annotated[
     Positional[str],
     tyro.conf.arg(
@@ -74,31 +49,6 @@ def main(argv: list[str], prog: str) -> int:
     return dispatch(_VERBS, argv, prog=prog, about="Make data sets, find what is wrong with one, and what is slow.")
 
 
-def make(argv: list[str], prog: str) -> int:
-    """Run `data make` on its own arguments."""
-    return dispatch(_MAKERS, argv, prog=prog, about="Make a data set of image-text pairs with fixed splits.")
-
-
-def emoji(argv: list[str], prog: str) -> int:
-    """Run `data make emoji` on its own arguments."""
-    return call(_make_emoji, argv, prog=prog)
-
-
-def emoji_scenes(argv: list[str], prog: str) -> int:
-    """Run `data make emoji-scenes` on its own arguments."""
-    return call(_make_emoji_scenes, argv, prog=prog)
-
-
-def scenes(argv: list[str], prog: str) -> int:
-    """Run `data make scenes` on its own arguments."""
-    return call(_make_scenes, argv, prog=prog)
-
-
-def evaluation(argv: list[str], prog: str) -> int:
-    """Run `data make evaluation` on its own arguments."""
-    return call(_make_evaluation, argv, prog=prog)
-
-
 def fetch(argv: list[str], prog: str) -> int:
     """Run `data fetch` on its own arguments."""
     return call(_fetch, argv, prog=prog)
@@ -119,132 +69,6 @@ def probe(argv: list[str], prog: str) -> int:
     return call(_probe, argv, prog=prog)
 
 
-def _make_emoji(
-    folder: Folder,
-    /,
-    *,
-    world: Literal["large", "small"] = "large",
-    holdout: Literal["drawing", "style"] = "drawing",
-    style: str = "openmoji",
-    groups: tuple[Group, ...] = (
-        "animals-nature",
-        "food-drink",
-        "travel-places",
-        "activities",
-        "objects",
-        "symbols",
-        "smileys-emotion",
-        "people-body",
-    ),
-    size_px: int = 72,
-    seed: Seed = 0,
-    alpha: bool = False,
-    as_json: AsJson = False,
-) -> int:
-    """Emoji drawings, one concept in several styles, with captions; a tenth of the concepts is always held out.
-
-    Args:
-        world: Large: 1,644 concepts of all kinds in ten styles. Small: 291 animals, plants, food and drink in four.
-        holdout: Hold out one drawing of each concept (unseen_drawing), or one style in whole (unseen_style).
-        style: The style that `--holdout style` holds out.
-        groups: Which kinds of concepts the large world has; leave out, say, people-body and smileys-emotion.
-        size_px: Height and width of a picture.
-        seed: Chooses what is held out.
-        alpha: Keep pictures transparent where nothing is drawn (RGBA), instead of white.
-    """
-    from eyesmith.data.make.emoji import make_emoji
-
-    facts = make_emoji(
-        folder, world=world, holdout=holdout, style=style, groups=groups, size_px=size_px, seed=seed, alpha=alpha
-    )
-    return _show(folder, facts, as_json=as_json)
-
-
-def _make_emoji_scenes(
-    folder: Folder,
-    /,
-    *,
-    world: Literal["large", "small"] = "large",
-    groups: tuple[Group, ...] = ("animals-nature", "food-drink"),
-    samples: int = 4000,
-    test_samples: int = 500,
-    size_px: int = 224,
-    seed: Seed = 0,
-    as_folder: bool = False,
-    workers: int = 2,
-    as_json: AsJson = False,
-) -> int:
-    """Scenes of 1 to 8 emoji drawings: boxes, masks, relations, captions, questions, COCO json; run again to go on.
-
-    Args:
-        world: Where the drawings come from, as `data make emoji` has it; the small one has no split to choose by.
-        groups: Which kinds of concepts of the large world.
-        samples: How many scenes for training.
-        test_samples: How many in each of the other splits.
-        size_px: Height and width of a picture.
-        seed: Chooses the scenes.
-        as_folder: Write the pictures as single files too, images/SPLIT/KEY.jpg beside annotations/SPLIT.json.
-        workers: Processes; the data set is the same with any number, 0 makes it in this one.
-    """
-    from eyesmith.data.make.emoji_scenes import make_emoji_scenes
-
-    with _bars(unit="scene") as show:
-        facts = make_emoji_scenes(
-            folder,
-            world=world,
-            groups=groups,
-            samples=samples,
-            test_samples=test_samples,
-            size_px=size_px,
-            seed=seed,
-            as_folder=as_folder,
-            workers=workers,
-            on_progress=lambda done, total: show(f"drawing {folder}", done, total),
-        )
-    return _show(folder, facts, as_json=as_json)
-
-
-def _make_scenes(
-    folder: Folder, /, *, samples: int = 2016, size_px: int = 72, seed: Seed = 0, as_json: AsJson = False
-) -> int:
-    """Scenes of coloured shapes, sizes and relations, drawn here; combinations are held out.
-
-    Args:
-        samples: How many scenes for training; the other splits have a fixed number of each kind.
-        size_px: Height and width of a picture.
-        seed: Chooses the scenes and what is held out.
-    """
-    from eyesmith.data.make.scenes import make_scenes
-
-    facts = make_scenes(folder, samples=samples, seed=seed, size_px=size_px)
-    return _show(folder, facts, as_json=as_json)
-
-
-def _make_evaluation(
-    folder: Annotated[
-        Positional[Path], Written("folder"), tyro.conf.arg(metavar="DIR", help="The folder to make the sets in.")
-    ],
-    tasks: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK", help="Task keys; all of them.")] = (),
-    /,
-    *,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> int:
-    """A few drawn pictures of each evaluation set, in its exact layout; numbers on them say nothing about a model.
-
-    Args:
-        seed: Chooses the pictures.
-    """
-    from eyesmith.data.make import make_miniatures
-
-    made = make_miniatures(folder, tasks or None, seed=seed)
-    if as_json:
-        print_json({key: str(place) for key, place in made.items()})
-    else:
-        print_table(("task", "folder"), list(made.items()))
-    return 0
-
-
 def _fetch(
     names: Annotated[
         Positional[tuple[str, ...]], tyro.conf.arg(metavar="TASK_OR_SUITE", help="Such as datacomp or vtab/dtd.")
@@ -259,7 +83,7 @@ def _fetch(
 
     if not names:
         raise ConfigError("name at least one task or suite to fetch, such as datacomp or vtab/dtd")
-    with _bars(unit="byte") as show:
+    with bars(unit="byte") as show:
         rows = fetch_tasks(names, to, on_bytes=show)
     for row in rows:
         if row.detail:
@@ -303,7 +127,7 @@ def _convert(
     if keep != "all":
         found = (ov_coco if "coco" in keep else ov_lvis)(found, train=keep.endswith("train"))
     part = name or split or "train"
-    with _bars(unit="picture") as show:
+    with bars(unit="picture") as show:
         lost = convert_annotations(
             found,
             folder,
@@ -325,7 +149,7 @@ def _convert(
 def _check_evaluation(data: str, *, workers: int, as_json: bool) -> int:
     from eyesmith.eval.sets.folders import check_folder
 
-    with _bars(unit="sample") as show:
+    with bars(unit="sample") as show:
         reports = check_folder(data, num_workers=workers, on_progress=show)
     if as_json:
         print_json({name: json.loads(report.to_json()) for name, report in reports.items()})
@@ -369,31 +193,23 @@ def _check(
     from eyesmith.data.annotations import holds_annotations
     from eyesmith.data.check import check as check_data
     from eyesmith.data.evaluation.check import holds_evaluation_sets
-    from eyesmith.train.callbacks.progress import progress
 
     if places or (not evaluation and holds_annotations(data)):
         return _check_places(data, split, as_json=as_json)
     if evaluation or (split is None and holds_evaluation_sets(data)):
         return _check_evaluation(data, workers=workers, as_json=as_json)
 
-    with ExitStack() as bars:
-        # how many samples there are is known only when the first one has been read
-        advance: list[Callable[[int], None]] = []
-
-        def show(done: int, total: int) -> None:
-            if not advance:
-                bar = progress(messages(), f"checking {data}", total, unit="sample")
-                advance.append(bars.enter_context(bar))
-            advance[0](done)
-
-        found = check_data(data, split, num_workers=workers, on_progress=show)
+    with bars(unit="sample") as show:  # how many there are is known only when the first one has been read
+        found = check_data(
+            data, split, num_workers=workers, on_progress=lambda done, total: show(f"checking {data}", done, total)
+        )
     return _show_findings(data, found, "usable samples", as_json=as_json)
 
 
 def _check_places(data: str, split: str | None, *, as_json: bool) -> int:
     from eyesmith.data.annotations import check_annotations, open_annotations
 
-    with _bars(unit="picture") as show:
+    with bars(unit="picture") as show:
         found = check_annotations(
             open_annotations(data, split), on_progress=lambda done, total: show(f"checking {data}", done, total)
         )
@@ -412,25 +228,6 @@ def _show_findings(data: str, found: "CheckReport", what: str, *, as_json: bool)
         f"{len(found.findings) - found.num_errors} warnings"
     )
     return found.exit_status
-
-
-@contextmanager
-def _bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """One progress bar after the other: whenever another name comes, the bar before it is closed."""
-    from eyesmith.train.callbacks.progress import progress
-
-    console = messages()
-    with ExitStack() as open_bar:
-        shown: dict[str, Callable[[int], None]] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in shown:
-                open_bar.close()
-                shown.clear()
-                shown[name] = open_bar.enter_context(progress(console, name, total, unit=unit))
-            shown[name](done)
-
-        yield show
 
 
 def _probe(
@@ -493,16 +290,4 @@ def _probe(
             f"{need.model} on {need.num_devices} x {need.device} at {need.mfu:.0%} of its peak takes "
             f"{need.images_per_s:,.0f} images/s: {need.workers} such processes"
         )
-    return 0
-
-
-def _show(folder: Path, facts: dict[str, Any], *, as_json: bool) -> int:
-    if as_json:
-        print_json(facts)
-        return 0
-    rows = [
-        (name, split["samples"], len(split.get("classes") or ()) or None) for name, split in facts["splits"].items()
-    ]
-    answer(f"{folder}: {facts['name']}")
-    print_table(("split", "samples", "classes"), rows, right=("samples", "classes"))
     return 0

@@ -26,7 +26,7 @@ from eyesmith.data.annotations import Annotations, open_annotations
 from eyesmith.dense.detect import Detections, ObjectDetector, is_detector, load_detector
 from eyesmith.dense.detect.predict import Source
 from eyesmith.dense.draw import draw_objects
-from eyesmith.dense.result import Found, FoundObjects
+from eyesmith.dense.result import FoundObjects, Objects
 from eyesmith.dense.training_free import BoxFinder, RegionFinder, SegmentConfig
 from eyesmith.dense.training_free.objects import given_boxes
 from eyesmith.dense.vocabulary import Vocabulary
@@ -45,7 +45,7 @@ Boxes = Annotated[
 ]
 
 
-Find = Callable[[Path, Image.Image], "FoundObjects | Detections"]
+Find = Callable[[Path, Image.Image], Objects]
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -171,14 +171,14 @@ def _named_boxes(
     return find
 
 
-def _objects(found: Found) -> list[dict[str, Any]]:
+def _objects(found: Objects) -> list[dict[str, Any]]:
     return [
         {"name": found.names[label], "score": score, "box": box}
         for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes_px.tolist(), strict=True)
     ]
 
 
-def _surest(found: Found, count: int = 5) -> str:
+def _surest(found: Objects, count: int = 5) -> str:
     shown = [f"{one['name']} {100 * one['score']:.0f} %" for one in _objects(found)[:count]]
     rest = len(found.scores) - count
     more = f"and {rest} more" if rest > 0 else ""

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -38,6 +39,25 @@ def answer(message: str) -> None:
 def say(message: str) -> None:
     """One line about the work, on stderr."""
     print(plain(message), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bars(*, unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """One progress bar after the other: whenever another name comes, the bar before it is closed."""
+    from eyesmith.train.callbacks.progress import progress
+
+    console = messages()
+    with ExitStack() as open_bar:
+        shown: dict[str, Callable[[int], None]] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in shown:
+                open_bar.close()
+                shown.clear()
+                shown[name] = open_bar.enter_context(progress(console, name, total, unit=unit))
+            shown[name](done)
+
+        yield show
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from eyesmith.data.annotations.types import VOID
-from eyesmith.dense.result import ClassMap, Found
+from eyesmith.dense.result import ClassMap, Objects
 
 Colour = tuple[int, int, int]
 
@@ -48,7 +48,7 @@ def colour_of(label: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def draw_objects(picture: Image.Image, found: Found) -> Image.Image:
+def draw_objects(picture: Image.Image, found: Objects) -> Image.Image:
     """The picture with boxes, masks, names and scores, RGB; small pictures are enlarged so that names can be read.
 
     Masks are tinted and outlined, boxes drawn where there is none, and around masks thinly. The best stand on top.

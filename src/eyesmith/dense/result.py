@@ -1,7 +1,7 @@
 """What was found in a picture: objects as columns of equal length, or a class for every pixel."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -10,33 +10,13 @@ from eyesmith.data.annotations.types import VOID
 from eyesmith.errors import MissingDependencyError, ShapeError
 
 
-class Found(Protocol):
-    """What drawing and writing need of objects; a detector's own class has it too.
-
-    boxes_px: [N, 4]; scores: [N]; labels: int64 [N], places in names; size: height and width of the picture.
-    """
-
-    @property
-    def boxes_px(self) -> Tensor: ...
-    @property
-    def scores(self) -> Tensor: ...
-    @property
-    def labels(self) -> Tensor: ...
-    @property
-    def names(self) -> tuple[str, ...]: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
-    @property
-    def masks(self) -> Tensor | None: ...
-    def masks_px(self) -> Tensor: ...
-
-
 @dataclass(frozen=True, kw_only=True)
-class FoundObjects:
-    """The objects of one picture, in any order; none is ordinary.
+class Objects:
+    """The objects of one picture; none is ordinary.
 
     boxes_px: fp32 [N, 4] of x0, y0, x1, y1 in its pixels. scores: fp32 [N] in 0..1. labels: int64 [N], places in names.
-    size: height and width of the picture. masks: bool [N, H, W], or None where boxes are all that is known.
+    size: height and width of the picture. masks: as the class says, or None where boxes are all that is known;
+    `masks_px` are those of the picture.
     """
 
     boxes_px: Tensor
@@ -54,22 +34,68 @@ class FoundObjects:
             "labels": (self.labels, (count,)),
         }
         if self.masks is not None:
-            expected["masks"] = (self.masks, (count, *self.size))
+            expected["masks"] = (self.masks, self.mask_shape(count))
         for name, (column, shape) in expected.items():
             if tuple(column.shape) != shape:
                 raise ShapeError(f"{name}: expected {list(shape)}, got {list(column.shape)}")
-        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.names):
-            raise ShapeError(f"labels: expected places among {len(self.names)} names, got {self.labels.tolist()}")
+
+    def mask_shape(self, count: int) -> tuple[int, ...]:
+        """Of the masks of so many objects: [N, H, W]."""
+        return (count, *self.size)
 
     def __len__(self) -> int:
         return len(self.boxes_px)
 
-    def __getitem__(self, which: Tensor | slice) -> "FoundObjects":
+    def __getitem__(self, which: Tensor | slice) -> Self:
         """Those that a slice, places (int64) or a bool column name."""
         masks = None if self.masks is None else self.masks[which]
         return replace(
             self, boxes_px=self.boxes_px[which], scores=self.scores[which], labels=self.labels[which], masks=masks
         )
+
+    @property
+    def called(self) -> list[str]:
+        """The name of each."""
+        return [self.names[label] for label in self.labels.tolist()]
+
+    def best(self, count: int) -> Self:
+        """At most `count`, highest score first."""
+        return self[self.scores.argsort(descending=True, stable=True)[:count]]
+
+    def masks_px(self) -> Tensor:
+        """bool [N, H, W]. Raises ShapeError where there are none."""
+        if self.masks is None:
+            raise ShapeError("masks: these objects have boxes only")
+        return self.masks
+
+    def to_hugging_face(self) -> dict[str, Tensor]:
+        """As transformers' `post_process_object_detection` gives it: scores, labels, boxes; and masks where known."""
+        masks = {} if self.masks is None else {"masks": self.masks_px()}
+        return {"scores": self.scores, "labels": self.labels, "boxes": self.boxes_px, **masks}
+
+    def to_supervision(self) -> Any:
+        """As a `supervision.Detections`. Raises MissingDependencyError where that package is not installed."""
+        try:
+            import supervision  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise MissingDependencyError("supervision is not installed: pip install supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes_px.numpy(),
+            mask=None if self.masks is None else self.masks_px().numpy(),
+            confidence=self.scores.numpy(),
+            class_id=self.labels.numpy(),
+            data={"class_name": self.called},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundObjects(Objects):
+    """Objects in any order, with masks bool [N, H, W] of the picture."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.names):
+            raise ShapeError(f"labels: expected places among {len(self.names)} names, got {self.labels.tolist()}")
 
     @property
     def xyxy(self) -> Tensor:
@@ -90,35 +116,6 @@ class FoundObjects:
     def mask(self) -> Tensor | None:
         """supervision's name of the masks."""
         return self.masks
-
-    def masks_px(self) -> Tensor:
-        """bool [N, H, W]. Raises ShapeError where there are none."""
-        if self.masks is None:
-            raise ShapeError("masks: these objects have boxes only")
-        return self.masks
-
-    def best(self, count: int) -> "FoundObjects":
-        """At most `count`, highest score first."""
-        return self[self.scores.argsort(descending=True, stable=True)[:count]]
-
-    def to_hugging_face(self) -> dict[str, Tensor]:
-        """As transformers' `post_process_object_detection` gives it: scores, labels, boxes; and masks where known."""
-        masks = {} if self.masks is None else {"masks": self.masks}
-        return {"scores": self.scores, "labels": self.labels, "boxes": self.boxes_px, **masks}
-
-    def to_supervision(self) -> Any:
-        """As a `supervision.Detections`. Raises MissingDependencyError where that package is not installed."""
-        try:
-            import supervision  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise MissingDependencyError("supervision is not installed: pip install supervision") from error
-        return supervision.Detections(
-            xyxy=self.boxes_px.numpy(),
-            mask=None if self.masks is None else self.masks.numpy(),
-            confidence=self.scores.numpy(),
-            class_id=self.labels.numpy(),
-            data={"class_name": [self.names[label] for label in self.labels.tolist()]},
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from eyesmith.data.annotations.coco import category_fields, picture_fields, shap
 from eyesmith.data.annotations.masks import mask_to_runs
 from eyesmith.data.annotations.types import VOID, Category, Picture
 from eyesmith.dense.draw import colour_of
-from eyesmith.dense.result import ClassMap, Found
+from eyesmith.dense.result import ClassMap, Objects
 from eyesmith.errors import DataError
 from eyesmith.files import write_atomic
 
@@ -25,7 +25,7 @@ class FoundIn:
     """What was found in one picture. file: its path, as the JSON shall name it."""
 
     file: str
-    found: Found
+    found: Objects
 
 
 def write_coco(path: Path, results: Sequence[FoundIn], *, name: str = "found by eyesmith") -> None:
@@ -73,7 +73,7 @@ def write_png_masks(path: Path, found: ClassMap) -> None:
     write_image(path, image)
 
 
-def write_png_objects(folder: Path, stem: str, found: Found) -> list[Path]:
+def write_png_objects(folder: Path, stem: str, found: Objects) -> list[Path]:
     """Write each mask as a black and white PNG, STEM-NUMBER-NAME.png, best first as they are numbered from 1."""
     paths = []
     if found.masks is None:

@@ -5,7 +5,7 @@ and library versions round differently.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ class VerifyReport:
     lines: tuple[str, ...]
 
 
+Fields = Callable[[Mapping[str, Any]], tuple[Mapping[str, type], Iterable[Any]]]
+
+
 def verify(folder: str | os.PathLike[str]) -> VerifyReport:
     """Re-check a run folder: the bytes of the weights and tokenizer, the config, and the features of the loaded model.
 
@@ -41,7 +44,7 @@ def verify(folder: str | os.PathLike[str]) -> VerifyReport:
     config = read_config(root)
     if config["model"].get("kind") == CHAT_KIND:
         raise CheckpointError(f"{root}: holds a language model with an eye; compare it by `eyesmith verify {root}`")
-    saved = _read(root / FINGERPRINT_FILE)
+    saved = read_fingerprint(root / FINGERPRINT_FILE, _fields)
     good: list[str] = []
     bad: list[str] = []
     digest = sha256_file(root / MODEL_FILE)
@@ -74,18 +77,21 @@ def verify(folder: str | os.PathLike[str]) -> VerifyReport:
     return VerifyReport(not bad, (*good, *bad))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_fingerprint(path: Path, fields: Fields) -> dict[str, Any]:
+    """A fingerprint. fields: gives, of the whole, its entries with their types, and rows that must be numbers.
+
+    Raises CheckpointError for a file that is not there, damaged, or of another format.
+    """
     try:
         saved = load_json(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict) or saved["format"] != FORMAT:
             raise CheckpointError(f"{path}: expected format {FORMAT}; was it written by a later version of eyesmith?")
-        is_pair = "text_features" in saved or "scale" in saved or "token_ids" in saved
-        of_pairs = (("scale", float), ("token_ids", list)) if is_pair else ()
-        for key, kind in (("files", dict), ("tensors", dict), ("model", str), *of_pairs):
+        kinds, rows = fields(saved)
+        for key, kind in kinds.items():
             if not isinstance(saved[key], kind):
                 raise TypeError(key)
-        for key in ("image_features", *(("text_features",) if is_pair else ())):
-            np.asarray(saved[key], dtype=np.float64)
+        for row in rows:
+            np.asarray(row, dtype=np.float64)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path}: not there, so nothing can be compared; the file is written with the model"
@@ -93,6 +99,13 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from None
     return saved
+
+
+def _fields(saved: Mapping[str, Any]) -> tuple[dict[str, type], list[Any]]:
+    is_pair = "text_features" in saved or "scale" in saved or "token_ids" in saved
+    of_pairs: dict[str, type] = {"scale": float, "token_ids": list} if is_pair else {}
+    rows = [saved[key] for key in ("image_features", *(("text_features",) if is_pair else ()))]
+    return {"files": dict, "tensors": dict, "model": str, **of_pairs}, rows
 
 
 def _compare_files(saved: Mapping[str, str], now: Mapping[str, str], *, skip: str) -> list[str]:

@@ -3,19 +3,18 @@
 The model is opened anew, as transformers' own, and asked about three fixed pictures; see `hub.verification` for others.
 """
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from eyesmith.errors import CheckpointError, EyesmithError
+from eyesmith.errors import EyesmithError
 from eyesmith.files import sha256_file
-from eyesmith.hub.fingerprint import FINGERPRINT_FILE, FORMAT, fixed_images
-from eyesmith.hub.verification import VerifyReport
+from eyesmith.hub.fingerprint import FINGERPRINT_FILE, fixed_images
+from eyesmith.hub.verification import VerifyReport, read_fingerprint
 from eyesmith.multimodal.chat import ChatAssistant
 from eyesmith.multimodal.fingerprint import KIND, QUESTION, described, name_of, rounded
 
@@ -28,7 +27,7 @@ def verify_chat(folder: str | os.PathLike[str]) -> VerifyReport:
     Raises CheckpointError where it holds no finished chat run, or no fingerprint.
     """
     root = Path(folder)
-    saved = _read(root / FINGERPRINT_FILE)
+    saved = read_fingerprint(root / FINGERPRINT_FILE, _fields)
     good: list[str] = []
     bad: list[str] = []
     for name, digest in saved["files"].items():
@@ -69,22 +68,7 @@ def _asked_again(root: Path, saved: Mapping[str, Any]) -> dict[str, list[float]]
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(saved, dict) or saved["format"] != FORMAT or saved["kind"] != KIND:
-            raise CheckpointError(
-                f"{path}: expected that of a chat model; was it written by a later version of eyesmith?"
-            )
-        for key, kind in (("files", dict), ("logits", dict), ("model", str)):
-            if not isinstance(saved[key], kind):
-                raise TypeError(key)
-        for row in saved["logits"].values():
-            np.asarray(row, dtype=np.float64)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: not there, so nothing can be compared; the file is written with the model"
-        ) from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from None
-    return saved
+def _fields(saved: Mapping[str, Any]) -> tuple[dict[str, type], Iterable[Any]]:
+    if saved["kind"] != KIND:
+        raise ValueError("it is not that of a chat model")
+    return {"files": dict, "logits": dict, "model": str}, saved["logits"].values()

@@ -215,14 +215,37 @@ def _joined(items: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{',' if place else ''}\n{json.dumps(item)}"
 
 
-class _Reading:
-    """What is kept of each entry; pictures and categories may come after the annotations that name them."""
+class Ids:
+    """Which pictures and categories were read, each by an id of its own."""
 
     def __init__(self) -> None:
-        self.pictures: list[Entry] = []
         self.categories: list[Category] = []
         self.places: dict[int | str, int] = {}
         self.labels: dict[int, int] = {}
+
+    def new_id(self, entry: Entry) -> int | str:
+        """The id of a picture, which has the next place."""
+        number = entry.get("id", int, str)
+        if number in self.places:
+            raise entry.error(f"id {number} is that of images[{self.places[number]}] too")
+        self.places[number] = len(self.places)
+        return number
+
+    def category(self, entry: Entry) -> None:
+        """Keep a category."""
+        category = read_category(entry)
+        if category.id in self.labels:
+            raise entry.error(f"id {category.id} is that of categories[{self.labels[category.id]}] too")
+        self.labels[category.id] = len(self.categories)
+        self.categories.append(category)
+
+
+class _Reading(Ids):
+    """What is kept of each entry; pictures and categories may come after the annotations that name them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[Entry] = []
         self.picture_of: list[int | str] = []
         self.category_of = array("q")
         self.ids = array("q")
@@ -231,21 +254,11 @@ class _Reading:
         self.shapes: list[Shape | None] = []
 
     def picture(self, entry: Entry) -> None:
-        number = entry.get("id", int, str)
-        if number in self.places:
-            raise entry.error(f"id {number} is that of images[{self.places[number]}] too")
-        self.places[number] = len(self.pictures)
+        self.new_id(entry)
         for side in ("width", "height"):
             if entry.get(side, int) < 1:
                 raise entry.error(f"{side}: expected 1 or more pixels, got {entry.fields[side]}")
         self.pictures.append(entry)
-
-    def category(self, entry: Entry) -> None:
-        category = read_category(entry)
-        if category.id in self.labels:
-            raise entry.error(f"id {category.id} is that of categories[{self.labels[category.id]}] too")
-        self.labels[category.id] = len(self.categories)
-        self.categories.append(category)
 
     def one(self, entry: Entry) -> None:
         self.picture_of.append(entry.get("image_id", int, str))

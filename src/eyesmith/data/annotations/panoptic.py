@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eyesmith.data.annotations.coco import category_fields, picture_fields, read_category, write_lists
+from eyesmith.data.annotations.coco import Ids, category_fields, picture_fields, write_lists
 from eyesmith.data.annotations.entries import Entry, as_entries, read_entries
 from eyesmith.data.annotations.masks import Segment, segment_boxes
 from eyesmith.data.annotations.pictures import PictureFiles, folders_beside, write_file
-from eyesmith.data.annotations.types import Annotations, Category, Objects, Picture
+from eyesmith.data.annotations.types import Annotations, Objects, Picture
 from eyesmith.errors import DataError
 from eyesmith.images.decode import open_image
 
@@ -160,12 +160,10 @@ def panoptic_picture(annotations: Annotations, index: int) -> tuple[list[dict[st
     return info, stream.getvalue()
 
 
-class _Reading:
+class _Reading(Ids):
     def __init__(self) -> None:
+        super().__init__()
         self.pictures: list[Picture] = []
-        self.categories: list[Category] = []
-        self.labels: dict[int, int] = {}
-        self.places: dict[int | str, int] = {}
         self.rows: dict[int | str, tuple[str, int, int]] = {}  # of each picture: PNG, first and last row
         self.numbers = array("d")  # of each segment left, top, width, height, area
         self.category_of = array("q")
@@ -174,10 +172,7 @@ class _Reading:
         self.where: list[str] = []
 
     def picture(self, entry: Entry) -> None:
-        number = entry.get("id", int, str)
-        if number in self.places:
-            raise entry.error(f"id {number} is that of images[{self.places[number]}] too")
-        self.places[number] = len(self.pictures)
+        number = self.new_id(entry)
         self.pictures.append(
             Picture(
                 id=number,
@@ -186,13 +181,6 @@ class _Reading:
                 height=entry.get("height", int),
             )
         )
-
-    def category(self, entry: Entry) -> None:
-        category = read_category(entry)
-        if category.id in self.labels:
-            raise entry.error(f"id {category.id} is that of categories[{self.labels[category.id]}] too")
-        self.labels[category.id] = len(self.categories)
-        self.categories.append(category)
 
     def one(self, entry: Entry) -> None:
         number = entry.get("image_id", int, str)
