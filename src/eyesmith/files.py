@@ -3,10 +3,14 @@
 import errno
 import hashlib
 import json
+import lzma
 import os
 import secrets
 import shutil
 import threading
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +22,13 @@ _SEEKING = threading.Lock()
 SEAL_BYTES = 32
 _MAX_DEPTH = 100
 _TOO_DEEP = "lists and objects in it are nested too deep"
+
+
+DAMAGED_ZIP: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, EOFError, LookupError, AttributeError, TypeError, MemoryError),
+    *(RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
+)
+"""What damaged bytes reach in `zipfile` and in NumPy's reader of .npz: other methods of packing, odd headers."""
 
 
 @contextmanager

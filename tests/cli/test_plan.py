@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from eyesmith.data.make.scenes import make_scenes
 from eyesmith.hub import save_model
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.registry import create_encoder, encoder_config
@@ -100,3 +101,34 @@ def test_the_teacher_of_masked_images_is_read_from_its_folder(eyesmith, tmp_path
     assert row[1:] == ["0", "0", f"{encoder_cost(encoder_config('trv_nano_48')).tower.params:,}"]
     assert "teacher weights" in out
     assert "its teacher" in out
+
+
+@pytest.mark.parametrize("name", ["ViT/16", "ConvNeXt", "ViT-Nano"])
+def test_a_run_takes_another_encoder_by_its_name(eyesmith, tmp_path: Path, name: str) -> None:
+    make_scenes(tmp_path / "scenes", samples=8, size_px=64)
+    words = (f"data.path={tmp_path / 'scenes'}", "data.epoch_samples=640", "--plan", "--json")
+    _, own, _ = eyesmith("train", "scenes-eye", *words)
+    status, other, _ = eyesmith("train", "scenes-eye", "--encoder", name, *words)
+    sizes = [json.loads(out)["parts"][0]["trained"] for out in (own, other)]
+    assert status == 0
+    assert sizes[0] != sizes[1]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_another_encoder_is_in_an_image_text_model_too(eyesmith) -> None:
+    _, out, _ = eyesmith("train", "debug", "--encoder=TrV-Nano", "data.epoch_samples=640", "--plan", "--json")
+    assert json.loads(out)["model"] == "TrV-Nano"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("scenes-eye", "--encoder", "vit"), "there is no 'vit'"),
+        (("quickstart", "--encoder", "ConvNeXt"), "needs a multiple of 32, got 48"),
+        (("detect", "--encoder", "ViT/16", "--from", "somewhere"), "brings its own encoder"),
+    ],
+)
+def test_an_encoder_that_cannot_be_is_said(eyesmith, words: tuple[str, ...], says: str) -> None:
+    status, _, err = eyesmith("train", *words, "--plan")
+    assert status != 0
+    assert says in " ".join(err.split())

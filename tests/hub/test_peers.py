@@ -97,3 +97,21 @@ def test_older_configs_of_timm_and_strangers() -> None:
 def test_towers_that_open_clip_does_not_have() -> None:
     with pytest.raises(ConfigError, match="ViT-Nano: open_clip has no such towers"):
         open_clip_config(config("ViT-Nano"))
+
+
+@pytest.mark.parametrize("wrong", [["size"], "48", 7, [48, 48]])
+@pytest.mark.parametrize("field", ["vision_cfg", "preprocess_cfg", "pretrained_cfg", "model_args"])
+def test_fields_that_are_none_are_refused(field: str, wrong: object) -> None:
+    facts = {"vision_cfg": {"image_size": 48}}
+    content = {"model_cfg": facts, "preprocess_cfg": {}} if field.endswith(("n_cfg", "s_cfg")) else {}
+    if field in ("pretrained_cfg", "model_args"):
+        content = {"architecture": "vit_tiny"}
+    (facts if field == "vision_cfg" else content)[field] = wrong  # pyright: ignore[reportArgumentType]
+    with pytest.raises(CheckpointError, match=f"f: {field}: expected fields by name"):
+        read_facts(content, "f")
+
+
+@pytest.mark.parametrize("size", [["a", "b"], [None, 3], [[], {}], [1e400, 1]])
+def test_a_size_that_is_no_number_is_refused(size: list[object]) -> None:
+    with pytest.raises(CheckpointError, match="size of pictures as numbers"):
+        read_facts({"model_cfg": {"vision_cfg": {"image_size": size}}}, "f")

@@ -118,8 +118,9 @@ def test_a_cut_safetensors_file_names_both_sizes(tmp_path: Path) -> None:
         read_tensors(tmp_path / "model.safetensors")
 
 
-def test_a_damaged_safetensors_header_is_an_error(tmp_path: Path) -> None:
-    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}).encode()
+@pytest.mark.parametrize("offsets", [[0, 4], "", [], [0], {}, [0, "8"], None])
+def test_a_damaged_safetensors_header_is_an_error(tmp_path: Path, offsets: object) -> None:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": offsets}}).encode()
     (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(CheckpointError, match="damaged"):
         read_tensors(tmp_path / "w")

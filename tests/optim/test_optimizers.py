@@ -133,14 +133,39 @@ def test_muons_matrices_step_by_the_rule(shape: tuple[int, int]) -> None:
     assert kept.keys() == optimizer.state[weight].keys() == {"momentum_buffer"}
 
 
-def test_a_1x1_convolution_steps_as_the_matrix_it_is() -> None:
+def test_a_kernel_steps_as_the_matrix_it_is_and_many_as_one() -> None:
     draws = torch.Generator().manual_seed(2)
-    matrix = torch.randn(6, 4, generator=draws)
-    assert torch.equal(orthogonal(matrix[..., None, None]), orthogonal(matrix)[..., None, None])
-    assert torch.equal(orthogonal(torch.zeros(3, 2)), torch.zeros(3, 2))
-    values = torch.linalg.svdvals(orthogonal(matrix))
+    starts = [
+        torch.randn(6, 4, generator=draws),
+        torch.randn(6, 4, generator=draws),
+        torch.randn(3, 5, generator=draws),
+    ]
+    grads = [torch.randn(one.shape, generator=draws) for one in starts]
+
+    def stepped(shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
+        weights = [nn.Parameter(one.reshape(shape).clone()) for one, shape in zip(starts, shapes, strict=False)]
+        optimizer = make_optimizer(
+            OptimConfig(name="muon", peak_lr=0.05), [{"params": weights, "weight_decay": 0.1, "is_matrix": True}]
+        )
+        for weight, grad in zip(weights, grads, strict=False):
+            weight.grad = grad.reshape(weight.shape)
+        optimizer.step()
+        return [weight.detach().flatten(1) for weight in weights]
+
+    kernels = stepped([(6, 4, 1, 1), (6, 2, 2, 1), (3, 5, 1, 1)])
+    assert all(torch.equal(one, other) for one, other in zip(kernels, stepped([(6, 4), (6, 4), (3, 5)]), strict=True))
+    torch.testing.assert_close(kernels[0], stepped([(6, 4)])[0], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+def test_singular_values_come_near_1(products: torch.dtype) -> None:
+    matrices = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(2))
+    found = orthogonal(matrices, products=products)
+    assert found.dtype == torch.float32
+    values = torch.linalg.svdvals(found)
     assert float(values.min()) > 0.6
     assert float(values.max()) < 1.25
+    assert torch.equal(orthogonal(torch.zeros(2, 3, 2), products=products), torch.zeros(2, 3, 2))
 
 
 def test_the_rest_of_muons_parameters_step_as_adamw_does() -> None:
@@ -161,3 +186,16 @@ def test_muon_takes_matrices_and_kernels_and_no_tables() -> None:
     assert {"text.text_projection", *(name for name in sizes if name.endswith("qkv.weight"))} <= set(turned)
     assert sum(len(group["params"]) for group in groups) == len(names)
     assert not any(group.get("is_matrix") for group in parameter_groups(model, OptimConfig()))
+
+
+def test_muon_takes_a_heads_matrices_where_asked() -> None:
+    model = nn.Module()
+    model.image = CLIP.model.image.build()
+    model.head = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 20), nn.Linear(20, 4))
+
+    def turned(*, head: bool) -> set[str]:
+        names = {id(value): name for name, value in model.named_parameters()}
+        groups = parameter_groups(model, OptimConfig(name="muon", muon_head=head))
+        return {names[id(one)] for group in groups if group.get("is_matrix") for one in group["params"]}
+
+    assert turned(head=True) - turned(head=False) == {"head.0.weight", "head.1.weight"}

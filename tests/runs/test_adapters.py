@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import eyesmith
 from eyesmith.errors import EyesmithError
 from eyesmith.models.lora import MARK, LoraConfig
+from eyesmith.runs.plan import plan
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Work
 from eyesmith.tasks.contrastive import TrainConfig
@@ -61,3 +62,7 @@ def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
     state = torch.load(max((tmp_path / "whole" / "state").iterdir()), weights_only=True)
     trained = [name for name in state if name.startswith("model/")]
     assert all(MARK in name or name == "model/logit_scale" for name in trained), trained
+    planned = plan(tuned)
+    assert sum(part.trained for part in planned.parts) == began["parameters"]["trained"]
+    sizes = {part.part: part.num_bytes for part in planned.memory}
+    assert sizes["gradients"] == 4 * began["parameters"]["trained"]

@@ -73,6 +73,34 @@ def test_the_loss_is_that_of_a_loop_over_images(config: TrainConfig, tmp_path: P
     assert found.chance == pytest.approx(math.log(len(texts)))
 
 
+def test_neighbours_share_the_target(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, loss=LossConfig(kind="names", neighbours=0.25))
+    task, batch = made(config, tmp_path)
+    found = task.backward(new_state(task, config).parallel, batch, 1)
+    clip, texts = task.model, task.class_texts
+    assert texts is not None
+    assert batch.labels is not None
+    names, total = texts(1).tolist(), 0.0
+    with torch.no_grad():
+        for pixels, label in zip(batch.pixels, batch.labels.tolist(), strict=True):
+            image, scale = clip.image_features(pixels[None])[0].tolist(), float(clip.logit_scale.exp())
+            logits = [scale * math.fsum(a * b for a, b in zip(image, name, strict=True)) for name in names]
+            own = int(texts.places[label])
+            near = [math.exp(10 * math.fsum(a * b for a, b in zip(names[own], name, strict=True))) for name in names]
+            log_sum = math.log(math.fsum(math.exp(one) for one in logits))
+            for k, logit in enumerate(logits):
+                target = 0.75 * (k == own) + 0.25 * near[k] / math.fsum(near)
+                total += target * (log_sum - logit) / 4
+    assert float(found.loss) == pytest.approx(total, rel=1e-4)
+
+
+def test_neighbours_are_of_names_alone() -> None:
+    with pytest.raises(ConfigError, match="loss.neighbours"):
+        LossConfig(neighbours=0.1)
+    with pytest.raises(ConfigError, match="0 <= share < 1"):
+        LossConfig(kind="names", neighbours=1.0)
+
+
 def test_parts_of_a_batch_have_its_loss_and_gradient(config: TrainConfig, tmp_path: Path) -> None:
     found = []
     for parts in (1, 2):

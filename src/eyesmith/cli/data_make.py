@@ -108,6 +108,7 @@ def _make_emoji_scenes(
     test_samples: int = 500,
     size_px: int = 224,
     seed: Seed = 0,
+    novel: Literal["unseen", "known"] = "unseen",
     as_folder: bool = False,
     workers: int = 2,
     as_json: AsJson = False,
@@ -121,6 +122,8 @@ def _make_emoji_scenes(
         test_samples: How many in each of the other splits.
         size_px: Height and width of a picture.
         seed: Chooses the scenes.
+        novel: Which concepts no training scene holds: those that no training drawing shows either, or every fifth of
+            those that an eye trained on drawings knows.
         as_folder: Write the pictures as single files too, images/SPLIT/KEY.jpg beside annotations/SPLIT.json.
         workers: Processes; the data set is the same with any number, 0 makes it in this one.
     """
@@ -135,6 +138,7 @@ def _make_emoji_scenes(
             test_samples=test_samples,
             size_px=size_px,
             seed=seed,
+            novel=novel,
             as_folder=as_folder,
             workers=workers,
             on_progress=lambda done, total: show(f"drawing {folder}", done, total),

@@ -4,6 +4,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,16 @@ def main(argv: list[str], prog: str) -> int:
             raise ConfigError(f"unknown recipe {name!r}{suggestion(name, RECIPES)}; `{prog} --help` shows them all")
         base = RECIPES[name]()
     given, words = _take_own(words)
+    if "from" in given and "encoder" in given:
+        raise ConfigError("--encoder: --from brings its own encoder; leave one of them out")
     if "from" in given:
         from eyesmith.tasks import task_of
 
         base = task_of(base).from_weights(base, given["from"])
-    plan_words = [f"{field}={value}" for field, value in given.items() if field not in ("out", "from", "plan", "json")]
+    if "encoder" in given:
+        base = _with_encoder(base, given["encoder"])
+    own = ("out", "from", "encoder", "plan", "json")
+    plan_words = [f"{field}={value}" for field, value in given.items() if field not in own]
     config = parse_config(base, words, prog=f"{prog} {name}")
     if "plan" in given:
         from eyesmith.cli.plan import show_plan
@@ -65,6 +71,29 @@ def train(config: Any, out: Path) -> int:
     return 0
 
 
+def _with_encoder(config: Any, name: str) -> Any:
+    """The run with another image encoder from random weights, at its own picture size: a model's, or one of the lab's.
+
+    Raises ConfigError for an unknown name and for a size that the encoder cannot have.
+    """
+    from eyesmith.lab.encoders import contender
+    from eyesmith.models.clip import ClipConfig
+    from eyesmith.models.registry import config as model_config
+    from eyesmith.models.registry import list_models
+
+    is_pair = isinstance(config.model, ClipConfig)
+    old = config.model.image if is_pair else config.model
+    height, width = old.image_size
+    if name in list_models():
+        image = replace(model_config(name).image, image_size=(height, width))
+    elif height == width:
+        image = contender(name, "nano", image_px=height).image
+    else:
+        raise ConfigError(f"--encoder {name}: takes square pictures, and this recipe has {height} x {width}")
+    image = replace(image, embed_dim=old.embed_dim)
+    return replace(config, model=replace(config.model, name=name, image=image) if is_pair else image)
+
+
 def _draw_scenes(folder: Path) -> None:
     """What the debug recipe trains on, where it is not there yet."""
     from eyesmith.cli.output import say
@@ -77,14 +106,16 @@ def _draw_scenes(folder: Path) -> None:
 def _take_own(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """What belongs to the command and not to the recipe, by name, and the other words.
 
-    --out FOLDER, --from WEIGHTS, --plan, --json, and --plan.FIELD VALUE by FIELD; each with = too, out and plan.FIELD
-    also without dashes.
+    --out FOLDER, --from WEIGHTS, --encoder NAME, --plan, --json, and --plan.FIELD VALUE by FIELD; each with = too,
+    out and plan.FIELD also without dashes.
     """
     given: dict[str, str] = {}
     rest: list[str] = []
     pending = iter(words)
     for word in pending:
-        found = re.fullmatch(r"(?:--(out|from|plan|json|plan\.\w+)|(out|plan\.\w+)(?==))(?:=(.*))?", word, re.DOTALL)
+        found = re.fullmatch(
+            r"(?:--(out|from|encoder|plan|json|plan\.\w+)|(out|plan\.\w+)(?==))(?:=(.*))?", word, re.DOTALL
+        )
         if found is None:
             rest.append(word)
             continue
@@ -117,6 +148,7 @@ def _overview(families: Mapping[str, Mapping[str, Callable[[], Any]]], prog: str
         "--task FILE      in place of a recipe: a task of your own, with its defaults (docs/own-training-task.md)",
         "--out RUN        the folder to write, runs/RECIPE where not given; the same run, unfinished there, goes on",
         "--from WEIGHTS   start from a run folder, a weight file or hf:owner/name, with the model they are of",
+        "--encoder NAME   another image encoder from random weights: a model's name, or ViT/16, ConvNeXt, timm:NAME",
         "--plan           print what the run would be, and cost, without running: parameters, steps, rates, memory,",
         "                 GPU-hours; --plan.gpus, --plan.mfu, --plan.peak_tflops, --plan.gpu_memory_gib; --json",
         "",

@@ -169,13 +169,13 @@ def read_facts(content: Mapping[str, Any], where: str) -> tuple[str, PreprocessC
     Raises CheckpointError for preprocessing that we do not have.
     """
     if isinstance(model := content.get("model_cfg"), Mapping):
-        vision = model.get("vision_cfg") or {}
-        name, given = str(vision.get("timm_model_name") or ""), dict(content.get("preprocess_cfg") or {})
-        size = _size(vision.get("image_size") or given.get("size"))
+        vision, given = _fields(model, "vision_cfg", where), _fields(content, "preprocess_cfg", where)
+        name = str(vision.get("timm_model_name") or "")
+        size = _size(vision.get("image_size") or given.get("size"), where)
         resize = given.get("resize_mode") or "shortest"
     elif isinstance(content.get("architecture"), str):
-        name, given = content["architecture"], dict(content.get("pretrained_cfg") or content)
-        size = _size((content.get("model_args") or {}).get("img_size") or given.get("input_size"))
+        name, given = content["architecture"], _fields(content, "pretrained_cfg", where) or content
+        size = _size(_fields(content, "model_args", where).get("img_size") or given.get("input_size"), where)
         resize = given.get("crop_mode") or "center"
     else:
         return "", None
@@ -191,12 +191,22 @@ def read_facts(content: Mapping[str, Any], where: str) -> tuple[str, PreprocessC
         raise CheckpointError(f"{where}: asks for preprocessing that is not known here: {error}") from None
 
 
-def _size(value: Any) -> tuple[int, int] | None:
+def _fields(content: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    found = content.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise CheckpointError(f"{where}: {key}: expected fields by name, got {type(found).__name__}")
+    return found
+
+
+def _size(value: Any, where: str) -> tuple[int, int] | None:
     if isinstance(value, int):
         return value, value
-    if isinstance(value, list | tuple) and len(value) >= 2:
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return None
+    try:
         return int(value[-2]), int(value[-1])
-    return None
+    except (TypeError, ValueError, OverflowError):
+        raise CheckpointError(f"{where}: expected the size of pictures as numbers, got {value!r:.80}") from None
 
 
 def _one_or_two(size: tuple[int, int]) -> int | list[int]:

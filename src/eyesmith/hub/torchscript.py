@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError
+from eyesmith.files import DAMAGED_ZIP
 
 _STORAGES = {
     "FloatStorage": torch.float32,
@@ -37,7 +38,7 @@ def is_torchscript(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
+    except DAMAGED_ZIP:
         return False  # torch says what is wrong with it
 
 

@@ -237,7 +237,7 @@ def _declared_bytes(file: Path) -> int | None:
     try:
         entries = load_json(header)
         return 8 + length + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

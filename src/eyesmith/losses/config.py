@@ -43,6 +43,8 @@ class LossConfig:
     """softmax: CLIP's, over the batch in both directions; sigmoid: SigLIP's, each pair by itself, with a bias; names:
     each image against a caption of every class, drawn anew each step, so that negatives do not depend on the batch's
     size; for labelled data and a locked text tower."""
+    neighbours: float = 0.0
+    """Share of an image's target that goes to all names by how near their captions lie to its own's; of names only."""
     tile_rows: int = 0
     """Rows of a tile of logits, which has 2 tile_rows^2 of them at most; 0 takes the measured default."""
     init_bias: float = -10.0
@@ -56,5 +58,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, "loss.")
+        if not 0 <= self.neighbours < 1:
+            raise ConfigError(f"loss.neighbours: expected 0 <= share < 1, got {self.neighbours}")
+        if self.neighbours and self.kind != "names":
+            raise ConfigError(f"loss.neighbours: is of loss.kind=names, got {self.kind}; leave it out")
         if self.tile_rows < 0:
             raise ConfigError(f"loss.tile_rows: expected 1 or more, or 0 for the default, got {self.tile_rows}")

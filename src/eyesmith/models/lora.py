@@ -5,7 +5,7 @@ packed matrix of a text tower is adapted as a linear layer is.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from copy import deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -88,6 +88,22 @@ def add_adapters(module: nn.Module, names: Iterable[str], config: LoraConfig) ->
         adapter = Adapter(cast(Tensor, getattr(part, own)), config)
         parametrize.register_parametrization(part, own, adapter)
         _adapted(part)[own].original.requires_grad_(False)
+
+
+def adapt_blocks(
+    model: nn.Module, blocks: Iterable[nn.Module], config: LoraConfig, *, locked: Set[nn.Parameter] = frozenset()
+) -> None:
+    """Put adapters beside the chosen matrices of blocks, but for `locked` ones; nothing else of the towers trains then.
+
+    model: its towers are called `image` and `text`. Raises ConfigError for a pattern that fits no layer.
+    """
+    own = {id(one) for block in blocks for one in block.parameters() if one not in locked}
+    held = dict(model.named_parameters())
+    names = [name for name in linear_matrices(model) if id(held[name]) in own]
+    for part in ("image", "text"):
+        if (tower := getattr(model, part, None)) is not None:
+            tower.requires_grad_(False)
+    add_adapters(model, chosen_matrices(names, config), config)
 
 
 def add_adapters_like(module: nn.Module, other: nn.Module) -> None:

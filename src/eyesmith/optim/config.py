@@ -25,6 +25,8 @@ class OptimConfig:
     eps: float = 1e-6
     muon_momentum: float = 0.95
     """Of muon's matrices; betas are for the rest."""
+    muon_head: bool = False
+    """Let muon take the matrices outside the towers too: for heads that are networks themselves, as a detector's."""
     weight_decay: float = 0.2
     """Of matrices and tables; biases, norms and the temperature are never decayed."""
     no_decay: tuple[str, ...] = ()

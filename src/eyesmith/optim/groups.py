@@ -73,8 +73,8 @@ def parameter_groups(
     temperature, a head or mask token of a model without text), and `extra` parameters by name, have lr_scale 1 and are
     decayed by the same rule, in groups of their own.
 
-    For muon the matrices of the towers, kernels included, are groups apart: `is_matrix` is set. Tables of tokens and
-    positions are none.
+    For muon the matrices of the towers, kernels included, and with muon_head all others, are groups apart: `is_matrix`
+    is set. Tables of tokens and positions are none.
 
     layer_decay_by: what counts as a block. "eva", the papers': every residual unit. "timm" and "open_clip": the
     transformer's blocks alone, so that a convolutional stem and its stages are one layer, 0; a norm before the pooling
@@ -116,7 +116,8 @@ def parameter_groups(
         else:
             part = other
         is_decayed = parameter.ndim >= 2 and name not in undecayed
-        is_matrix = config.name == "muon" and part in towers and not _is_table(name) and _is_matrix(parameter)
+        is_turned = config.name == "muon" and (part in towers or config.muon_head)
+        is_matrix = is_turned and not _is_table(name) and _is_matrix(parameter)
         group = groups.setdefault(
             (part, layer, is_decayed, is_matrix),
             {

@@ -20,14 +20,17 @@ _MATRIX_SIDE = 16  # what is shorter is no matrix to Muon
 _ADAM = ("exp_avg", "exp_avg_sq")
 
 
-def make_optimizer(config: OptimConfig, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: OptimConfig, groups: Sequence[dict[str, Any]], *, products: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
     """An optimiser over `parameter_groups`, each with its own weight_decay; the rate is overwritten before every step.
 
-    An attribute `found_inf` holds the steps of each back, see `held`.
+    products: what Muon multiplies its matrices in. An attribute `found_inf` holds the steps of each back, see `held`.
     """
     kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb}.get(config.name)
     if config.name == "muon":
-        return Muon(groups, momentum=config.muon_momentum, lr=config.peak_lr, betas=config.betas, eps=config.eps)
+        rates = {"lr": config.peak_lr, "betas": config.betas, "eps": config.eps}
+        return Muon(groups, momentum=config.muon_momentum, products=products, **rates)
     if kind is not None:
         return kind(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps)
     return torch.optim.AdamW(list(groups), lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
@@ -188,9 +191,11 @@ class Muon(Held):
     Source: Jordan et al. 2024 (momentum and iteration), Moonlight (arXiv 2502.16982; size and decay).
     """
 
-    def __init__(self, params: Iterable[Any], *, momentum: float = 0.95, **settings: Any) -> None:
+    def __init__(
+        self, params: Iterable[Any], *, momentum: float = 0.95, products: torch.dtype = torch.float32, **settings: Any
+    ) -> None:
         super().__init__(params, **settings)
-        self._momentum = momentum
+        self._momentum, self._products = momentum, products
         self._matrices = {id(one) for group in self.param_groups if group.get("is_matrix") for one in group["params"]}
 
     def kept_of(self, parameter: Tensor) -> tuple[tuple[str, ...], bool]:
@@ -214,30 +219,43 @@ class Muon(Held):
             grads = chosen(held, grads, means)  # a mean moved towards itself stays
         torch._foreach_lerp_(means, grads, 1 - self._momentum)
         wanted = torch._foreach_lerp(grads, means, self._momentum)
-        steps = [_own_part(orthogonal(_whole(one, like)), like) for one, like in zip(wanted, trained, strict=True)]
+        wholes = [_whole(one, like) for one, like in zip(wanted, trained, strict=True)]
+        steps = [_own_part(one, like) for one, like in zip(self._orthogonal(wholes), trained, strict=True)]
         sizes = [group["lr"] * 0.2 * max(parameter.shape[0], parameter[0].numel()) ** 0.5 for parameter in trained]
         torch._foreach_mul_(steps, sizes)
         zero_if(held, steps)
         torch._foreach_sub_(weights, steps)
 
+    def _orthogonal(self, wholes: Sequence[Tensor]) -> list[Tensor]:
+        """Each as `orthogonal` makes it, those of one size at once: twice as fast on two cores as one by one."""
+        places: dict[torch.Size, list[int]] = {}
+        matrices = [one.flatten(1) for one in wholes]
+        for place, matrix in enumerate(matrices):
+            places.setdefault(matrix.shape, []).append(place)
+        found = list(wholes)
+        for of_size in places.values():
+            made = orthogonal(torch.stack([matrices[place] for place in of_size]), products=self._products)
+            for place, matrix in zip(of_size, made, strict=True):
+                found[place] = matrix.reshape(wholes[place].shape)
+        return found
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearly orthogonal matrix of the same singular vectors, [o, i] or a kernel [o, i, h, w], in its own format.
 
-    Five steps of X = a X + (b XX' + c (XX')^2) X from X of length 1, in bf16 on a GPU, else as given:
-    singular values come between 0.7 and 1.2. Zeros stay zeros. Source: Newton-Schulz as tuned by Jordan et al. 2024.
+def orthogonal(matrices: Tensor, *, products: torch.dtype = torch.float32) -> Tensor:
+    """The nearly orthogonal matrices of the same singular vectors, [n, o, i], in their own format.
+
+    Five steps of X = a X + (b XX' + c (XX')^2) X from X of length 1, in `products`: singular values come between 0.7
+    and 1.2. Zeros stay zeros. Source: Newton-Schulz as tuned by Jordan et al. 2024.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    found = matrix.flatten(1)  # [o, i]
-    found = found.bfloat16() if matrix.is_cuda else found
-    is_tall = found.shape[0] > found.shape[1]
-    found = found.mT if is_tall else found
-    found = found / (found.norm() + 1e-7)
+    found = matrices.to(products)
+    is_tall = found.shape[1] > found.shape[2]
+    found = found.mT.contiguous() if is_tall else found
+    found = found / (torch.linalg.vector_norm(found, dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         square = found @ found.mT
-        found = a * found + (b * square + c * square @ square) @ found
-    found = found.mT if is_tall else found
-    return found.reshape(matrix.shape).to(matrix.dtype)
+        factors = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        found = torch.baddbmm(found, factors, found, beta=a)
+    return (found.mT if is_tall else found).to(matrices.dtype)
 
 
 def _whole(part: Tensor, like: Tensor) -> Tensor:

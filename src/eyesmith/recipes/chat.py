@@ -23,10 +23,10 @@ def scenes_eye() -> ThingsConfig:
         data=DataConfig(path="data/scenes", split="train"),
         # neither flipped nor recoloured: cells and colours are what is told
         augment=AugmentConfig(brightness=0.15, contrast=0.15),
-        optim=OptimConfig(peak_lr=2e-3, weight_decay=0.05, clip_norm=1.0),
+        optim=OptimConfig(name="muon", peak_lr=3e-3, weight_decay=0.05, clip_norm=1.0),
         eval=EvalConfig(splits=("test",)),
         batch_size=64,
-        epochs=8,
+        epochs=2,
     )
 
 
@@ -39,11 +39,11 @@ def chat_scenes() -> ChatConfig:
         preprocess=replace(pair.preprocess, image_size=_SIDE),
         eye=EyeConfig(pad=True),
         data=DataConfig(path="data/scenes", split="train"),
-        optim=OptimConfig(peak_lr=1.5e-3, weight_decay=0.0, clip_norm=1.0, clip_by="part", warmup_frac=0.05),
+        optim=OptimConfig(name="muon", peak_lr=3e-3, weight_decay=0.0, clip_norm=1.0, clip_by="part", warmup_frac=0.05),
         eval=EvalConfig(splits=("test",)),
         health=_HEALTH,
         batch_size=16,
-        epochs=12,
+        epochs=1,
         save_every_steps=500,
     )
 

@@ -46,6 +46,7 @@ from eyesmith.train.text_bank import ClassTexts, PassingTexts, TextBank, Texts
 from eyesmith.train.utilisation import StepCost
 
 MAX_LOG_SCALE = math.log(100)  # the temperature's bound of CLIP and of both reference repositories
+NEIGHBOUR_SCALE = 10.0  # of the cosines of captions
 _FP32 = 4  # bytes
 
 
@@ -274,7 +275,7 @@ class Contrastive(Task[Clip]):
 
         def loss_of(found: Features) -> Tensor:
             if names is not None:
-                loss = _by_names(found, names, batch.extra["name"], config.batch_size, parallel.world)
+                loss = _by_names(config, found, names, batch.extra["name"], parallel.world)
             else:
                 loss = contrast(config.loss, found, same, max_rows=max_rows)
             return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
@@ -371,13 +372,17 @@ def class_texts_of(config: TrainConfig, bank: Texts | None, rows: Rows) -> Class
     return ClassTexts(bank, captions, num_classes=len(source.classes), seed=config.seed)
 
 
-def _by_names(found: Features, names: Tensor, place: Tensor, batch_size: int, world: World) -> Tensor:
+def _by_names(config: TrainConfig, found: Features, names: Tensor, place: Tensor, world: World) -> Tensor:
     """This process's part of the mean over the global batch, [], times the number of processes, which average.
 
     names: unit features [K, D]; place: int64 [b], the right one of each row.
     """
     logits = found.scale * found.image @ names.mT  # [b, K]
-    return nn.functional.cross_entropy(logits, place, reduction="sum") * (world.size / batch_size)
+    loss = nn.functional.cross_entropy(logits, place, reduction="sum")
+    if share := config.loss.neighbours:
+        near = (NEIGHBOUR_SCALE * names[place] @ names.mT).softmax(dim=1)  # [b, K]
+        loss = torch.lerp(loss, nn.functional.cross_entropy(logits, near, reduction="sum"), share)
+    return loss * (world.size / config.batch_size)
 
 
 def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:

@@ -25,7 +25,7 @@ from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.run_folder import describe
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.cost import encoder_cost
-from eyesmith.models.lora import LoraConfig, add_adapters, chosen_matrices, linear_matrices
+from eyesmith.models.lora import LoraConfig, adapt_blocks
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_rows, open_training_source
@@ -240,14 +240,7 @@ class Task(Objective[Model]):
         lora: LoraConfig = self.config.lora
         if not lora.rank:
             return
-        locked = self.locked()
-        own = {id(one) for block in self.blocks() for one in block.parameters() if one not in locked}
-        held = dict(self.model.named_parameters())
-        names = [name for name in linear_matrices(self.model) if id(held[name]) in own]
-        for part in ("image", "text"):
-            if (tower := getattr(self.model, part, None)) is not None:
-                tower.requires_grad_(False)
-        add_adapters(self.model, chosen_matrices(names, lora), lora)
+        adapt_blocks(self.model, self.blocks(), lora, locked=self.locked())
 
     def teachers(self) -> Mapping[str, nn.Module]:
         """Frozen models that the loss asks, by the config's field that names each; a run goes on with the same ones."""

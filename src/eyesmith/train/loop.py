@@ -46,7 +46,8 @@ def new_state(objective: Objective, config: RunConfig, world: World | None = Non
     precision = choose_precision(config.precision, device)
     extra = objective.extra()
     parallel = Parallel(objective, config.parallel, world, precision=precision)
-    optimizer = make_optimizer(optim, parameter_groups(model, optim, extra=extra))
+    products = torch.bfloat16 if precision == "bf16" or device.type == "cuda" else torch.float32
+    optimizer = make_optimizer(optim, parameter_groups(model, optim, extra=extra), products=products)
     state = TrainState(model=model, optimizer=optimizer, average={}, extra=extra, parallel=parallel)
     if optim.ema_decay:
         state.average = {name: value.detach().clone() for name, value in state.trained().items()}

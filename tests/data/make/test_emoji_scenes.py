@@ -145,7 +145,21 @@ def test_processes_make_the_same(tmp_path, world):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-@pytest.mark.parametrize(("field", "value"), [("samples", 0), ("size_px", 32), ("workers", -1)])
+def test_novel_concepts_may_be_known_to_who_saw_the_drawings(tmp_path, world):
+    dataset = make(tmp_path / "d", novel="known", samples=60, test_samples=40)
+    assert dataset["held_out_concepts"] == dataset["splits"]["test"]["novel"] == ["thing 4", "thing 9"]
+    assert len(dataset["splits"]["test"]["classes"]) == 13  # the unseen are not asked for
+    shown = {split: {one["name"] for record in records(tmp_path / "d", split).values() for one in record["objects"]}
+             for split in ("train", "test")}  # fmt: skip
+    assert shown["train"] == set(dataset["splits"]["train"]["classes"]) == set(dataset["splits"]["test"]["base"])
+    assert {"thing 4", "thing 9"} < shown["test"] <= set(dataset["splits"]["test"]["classes"])
+    said = [one for record in records(tmp_path / "d", "test").values() for one in record["objects"]]
+    assert all(one["style"] == "two" and one["novel"] == (one["name"] in ("thing 4", "thing 9")) for one in said)
+    with pytest.raises(DataError, match="another data set lies here"):
+        make(tmp_path / "d", samples=60, test_samples=40)
+
+
+@pytest.mark.parametrize(("field", "value"), [("samples", 0), ("size_px", 32), ("workers", -1), ("novel", "none")])
 def test_wrong_arguments(tmp_path, field, value):
     with pytest.raises(ConfigError, match=field):
         make(tmp_path / "d", **{field: value})

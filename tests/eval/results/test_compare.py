@@ -152,6 +152,10 @@ def test_damaged_files_are_named(tmp_path):
     path.write_bytes(whole[:200])
     with pytest.raises(DataError, match="cannot be read"):
         read_predictions(path)
+    first = whole.index(b"PK\x01\x02")  # the directory, whose bytes 10 and 11 name the method of packing
+    path.write_bytes(whole[: first + 10] + b"\x63\x00" + whole[first + 12 :])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_predictions(path)
     np.savez(path, keys=np.array(["a"]))
     with pytest.raises(DataError, match="is no prediction file; it has the arrays keys"):
         read_predictions(path)

@@ -5,7 +5,6 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from eyesmith.data.curate.uids import UID, try_uids
 from eyesmith.data.evaluation import open_evaluation_set
 from eyesmith.data.stream.places import list_shards
 from eyesmith.errors import DataError, ImageError
-from eyesmith.files import atomic_path
+from eyesmith.files import DAMAGED_ZIP, atomic_path
 from eyesmith.images import open_image
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.floating]]
@@ -40,7 +39,7 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
         with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             embeddings = stored.get("embedding")
             marks = Marks(stored["uid"], stored["hash"], embeddings, int(stored["broken"]))
-    except (OSError, ValueError, KeyError, BadZipFile, MemoryError) as error:
+    except DAMAGED_ZIP as error:
         raise DataError(f"{path}: expected a file of `eyesmith curate marks` (.npz): {error}") from error
     return marks
 

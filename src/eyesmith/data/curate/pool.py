@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eyesmith.data.sources import natural_key
 from eyesmith.errors import DataError, MissingDependencyError
+from eyesmith.files import DAMAGED_ZIP
 
 if TYPE_CHECKING:
     import polars
@@ -136,7 +137,7 @@ class FeatureReader:
             raise DataError(f"{path}: no array {name!r}; it has {', '.join(_names(path))}") from error
         except FileNotFoundError as error:
             raise DataError(f"{path}: not there; this rule needs the features beside the metadata") from error
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except DAMAGED_ZIP as error:
             self._stack.close()
             raise DataError(f"{path}: cannot be read as .npz ({error}); fetch it again") from error
         if is_fortran or len(self.shape) != 2 or self.dtype.kind != "f":
@@ -153,7 +154,7 @@ class FeatureReader:
         size = num_rows * self.shape[1] * self.dtype.itemsize
         try:
             content = self._stream.read(size)
-        except (OSError, zipfile.BadZipFile, EOFError) as error:
+        except DAMAGED_ZIP as error:
             raise DataError(f"{self.path}: {self.name} is damaged ({error}); fetch it again") from error
         if len(content) != size:
             raise DataError(f"{self.path}: {self.name} is cut; fetch it again")

@@ -10,13 +10,13 @@ import math
 import multiprocessing
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -41,6 +41,8 @@ POOLS = {
 """Splits of scenes: the splits of drawings that base objects are taken from (all that there are), and those that novel
 objects are (the first that there is)."""
 UNFINISHED_FOLDER = "unfinished"
+NovelKind = Literal["unseen", "known"]
+KNOWN_EVERY = 5  # of the concepts that drawings are trained on, where some of them are the novel ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ def make_emoji_scenes(
     test_samples: int = 500,
     size_px: int = 224,
     seed: int = 0,
+    novel: NovelKind = "unseen",
     as_folder: bool = False,
     workers: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -79,9 +82,11 @@ def make_emoji_scenes(
     """Make the data set in `folder`; returns the content of its dataset.json (also when it was already made).
 
     world, groups: where the drawings come from (`read_world`; the small world has its own groups). samples: scenes for
-    training; test_samples: of every other split. as_folder: single files too, images/SPLIT/KEY.jpg. workers: processes;
-    0 makes them in this one, and the bytes are the same with any number. on_progress: called with the
-    scenes done and those wanted. Raises what `read_world` raises, ConfigError for a wrong argument, DataError when the
+    training; test_samples: of every other split. novel: which concepts no training scene holds: "unseen", those that no
+    drawing for training shows either, or "known", every fifth of those that an eye trained on drawings does know,
+    which are then told apart among the known names alone. as_folder: single files too, images/SPLIT/KEY.jpg. workers:
+    processes; 0 makes them in this one, and the bytes are the same with any number. on_progress: called with the scenes
+    done and those wanted. Raises what `read_world` raises, ConfigError for a wrong argument, DataError when the
     folder holds something else.
     """
     for name, value, low, high in (
@@ -92,9 +97,12 @@ def make_emoji_scenes(
     ):
         if not low <= value <= high:
             raise ConfigError(f"{name}: expected {low} to {high}, got {value}")
+    if novel not in get_args(NovelKind):
+        raise ConfigError(f"novel: expected {' or '.join(get_args(NovelKind))}, got {novel!r}")
     parameters = {"world": world, "samples": samples, "test_samples": test_samples, "size_px": size_px, "seed": seed}
     parameters |= {"groups": list(groups)} if world == "large" else {}
     parameters |= {"as_folder": True} if as_folder else {}
+    parameters |= {"novel": novel} if novel != "unseen" else {}
     identity = {"name": "emoji-scenes", "maker": "emoji-scenes", "maker_version": MAKER_VERSION}
     identity |= {"parameters": parameters}
     folder = Path(folder)
@@ -103,7 +111,8 @@ def make_emoji_scenes(
         return made
     drawn = read_world(world, groups=groups if world == "large" else ALL_GROUPS)
     pixels, rows, num_empty = _draw(folder, drawn, side_px=math.ceil(SIDE_FRACS[1] * size_px))
-    pools = _pools(drawn, rows)
+    kept_out = _every_fifth(drawn) if novel == "known" else drawn.unseen_concepts
+    pools = _pools(drawn, rows, kept_out if novel == "known" else None)
     counts = {split: samples if split == "train" else test_samples for split in pools}
     plan = _Plan(
         folder=folder,
@@ -125,11 +134,10 @@ def make_emoji_scenes(
             "templates": list(TEMPLATES),
             "splits": facts,
             "sources": drawn.sources,
-            "held_out_concepts": [
-                concept.label for concept in drawn.concepts if concept.hexcode in drawn.unseen_concepts
-            ],
+            "held_out_concepts": [concept.label for concept in drawn.concepts if concept.hexcode in kept_out],
             "split_rule": f"{drawn.split_rule} Scenes of train hold drawings of train; those of the other splits "
-            "hold held-out drawings of known concepts (base) and, a third of the objects, of unseen ones (novel).",
+            "hold held-out drawings of known concepts (base) and, a third of the objects, of "
+            + ("known ones that no scene of train holds (novel)." if novel == "known" else "unseen ones (novel)."),
             "left_out": dict(drawn.left_out) | {"empty drawings": num_empty, "objects without a place": unplaced},
         },
     )
@@ -157,7 +165,15 @@ def _draw(folder: Path, world: World, *, side_px: int) -> tuple[Path, dict[tuple
     return path, rows, len(members) - len(rows)
 
 
-def _pools(world: World, rows: Mapping[tuple[str, str], int]) -> dict[str, Pool]:
+def _every_fifth(world: World) -> set[str]:
+    """Hexcodes of the concepts, known by drawings for training, that scenes keep out."""
+    trained = {hexcode for hexcode, _ in world.splits["train"]}
+    known = [concept.hexcode for concept in world.concepts if concept.hexcode in trained]
+    return set(known[KNOWN_EVERY - 1 :: KNOWN_EVERY])
+
+
+def _pools(world: World, rows: Mapping[tuple[str, str], int], kept_out: Set[str] | None) -> dict[str, Pool]:
+    """kept_out: hexcodes of the known concepts that are the novel ones; None: those that are not known."""
     concepts = {concept.hexcode: (index, concept) for index, concept in enumerate(world.concepts)}
 
     def groups(splits: Sequence[str], *, novel: bool) -> list[list[Sprite]]:
@@ -179,11 +195,18 @@ def _pools(world: World, rows: Mapping[tuple[str, str], int]) -> dict[str, Pool]
                 by_concept[hexcode].append(Sprite(row=rows[hexcode, style], facts=facts))
         return list(by_concept.values())
 
-    return {
-        split: Pool(
-            base=groups(base, novel=False),
-            novel=groups([name for name in novel if name in world.splits][:1], novel=True),
+    def pool(split: str, base: Sequence[str], novel: Sequence[str]) -> Pool:
+        known = groups(base, novel=False)
+        if kept_out is None:
+            return Pool(base=known, novel=groups([name for name in novel if name in world.splits][:1], novel=True))
+        apart = [] if split == "train" else groups(base, novel=True)
+        return Pool(
+            base=[some for some in known if some[0].facts["hexcode"] not in kept_out],
+            novel=[some for some in apart if some[0].facts["hexcode"] in kept_out],
         )
+
+    return {
+        split: pool(split, base, novel)
         for split, (base, novel) in POOLS.items()
         if any(name in world.splits for name in base)
     }

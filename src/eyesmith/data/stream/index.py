@@ -16,12 +16,12 @@ from eyesmith.data.sample import IMAGE_EXTENSIONS
 from eyesmith.data.tar_index import index_tar
 from eyesmith.data.tar_samples import shard_samples
 from eyesmith.errors import DataError
-from eyesmith.files import cache_folder, is_sealed, locked, open_binary, read_at, sealed_path
+from eyesmith.files import DAMAGED_ZIP, cache_folder, is_sealed, locked, open_binary, read_at, sealed_path
 
 IMAGE, TXT, JSON, CLS = range(4)  # the second axis of ShardIndex.places
 _REQUIRED: dict[str, frozenset[str]] = {"image": frozenset(IMAGE_EXTENSIONS), "txt or json": frozenset(("txt", "json"))}
 _FORMAT = 3  # raise when what an index holds or leaves out changes
-_NOT_KEPT = (OSError, ValueError, KeyError, BadZipFile)  # never made, or cut: it is made again
+_NOT_KEPT = DAMAGED_ZIP  # never made, or cut: it is made again
 _MAX_KEPT_BYTES = 4 << 30  # of indices, some 60 million samples
 _YOUNG_S = 24 * 3600.0
 _MAX_TEXT_BYTES = 1 << 16  # text members up to this size enter the digest whole

@@ -7,7 +7,6 @@ which lack num_classes, are read.
 """
 
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from eyesmith.config import closest
 from eyesmith.errors import DataError
 from eyesmith.eval.kinds.registry import KINDS, kind_of
 from eyesmith.eval.sets.registry import TASKS
-from eyesmith.files import atomic_path
+from eyesmith.files import DAMAGED_ZIP, atomic_path
 
 FOLDER = "predictions"
 
@@ -56,7 +55,7 @@ def read_predictions(path: str | os.PathLike[str]) -> TaskPredictions:
             records = {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise DataError(f"{file}: no such prediction file; `eyesmith eval` writes them") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except DAMAGED_ZIP as error:
         raise DataError(f"{file}: cannot be read as a prediction file ({error}); evaluate again") from None
     task = next((task for key, task in TASKS.items() if file_name(key) == file.stem), None)
     kinds = [] if task is None else [kind_of(task)]

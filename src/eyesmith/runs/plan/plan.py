@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -11,10 +11,12 @@ from torch import nn
 from eyesmith.errors import ConfigError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
+from eyesmith.models.encoder import Encoder
+from eyesmith.models.lora import MARK, adapt_blocks
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
-from eyesmith.optim.groups import parts_of
+from eyesmith.optim.groups import parts_of, text_blocks
 from eyesmith.runs.plan.cluster import Cluster
 from eyesmith.runs.plan.memory import MemoryPart, memory_parts
 from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
@@ -171,8 +173,6 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         notes.append("accumulation adds a forward pass, which takes time beside these operations: about a third more")
     if config.parallel.checkpoint_blocks:
         notes.append("recomputed blocks add a forward pass, which takes time beside these operations: a third more")
-    if config.lora.rank:
-        notes.append("the towers are counted as trained: adapters cost less memory, and as many operations")
     if config.parallel.compile_blocks:
         notes.append("memory is that of eager blocks; compiled ones keep less")
     if is_locked:
@@ -209,6 +209,10 @@ def shell(config: RunConfig) -> nn.Module:
     """The model of a run on the meta device, with what does not train frozen: names and shapes, no numbers."""
     model = task_of(config).skeleton(config)
     freeze(model, config.optim.freeze)
+    if config.lora.rank and not any(MARK in name for name, _ in model.named_parameters()):
+        image, text = cast(Encoder, model.image), getattr(model, "text", None)
+        locked = {one for one in model.parameters() if not one.requires_grad}
+        adapt_blocks(model, [*image.blocks(), *(text_blocks(text) if text else ())], config.lora, locked=locked)
     return model
 
 
