@@ -114,6 +114,9 @@ class Ours:
         self._pairs: Pairs | None = None
         self.steps_per_epoch = 1
 
+    def samples(self, step: int) -> int:
+        return step * self._config.batch_size
+
     def batch(self, step: int) -> Batch:
         """The pairs of the step that runs now."""
         assert self._pairs is not None

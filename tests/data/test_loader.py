@@ -36,6 +36,9 @@ class Numbers:
     def captions(self) -> list[str]:
         return []
 
+    def samples(self, step: int) -> int:
+        return 4 * step
+
     def begin(self, step: int) -> Callable[[], Read]:
         self.begun.append(step)
         return lambda: self._read(step)

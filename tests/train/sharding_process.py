@@ -143,6 +143,9 @@ class RandomBatches:
         self._own, self._prepare = world.share(ROWS), prepare
         self.steps_per_epoch = STEPS  # an epoch is all there is
 
+    def samples(self, step: int) -> int:
+        return step * ROWS
+
     def batch(self, step: int) -> Batch:
         """One row of the first process is left out in step 2, as a broken picture would be."""
         draws = torch.Generator().manual_seed(step)

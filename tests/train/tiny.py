@@ -84,6 +84,9 @@ class Noise:
     def __init__(self, steps_per_epoch: int, prepare: Prepare) -> None:
         self.steps_per_epoch, self._prepare = steps_per_epoch, prepare
 
+    def samples(self, step: int) -> int:
+        return step * ROWS
+
     def batch(self, step: int) -> Batch:
         """A function of the step."""
         draws = torch.Generator().manual_seed(step)

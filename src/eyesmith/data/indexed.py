@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyesmith.data.buckets import BucketPlan
 from eyesmith.data.loader import Batch, Read
 from eyesmith.data.memory import decode_all, decoded_bytes
 from eyesmith.data.order import BatchPlan, step_seed
@@ -81,6 +82,11 @@ class ClassViews:
         return pixels
 
 
+def usable(source: Source, *, require_text: bool) -> tuple[int, ...]:
+    """The samples of a source that have a caption, or all where none is read."""
+    return tuple(index for index in range(len(source)) if not require_text or source.texts(index))
+
+
 class IndexedRows:
     """Rows whose order is a permutation of all samples an epoch. A step's rows depend on nothing but its number.
 
@@ -103,8 +109,10 @@ class IndexedRows:
         keep_mib: int = 0,
         max_skipped_frac: float = 0.01,
         epoch_steps: int = 0,
+        order: BatchPlan | BucketPlan | None = None,
     ) -> None:
-        """own: rows of the global batch that this process computes. require_text: samples without a caption are of no
+        """own: rows of the global batch that this process computes, and of a shorter one as large a share. order: of
+        all samples with a caption; None: a `BatchPlan`. require_text: samples without a caption are of no
         use. keep_mib: a set whose decoded squares need no more is decoded once, now. epoch_steps: that count as one
         epoch; 0: those of all samples. Raises DataError for too many unusable samples, or too few for a batch.
         """
@@ -125,9 +133,9 @@ class IndexedRows:
             # channels last is what sampling views reads fastest
             self._kept = decoded.pixels.contiguous(memory_format=torch.channels_last)
         else:
-            self.indices = tuple(index for index in range(len(source)) if not require_text or source.texts(index))
+            self.indices = usable(source, require_text=require_text)
         self._labels = None if source.labels is None else torch.tensor(source.labels)
-        self._order = BatchPlan(len(self.indices), batch_size, seed=seed)
+        self._order = BatchPlan(len(self.indices), batch_size, seed=seed) if order is None else order
         self.num_samples = len(self.indices)
         self.steps_per_epoch = epoch_steps or self._order.steps_per_epoch
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
@@ -149,11 +157,15 @@ class IndexedRows:
         everyone = self._order.batch(step)  # int64 [B], places among the usable samples
         if self._kept is not None:
             return partial(self._finish, step, everyone, None)
-        rows = list(range(self._own.start, self._own.stop))
+        rows = list(self._own_rows(everyone))
         if self._views.mix.is_on:
             rows = sorted({*rows, *(self._partner(row) for row in rows)})
         jobs = {row: self._pool.submit(self._decode, self.indices[everyone[row]], step, row) for row in rows}
         return partial(self._finish, step, everyone, jobs)
+
+    def samples(self, step: int) -> int:
+        """How many the steps before this one had, those that could not be used included."""
+        return self._order.samples(step)
 
     def count(self, read: Read) -> None:
         if self._kept is None:  # else they were counted when all was decoded
@@ -181,7 +193,7 @@ class IndexedRows:
             yield torch.tensor(good), self._views.still(torch.stack([one for one in found if isinstance(one, Tensor)]))
 
     def _finish(self, step: int, everyone: np.ndarray, jobs: dict[int, Future[View]] | None) -> Read:
-        own = range(self._own.start, self._own.stop)
+        own = self._own_rows(everyone)
         extra: dict[str, Tensor] = {}
         if jobs is None:
             assert self._kept is not None
@@ -221,6 +233,11 @@ class IndexedRows:
         pixels = mix_pixels(pixels, torch.stack([views[row] for row in used]), mix)
         return pixels, {"partners": partners, "share": torch.full((len(rows),), mix.share)}
 
+    def _own_rows(self, everyone: np.ndarray) -> range:
+        """Of a batch that may be shorter than the longest."""
+        start, stop = (end * len(everyone) // self._batch_size for end in (self._own.start, self._own.stop))
+        return range(start, stop)
+
     def _partner(self, row: int) -> int:
         return self._batch_size - 1 - row
 
@@ -228,7 +245,7 @@ class IndexedRows:
         """A caption of each row, drawn for all rows up to this process's last, so that several draw what one would."""
         words = np.random.default_rng([self._seed, step])
         texts = []
-        for row in everyone[: self._own.stop]:
+        for row in everyone[: self._own_rows(everyone).stop]:
             known = self.source.texts(self.indices[row])
             texts.append(known[int(words.integers(len(known)))])
         return [texts[row] for row in rows]

@@ -128,6 +128,10 @@ class Rows(Protocol):
         """Every caption that a batch may hold, duplicates included."""
         ...
 
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had, those that could not be used included."""
+        ...
+
     def begin(self, step: int) -> Callable[[], Read]:
         """Begin to read this process's rows of a step; the result waits for them. May be called in any order."""
         ...
@@ -233,6 +237,10 @@ class Loader:
         """Optimiser steps of one pass over the data."""
         return self.rows.steps_per_epoch
 
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had, those that could not be used included."""
+        return self.rows.samples(step)
+
     def batch(self, step: int) -> Batch:
         """This process's rows of a global step, counted from 0; steps in order are fastest.
 
@@ -322,6 +330,10 @@ class StreamedRows:
     def captions(self) -> list[str]:
         """Every caption that a batch may hold, duplicates included; reads the texts of all shards."""
         return self.stream.captions()
+
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had, those that could not be used included."""
+        return step * self.stream.plan.batch_size
 
     def begin(self, step: int) -> Callable[[], Read]:
         return lambda: self._read(step)

@@ -52,6 +52,10 @@ class BatchPlan:
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had."""
+        return step * self.batch_size
+
     def epoch(self, step: int) -> int:
         """Epoch that a global step belongs to, counted from 0."""
         return step // self.steps_per_epoch

@@ -160,6 +160,10 @@ class AnnotatedRows:
                 turned = torch.stack([_mirrored_pixels(one) for _, one in good])
                 yield torch.cat([2 * places, 2 * places + 1]), torch.cat([upright, turned])
 
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had, those that could not be used included."""
+        return self._order.samples(step)
+
     def begin(self, step: int) -> Callable[[], Read]:
         chosen = [self.used[int(index)] for index in self._order.batch(step)[self._own]]
         jobs = [self._pool.submit(self._make, place, step, self._own.start + row) for row, place in enumerate(chosen)]

@@ -8,7 +8,8 @@ import copy
 import dataclasses
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -46,6 +47,8 @@ class Encoder(nn.Module, ABC):
     half_tap: str | None = None
     is_mean_pooled: bool = True
     pictures: PreprocessConfig | None = None  # how they are prepared, where not by the house's rule
+    takes_other_sizes: bool = False  # whether `seeing` works
+    _seen: tuple[int, int] | None = None  # height and width inside of `seeing`
     _native: "tuple[Encoder] | None" = None  # of a view: the encoder it was made from, in a tuple, so no sub-module
 
     @abstractmethod
@@ -102,6 +105,27 @@ class Encoder(nn.Module, ABC):
         view._native = (native,)
         return view.train(self.training)  # pyright: ignore[reportReturnType]
 
+    @contextmanager
+    def seeing(self, height: int, width: int) -> Iterator[None]:
+        """Inside, pictures have another size, in training too: position tables are resampled at each pass by the
+        family's rule, and the gradient reaches the encoder's own. `forward` alone is asked for it.
+
+        Raises ConfigError for an encoder that cannot, ShapeError for a side that is no positive multiple of the stride.
+        """
+        if not self.takes_other_sizes:
+            raise ConfigError(f"{type(self).__name__} sees its own size alone; take a plain ViT or a ViTamin")
+        self.check_size(height, width)
+        before, self._seen = self._seen, (height, width)
+        try:
+            yield
+        finally:
+            self._seen = before
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """Height and width of the pictures of this moment: `image_size`, but inside of `seeing`."""
+        return self._seen or (self.image_size[0], self.image_size[1])
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """Pixels as the first layer wants them; every public method starts with this.
 
@@ -122,8 +146,8 @@ class Encoder(nn.Module, ABC):
 
     def check_pixels(self, pixels: Tensor) -> None:
         """Raise ShapeError unless `prepare` takes these pixels; it names the shape that it got."""
-        if pixels.ndim != 4 or pixels.shape[1] != 3 or tuple(pixels.shape[2:]) != tuple(self.image_size):
-            height, width = self.image_size
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or tuple(pixels.shape[2:]) != self.seen_size:
+            height, width = self.seen_size
             raise ShapeError(
                 f"pixels: expected [B, 3, {height}, {width}], got {list(pixels.shape)}; "
                 "resize the images, or call set_image_size(height, width) on the encoder"

@@ -103,6 +103,10 @@ class ConversationRows:
             if good:
                 yield torch.tensor([place for place, _ in good]), torch.stack([one for _, one in good])
 
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had, those that could not be used included."""
+        return self._order.samples(step)
+
     def begin(self, step: int) -> Callable[[], Read]:
         chosen = [int(index) for index in self._order.batch(step)[self._own]]
         jobs: list[Future[Tensor | Finding] | None] = [

@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 
+from eyesmith.losses.config import LossConfig
 from eyesmith.models.captioner import CaptionerConfig
 from eyesmith.models.lora import LoraConfig
 from eyesmith.models.registry import config as model
@@ -32,7 +33,7 @@ def caption() -> CaptionTaskConfig:
     run, own = quickstart(), model("ViTamin-Nano")
     pair = replace(run.model, image=own.image, text=own.text, lock_text=False)
     kept = {field.name: getattr(run, field.name) for field in fields(TrainConfig)}
-    kept |= {"model": pair, "loss": replace(run.loss, kind="softmax")}
+    kept |= {"model": pair, "loss": LossConfig()}
     return CaptionTaskConfig(**{**kept, "caption": CaptionerConfig(width=128, depth=2, heads=4)})
 
 

@@ -17,6 +17,7 @@ from eyesmith.errors import CheckpointError, MissingDependencyError
 from eyesmith.eval.heads.pixel_neighbour import TASK as PIXEL_TASK
 from eyesmith.eval.heads.pixel_neighbour import pixel_neighbour
 from eyesmith.eval.results.rows import ResultRow, append_rows, read_rows
+from eyesmith.losses.config import LossConfig
 from eyesmith.models.registry import config as model
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.models.text.hugging_face import locate
@@ -135,7 +136,7 @@ def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: C
             console.print(f"its texts are read byte by byte: {missing}", style="yellow", markup=False)
             tower = own.text.of_bytes()
         pair = replace(recipe.model, image=image, text=tower, lock_text=False)
-        recipe = replace(recipe, model=pair, loss=replace(recipe.loss, kind="softmax"))  # names need a locked tower
+        recipe = replace(recipe, model=pair, loss=LossConfig())  # names need a locked tower
     return recipe
 
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.config import to_dict
-from eyesmith.data.indexed import IndexedRows
+from eyesmith.data.buckets import MULTIPLE, Bucket, BucketConfig, BucketPlan, BucketViews, buckets_of, picture_ratios
+from eyesmith.data.indexed import IndexedRows, usable
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
@@ -33,11 +35,13 @@ from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 from eyesmith.models.vit.model import Vit, VitConfig
+from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.config import RunConfig
+from eyesmith.train.data import open_training_source
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import StepLoss, Wrapped
 from eyesmith.train.precision import HALF, Precision, autocast, choose_precision
@@ -56,6 +60,8 @@ class TrainConfig(RunConfig):
 
     model: ClipConfig
     loss: LossConfig = field(default_factory=LossConfig)
+    buckets: BucketConfig = field(default_factory=BucketConfig)
+    """Train on pictures near their own shape, at several sizes; it is measured at the model's own."""
     patch_drop_prob: float = 0.0
     """Share of an image's patches that a step leaves out, so that it costs less (FLIP, arXiv 2212.00794): of a plain
     ViT or a TrV only."""
@@ -70,9 +76,28 @@ class TrainConfig(RunConfig):
                 "loss.kind: names keeps the captions of all classes; it takes model.lock_text=true, and neither "
                 "`transform` nor data.epoch_samples"
             )
+        if self.buckets.cells:
+            self._check_buckets()
         if self.patch_drop_prob and not isinstance(self.model.image, Eva02Config | VitConfig):
             raise ConfigError("patch_drop_prob: patches are dropped by a plain ViT or a TrV only; set it to 0")
         super().__post_init__()
+
+    def _check_buckets(self) -> None:
+        if self.transform is not None or self.data.epoch_samples:
+            raise ConfigError("buckets: of data by index; leave out `transform` and data.epoch_samples")
+        if self.loss.kind == "names" or self.loss.distill.teacher or self.patch_drop_prob:
+            raise ConfigError("buckets: neither with loss.kind=names nor with a teacher or dropped patches")
+        if not isinstance(self.model.image, ViTaminConfig | VitConfig):
+            raise ConfigError("buckets: pictures of other sizes are seen by a plain ViT or a ViTamin only")
+        if self.parallel.strategy == "fsdp":
+            raise ConfigError("buckets: position tables are resampled whole; take parallel.strategy=ddp or none")
+        self.bucket_sizes()
+
+    def bucket_sizes(self) -> list[list[Bucket]]:
+        """For each of buckets.ratios what a batch may be. Raises ConfigError where the budget has no room for one."""
+        assert isinstance(self.model.image, ViTaminConfig | VitConfig)
+        height, width = self.model.image.grid
+        return buckets_of(self.buckets, batch_size=self.batch_size, native_cells=height * width)
 
 
 class Towers(nn.Module):
@@ -95,7 +120,10 @@ class Towers(nn.Module):
         scale [] and the bias []; None for what is not there.
         """
         text = None if ids is None else self.clip.text_features(ids)
-        image = self.clip.image_features(pixels) if kept is None else self._of_kept(pixels, kept)
+        size = (pixels.shape[2], pixels.shape[3])
+        other = nullcontext() if size == self.clip.image.seen_size else self.clip.image.seeing(*size)
+        with other:
+            image = self.clip.image_features(pixels) if kept is None else self._of_kept(pixels, kept)
         # a view, as DDP wants outputs that are no parameters
         return image, text, self.clip.logit_scale.exp(), None if self.bias is None else self.bias.view(())
 
@@ -137,6 +165,10 @@ class Contrastive(Task[Clip]):
     @classmethod
     def new_model(cls, config: TrainConfig) -> Clip:
         return config.model.build()
+
+    @classmethod
+    def open_rows(cls, config: TrainConfig, world: World) -> Rows:
+        return open_buckets(config, world) if config.buckets.cells else super().open_rows(config, world)
 
     @classmethod
     def load(cls, model: Clip, config: TrainConfig, context: RunContext) -> None:
@@ -227,6 +259,8 @@ class Contrastive(Task[Clip]):
         return {"image": self.model.image, "text": self.model.text}
 
     def flops(self, text_len: int | None) -> float | None:
+        if self.config.buckets.cells:
+            return None  # it varies from step to step
         return StepCost(self.model).flops(text_len)
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
@@ -257,7 +291,7 @@ class Contrastive(Task[Clip]):
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
         batch = batch.to(device)
-        chance, same = self._chance(batch), None
+        chance, same = self._chance(batch, parallel.world), None
         if "text_codes" in batch.extra:
             same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
         if self.bank is not None and "known" not in batch.extra:
@@ -287,12 +321,13 @@ class Contrastive(Task[Clip]):
             loss = parallel.world.total(loss) / parallel.world.size
         return StepLoss(loss, features.scale, chance)
 
-    def _chance(self, batch: Batch) -> float:
+    def _chance(self, batch: Batch, world: World) -> float:
         """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
+        count = len(batch) * world.size if self.config.buckets.cells else self.config.batch_size
         if self.class_texts is not None:
             return 0.0 if self.teacher is not None else math.log(len(self.class_texts))
         labels = None if batch.labels is None else batch.host.get("image_codes")
-        return chance_loss(self.config.loss, batch.texts, labels, self.config.batch_size)
+        return chance_loss(self.config.loss, batch.texts, labels, count)
 
     def description(self) -> dict[str, Any]:
         return to_dict(self.config)["model"]
@@ -349,6 +384,34 @@ class Contrastive(Task[Clip]):
     ) -> list[ResultRow]:
         settings, name = Settings(note=context.say, world=context.world), self.model.config.name
         return evaluate(cast(Clip, model), path, splits, model_name=name, settings=settings)
+
+
+def open_buckets(config: TrainConfig, world: World) -> IndexedRows:
+    """Rows of one bucket a step. Raises ConfigError where processes and parts cannot share a batch evenly."""
+    data, sizes = config.data, config.bucket_sizes()
+    assert isinstance(config.model.image, ViTaminConfig | VitConfig)
+    if MULTIPLE % (world.size * config.accumulate):
+        raise ConfigError(
+            f"buckets: batches are multiples of {MULTIPLE} pictures, which {world.size} processes with accumulate="
+            f"{config.accumulate} cannot share; take divisors"
+        )
+    source = open_training_source(data)
+    indices = usable(source, require_text=True)
+    ratios = picture_ratios(source, indices, num_workers=data.num_workers)
+    plan = BucketPlan(ratios, config.buckets, sizes, seed=config.seed)
+    room = max(1.0, data.decode_px / min(config.image_size))
+    size = {"batch_size": config.batch_size, "seed": config.seed}
+    return IndexedRows(
+        source,
+        BucketViews(plan, config.augment, config.image_size[0] // config.model.image.grid[0], room=room, **size),
+        config.batch_size,
+        own=world.share(config.batch_size),
+        seed=config.seed,
+        require_text=True,
+        num_workers=data.num_workers,
+        max_skipped_frac=data.max_skipped_frac,
+        order=plan,
+    )
 
 
 def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:

@@ -60,6 +60,10 @@ class Batches(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
+    def samples(self, step: int) -> int:
+        """How many samples the steps before this one had."""
+        ...
+
     def batch(self, step: int) -> Batch:
         """This process's rows of a global step, counted from 0: a pure function of the step."""
         ...
@@ -128,7 +132,7 @@ def train(
             is_last=is_last,
             is_logged=is_last or state.step % config.log_every_steps == 0,
             epoch=state.step / batches.steps_per_epoch,
-            samples=state.step * config.batch_size,
+            samples=batches.samples(state.step),
             batch_size=len(batch.rows) * parallel.world.size,
             lr=lr,
             wait_s=fetched - start,

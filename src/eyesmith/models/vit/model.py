@@ -116,6 +116,8 @@ class Vit(Encoder):
     `project` of its cells lies in the space of `forward`. With `map` a cell is projected as if it were the only one.
     """
 
+    takes_other_sizes = True
+
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         matrices = 4 * config.width + 2 * config.hidden_dim
@@ -234,7 +236,7 @@ class Vit(Encoder):
         x = patches
         if self.class_token is not None:
             x = torch.cat((self.class_token.to(x.dtype).expand(x.shape[0], -1, -1), x), dim=1)
-        x = x + self.position
+        x = x + self._positions()
         if kept is not None:
             prefix = self.config.num_prefix
             rows = torch.cat((kept.new_zeros(kept.shape[0], prefix), kept + prefix), dim=1)  # the class token stays
@@ -242,7 +244,13 @@ class Vit(Encoder):
         return self.pre_norm(x)
 
     def _map(self, tokens: Tensor) -> Tensor:
-        return tokens[:, self.config.num_prefix :].mT.unflatten(2, self.config.grid)  # [B, C, H, W]
+        height, width = self.seen_size
+        return tokens[:, self.config.num_prefix :].mT.unflatten(2, (height // self.stride, width // self.stride))
+
+    def _positions(self) -> Tensor:
+        if self._seen is None:
+            return self.position
+        return resize_table(self.position, self.config, replace(self.config, image_size=self._seen))
 
 
 def same_shape(left: VitConfig, right: VitConfig) -> bool:

@@ -168,6 +168,8 @@ ALIASES = {
 class ViTamin(Encoder):
     """The ViTamin encoder. `forward` gives the mean of all tokens, normed and projected: [B, embed_dim]."""
 
+    takes_other_sizes = True
+
     def __init__(self, config: ViTaminConfig) -> None:
         super().__init__()
         self.config = config
@@ -242,7 +244,11 @@ class ViTamin(Encoder):
 
     def _place(self, grid: Tensor) -> Tensor:
         x = grid.flatten(1, 2)  # [B, N, C]
-        return x if self.position is None else x + self.position
+        if self.position is None:
+            return x
+        if self._seen is None:
+            return x + self.position
+        return x + resize_position_table(self.position, self.config.grid, (grid.shape[1], grid.shape[2]))
 
     def _transform(self, grid: Tensor, num_blocks: int) -> Tensor:
         x = self._place(grid)
