@@ -73,3 +73,12 @@ def test_a_wrong_plan_is_refused_before_anything_runs(plan: LabPlan, change: dic
 def test_missing_data_is_said(plan: LabPlan) -> None:
     with pytest.raises(DataError):
         of(changed(plan, data="nowhere"))
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '"plan"', "7", "{", "["*5000])
+def test_a_plan_file_that_holds_none_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(ConfigError, match="plan.json"):
+        read_plan(str(tmp_path / "plan.json"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_plan(str(tmp_path / "none.json"))

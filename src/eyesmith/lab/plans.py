@@ -1,7 +1,7 @@
 """Plans by name or from a file: `eyesmith lab run PLAN`."""
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from eyesmith.config import closest, from_dict
@@ -175,8 +175,10 @@ def read_plan(source: str) -> LabPlan:
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else load_json(text)
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: expected the fields of a plan by name, got {type(content).__name__}")
     try:
         return from_dict(LabPlan, {"name": path.stem, "title": path.stem, **content})
     except ConfigError as error:
