@@ -34,8 +34,6 @@ def probe(
     if plan.head == "scenes":
         splits = (plan.train_split or "train", plan.test_split or "test")
         return _scenes(model, plan.train, splits, name, out, device, as_json)
-    if plan.head == "segment":
-        return _segment(model, plan, name, out, device, as_json)
     from eyesmith.hub.device import find_device
     from eyesmith.hub.load import load
 
@@ -82,29 +80,4 @@ def _scenes(
         span = f"{100 * row.low:.1f} to {100 * row.high:.1f}"
         shown.append((row.split, f"{row.value:.1%}", span, f"{row.n:,}", f"{row.chance:.1%}"))
     print_table(("asked", "top-1", "95 %", "n", "chance"), shown, right=("top-1", "95 %", "n", "chance"))
-    return 0
-
-
-def _segment(model: str, plan: ProbePlan, name: str | None, out: Path | None, device: str | None, as_json: bool) -> int:
-    from eyesmith.cli.output import console
-    from eyesmith.data.annotations import open_annotations
-    from eyesmith.dense.probe_set import probe_segmentation
-    from eyesmith.eval.results.rows import append_rows, as_line
-    from eyesmith.hub.device import find_device
-    from eyesmith.hub.load import load_encoder
-    from eyesmith.report.terminal import splits_table
-
-    where = find_device(device)
-    has_own = plan.test is not None
-    train = open_annotations(plan.train, plan.train_split or (None if has_own else "train"))
-    test = open_annotations(plan.test or plan.train, plan.test_split or (None if has_own else "test"))
-    encoder = load_encoder(model, name=name).to(where)
-    rows = probe_segmentation(encoder, train, test, model=name or model, side_px=plan.side_px, c=plan.c or 1.0)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        append_rows(out / "results.jsonl", rows)
-    if as_json:
-        print_json([as_line(row) for row in rows])
-    else:
-        console().print(splits_table(rows))
     return 0

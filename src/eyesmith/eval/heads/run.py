@@ -33,11 +33,10 @@ class ProbePlan:
     """The split to train on; train where the data have splits."""
     test_split: str | None = None
     """The split to measure on; test where the data have splits."""
-    head: Literal["linear", "few-shot", "gaussian", "scenes", "segment"] = "linear"
+    head: Literal["linear", "few-shot", "gaussian", "scenes"] = "linear"
     """Logistic regression on all images or on --shots (linear); on 1, 2, 4, 8 and 16 shots (few-shot); class means with
     one shared covariance, mixed with the zero-shot classifier (gaussian); a small network on the tokens that a language
-    model would read, asked for the main thing of made scenes and how many things there are (scenes); logistic
-    regression from cells of the dense map to the class of each pixel, for pictures with masks (segment)."""
+    model would read, asked for the main thing of made scenes and how many things there are (scenes)."""
     shots: tuple[int, ...] = ()
     """Training images per class; several numbers give several rows."""
     seeds: int = 3
@@ -52,20 +51,16 @@ class ProbePlan:
     """Mix the Gaussian head with zero-shot (a model with a text tower)."""
     batch_size: int = 64
     """Images that go through the model at once."""
-    side_px: int = 224
-    """Of the square that pictures with masks are fitted into (segment)."""
     fresh: bool = False
     """Compute the features anew."""
 
     def __post_init__(self) -> None:
-        heads = (*_HEADS, "scenes", "segment")
+        heads = (*_HEADS, "scenes")
         if self.head not in heads:
             raise ConfigError(f"head: unknown {self.head!r}{closest(self.head, heads)}")
         if self.head == "scenes" and (self.shots or self.test is not None or self.c is not None):
             raise ConfigError("head scenes: reads the splits of --train; leave out test, shots and c")
-        if self.head == "segment" and self.shots:
-            raise ConfigError("head segment: learns from all pictures of --train; leave out shots")
-        for name, least in (("side_px", 1), ("seeds", 1), ("batch_size", 1), ("shrinkage", 0), ("alpha", 0)):
+        for name, least in (("seeds", 1), ("batch_size", 1), ("shrinkage", 0), ("alpha", 0)):
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ConfigError(f"{name}: expected at least {least}, got {value}")
         if self.shrinkage is not None and self.shrinkage > 1:
