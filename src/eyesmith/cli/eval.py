@@ -35,7 +35,7 @@ What = Annotated[
         metavar="WHAT",
         help="Class folders, a table, an evaluation set, a caption test; a suite (datacomp, eva02, imagenet-variants, "
         "video, retrieval) or tasks such as cifar10,vtab/dtd below --data; or all, zero_shot, retrieval on a made data "
-        "set, boxes on made scenes; for a detector's run, pictures with boxes.",
+        "set, boxes on made scenes.",
     ),
 ]
 Data = Annotated[
@@ -95,7 +95,6 @@ def evaluate(
         keep_features: Keep them at all.
         fresh: Measure everything anew, whatever features and results are kept.
     """
-    from eyesmith.dense.detect.run_folder import is_detector
     from eyesmith.eval.engine import Settings, UnwrittenError, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
     from eyesmith.eval.sets.file import register_task_file
@@ -121,8 +120,6 @@ def evaluate(
     own = [one.key for file in task for one in register_task_file(file)]
     what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
-    if is_detector(model):
-        return _detector(model, what if is_path else data, splits, out, where, limit, as_json=as_json)
     if explain is not None:
         return _explain(model, what, None if is_path else data, explain, name, where, settings, as_json=as_json)
     if is_path and is_made_data(what):
@@ -194,27 +191,6 @@ def _made(
             raise ConfigError(f"{data}: cannot carry the task {task!r}: zero_shot needs labels, retrieval captions")
         _show_rows(rows, as_json=as_json)
         return _add(rows, target)
-
-
-def _detector(
-    model: str,
-    path: str | None,
-    splits: tuple[str, ...],
-    out: Path | None,
-    device: "torch.device",
-    limit: int | None,
-    *,
-    as_json: bool,
-) -> int:
-    """A trained detector on pictures with boxes."""
-    from eyesmith.cli.located import measure_detector
-
-    if path is None:
-        raise ConfigError(f"{model} is a detector: expected pictures with boxes: `eyesmith eval {model} DATA`")
-    target = _target(model, out)
-    with _alone(target, model):
-        page = target.with_name("found.html")
-        return _add(measure_detector(model, path, splits, page, device=device, limit=limit, as_json=as_json), target)
 
 
 def _boxes(

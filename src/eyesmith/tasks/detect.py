@@ -13,15 +13,15 @@ from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.dense.detect.cost import head_macs
 from eyesmith.dense.detect.detector import LOSSES, Detector, DetectorConfig, Teach
-from eyesmith.dense.detect.measure import FoundInSet, find_in_set
 from eyesmith.dense.detect.object_detector import AGNOSTIC, BACKGROUND, ObjectDetector, words
 from eyesmith.dense.detect.predict import PredictConfig, Source
 from eyesmith.dense.detect.truths import Truths
 from eyesmith.dense.frozen import FrozenEncoder
-from eyesmith.dense.rows import AnnotatedRows
+from eyesmith.dense.rows import AnnotatedRows, squares
 from eyesmith.errors import DataError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.located import average_precision
+from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.located import Found, average_precision, detect_rows
 from eyesmith.eval.located.rows import class_groups
 from eyesmith.hub.run_folder import DETECT_KIND
 from eyesmith.models.clip import Clip
@@ -191,8 +191,9 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
         def measure(model: nn.Module) -> dict[str, float]:
             values: dict[str, float] = {}
             for split in config.eval.curve_splits:
-                head = cast(Seeing[Detector], model).head
-                data, found, _ = self._found(head, split, ("detector",), config.curve_pictures)
+                data, found = self._found(
+                    cast(Seeing[Detector], model).head, split, ("detector",), config.curve_pictures
+                )
                 by_class = average_precision(data, found["detector"], lvis=False)
                 named = {part: by_class.mean("ap50", which) for part, which in class_groups(data).items()}
                 named["agnostic"] = average_precision(data, found[AGNOSTIC], lvis=False, agnostic=True).mean("ap50")
@@ -203,15 +204,37 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
 
     def _measured(self, head: Detector, splits: Sequence[str]) -> list[ResultRow]:
         config, rows = self.config, list[ResultRow]()
+        weights = weights_hash(head)
         for place, split in enumerate(splits):
-            found = self._found(head, split, config.measures)
-            some = found.rows(config.name, weights=weights_hash(head), has_masks=config.head.has_masks)
-            rows += [replace(row, split=f"{split}:{row.split}") for row in some] if place else some
+            data, found = self._found(head, split, config.measures)
+            for source in config.measures:
+                some = detect_rows(
+                    data,
+                    found[source],
+                    model=config.name,
+                    setting=source,
+                    agnostic=found[AGNOSTIC],
+                    masks=config.head.has_masks,
+                    per_image=config.predict.per_image,
+                    run={
+                        "weights": weights,
+                        "eye": self.eye.identity(),
+                        "view": to_dict(config.view),
+                        "predict": to_dict(config.predict),
+                        "prompts": config.prompts,
+                        "classes": len(data.categories),
+                        "decoders": decoders(),
+                        "precision": "fp32",
+                    },
+                )
+                rows += [replace(row, split=f"{split}:{row.split}") for row in some] if place else some
         return rows
 
-    def _found(self, head: Detector, split: str, sources: tuple[Source, ...], most: int = 0) -> FoundInSet:
-        """What is found in pictures of a split, by source; the names that the head looks for stay what they are."""
-        config = self.config
+    def _found(
+        self, head: Detector, split: str, sources: tuple[Source, ...], most: int = 0
+    ) -> tuple[Annotations, dict[str, list[Found]]]:
+        """What is found in pictures of a split, by source, and these pictures: what was not learnt counts as novel."""
+        config, data = self.config, self.open_set(self.config, split)
         before, ground = head.vocabulary, head.ground().detach().clone()
         finder = ObjectDetector(
             self.clip,
@@ -223,7 +246,35 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
             background=config.background,
         )
         try:
-            return find_in_set(finder, self.open_set(config, split), sources, most=most)
+            seen = finder.use(data.names).seen(self._trained).tolist()
+            pictures, found = found_in(finder, data, sources, most=most)
         finally:
             assert before is not None
             head.use(before, ground)
+        categories = [replace(one, is_novel=not known) for one, known in zip(data.categories, seen, strict=True)]
+        chosen = replace(
+            data,
+            categories=tuple(categories),
+            pictures=[data.pictures[place] for place in pictures],
+            read=lambda place: data.objects(pictures[place]),
+        )
+        return chosen, found
+
+
+def found_in(
+    finder: ObjectDetector, data: Annotations, sources: tuple[Source, ...], *, most: int = 0
+) -> tuple[list[int], dict[str, list[Found]]]:
+    """What each source, and `AGNOSTIC`, finds in pictures of a set: places of the pictures, detections by source.
+
+    most: pictures, spread evenly; 0 for all. Pictures that cannot be read are left out; DataError where all are.
+    """
+    step = max(1, -(-len(data) // most)) if most else 1
+    pictures, found = list[int](), {name: list[Found]() for name in (*sources, AGNOSTIC)}
+    for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
+        pictures += places
+        for one in finder.search(pixels.to(finder.device), how, sources):
+            for name, detections in one.items():
+                found[name].append(detections.to_found())
+    if not pictures:
+        raise DataError(f"{data.name}: none of its pictures can be read")
+    return pictures, found
