@@ -33,10 +33,11 @@ class ProbePlan:
     """The split to train on; train where the data have splits."""
     test_split: str | None = None
     """The split to measure on; test where the data have splits."""
-    head: Literal["linear", "few-shot", "gaussian", "scenes"] = "linear"
+    head: Literal["linear", "few-shot", "gaussian", "scenes", "segment"] = "linear"
     """Logistic regression on all images or on --shots (linear); on 1, 2, 4, 8 and 16 shots (few-shot); class means with
     one shared covariance, mixed with the zero-shot classifier (gaussian); a small network on the tokens that a language
-    model would read, asked for the main thing of made scenes and how many things there are (scenes)."""
+    model would read, asked for the main thing of made scenes and how many things there are (scenes); the class of each
+    pixel by a linear layer on the last map, of annotated pictures (segment)."""
     shots: tuple[int, ...] = ()
     """Training images per class; several numbers give several rows."""
     seeds: int = 3
@@ -55,11 +56,13 @@ class ProbePlan:
     """Compute the features anew."""
 
     def __post_init__(self) -> None:
-        heads = (*_HEADS, "scenes")
+        heads = (*_HEADS, "scenes", "segment")
         if self.head not in heads:
             raise ConfigError(f"head: unknown {self.head!r}{closest(self.head, heads)}")
         if self.head == "scenes" and (self.shots or self.test is not None or self.c is not None):
             raise ConfigError("head scenes: reads the splits of --train; leave out test, shots and c")
+        if self.head == "segment" and self.shots:
+            raise ConfigError("head segment: learns from all pictures of --train; leave out shots")
         for name, least in (("seeds", 1), ("batch_size", 1), ("shrinkage", 0), ("alpha", 0)):
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ConfigError(f"{name}: expected at least {least}, got {value}")
