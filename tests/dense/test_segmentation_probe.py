@@ -68,9 +68,9 @@ def clip(tiny_model: ClipConfig) -> Clip:
 
 def test_a_linear_layer_tells_halves_apart_and_cannot_learn_what_fills_no_cell(data: Path, clip: Clip) -> None:
     train, test = open_annotations(data, "train"), open_annotations(data, "test")
-    eye = clip.image.at_size(64, 64)  # a map of 4 x 4 cells
+    eye = clip.image
     said: list[str] = []
-    (row,) = probe_segments(eye, train, test, model="tiny", c=10.0, replicates=20, note=said.append)
+    (row,) = probe_segments(eye, train, test, model="tiny", c=10.0, side_px=64, replicates=20, note=said.append)
     assert (row.model, row.task, row.split, row.metric, row.n) == ("tiny", "probe_segment", "all", "miou", 6)
     assert said == ["1 of 3 classes fill half of no cell of training, and count as 0 where they are"]
     assert row.value > 0.5  # two of three: the dot has 0
@@ -78,7 +78,7 @@ def test_a_linear_layer_tells_halves_apart_and_cannot_learn_what_fills_no_cell(d
     assert row.run is not None
     assert row.run["c"] == 10.0
     assert row.run["train"]["classes"] == 3  # red, blue, and nothing
-    (again,) = probe_segments(eye, train, test, model="tiny", replicates=20)
+    (again,) = probe_segments(eye, train, test, model="tiny", side_px=64, replicates=20)
     assert again.run is not None
     assert again.run["c"] in (1e-3, 1e-2, 1e-1, 1.0, 10.0)
     other = replace(test, categories=test.categories[::-1])
@@ -97,5 +97,5 @@ def test_the_verb_writes_whose_number_it_is(
     assert (row.model, row.task, row.metric) == (str(tmp_path / "eye"), "probe_segment", "miou")
     assert main([*words, "--shots", "2"]) == 2
     assert "leave out shots" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="leave out shots"):
-        ProbePlan(train="x", head="segment", shots=(1,))
+    with pytest.raises(ConfigError, match="side_px: has no meaning"):
+        ProbePlan(train="x", side_px=64)

@@ -179,6 +179,15 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
         load_detector(eye)
     resume(tmp_path / "run")
 
+    export = ["export", str(tmp_path / "run"), str(tmp_path / "onnx")]
+    for words, message in (
+        (["--raw"], "a detector has its own"),
+        (["--to", "onnx_int8"], "a detector is one file, fp32"),
+        (["--source", "crop"], "crop"),
+    ):
+        assert main([*export, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
     held = ["eval", str(tmp_path / "run"), str(data), "--splits", "test", "--limit", "4"]
     assert main([*held, "--out", str(tmp_path / "measured.jsonl")]) == 0
     shown = capsys.readouterr()

@@ -84,7 +84,7 @@ def _segment(model: str, plan: ProbePlan, name: str | None, out: Path | None, de
     train = open_annotations(plan.train, plan.train_split or (None if plan.test else "train"))
     test = open_annotations(plan.test or plan.train, plan.test_split or (None if plan.test else "test"))
     eye = load_encoder(model, name=name).to(where)
-    rows = probe_segments(eye, train, test, model=name or model, c=plan.c, note=say)
+    rows = probe_segments(eye, train, test, model=name or model, c=plan.c, side_px=plan.side_px, note=say)
     return _show(rows, "classes", "mIoU", out, as_json)
 
 

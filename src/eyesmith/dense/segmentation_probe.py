@@ -34,22 +34,24 @@ def probe_segments(
     *,
     model: str,
     c: float | None = None,
+    side_px: int | None = None,
     replicates: int = 500,
     note: Callable[[str], None] = lambda _: None,
 ) -> list[ResultRow]:
     """mIoU of `test` by a linear layer on the encoder's last map, fitted on `train`: lines of task `probe_segment`.
 
-    Pictures are fitted into the encoder's own square. A cell of the map is a sample of the class that half of its
-    pixels are; pixels without an object are one class more, where the set leaves any, and count as wrong where another
-    is said. Classes that fill half of no cell cannot be learnt and count as 0. model: whose number it is, in the lines.
-    c: inverse strength of L2; None: chosen on every fifth picture of training by the share of its cells that are right,
-    then fitted on all. Raises DataError where the two sets have other classes, and where nothing can be learnt.
+    Pictures are fitted into a square of `side_px`, None: the encoder's own size. A cell of the map is a sample of the
+    class that half of its pixels are; pixels without an object are one class more, where the set leaves any, and count
+    as wrong where another is said. Classes that fill half of no cell cannot be learnt and count as 0. model: whose
+    number it is, in the lines. c: inverse strength of L2; None: chosen on every fifth picture of training by the share
+    of its cells that are right, then fitted on all. Raises DataError where the two sets have other classes, where
+    nothing can be learnt and where no picture can be read; ShapeError for a side off the encoder's stride.
     """
     if train.names != test.names:
         raise DataError(
             f"{test.name}: has other classes than {train.name}; a probe learns the classes that it is asked"
         )
-    view = ViewConfig(side_px=max(encoder.image_size))
+    view = ViewConfig(side_px=side_px or max(encoder.image_size))
     eye, num_classes = view.around(encoder), len(train.categories)
     cells, target, groups = _samples(eye, train, view.side_px)
     learnt = target.unique()

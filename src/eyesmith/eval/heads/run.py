@@ -48,6 +48,9 @@ class ProbePlan:
     """Of the covariance, 0 to 1, instead of a choice."""
     alpha: float | None = None
     """Weight of the Gaussian head beside zero-shot, instead of a choice."""
+    side_px: int | None = None
+    """Side of the square that the head segment fits pictures into; the model's own size when absent. Objects smaller
+    than a cell of its map cannot be learnt: twice the side has cells of half the size."""
     zero_shot: bool = True
     """Mix the Gaussian head with zero-shot (a model with a text tower)."""
     batch_size: int = 64
@@ -63,7 +66,9 @@ class ProbePlan:
             raise ConfigError("head scenes: reads the splits of --train; leave out test, shots and c")
         if self.head == "segment" and self.shots:
             raise ConfigError("head segment: learns from all pictures of --train; leave out shots")
-        for name, least in (("seeds", 1), ("batch_size", 1), ("shrinkage", 0), ("alpha", 0)):
+        if self.head != "segment" and self.side_px is not None:
+            raise ConfigError(f"side_px: has no meaning for the head {self.head!r}; leave it out")
+        for name, least in (("seeds", 1), ("batch_size", 1), ("side_px", 1), ("shrinkage", 0), ("alpha", 0)):
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ConfigError(f"{name}: expected at least {least}, got {value}")
         if self.shrinkage is not None and self.shrinkage > 1:
