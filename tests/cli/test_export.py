@@ -27,6 +27,7 @@ def test_wrong_wishes_are_messages(eyesmith, run_folder: Path, tmp_path: Path) -
         (("--opset", "9"), "opset: expected 18 to 23, got 9"),
         (("--to", "tflite"), "tflite"),
         (("--images", str(tmp_path / "none.jpg")), "no such file"),
+        (("--source", "dense"), "go with the run folder of a detector"),
     ):
         status, _, err = eyesmith("export", run_folder, tmp_path / "out", *words)
         assert status == 2

@@ -135,3 +135,46 @@ def test_wrong_prompts_and_tensors_are_refused(clip: Clip) -> None:
         Vocabulary(("a", "b"), ("A",), torch.ones(1, 2), torch.tensor([0]))
     with pytest.raises(ShapeError, match="one row for each"):
         Vocabulary(("a",), ("A", "B"), torch.ones(1, 2), torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "strings", "seen"),
+    [
+        ("coco", 133, 254, 133),
+        ("mapillary", 65, 152, 26),
+        ("pascal-context-59", 59, 160, 51),
+        ("pascal-voc-21", 21, 151, 21),
+    ],
+)
+def test_of_the_published_lists_as_many_classes_count_as_seen_as_counted_by_hand(
+    name: str, classes: int, strings: int, seen: int
+) -> None:
+    lists = published_lists()
+    training, found = lists["coco"], lists[name]
+    assert len(found) == classes
+    assert len(set(found.synonyms)) == strings  # two lists have a string twice in one class
+    assert int(found.seen(training).sum()) == seen
+
+
+def test_training_on_the_published_list_asks_as_many_prompts_as_it_did() -> None:
+    assert len(published_lists()["coco"].synonyms) * len(FC_CLIP_TEMPLATES) == 3556
+
+
+def published_lists() -> dict[str, Vocabulary]:
+    """FC-CLIP's class names by data set, without vectors."""
+    lines: dict[str, list[tuple[str, ...]]] = {}
+    current: list[tuple[str, ...]] = []
+    for line in (Path(__file__).parent / "fc_clip_names.txt").read_text().splitlines():
+        if line.startswith("["):
+            current = lines.setdefault(line.strip("[]"), [])
+        elif not line.startswith("#"):
+            current.append(split_synonyms(line))
+    return {
+        name: Vocabulary(
+            names=tuple(one[0] for one in classes),
+            synonyms=tuple(synonym for one in classes for synonym in one),
+            vectors=torch.zeros(sum(map(len, classes)), 2),
+            owner=torch.tensor([place for place, one in enumerate(classes) for _ in one]),
+        )
+        for name, classes in lines.items()
+    }

@@ -179,6 +179,29 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
         load_detector(eye)
     resume(tmp_path / "run")
 
+    export = ["export", str(tmp_path / "run"), str(tmp_path / "onnx")]
+    for words, message in (
+        (["--raw"], "a detector has its own"),
+        (["--to", "onnx_int8"], "a detector is one file, fp32"),
+        (["--source", "crop"], "crop"),
+    ):
+        assert main([*export, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "onnx").exists()
+    held = ["eval", str(tmp_path / "run"), str(data), "--splits", "test", "--limit", "4"]
+    assert main([*held, "--out", str(tmp_path / "measured.jsonl")]) == 0
+    shown = capsys.readouterr()
+    assert "located.html" in shown.err
+    found_rows = read_rows(tmp_path / "measured.jsonl")
+    assert {row.model for row in found_rows} == {f"run {source}" for source in ("detector", "dense", "crop")}
+    assert {row.metric for row in found_rows} == {"ap50", "mask_ap50"}
+    page = (tmp_path / "located.html").read_text()
+    assert page.count("peak memory") == 1
+    assert page.count("data:image/webp") == 4
+    assert NAMES[3] in page, "a class that was not learnt is looked for"
+    assert main(["eval", str(tmp_path / "run"), "cifar10"]) == 2
+    assert "expected annotated pictures" in capsys.readouterr().err
+
     out = tmp_path / "found"
     words = ["detect", str(tmp_path / "run"), str(picture), "--out", str(out), "--source", "crop", "--json"]
     assert main(words) == 0

@@ -33,9 +33,9 @@ What = Annotated[
     Positional[str],
     tyro.conf.arg(
         metavar="WHAT",
-        help="Class folders, a table, an evaluation set, a caption test; a suite (datacomp, eva02, imagenet-variants, "
-        "video, retrieval) or tasks such as cifar10,vtab/dtd below --data; or all, zero_shot, retrieval on a made data "
-        "set, boxes on made scenes.",
+        help="Class folders, a table, an evaluation set, a caption test; annotated pictures for a detector; a suite "
+        "(datacomp, eva02, imagenet-variants, video, retrieval) or tasks such as cifar10,vtab/dtd below --data; or "
+        "all, zero_shot, retrieval on a made data set, boxes on made scenes.",
     ),
 ]
 Data = Annotated[
@@ -95,6 +95,7 @@ def evaluate(
         keep_features: Keep them at all.
         fresh: Measure everything anew, whatever features and results are kept.
     """
+    from eyesmith.dense.detect import is_detector
     from eyesmith.eval.engine import Settings, UnwrittenError, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
     from eyesmith.eval.sets.file import register_task_file
@@ -120,6 +121,8 @@ def evaluate(
     own = [one.key for file in task for one in register_task_file(file)]
     what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
+    if is_detector(model):
+        return _detector(model, what, splits, out, label, where, limit, as_json=as_json)
     if explain is not None:
         return _explain(model, what, None if is_path else data, explain, name, where, settings, as_json=as_json)
     if is_path and is_made_data(what):
@@ -225,6 +228,50 @@ def _boxes(
             print_json([as_line(row) for row in rows])
         for one in dict.fromkeys(row.model for row in rows if not as_json):
             console().print(splits_table([row for row in rows if row.model == one]))
+        return _add(rows, target)
+
+
+def _detector(
+    model: str,
+    what: str,
+    splits: tuple[str, ...],
+    out: Path | None,
+    label: str | None,
+    device: "torch.device",
+    limit: int | None,
+    *,
+    as_json: bool,
+) -> int:
+    """A trained detector on annotated pictures, by each source; a page of what it finds beside the result file."""
+    from eyesmith.data.annotations import open_annotations
+    from eyesmith.dense.detect import load_detector
+    from eyesmith.report.detector import measure_detector
+    from eyesmith.report.terminal import splits_table
+
+    if not Path(what).exists():
+        raise ConfigError(f"{what}: expected annotated pictures to measure the detector {model} on, a file or folder")
+    if len(splits) > 1:
+        raise ConfigError(f"splits: a detector is measured on one at a time, got {', '.join(splits)}")
+    target = _target(model, out)
+    data = open_annotations(what, splits[0] if splits else None)
+    with _alone(target, model):
+        finder = load_detector(model, device=device)
+        own = finder.predict.source
+        others = ("dense", "detector", "crop") if finder.clip.image.is_mean_pooled else ("detector", "crop")
+        page = target.with_name("located.html")
+        rows = measure_detector(
+            finder,
+            data,
+            page,
+            model=label or Path(model).resolve().name,
+            sources=(own, *(one for one in others if one != own)),
+            limit=limit or 0,
+        )
+        if as_json:
+            print_json([as_line(row) for row in rows])
+        for one in dict.fromkeys(row.model for row in rows if not as_json):
+            console().print(splits_table([row for row in rows if row.model == one]))
+        say(f"the page of what is found where: {page}")
         return _add(rows, target)
 
 

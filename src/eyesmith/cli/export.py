@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -10,6 +10,11 @@ from eyesmith.cli.dispatch import call
 from eyesmith.cli.images import Model, ModelName
 from eyesmith.cli.numbers import Written
 from eyesmith.cli.output import AsJson, answer, print_json, print_table
+from eyesmith.cli.places import Classes, ClassesFile, classes_of
+from eyesmith.errors import ConfigError
+
+if TYPE_CHECKING:
+    from eyesmith.hub.export import ExportTarget
 
 Out = Annotated[
     tyro.conf.Positional[Path], Written("folder"), tyro.conf.arg(metavar="FOLDER", help="The folder to write.")
@@ -35,13 +40,17 @@ def export(
     opset: int = 18,
     external_data: bool = False,
     images: tuple[str, ...] = (),
+    classes: Classes = "",
+    classes_file: ClassesFile = None,
+    source: Literal["detector", "dense"] | None = None,
     overwrite: bool = False,
     name: ModelName = None,
     as_json: AsJson = False,
 ) -> int:
     """Write a model's towers as files for other programs, with a card that says all they need.
 
-    Every file is run and its features are compared with the model's before the folder appears.
+    Every file is run and compared with the model before the folder appears. MODEL may be the run folder of a detector,
+    which becomes one ONNX file from pixels to boxes, for the names it was trained on or --classes.
 
     Args:
         to: onnx: fp32. onnx_int8: 8-bit products for CPUs, written only if it is faster on this machine. torch_export:
@@ -54,8 +63,11 @@ def export(
         opset: ONNX operator set.
         external_data: Weights in a file beside the ONNX file; always so from 1 GiB on.
         images: Your images (files, folders, patterns) to compare with.
+        source: With a detector: what names regions beside it: the eye's map (dense), or nothing.
         overwrite: Replace an exported model that is there.
     """
+    from eyesmith.dense.detect import is_detector
+    from eyesmith.dense.segment import is_segmenter
     from eyesmith.hub import load
     from eyesmith.hub.export import ExportTarget, export_model
     from eyesmith.images.collect import collect_images
@@ -69,6 +81,14 @@ def export(
         opset=opset,
         external_data=external_data,
     )
+    if is_segmenter(model):
+        raise ConfigError(f"{model}: a segmenter cannot be exported; export its eye, {model}/eye, or a detector")
+    if is_detector(model):
+        if image_size is not None or raw or name is not None:
+            raise ConfigError("image_size, raw, name: a detector has its own; leave them out")
+        return _detector(model, out, target, classes, classes_file, source, images, overwrite, as_json)
+    if classes or classes_file is not None or source is not None:
+        raise ConfigError(f"classes, source: go with the run folder of a detector, and {model} is none")
     report = export_model(
         load(model, name=name, image_size=image_size),
         out,
@@ -91,5 +111,40 @@ def export(
         answer(f"{tower}: {ratio:.2f} times the speed of the fp32 file here, one row at a time")
     if report.agreement is not None:
         answer(f"same best class as the model's: {report.agreement:.1%} of the pictures")
+    answer(f"{out}: {', '.join(report.files)}")
+    return 0
+
+
+def _detector(
+    model: str,
+    out: Path,
+    target: "ExportTarget",
+    classes: str,
+    classes_file: Path | None,
+    source: Literal["detector", "dense"] | None,
+    images: tuple[str, ...],
+    overwrite: bool,
+    as_json: bool,
+) -> int:
+    from eyesmith.dense.detect import load_detector
+    from eyesmith.dense.detect.export import export_detector
+    from eyesmith.images.collect import collect_images
+
+    finder = load_detector(model)
+    if classes or classes_file is not None:
+        finder.use(classes_of(classes, classes_file))
+    if source is not None:
+        finder.predict = finder.predict.looking_at(source)
+    given = collect_images(images) if images else ()
+    report = export_detector(finder, out, target, name=Path(model).name, images=given, overwrite=overwrite)
+    if as_json:
+        facts = asdict(report) | {"classes": list(finder.names)}
+        del facts["folder"]
+        print_json({"out": str(out), **facts})
+        return 0
+    answer(
+        f"{report.equal_frac:.1%} equal: what the detector and the file find in {report.pictures} pictures "
+        f"({report.detections:,} detections)"
+    )
     answer(f"{out}: {', '.join(report.files)}")
     return 0

@@ -77,19 +77,33 @@ def fit_segmentation(
     have; other cells are left out. Every class must have a cell. Raises DataError where one has none, ShapeError for
     sizes that do not fit.
     """
-    if not 0 < least_share <= 1:
-        raise ConfigError(f"least_share: expected a share in 0..1, got {least_share}")
-    cells, shares = _cells(maps), cell_shares(labels, num_classes, (maps.shape[2], maps.shape[3]))
-    share, target = shares.flatten(0, 2).max(1)
-    used = share >= least_share
+    target = cell_targets(labels, num_classes, (maps.shape[2], maps.shape[3]), least_share=least_share).flatten()
+    used = target != VOID
     lacking = set(range(num_classes)) - set(target[used].unique().tolist())
     if lacking:
         raise DataError(
             f"labels: classes {sorted(lacking)} fill {100 * least_share:.0f} % of no cell; take more pictures, a finer "
             "map, or a smaller least_share"
         )
-    scaling = Scaling.of(cells[used])
-    return SegmentationProbe(head=fit_logistic(scaling(cells[used]), target[used], num_classes, c=c), scaling=scaling)
+    return fit_cells(_cells(maps)[used], target[used], num_classes, c=c)
+
+
+def fit_cells(cells: Tensor, target: Tensor, num_classes: int, *, c: float = 1.0) -> SegmentationProbe:
+    """The logistic regression of cells [N, C] on classes int64 [N]; c: see `fit_segmentation`."""
+    cells = cells.double()
+    scaling = Scaling.of(cells)
+    return SegmentationProbe(head=fit_logistic(scaling(cells), target, num_classes, c=c), scaling=scaling)
+
+
+def cell_targets(labels: Tensor, num_classes: int, size: tuple[int, int], *, least_share: float = 0.5) -> Tensor:
+    """What most pixels of each cell are: int64 [B, h, w], VOID where that is less than `least_share` of them.
+
+    labels: int64 [B, H, W], VOID where unknown; size: h, w.
+    """
+    if not 0 < least_share <= 1:
+        raise ConfigError(f"least_share: expected a share in 0..1, got {least_share}")
+    share, target = cell_shares(labels, num_classes, size).max(-1)
+    return torch.where(share >= least_share, target, VOID)
 
 
 def fit_depth(maps: Tensor, depth: Tensor, *, penalty: float = 1.0) -> DepthProbe:

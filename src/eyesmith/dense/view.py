@@ -6,7 +6,7 @@ scale and cut it at random (large-scale jitter, arXiv 2012.07177) and mirror it.
 
 import random
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -110,10 +110,14 @@ class Fit(NamedTuple):
 
     def mask(self, mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
         """A mask [H, W] of the picture as one of the square, [side, side]: of each pixel the nearest."""
-        ys = ((np.arange(self.height) + self.top + 0.5) / self.scale_y).astype(np.int64).clip(0, mask.shape[0] - 1)
-        xs = ((np.arange(self.width) + self.left + 0.5) / self.scale_x).astype(np.int64).clip(0, mask.shape[1] - 1)
-        shown = mask[ys[:, None], xs[None]]
-        found = np.zeros((side, side), np.bool_)
+        return self.labels(mask, side, around=False)
+
+    def labels(self, labels: NDArray[Any], side: int, *, around: int) -> NDArray[Any]:
+        """A map [H, W] of the picture, of any type, as one of the square; around: what stands beside the picture."""
+        ys = ((np.arange(self.height) + self.top + 0.5) / self.scale_y).astype(np.int64).clip(0, labels.shape[0] - 1)
+        xs = ((np.arange(self.width) + self.left + 0.5) / self.scale_x).astype(np.int64).clip(0, labels.shape[1] - 1)
+        shown = labels[ys[:, None], xs[None]]
+        found = np.full((side, side), around, labels.dtype)
         found[: self.height, : self.width] = shown[:, ::-1] if self.is_flipped else shown
         return found
 

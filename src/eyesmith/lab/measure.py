@@ -1,7 +1,6 @@
 """What an encoder costs on this machine: seconds and memory of a forward pass, in a process of its own."""
 
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.registry import register_encoder
 from eyesmith.runs.machine import choose_device
+from eyesmith.train.utilisation import added_memory_mib
 
 FOLDER = "measured"  # in OUT
 BATCH_SIZES = (1, 32)
@@ -97,32 +97,7 @@ def _times_ms(encoder: Encoder, batch_size: int, device: torch.device) -> list[f
 def _peak_mib(encoder: Encoder, batch_size: int, device: torch.device) -> float:
     """Memory that a forward pass adds at most; 0 where the system does not tell."""
     pixels = torch.rand(batch_size, 3, *encoder.image_size, device=device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        encoder(pixels)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    if not os.access("/proc/self/clear_refs", os.W_OK):
-        return 0.0
-    _release()
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
-    before = _status_mib("VmRSS")
-    encoder(pixels)
-    return max(_status_mib("VmHWM") - before, 0.0)
-
-
-def _release() -> None:
-    """Give freed memory back to the system, so that the next pass has to ask for its own."""
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def _status_mib(field: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
+    return added_memory_mib(lambda: encoder(pixels), device)[1]
 
 
 if __name__ == "__main__":

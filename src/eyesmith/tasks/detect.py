@@ -251,14 +251,18 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
         finally:
             assert before is not None
             head.use(before, ground)
-        categories = [replace(one, is_novel=not known) for one, known in zip(data.categories, seen, strict=True)]
-        chosen = replace(
-            data,
-            categories=tuple(categories),
-            pictures=[data.pictures[place] for place in pictures],
-            read=lambda place: data.objects(pictures[place]),
-        )
-        return chosen, found
+        return searched(data, pictures, seen), found
+
+
+def searched(data: Annotations, pictures: Sequence[int], seen: Sequence[bool]) -> Annotations:
+    """The pictures of a set that were searched; pictures: their places; seen: of each class, others count as novel."""
+    categories = [replace(one, is_novel=not known) for one, known in zip(data.categories, seen, strict=True)]
+    return replace(
+        data,
+        categories=tuple(categories),
+        pictures=[data.pictures[place] for place in pictures],
+        read=lambda place: data.objects(pictures[place]),
+    )
 
 
 def found_in(

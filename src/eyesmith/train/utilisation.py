@@ -1,8 +1,12 @@
 """How much of the machine a step uses: floating-point operations of the model against the device's peak, and memory."""
 
+import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -28,6 +32,7 @@ PEAK_BF16 = {
     "RTX 4090": 165e12,
     "RTX 5090": 209e12,
 }
+_Result = TypeVar("_Result")
 _FLOPS_PER_MAC = 2
 _BACKWARD = 2  # the backward pass multiplies twice as much as the forward: once for inputs, once for weights
 
@@ -107,3 +112,33 @@ def peak_memory_mib(device: torch.device) -> float:
         return 0.0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kibibytes; bytes on macOS
     return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def added_memory_mib(work: Callable[[], _Result], device: torch.device) -> tuple[_Result, float]:
+    """What `work` returns, and the memory that it adds at most, MiB; 0 where the system does not tell."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        found = work()
+        return found, (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        return work(), 0.0
+    _release()
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+    before = _status_mib("VmRSS")
+    found = work()
+    return found, max(_status_mib("VmHWM") - before, 0.0)
+
+
+def _release() -> None:
+    """Give freed memory back to the system, so that the next pass has to ask for its own."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _status_mib(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024

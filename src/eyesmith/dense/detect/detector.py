@@ -193,7 +193,8 @@ class Detector(nn.Module):
         if self.mask is None:
             raise ConfigError("masks: this detector was trained without a mask head (head.has_masks)")
         box = self.config.box
-        pooled = pool_levels(heads, self.neck.strides, boxes, images, self.config.mask.pool, box.finest_px)
+        strides = self.neck.strides[: len(heads)]  # the extra level is for proposals alone
+        pooled = pool_levels(heads, strides, boxes, images, self.config.mask.pool, box.finest_px)
         return self.mask(pooled).sigmoid()
 
     def _read(self, heads: Sequence[Tensor], boxes: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,7 +259,7 @@ class Detector(nn.Module):
             images.append(torch.full((len(boxes[-1]),), row, device=heads[0].device))
         pooled = pool_levels(
             heads,
-            self.neck.strides,
+            self.neck.strides[: len(heads)],
             torch.cat(boxes),
             torch.cat(images),
             self.config.mask.pool,

@@ -99,7 +99,8 @@ def class_scores(
     own_temperature: the encoder's, for crops.
     """
     logits = detector.logits(regions.vectors)  # [n, K + 1]
-    count = 0 if outside is None or config.source == "detector" else len(outside)
+    # not len(), which would fix the number of pictures of an exported detector
+    count = 0 if outside is None or config.source == "detector" else outside.shape[0]
     scores = _alone(logits, config)
     if count:
         assert outside is not None

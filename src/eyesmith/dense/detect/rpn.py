@@ -100,7 +100,7 @@ class Rpn(nn.Module):
             hidden = self.convs(features)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1).float())
             found = self.moves(hidden).permute(0, 2, 3, 1).float()
-            moves.append(found.reshape(len(found), -1, 4))
+            moves.append(found.flatten(1).unflatten(1, (-1, 4)))
             anchors.append(level_anchors(self.config, (features.shape[2], features.shape[3]), stride, features.device))
         return logits, moves, anchors
 

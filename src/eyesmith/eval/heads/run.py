@@ -33,10 +33,11 @@ class ProbePlan:
     """The split to train on; train where the data have splits."""
     test_split: str | None = None
     """The split to measure on; test where the data have splits."""
-    head: Literal["linear", "few-shot", "gaussian", "scenes"] = "linear"
+    head: Literal["linear", "few-shot", "gaussian", "scenes", "segment"] = "linear"
     """Logistic regression on all images or on --shots (linear); on 1, 2, 4, 8 and 16 shots (few-shot); class means with
     one shared covariance, mixed with the zero-shot classifier (gaussian); a small network on the tokens that a language
-    model would read, asked for the main thing of made scenes and how many things there are (scenes)."""
+    model would read, asked for the main thing of made scenes and how many things there are (scenes); the class of each
+    pixel by a linear layer on the last map, of annotated pictures (segment)."""
     shots: tuple[int, ...] = ()
     """Training images per class; several numbers give several rows."""
     seeds: int = 3
@@ -47,6 +48,9 @@ class ProbePlan:
     """Of the covariance, 0 to 1, instead of a choice."""
     alpha: float | None = None
     """Weight of the Gaussian head beside zero-shot, instead of a choice."""
+    side_px: int | None = None
+    """Side of the square that the head segment fits pictures into; the model's own size when absent. Objects smaller
+    than a cell of its map cannot be learnt: twice the side has cells of half the size."""
     zero_shot: bool = True
     """Mix the Gaussian head with zero-shot (a model with a text tower)."""
     batch_size: int = 64
@@ -55,12 +59,16 @@ class ProbePlan:
     """Compute the features anew."""
 
     def __post_init__(self) -> None:
-        heads = (*_HEADS, "scenes")
+        heads = (*_HEADS, "scenes", "segment")
         if self.head not in heads:
             raise ConfigError(f"head: unknown {self.head!r}{closest(self.head, heads)}")
         if self.head == "scenes" and (self.shots or self.test is not None or self.c is not None):
             raise ConfigError("head scenes: reads the splits of --train; leave out test, shots and c")
-        for name, least in (("seeds", 1), ("batch_size", 1), ("shrinkage", 0), ("alpha", 0)):
+        if self.head == "segment" and self.shots:
+            raise ConfigError("head segment: learns from all pictures of --train; leave out shots")
+        if self.head != "segment" and self.side_px is not None:
+            raise ConfigError(f"side_px: has no meaning for the head {self.head!r}; leave it out")
+        for name, least in (("seeds", 1), ("batch_size", 1), ("side_px", 1), ("shrinkage", 0), ("alpha", 0)):
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ConfigError(f"{name}: expected at least {least}, got {value}")
         if self.shrinkage is not None and self.shrinkage > 1:

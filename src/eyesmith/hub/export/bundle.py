@@ -82,14 +82,14 @@ def export_model(
         raise ConfigError(f"part: this model has an image tower alone; expected 'image', got {target.part!r}")
     if wrong := {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}:
         raise ConfigError(f"model: expected fp32 weights, got {', '.join(map(str, wrong))}; load it with fp32 weights")
-    _check_place(folder, overwrite=overwrite)
+    check_place(folder, overwrite=overwrite)
 
     clip = model if isinstance(model, Clip) else None
     encoder = model.image if isinstance(model, Clip) else model
     preprocess = _preprocess(clip, encoder)
     samples = _samples(clip, encoder, preprocess, target, images)
     name = clip.config.name if clip is not None else name
-    with _whole_folder(folder) as part_folder:
+    with whole_folder(folder) as part_folder:
         card: dict[str, Any] = {"format": FORMAT, "made_by": f"eyesmith {metadata.version('eyesmith')}", "model": name}
         rows: list[ExportRow] = []
         runs: dict[str, Run] = {}
@@ -170,8 +170,8 @@ def _write(
         onnx_file.write_onnx(
             program,
             place,
-            takes=(entry["input"]["name"], _axes(entry["input"])),
-            gives=(entry["output"]["name"], _axes(entry["output"])),
+            takes={entry["input"]["name"]: _axes(entry["input"])},
+            gives={entry["output"]["name"]: _axes(entry["output"])},
             opset=target.opset,
             external_data=apart,
             facts=cards.file_facts(name, path.stem, entry),
@@ -226,7 +226,8 @@ def _agreement(clip: Clip, samples: _Samples, runs: dict[str, Run], names: Seque
     return parity.agreement(samples.image_features, found, classes, theirs)
 
 
-def _check_place(folder: Path, *, overwrite: bool) -> None:
+def check_place(folder: Path, *, overwrite: bool) -> None:
+    """Raise ConfigError where something is at `folder`, unless it is an exported model that may be overwritten."""
     if folder.exists() and not overwrite:
         raise ConfigError(f"{folder}: is there already; choose another folder, or overwrite")
     if folder.exists() and not (folder / cards.CARD_FILE).is_file():
@@ -234,8 +235,8 @@ def _check_place(folder: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when all went well, and is removed when not."""
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when all went well, and is removed when not."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     mark = f"{os.getpid()}-{secrets.token_hex(3)}"
     made, old = (folder.with_name(f".{folder.name}.{mark}.{end}") for end in ("part", "old"))

@@ -64,7 +64,7 @@ def trace_image(encoder: Encoder, target: ExportTarget) -> ExportedProgram:
     pixels = torch.zeros(_TRACED_BATCH, 3, *size, dtype=dtype)
     graph = ImageGraph(encoder, is_unit=target.is_unit)
     with _any_size(encoder) if target.is_dynamic_size else _as_it_is():
-        return _trace(graph, pixels, {PIXELS: shape}, strict=False)
+        return trace(graph, (pixels,), {PIXELS: shape}, strict=False)
 
 
 def trace_text(clip: Clip, target: ExportTarget) -> ExportedProgram:
@@ -72,7 +72,7 @@ def trace_text(clip: Clip, target: ExportTarget) -> ExportedProgram:
     ids = clip.text.tokenize(["a photo of a cat", "a photo of a dog"])
     shape = {0: Dim("texts"), 1: Dim("tokens", max=clip.text.context_len)}
     # strict: Python is interpreted, so that the number of texts stays free where code asks for len(ids)
-    return _trace(TextGraph(clip.text, is_unit=target.is_unit), ids, {IDS: shape}, strict=True)
+    return trace(TextGraph(clip.text, is_unit=target.is_unit), (ids,), {IDS: shape}, strict=True)
 
 
 def _check_dynamic(encoder: Encoder) -> None:
@@ -87,10 +87,11 @@ def _check_dynamic(encoder: Encoder) -> None:
 
 
 @torch.no_grad()
-def _trace(graph: nn.Module, example: Tensor, shapes: dict[str, Any], *, strict: bool) -> ExportedProgram:
+def trace(graph: nn.Module, examples: tuple[Tensor, ...], shapes: dict[str, Any], *, strict: bool) -> ExportedProgram:
+    """The module as a program. examples: what it is traced by; shapes: free axes of each by its argument's name."""
     with _evaluating(graph), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's exporter warns of its own deprecations
-        program = torch.export.export(graph, (example,), dynamic_shapes=shapes, strict=strict)
+        program = torch.export.export(graph, examples, dynamic_shapes=shapes, strict=strict)
     for node in program.graph.nodes:  # where on this machine each line of code lies is nobody's business
         node.meta.pop("stack_trace", None)
     return program

@@ -38,16 +38,16 @@ def write_onnx(
     program: ExportedProgram,
     path: Path,
     *,
-    takes: tuple[str, Sequence[int | str]],
-    gives: tuple[str, Sequence[int | str]],
+    takes: Mapping[str, Sequence[int | str]],
+    gives: Mapping[str, Sequence[int | str]],
     opset: int,
     external_data: bool,
     facts: Mapping[str, str],
 ) -> None:
-    """Write a program with one input and one output to `path` (and `path`.data, where the weights are to be apart).
+    """Write a program to `path` (and `path`.data, where the weights are to be apart).
 
-    takes, gives: name and axes of both, a free axis by its name. facts: put into the metadata of the file. Nodes say
-    nothing of the code they came from.
+    takes, gives: axes of each input and output by its name, in order, a free axis by its name. facts: put into the
+    metadata of the file. Nodes say nothing of the code they came from.
     """
     import onnx_ir
 
@@ -57,15 +57,16 @@ def write_onnx(
             program,
             dynamo=True,
             opset_version=opset,
-            input_names=[takes[0]],
-            output_names=[gives[0]],
+            input_names=list(takes),
+            output_names=list(gives),
             verbose=False,
         )
     assert made is not None
     model: Any = made.model
     _strip(model)
-    for value, (_, axes) in ((model.graph.inputs[0], takes), (model.graph.outputs[0], gives)):
-        value.shape = onnx_ir.Shape(axes)
+    for values, named in ((model.graph.inputs, takes), (model.graph.outputs, gives)):
+        for value, axes in zip(values, named.values(), strict=True):
+            value.shape = onnx_ir.Shape(axes)
     model.metadata_props.update(facts)
     model.producer_name = "eyesmith"
     made.save(path, external_data=external_data)
@@ -114,7 +115,7 @@ def quantize(source: Path, target: Path, *, external_data: bool) -> None:
 
 
 class OnnxRunner:
-    """An ONNX file with one input and one output, run by onnxruntime on the CPU."""
+    """An ONNX file, run by onnxruntime on the CPU."""
 
     def __init__(self, path: Path, *, num_threads: int | None = None) -> None:
         """num_threads: None: as many as torch uses."""
@@ -124,12 +125,17 @@ class OnnxRunner:
         options.intra_op_num_threads = torch.get_num_threads() if num_threads is None else num_threads
         options.log_severity_level = 3  # errors; it warns of every constant it folds
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [one.name for one in self._session.get_inputs()]
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """The file's features of one batch, fp32 [B, D]."""
-        (features,) = self._session.run(None, {self._input: batch.numpy()})
-        return torch.from_numpy(np.asarray(features))
+        """The features of one batch, fp32 [B, D], by a file with one input and one output."""
+        (features,) = self.outputs(batch)
+        return features
+
+    def outputs(self, *inputs: Tensor) -> list[Tensor]:
+        """All outputs, in the file's order, of all its inputs in its order."""
+        given = {name: value.numpy() for name, value in zip(self._inputs, inputs, strict=True)}
+        return [torch.from_numpy(np.asarray(one)) for one in self._session.run(None, given)]
 
 
 @contextmanager
