@@ -1,10 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.lab.cells import Cell, cells_of, data_facts, data_of, samples_as_stated
 from eyesmith.lab.plan import LabPlan, changed
+from eyesmith.lab.plans import read_plan
 from eyesmith.models.vitamin.model import ViTaminConfig
 
 
@@ -75,7 +77,7 @@ def test_missing_data_is_said(plan: LabPlan) -> None:
         of(changed(plan, data="nowhere"))
 
 
-@pytest.mark.parametrize("content", ["null", "[]", '"plan"', "7", "{", "["*5000])
+@pytest.mark.parametrize("content", ["null", "[]", '"plan"', "7", "{", "[" * 5000])
 def test_a_plan_file_that_holds_none_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(ConfigError, match="plan.json"):
