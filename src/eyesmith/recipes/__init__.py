@@ -5,7 +5,15 @@ from functools import partial
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.recipes.abilities import caption, caption_only, distill, finetune_lora, lab_cooldown, lab_muon
+from eyesmith.recipes.abilities import (
+    caption,
+    caption_only,
+    distill,
+    finetune_lora,
+    lab_cooldown,
+    lab_muon,
+    pairs_buckets,
+)
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
 from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
 from eyesmith.recipes.dense import dense_eye
@@ -42,6 +50,7 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
     "on a laptop": {
         "debug": debug,
         "pairs": pairs,
+        "pairs-buckets": pairs_buckets,
         "quickstart": quickstart,
         "quickstart-vit": quickstart_vit,
         "quickstart-small": quickstart_small,

@@ -2,12 +2,13 @@
 
 from dataclasses import fields, replace
 
+from eyesmith.data.buckets import BucketConfig
 from eyesmith.losses.config import LossConfig
 from eyesmith.models.captioner import CaptionerConfig
 from eyesmith.models.lora import LoraConfig
 from eyesmith.models.registry import config as model
 from eyesmith.recipes.finetune import finetune
-from eyesmith.recipes.laptop import lab_ltt, quickstart
+from eyesmith.recipes.laptop import lab_ltt, pairs, quickstart
 from eyesmith.tasks.caption import CaptionTaskConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.distill import DistillTaskConfig
@@ -54,6 +55,11 @@ def finetune_lora() -> TrainConfig:
     run = finetune()
     optim = replace(run.optim, peak_lr=5e-4, weight_decay=0.0, layer_decay=1.0, text_layer_decay=1.0)
     return replace(run, lora=LoraConfig(rank=16), optim=optim)
+
+
+def pairs_buckets() -> TrainConfig:
+    """`pairs` at several sizes, each picture near its own shape: set data.path."""
+    return replace(pairs(), buckets=BucketConfig(cells=(9, 16)))
 
 
 def lab_muon() -> TrainConfig:

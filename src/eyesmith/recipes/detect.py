@@ -37,7 +37,7 @@ def detect_emoji() -> DetectConfig:
         model=quickstart().model,
         head=SMALL_HEAD,
         view=ViewConfig(side_px=224),
-        predict=PredictConfig(alpha=0.35, beta=0.65),
+        predict=PredictConfig(alpha=0.35, beta=0.65, white=True),
         data=DataConfig(path="data/emoji-scenes", split="train"),
         optim=OptimConfig(peak_lr=8e-4, weight_decay=0.05, clip_norm=5.0),
         eval=EvalConfig(splits=("test",)),
@@ -73,6 +73,7 @@ def detect_scenes() -> DetectConfig:
         run,
         name="detect-scenes",
         view=ViewConfig(side_px=128),
+        eval=EvalConfig(splits=("unseen_combination",)),  # where the held-out pairs are
         head=replace(run.head, box=replace(run.head.box, finest_px=24.0)),
         data=DataConfig(path="data/scenes", split="train"),
     )

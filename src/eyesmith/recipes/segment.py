@@ -65,6 +65,7 @@ def segment_scenes() -> SegmentConfig:
         segment_emoji(),
         name="segment-scenes",
         view=ViewConfig(side_px=128),
+        eval=EvalConfig(splits=("unseen_combination",)),  # where the held-out pairs are
         data=DataConfig(path="data/scenes", split="train"),
     )
 
