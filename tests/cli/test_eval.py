@@ -17,6 +17,7 @@ from eyesmith.cli.main import main
 from eyesmith.data.make import make_miniatures
 from eyesmith.eval import read_rows
 from eyesmith.hub import save_model
+from eyesmith.hub.run_folder import DETECT_KIND
 from eyesmith.models import create
 from eyesmith.writer import one_writer
 
@@ -197,3 +198,21 @@ def test_a_second_evaluation_is_refused_with_the_first_ones_process(
     if what != "folder":
         assert not left.exists()
     assert not [path.name for path in folder.rglob(".*")]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--precision", "bf16", "--fresh"), "precision, fresh"),
+        (("--explain", "1.png"), "explain"),
+        (("--data", "sets"), "data"),
+        (("--no-keep-features",), "keep_features"),
+    ],
+)
+def test_a_detector_refuses_what_it_would_not_heed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], named: str
+) -> None:
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "config.json").write_text(json.dumps({"eyesmith_version": "0", "model": {"kind": DETECT_KIND}}))
+    assert main(["eval", str(tmp_path), str(tmp_path), *words]) == 2
+    assert f"{named}: a detector has its own" in capsys.readouterr().err

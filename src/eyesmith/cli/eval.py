@@ -122,6 +122,23 @@ def evaluate(
     what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
     if is_detector(model):
+        given = {
+            "data": data is not None,
+            "name": name is not None,
+            "task": bool(task),
+            "precision": precision != "fp32",
+            "language": language != "en",
+            "templates": templates is not None,
+            "compare_templates": bool(compare_templates),
+            "format": bool(formats),
+            "explain": explain is not None,
+            "cache": cache is not None,
+            "keep_features": not keep_features,
+            "fresh": fresh,
+        }
+        if any(given.values()):
+            unused = ", ".join(key for key, is_given in given.items() if is_given)
+            raise ConfigError(f"{unused}: a detector has its own, and keeps no features; leave them out")
         return _detector(model, what, splits, out, label, where, limit, as_json=as_json)
     if explain is not None:
         return _explain(model, what, None if is_path else data, explain, name, where, settings, as_json=as_json)
