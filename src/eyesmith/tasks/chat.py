@@ -150,6 +150,7 @@ class Chat(MeanTask[ChatModel]):
     """
 
     config_type = ChatConfig
+    adapts_towers = False  # the language model alone, and as it is assembled
     config: ChatConfig
 
     def __init__(
@@ -306,9 +307,6 @@ class Chat(MeanTask[ChatModel]):
             "eye_hash": weights_hash(self.model.image),
             "template": config.template_name,
         }
-
-    def add_adapters(self) -> None:
-        """They are in the language model since it was assembled."""
 
     def facts(self) -> dict[str, Any]:
         language = self.model.language

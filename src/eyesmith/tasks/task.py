@@ -128,6 +128,8 @@ class Task(Objective[Model]):
     """
 
     config_type: ClassVar[type[RunConfig]]
+    adapts_towers: ClassVar[bool] = True
+    """Whether config.lora is of the towers' blocks."""
     config: Any
 
     def __init__(self, model: Model, config: Any) -> None:
@@ -238,7 +240,7 @@ class Task(Objective[Model]):
         not train then. Raises ConfigError for a pattern that fits no layer.
         """
         lora: LoraConfig = self.config.lora
-        if not lora.rank:
+        if not lora.rank or not self.adapts_towers:
             return
         adapt_blocks(self.model, self.blocks(), lora, locked=self.locked())
 

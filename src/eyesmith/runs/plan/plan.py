@@ -12,7 +12,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.lora import MARK, adapt_blocks
+from eyesmith.models.lora import adapt_blocks
 from eyesmith.models.registry import EncoderConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim import TrainedRow, freeze, parameter_groups, trained_table
@@ -209,7 +209,7 @@ def shell(config: RunConfig) -> nn.Module:
     """The model of a run on the meta device, with what does not train frozen: names and shapes, no numbers."""
     model = task_of(config).skeleton(config)
     freeze(model, config.optim.freeze)
-    if config.lora.rank and not any(MARK in name for name, _ in model.named_parameters()):
+    if config.lora.rank and task_of(config).adapts_towers:
         image, text = cast(Encoder, model.image), getattr(model, "text", None)
         locked = {one for one in model.parameters() if not one.requires_grad}
         adapt_blocks(model, [*image.blocks(), *(text_blocks(text) if text else ())], config.lora, locked=locked)
