@@ -155,6 +155,15 @@ def test_ranks_are_compared_with_the_runs(runs: Path) -> None:
         correlations([EyeFit(name="other", probe=0, correspondence=0, distance=0)], runs)
 
 
+@pytest.mark.parametrize("verb", ["vlm", "vlm-fit"])
+def test_the_options_as_they_stand_pass_their_own_check(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["lab", verb, str(tmp_path / "a"), str(tmp_path / "b"), "--data", str(tmp_path / "none")]
+    assert main(words) != 0
+    assert "grid" not in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_eyes_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_scenes(tmp_path / "scenes", samples=32, size_px=32)

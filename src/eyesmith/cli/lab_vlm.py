@@ -74,7 +74,7 @@ def vlm_fit(
     *,
     data: str = "data/scenes",
     lm: str = "words",
-    grid: tuple[int, int] = (0, 0),
+    grid: Annotated[tuple[int, int], Within(0)] = (0, 0),
     reference: str | None = None,
     results: Path | None = None,
     as_json: AsJson = False,

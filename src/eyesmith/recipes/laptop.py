@@ -21,10 +21,10 @@ def quickstart() -> TrainConfig:
     return replace(
         run,
         model=pair,
-        loss=LossConfig(kind="names"),
+        loss=LossConfig(kind="names", neighbours=0.6),
         optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=3e-3, weight_decay=0.1),
         eval=replace(run.eval, splits=(*_SPLITS, "choose_drawing"), curve_splits=("choose_drawing",)),
-        epochs=64,
+        epochs=56,
     )
 
 
