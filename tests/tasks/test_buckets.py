@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from eyesmith.data.buckets import BucketConfig
 from eyesmith.errors import ConfigError, EyesmithError, ShapeError
 from eyesmith.images import PreprocessConfig
-from eyesmith.losses.config import LossConfig
+from eyesmith.losses.config import DistillConfig, LossConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.model import VitConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.config import OptimConfig
+from eyesmith.runs.plan import plan
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Work
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
@@ -34,6 +35,7 @@ from eyesmith.train.readings import StepFacts
 from eyesmith.train.state import TrainState
 
 VIT = VitConfig(image_size=(32, 32), patch_px=8, width=16, depth=2, num_heads=2, hidden_dim=32, embed_dim=16)
+VIT_48 = replace(VIT, image_size=(48, 48))
 VITAMIN = ViTaminConfig(
     image_size=(48, 48), widths=(8, 16, 32), depths=(1, 1, 1), num_heads=2, embed_dim=16, drop_path_prob=0.0
 )
@@ -108,8 +110,9 @@ def test_rows_of_two_processes_are_those_of_one(config: TrainConfig) -> None:
         one = whole.begin(step)().batch
         parts = [rows.begin(step)().batch for rows in halves]
         assert one is not None
-        assert torch.equal(one.pixels, torch.cat([part.pixels for part in parts]))
-        assert one.texts == [text for part in parts for text in part.texts]
+        shares = [part for part in parts if part is not None]
+        assert torch.equal(one.pixels, torch.cat([part.pixels for part in shares]))
+        assert one.texts == [text for part in shares for text in part.texts]
         height, width = one.pixels.shape[2:]
         assert len(one) * (height // 16) * (width // 16) <= 144
         kinds = {text.split()[1] for text in one.texts}
@@ -161,6 +164,9 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     [
         ({"buckets": BucketConfig(cells=(64,), tokens=100)}, "no room for 8 pictures"),
         ({"parallel": ParallelConfig(strategy="fsdp")}, "resampled whole"),
+        ({"data": DataConfig(path="none", epoch_samples=100)}, "of data by index"),
+        ({"loss": LossConfig(distill=DistillConfig(teacher="given", feature=1.0))}, "nor with a teacher"),
+        ({"image": VIT_48, "patch_drop_prob": 0.5}, "dropped patches"),
         ({"loss": LossConfig(kind="names"), "lock": True}, "neither with loss.kind=names"),
         ({"image": Eva02Config(image_size=(48, 48), patch_px=16, width=16, depth=1, num_heads=2, hidden_dim=32,
                                embed_dim=16)}, "plain ViT or a ViTamin only"),
@@ -170,6 +176,10 @@ def test_what_cannot_be_is_said(config: TrainConfig, change: dict[str, Any], say
     model = replace(config.model, image=change.pop("image", VITAMIN), lock_text=change.pop("lock", False))
     with pytest.raises(ConfigError, match=says):
         replace(config, model=model, **change)
+
+
+def test_a_plan_says_what_it_counts(config: TrainConfig) -> None:
+    assert any("buckets" in note for note in plan(config).notes)
 
 
 def test_processes_that_cannot_share_are_told(config: TrainConfig) -> None:
