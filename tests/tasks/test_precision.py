@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from eyesmith.data.loader import Batch
 from eyesmith.hub import save_model
 from eyesmith.losses.config import DistillConfig, LossConfig
 from eyesmith.models.eva02.model import Eva02Config
@@ -24,6 +25,22 @@ from eyesmith.train.loop import new_state, train
 from eyesmith.train.teacher import TargetConfig
 
 TRV = Eva02Config(image_size=(32, 32), patch_px=8, width=16, depth=1, num_heads=1, hidden_dim=24, embed_dim=0)
+
+
+class Given:
+    """One batch for all steps."""
+
+    steps_per_epoch = 5
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def samples(self, step: int) -> int:
+        return step * len(self._batch)
+
+    def batch(self, step: int) -> Batch:
+        del step
+        return self._batch
 
 
 def _configs(config: TrainConfig, shards: Path, folder: Path) -> dict[str, Any]:
@@ -85,8 +102,7 @@ def test_all_towers_compute_in_the_run_s_precision(
     batch = rows.begin(0)().batch
     assert batch is not None
     batch = batch.with_extra(task.prepare(batch, 0))
-    given = type("Given", (), {"steps_per_epoch": 5, "batch": lambda self, step: batch})()
-    train(state, task, given, run)
+    train(state, task, Given(batch), run)
     place = "measuring"
     measure = task.curve(context, ())
     assert measure is not None

@@ -66,11 +66,11 @@ class ProbePlan:
             raise ConfigError("head scenes: reads the splits of --train; leave out test, shots and c")
         if self.head == "segment" and self.shots:
             raise ConfigError("head segment: learns from all pictures of --train; leave out shots")
-        if self.head != "segment" and self.side_px is not None:
-            raise ConfigError(f"side_px: has no meaning for the head {self.head!r}; leave it out")
         for name, least in (("seeds", 1), ("batch_size", 1), ("side_px", 1), ("shrinkage", 0), ("alpha", 0)):
             if (value := getattr(self, name)) is not None and not value >= least:
                 raise ConfigError(f"{name}: expected at least {least}, got {value}")
+        if self.head != "segment" and self.side_px is not None:
+            raise ConfigError(f"side_px: has no meaning for the head {self.head!r}; leave it out")
         if self.shrinkage is not None and self.shrinkage > 1:
             raise ConfigError(f"shrinkage: expected 0 to 1, got {self.shrinkage}")
         if self.c is not None and not self.c > 0:
