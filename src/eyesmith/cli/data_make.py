@@ -1,7 +1,7 @@
 """`eyesmith data make`: data sets that are drawn here."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import Positional
@@ -9,9 +9,6 @@ from tyro.conf import Positional
 from eyesmith.cli.dispatch import Verb, call, dispatch
 from eyesmith.cli.numbers import Seed, Written
 from eyesmith.cli.output import AsJson, answer, bars, print_json, print_table
-
-if TYPE_CHECKING:
-    pass
 
 _HERE = "eyesmith.cli.data_make"
 _MAKERS = {

@@ -14,7 +14,6 @@ from eyesmith.data.annotations import VOID, Annotations
 from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.probes import SegmentationProbe, cell_targets, fit_cells
 from eyesmith.dense.rows import squares
-from eyesmith.dense.segment.measure import some_of
 from eyesmith.dense.view import Fit, ViewConfig
 from eyesmith.errors import DataError
 from eyesmith.eval.features.identity import decoders
@@ -86,7 +85,7 @@ def probe_segments(
         "c": chosen,
         "decoders": decoders(),
     }
-    rows = segment_rows(some_of(test, used), model=model, pixels=scores, replicates=replicates, run=run)
+    rows = segment_rows(test.some(used), model=model, pixels=scores, replicates=replicates, run=run)
     return [replace(row, task="probe_segment") for row in rows]
 
 

@@ -16,7 +16,6 @@ from eyesmith.optim.config import OptimConfig
 from eyesmith.optim.held import chosen, factor, parts_here, shard_groups, zero_if
 
 RATIO_BOUNDS = (0.01, 10.0)
-_MATRIX_SIDE = 16  # what is shorter is no matrix to Muon
 _ADAM = ("exp_avg", "exp_avg_sq")
 
 

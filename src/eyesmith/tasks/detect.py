@@ -1,7 +1,8 @@
 """Training a detector on a frozen eye, which then finds whatever can be named: F-ViT, whole or in windows."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -13,19 +14,17 @@ from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.dense.detect.cost import head_macs
 from eyesmith.dense.detect.detector import LOSSES, Detector, DetectorConfig, Teach
+from eyesmith.dense.detect.measure import check_instances, rows_of, search
 from eyesmith.dense.detect.object_detector import AGNOSTIC, BACKGROUND, ObjectDetector, words
 from eyesmith.dense.detect.predict import PredictConfig, Source
 from eyesmith.dense.detect.truths import Truths
 from eyesmith.dense.frozen import FrozenEncoder
-from eyesmith.dense.rows import AnnotatedRows, squares
-from eyesmith.errors import DataError
+from eyesmith.dense.rows import AnnotatedRows
 from eyesmith.eval import ResultRow
-from eyesmith.eval.features.identity import decoders
-from eyesmith.eval.located import Found, average_precision, detect_rows
+from eyesmith.eval.located import average_precision
 from eyesmith.eval.located.rows import class_groups
 from eyesmith.hub.run_folder import DETECT_KIND
 from eyesmith.models.clip import Clip
-from eyesmith.models.identity import weights_hash
 from eyesmith.tasks.on_eye import LAST, OnEye, OnEyeConfig, Seeing
 from eyesmith.tasks.task import Evaluator, ImagePlan, MeanTask, RunContext
 from eyesmith.train.kept import KeptFeatures
@@ -95,8 +94,7 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
     @classmethod
     def open_set(cls, config: DetectConfig, split: str | None = None) -> Annotations:
         found = super().open_set(config, split)
-        if found.kind == "semantic":
-            raise DataError(f"{config.data.path}: has whole classes, not single objects; a detector needs instances")
+        check_instances(found)
         return found
 
     @classmethod
@@ -190,95 +188,42 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
 
         def measure(model: nn.Module) -> dict[str, float]:
             values: dict[str, float] = {}
-            for split in config.eval.curve_splits:
-                data, found = self._found(
-                    cast(Seeing[Detector], model).head, split, ("detector",), config.curve_pictures
-                )
-                by_class = average_precision(data, found["detector"], lvis=False)
-                named = {part: by_class.mean("ap50", which) for part, which in class_groups(data).items()}
-                named["agnostic"] = average_precision(data, found[AGNOSTIC], lvis=False, agnostic=True).mean("ap50")
-                values |= {f"{split}/{part}_ap50": value for part, value in named.items() if value == value}
+            with self._finder(cast(Seeing[Detector], model).head) as finder:
+                for split in config.eval.curve_splits:
+                    data = self.open_set(config, split)
+                    truth, found = search(finder, data, ("detector",), most=config.curve_pictures)
+                    by_class = average_precision(truth, found["detector"], lvis=False)
+                    named = {part: by_class.mean("ap50", which) for part, which in class_groups(truth).items()}
+                    anything = average_precision(truth, found[AGNOSTIC], lvis=False, agnostic=True)
+                    named["agnostic"] = anything.mean("ap50")
+                    values |= {f"{split}/{part}_ap50": value for part, value in named.items() if value == value}
             return values
 
         return lambda model: context.world.once(lambda: measure(model))
 
     def _measured(self, head: Detector, splits: Sequence[str]) -> list[ResultRow]:
         config, rows = self.config, list[ResultRow]()
-        weights = weights_hash(head)
-        for place, split in enumerate(splits):
-            data, found = self._found(head, split, config.measures)
-            for source in config.measures:
-                some = detect_rows(
-                    data,
-                    found[source],
-                    model=config.name,
-                    setting=source,
-                    agnostic=found[AGNOSTIC],
-                    masks=config.head.has_masks,
-                    per_image=config.predict.per_image,
-                    run={
-                        "weights": weights,
-                        "eye": self.eye.identity(),
-                        "view": to_dict(config.view),
-                        "predict": to_dict(config.predict),
-                        "prompts": config.prompts,
-                        "classes": len(data.categories),
-                        "decoders": decoders(),
-                        "precision": "fp32",
-                    },
-                )
-                rows += [replace(row, split=f"{split}:{row.split}") for row in some] if place else some
+        with self._finder(head) as finder:
+            for place, split in enumerate(splits):
+                found = search(finder, self.open_set(config, split), config.measures)
+                rows += rows_of(finder, found, model=config.name, prefix=f"{split}:" if place else "")
         return rows
 
-    def _found(
-        self, head: Detector, split: str, sources: tuple[Source, ...], most: int = 0
-    ) -> tuple[Annotations, dict[str, list[Found]]]:
-        """What is found in pictures of a split, by source, and these pictures: what was not learnt counts as novel."""
-        config, data = self.config, self.open_set(self.config, split)
+    @contextmanager
+    def _finder(self, head: Detector) -> Iterator[ObjectDetector]:
+        """What looks for any names with the head, which then looks for its own again."""
+        config = self.config
         before, ground = head.vocabulary, head.ground().detach().clone()
-        finder = ObjectDetector(
-            self.clip,
-            head,
-            config.view,
-            config.predict,
-            trained=self._trained,
-            prompts=config.prompts,
-            background=config.background,
-        )
+        assert before is not None
         try:
-            seen = finder.use(data.names).seen(self._trained).tolist()
-            pictures, found = found_in(finder, data, sources, most=most)
+            yield ObjectDetector(
+                self.clip,
+                head,
+                config.view,
+                config.predict,
+                trained=self._trained,
+                prompts=config.prompts,
+                background=config.background,
+            )
         finally:
-            assert before is not None
             head.use(before, ground)
-        return searched(data, pictures, seen), found
-
-
-def searched(data: Annotations, pictures: Sequence[int], seen: Sequence[bool]) -> Annotations:
-    """The pictures of a set that were searched; pictures: their places; seen: of each class, others count as novel."""
-    categories = [replace(one, is_novel=not known) for one, known in zip(data.categories, seen, strict=True)]
-    return replace(
-        data,
-        categories=tuple(categories),
-        pictures=[data.pictures[place] for place in pictures],
-        read=lambda place: data.objects(pictures[place]),
-    )
-
-
-def found_in(
-    finder: ObjectDetector, data: Annotations, sources: tuple[Source, ...], *, most: int = 0
-) -> tuple[list[int], dict[str, list[Found]]]:
-    """What each source, and `AGNOSTIC`, finds in pictures of a set: places of the pictures, detections by source.
-
-    most: pictures, spread evenly; 0 for all. Pictures that cannot be read are left out; DataError where all are.
-    """
-    step = max(1, -(-len(data) // most)) if most else 1
-    pictures, found = list[int](), {name: list[Found]() for name in (*sources, AGNOSTIC)}
-    for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
-        pictures += places
-        for one in finder.search(pixels.to(finder.device), how, sources):
-            for name, detections in one.items():
-                found[name].append(detections.to_found())
-    if not pictures:
-        raise DataError(f"{data.name}: none of its pictures can be read")
-    return pictures, found

@@ -12,7 +12,7 @@ from eyesmith.data.annotations.masks import mask_to_runs
 from eyesmith.data.annotations.pictures import FolderPictures
 from eyesmith.data.annotations.types import Category, Objects, Picture
 from eyesmith.dense.segment.inference import Answer, FoundSegment, Panoptic
-from eyesmith.dense.segment.measure import AGNOSTIC, _Counts, some_of
+from eyesmith.dense.segment.measure import AGNOSTIC, _Counts
 from eyesmith.dense.segment.picture_segmenter import Segmented, mask_boxes
 
 pytest.importorskip("faster_coco_eval")
@@ -68,7 +68,7 @@ def scores(data: Annotations, *pictures: Segmented) -> dict[tuple[str, str], flo
     counts = _Counts(data)
     for place, one in enumerate(pictures):
         counts.add(place, one)
-    part = some_of(data, range(len(pictures)))
+    part = data.some(range(len(pictures)))
     return {(row.split, row.metric): row.value for row in counts.rows(part, model="m", replicates=5, run=None)}
 
 
@@ -97,7 +97,7 @@ def test_what_is_said_of_the_ground_is_wrong(data: Annotations) -> None:
 
 def test_a_part_of_a_set_is_a_set(data: Annotations) -> None:
     whole = replace(data, read=lambda index: data.objects(index).only([index]))
-    part = some_of(whole, [1])
+    part = whole.some([1])
     assert len(part) == 1
     assert part.objects(0).labels.tolist() == [1]
     assert part.pictures[0].file == "1.png"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -180,6 +180,15 @@ class Annotations:
         Raises DataError when the file is missing, ImageError when it is damaged.
         """
         return self.images.image(self.pictures[index].file)
+
+    def some(self, places: Sequence[int]) -> "Annotations":
+        """The set of some of its pictures, in the order of `places`."""
+        return replace(
+            self,
+            pictures=[self.pictures[place] for place in places],
+            read=lambda index: self.read(places[index]),
+            void=lambda index: self.void(places[index]),
+        )
 
     def segments(self, index: int) -> NDArray[np.int32]:
         """For each pixel the place of its object in `objects`, [H, W]; VOID where there is none.

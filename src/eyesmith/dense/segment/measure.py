@@ -55,22 +55,11 @@ def measure(
         used += places
     if not used:
         raise DataError(f"{data.name}: none of its pictures can be read")
-    part = some_of(data, used)
+    part = data.some(used)
     rows: list[ResultRow] = []
     for source, counted in counts.items():
         rows += counted.rows(part, model=f"{model} {source}", replicates=replicates, run=run)
     return [replace(row, split=prefix + row.split) for row in rows]
-
-
-def some_of(data: Annotations, places: Sequence[int]) -> Annotations:
-    """Some pictures of a set, in the order of `places`."""
-    read, void = data.read, data.void
-    return replace(
-        data,
-        pictures=[data.pictures[place] for place in places],
-        read=lambda index: read(places[index]),
-        void=lambda index: void(places[index]),
-    )
 
 
 class _Counts:

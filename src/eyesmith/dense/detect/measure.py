@@ -1,0 +1,87 @@
+"""What a detector finds in the pictures of a set, and how good that is: average precision of parts of the classes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from eyesmith.config import to_dict
+from eyesmith.data.annotations import Annotations
+from eyesmith.dense.detect.object_detector import AGNOSTIC, ObjectDetector
+from eyesmith.dense.detect.predict import Source
+from eyesmith.dense.rows import squares
+from eyesmith.errors import DataError
+from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.located import Found, detect_rows
+from eyesmith.eval.results.rows import ResultRow
+from eyesmith.models.identity import weights_hash
+
+
+class Searched(NamedTuple):
+    """truth: the pictures that were read, where a class that was not learnt is novel; found: of each of them, by source
+    and by `AGNOSTIC`.
+    """
+
+    truth: Annotations
+    found: dict[str, list[Found]]
+
+
+def search(finder: ObjectDetector, data: Annotations, sources: Sequence[Source], *, most: int = 0) -> Searched:
+    """Look for all names of a set, which stay the detector's. most: pictures, spread evenly; 0 for all.
+
+    Pictures that cannot be read are left out. Raises DataError where all are, and for whole classes in place of
+    objects.
+    """
+    check_instances(data)
+    novel = (~finder.use(data.names).seen(finder.trained)).tolist()
+    step = max(1, -(-len(data) // most)) if most else 1
+    used, found = list[int](), {name: list[Found]() for name in (*sources, AGNOSTIC)}
+    for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
+        used += places
+        for one in finder.search(pixels.to(finder.device), how, sources):
+            for name, detections in one.items():
+                found[name].append(detections.to_found())
+    if not used:
+        raise DataError(f"{data.name}: none of its pictures can be read")
+    categories = tuple(replace(one, is_novel=new) for one, new in zip(data.categories, novel, strict=True))
+    return Searched(replace(data, categories=categories).some(used), found)
+
+
+def check_instances(data: Annotations) -> None:
+    """Raise DataError for a set that has whole classes in place of objects."""
+    if data.kind == "semantic":
+        raise DataError(f"{data.path}: has whole classes, not single objects; a detector needs instances")
+
+
+def rows_of(
+    finder: ObjectDetector, searched: Searched, *, model: str, prefix: str = "", replicates: int = 500
+) -> list[ResultRow]:
+    """Lines of task `detect`, source by source. model: what they call it; prefix: before the splits."""
+    truth = searched.truth
+    run = {
+        "weights": weights_hash(finder.detector),
+        "eye": finder.eye.identity(),
+        "view": to_dict(finder.view),
+        "predict": to_dict(finder.predict),
+        "prompts": finder.prompts,
+        "classes": len(truth.categories),
+        "data": truth.name,
+        "decoders": decoders(),
+        "precision": "fp32",
+    }
+    rows = [
+        row
+        for source, found in searched.found.items()
+        if source != AGNOSTIC
+        for row in detect_rows(
+            truth,
+            found,
+            model=model,
+            setting=source,
+            agnostic=searched.found[AGNOSTIC],
+            masks=finder.detector.mask is not None,
+            per_image=finder.predict.per_image,
+            replicates=replicates,
+            run=run,
+        )
+    ]
+    return [replace(row, split=prefix + row.split) for row in rows]
