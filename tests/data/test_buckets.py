@@ -1,6 +1,7 @@
 """Batches of one size each: what every step has is a function of seed and step, within the budget, and all are seen."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -77,6 +78,21 @@ def test_a_step_is_a_function_of_its_number() -> None:
     counts = [len(one.batch(step)) for step in range(2 * one.steps_per_epoch + 3)]
     assert [one.samples(step) for step in range(len(counts) + 1)] == np.cumsum([0, *counts]).tolist()
     assert any(not np.array_equal(made(ratios, seed=4).batch(step), one.batch(step)) for step in range(3))
+
+
+def test_threads_may_ask_for_any_step_at_once() -> None:
+    ratios = np.exp(np.random.default_rng(1).normal(0, 0.4, 300))
+    plan, other = made(ratios), made(ratios)
+    steps = list(range(3 * plan.steps_per_epoch)) * 20
+    np.random.default_rng(0).shuffle(steps)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda step: (plan.batch(step), plan.bucket(step), plan.samples(step)), steps))
+    for step, (batch, bucket, samples) in zip(steps, found, strict=True):
+        assert len(batch) == bucket.pictures
+        assert np.array_equal(batch, other.batch(step))
+        assert samples == other.samples(step)
+    with pytest.raises(ConfigError, match="0 or more"):
+        plan.batch(-1)
 
 
 def test_a_rare_shape_goes_with_the_nearest() -> None:

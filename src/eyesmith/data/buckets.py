@@ -7,13 +7,14 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eyesmith.data.order import epoch_order, step_seed
+from eyesmith.data.order import batch_order, epoch_order, step_seed
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError, ImageError
 from eyesmith.images.augment import AugmentConfig, augment_batch
@@ -23,7 +24,6 @@ from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
 
 MULTIPLE = 8
 """Of the pictures of every batch, so that processes and parts can share each."""
-_WORD = 1 << 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,37 +111,38 @@ class BucketPlan:
         self.num_samples, self.seed = len(ratios), seed
         self.steps_per_epoch = len(self._cuts)
         self._per_epoch = sum(bucket.pictures for bucket in self._sizes)
-        self._epoch, self._orders, self._turns = -1, list[np.ndarray](), np.empty(0, np.int64)
+        self._ordered = lru_cache(maxsize=3)(self._order_of)  # decoding threads ask for several epochs at a time
 
     def batch(self, step: int) -> np.ndarray:
-        """Sample ids of a step, int64 [count of its bucket]."""
-        group, start, end = self._cuts[self._turn(step)]
-        return self._orders[group][start:end]
+        """Sample ids of a step (counted from 0), int64 [pictures of its bucket]."""
+        epoch, place = self._at(step)
+        orders, turns = self._ordered(epoch)
+        group, start, end = self._cuts[turns[place]]
+        return orders[group][start:end].copy()
 
     def bucket(self, step: int) -> Bucket:
         """The size of a step."""
-        return self._sizes[self._turn(step)]
+        epoch, place = self._at(step)
+        return self._sizes[self._ordered(epoch)[1][place]]
 
     def samples(self, step: int) -> int:
         """How many samples the steps before this one had."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        self._begin(epoch)
-        return epoch * self._per_epoch + sum(self._sizes[turn].pictures for turn in self._turns[:place])
+        epoch, place = self._at(step)
+        return epoch * self._per_epoch + sum(self._sizes[turn].pictures for turn in self._ordered(epoch)[1][:place])
 
-    def _turn(self, step: int) -> int:
-        epoch, place = divmod(step, self.steps_per_epoch)
-        self._begin(epoch)
-        return int(self._turns[place])
+    def _at(self, step: int) -> tuple[int, int]:
+        """Epoch of a step, and its place there."""
+        if step < 0:
+            raise ConfigError(f"step: expected 0 or more, got {step}")
+        return divmod(step, self.steps_per_epoch)
 
-    def _begin(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            whole = epoch_order(self.num_samples, seed=self.seed, epoch=epoch)
-            rank = np.empty_like(whole)
-            rank[whole] = np.arange(len(whole))
-            self._orders = [group[np.argsort(rank[group], kind="stable")] for group in self._groups]
-            # another stream than that of the samples: epochs of the negated seed
-            self._turns = epoch_order(self.steps_per_epoch, seed=(_WORD - 1) - self.seed, epoch=epoch)
-            self._epoch = epoch
+    def _order_of(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """The samples of each group in an epoch's order, and which batch stands at each place."""
+        whole = epoch_order(self.num_samples, seed=self.seed, epoch=epoch)
+        rank = np.empty_like(whole)
+        rank[whole] = np.arange(len(whole))
+        orders = [group[np.argsort(rank[group], kind="stable")] for group in self._groups]
+        return orders, batch_order(self.steps_per_epoch, seed=self.seed, epoch=epoch)
 
 
 class BucketViews:
@@ -153,7 +154,6 @@ class BucketViews:
         self, plan: BucketPlan, augment: AugmentConfig, stride: int, *, room: float, batch_size: int, seed: int
     ) -> None:
         """room: sides of what is decoded over those of a view. batch_size: the most rows of any step."""
-        self.image_size = (stride, stride)
         self._plan, self._augment, self._stride, self._room = plan, augment, stride, room
         self._batch_size, self._seed = batch_size, seed
 

@@ -27,9 +27,12 @@ View = Tensor | Finding  # uint8 [3, H, W], or why there is none
 class Views(Protocol):
     """How an image becomes the pixels that a step sees: decoded row by row, then finished for the whole batch."""
 
-    image_size: tuple[int, int]
     mix: MixConfig
     """Of labelled images."""
+
+    def size(self, step: int) -> tuple[int, int]:
+        """Height and width that a step's pixels end with."""
+        ...
 
     def decode(self, content: bytes, step: int, row: int) -> Tensor:
         """uint8 [3, h, w] of one row of a step's global batch. Raises ImageError."""
@@ -49,9 +52,13 @@ class Squares:
         self, augment: AugmentConfig, image_size: tuple[int, int], *, decode_px: int, batch_size: int, seed: int
     ) -> None:
         """batch_size: of all processes; views are drawn for all of its rows, whoever computes them."""
-        self.image_size, self.decode_px = image_size, decode_px
+        self._image_size, self.decode_px = image_size, decode_px
         self._augment, self._batch_size, self._seed = augment, batch_size, seed
         self._size = PreprocessConfig(image_size=(decode_px, decode_px), resize="squash")
+
+    def size(self, step: int) -> tuple[int, int]:
+        del step
+        return self._image_size
 
     def decode(self, content: bytes, step: int, row: int) -> Tensor:
         del step, row
@@ -59,23 +66,27 @@ class Squares:
 
     def finish(self, pixels: Tensor, rows: Tensor, step: int) -> Tensor:
         draws = torch.Generator().manual_seed(step_seed(self._seed, step))
-        return augment_batch(pixels, self._augment, self.image_size, draws, rows=rows, num_rows=self._batch_size)
+        return augment_batch(pixels, self._augment, self._image_size, draws, rows=rows, num_rows=self._batch_size)
 
     def still(self, pixels: Tensor) -> Tensor:
         """What `finish` gives where nothing is augmented."""
-        return augment_batch(pixels, AugmentConfig(), self.image_size, torch.Generator())
+        return augment_batch(pixels, AugmentConfig(), self._image_size, torch.Generator())
 
 
 class ClassViews:
     """Crops and RandAugment while an image is decoded, each by random numbers of its own row."""
 
     def __init__(self, config: ClassViewConfig, image_size: tuple[int, int], *, seed: int) -> None:
-        self.image_size, self.mix = image_size, config.mix
+        self._image_size, self.mix = image_size, config.mix
         self._config, self._seed = config, seed
+
+    def size(self, step: int) -> tuple[int, int]:
+        del step
+        return self._image_size
 
     def decode(self, content: bytes, step: int, row: int) -> Tensor:
         rng = random.Random(f"view/{self._seed}/{step}/{row}")
-        return class_view(content, self._config, self.image_size, rng)
+        return class_view(content, self._config, self._image_size, rng)
 
     def finish(self, pixels: Tensor, rows: Tensor, step: int) -> Tensor:
         del rows, step
@@ -224,7 +235,7 @@ class IndexedRows:
     def _mixed(
         self, pixels: Tensor, views: dict[int, Tensor], rows: list[int], everyone: np.ndarray, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        mix = draw_mix(self._views.mix, self._views.image_size, seed=self._seed, step=step)
+        mix = draw_mix(self._views.mix, self._views.size(step), seed=self._seed, step=step)
         if mix is None:
             return pixels, {}
         assert self._labels is not None

@@ -22,6 +22,14 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(stream.random_raw(num_samples), kind="stable")
 
 
+def batch_order(num_batches: int, *, seed: int, epoch: int) -> np.ndarray:
+    """Permutation of an epoch's batches where these are made before they are ordered: int64 [num_batches].
+
+    Another stream than that of the samples: the epochs of the negated seed.
+    """
+    return epoch_order(num_batches, seed=(_WORD - 1) - seed, epoch=epoch)
+
+
 def step_seed(seed: int, step: int) -> int:
     """A seed for torch's generators, different for every run seed and step."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
@@ -120,6 +128,5 @@ class GroupedPlan(BatchPlan):
         parts = [order[start : start + height] for start in range(0, len(order), height)]
         alike = [part[np.lexsort(self._keys[part].T[::-1])] for part in parts]
         batches = np.concatenate(alike).reshape(self.steps_per_epoch, self.batch_size)
-        # another stream than that of the samples: epochs of the negated seed
-        shuffled = epoch_order(self.steps_per_epoch, seed=(_WORD - 1) - self.seed, epoch=self._epoch)
+        shuffled = batch_order(self.steps_per_epoch, seed=self.seed, epoch=self._epoch)
         return batches[shuffled].reshape(-1)
