@@ -1,9 +1,12 @@
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
+from eyesmith.cli.data_make import Group
 from eyesmith.cli.main import VERBS
+from eyesmith.data.make.icons import ALL_GROUPS
 
 
 def test_help_names_every_verb(eyesmith) -> None:
@@ -53,3 +56,7 @@ def test_help_and_wrong_verbs_do_not_load_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_groups_that_are_offered_are_those_that_there_are() -> None:
+    assert get_args(Group) == ALL_GROUPS

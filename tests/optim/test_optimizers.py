@@ -188,14 +188,17 @@ def test_muon_takes_matrices_and_kernels_and_no_tables() -> None:
     assert not any(group.get("is_matrix") for group in parameter_groups(model, OptimConfig()))
 
 
-def test_muon_takes_a_heads_matrices_where_asked() -> None:
+def test_muon_takes_a_heads_matrices_where_no_tower_trains() -> None:
     model = nn.Module()
     model.image = CLIP.model.image.build()
     model.head = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 20), nn.Linear(20, 4))
 
-    def turned(*, head: bool) -> set[str]:
+    def turned() -> set[str]:
         names = {id(value): name for name, value in model.named_parameters()}
-        groups = parameter_groups(model, OptimConfig(name="muon", muon_head=head))
+        groups = parameter_groups(model, OptimConfig(name="muon"))
         return {names[id(one)] for group in groups if group.get("is_matrix") for one in group["params"]}
 
-    assert turned(head=True) - turned(head=False) == {"head.0.weight", "head.1.weight"}
+    assert turned()
+    assert not {"head.0.weight", "head.1.weight"} & turned()
+    model.image.requires_grad_(False)
+    assert turned() == {"head.0.weight", "head.1.weight"}

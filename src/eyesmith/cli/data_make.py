@@ -23,7 +23,7 @@ _MAKERS = {
         _HERE, "miniature copies of all evaluation sets, to try a suite without a download", "evaluation"
     ),
 }
-Group = Literal[
+Group = Literal[  # data.make.icons.ALL_GROUPS, which costs a second to import
     "animals-nature",
     "food-drink",
     "travel-places",

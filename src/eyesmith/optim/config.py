@@ -18,15 +18,14 @@ class OptimConfig:
     name: OptimizerName = "adamw"
     """lamb: AdamW's step scaled for each tensor by its length over the step's, between 0.01 and 10; sgd: Nesterov's
     momentum, the first of betas; lion: steps by the sign of a mean of gradients, at three to ten times lower rates;
-    muon: orthogonal steps for the towers' matrices and kernels, AdamW's for the rest, by AdamW's rate and decay."""
+    muon: orthogonal steps for the towers' matrices and kernels, where no tower trains for those of what does, as a
+    detector's head; AdamW's for the rest, by AdamW's rate and decay."""
     peak_lr: float = 1e-3
     """Of the temperature, and of both towers unless their own factor says otherwise."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     muon_momentum: float = 0.95
     """Of muon's matrices; betas are for the rest."""
-    muon_head: bool = False
-    """Let muon take the matrices outside the towers too: for heads that are networks themselves, as a detector's."""
     weight_decay: float = 0.2
     """Of matrices and tables; biases, norms and the temperature are never decayed."""
     no_decay: tuple[str, ...] = ()

@@ -73,8 +73,8 @@ def parameter_groups(
     temperature, a head or mask token of a model without text), and `extra` parameters by name, have lr_scale 1 and are
     decayed by the same rule, in groups of their own.
 
-    For muon the matrices of the towers, kernels included, and with muon_head all others, are groups apart: `is_matrix`
-    is set. Tables of tokens and positions are none.
+    For muon the matrices of the towers, kernels included, are groups apart: `is_matrix` is set; where no tower trains,
+    as under a detector's head, those of what does. Tables of tokens and positions are none.
 
     layer_decay_by: what counts as a block. "eva", the papers': every residual unit. "timm" and "open_clip": the
     transformer's blocks alone, so that a convolutional stem and its stages are one layer, 0; a norm before the pooling
@@ -97,6 +97,7 @@ def parameter_groups(
     if text is not None:
         towers["text"] = (text_blocks(text), config.text_lr_scale, config.text_layer_decay)
     other = parts_of(model)[-1]
+    has_tower = any(value.requires_grad for part in towers for value in getattr(model, part).parameters())
     layers: dict[str, dict[str, int]] = {}
     last: dict[str, int] = {}
     for part, (blocks, _, _) in towers.items():
@@ -116,7 +117,7 @@ def parameter_groups(
         else:
             part = other
         is_decayed = parameter.ndim >= 2 and name not in undecayed
-        is_turned = config.name == "muon" and (part in towers or config.muon_head)
+        is_turned = config.name == "muon" and (part in towers or not has_tower)
         is_matrix = is_turned and not _is_table(name) and _is_matrix(parameter)
         group = groups.setdefault(
             (part, layer, is_decayed, is_matrix),
@@ -256,7 +257,7 @@ def _is_matrix(parameter: Tensor) -> bool:
 
 
 def _is_table(name: str) -> bool:
-    return any(word in name for word in ("embedding", "position", "token"))
+    return any(word in name for word in ("embedding", "position", "token", "queries"))
 
 
 def _is_of(name: str, part: str) -> bool:
