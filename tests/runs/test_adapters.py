@@ -1,25 +1,19 @@
 """A run whose towers train by adapters alone: stopped and gone on with, it leaves a plain model."""
 
 import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.runs.breaking import start_and_break
 
 import eyesmith
-from eyesmith.errors import EyesmithError
 from eyesmith.models.lora import MARK, LoraConfig
 from eyesmith.runs.plan import plan
 from eyesmith.runs.train import resume, start
-from eyesmith.runs.work import Work
 from eyesmith.tasks.contrastive import TrainConfig
-from eyesmith.train.loop import Hook
-from eyesmith.train.readings import StepFacts
-from eyesmith.train.state import TrainState
 
 
 def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
@@ -30,27 +24,7 @@ def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
     tuned = replace(plain, lora=LoraConfig(rank=2), save_every_steps=3, optim=replace(config.optim, name="muon"))
     start(tuned, tmp_path / "whole")
 
-    class Stopped(EyesmithError):
-        pass
-
-    hooks = Work._hooks
-
-    def stopping(work: Work) -> AbstractContextManager[list[Hook]]:  # a run that breaks in step 5
-        def stop(state: TrainState, facts: StepFacts) -> None:
-            if facts.step == 5:
-                raise Stopped("here")
-
-        @contextmanager
-        def both() -> Iterator[list[Hook]]:
-            with hooks(work) as found:
-                yield [*found, stop]
-
-        return both()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Work, "_hooks", stopping)
-        with pytest.raises(Stopped):
-            start(tuned, tmp_path / "stopped")
+    start_and_break(tuned, tmp_path / "stopped", step=5, monkeypatch=monkeypatch)
     resume(tmp_path / "stopped")
     models = {name: load_file(tmp_path / name / "model.safetensors") for name in ("plain", "whole", "stopped")}
     assert models["whole"].keys() == models["plain"].keys()

@@ -1,8 +1,6 @@
 """Training on pictures near their own shape: positions, rows of several processes, a run that goes on."""
 
 import json
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
+from tests.runs.breaking import start_and_break
 
 from eyesmith.data.buckets import BucketConfig
-from eyesmith.errors import ConfigError, EyesmithError, ShapeError
+from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses.config import DistillConfig, LossConfig
 from eyesmith.models.clip import ClipConfig
@@ -26,13 +25,9 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.plan import plan
 from eyesmith.runs.train import resume, start
-from eyesmith.runs.work import Work
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.config import DataConfig, ParallelConfig
 from eyesmith.train.distributed import World
-from eyesmith.train.loop import Hook
-from eyesmith.train.readings import StepFacts
-from eyesmith.train.state import TrainState
 
 VIT = VitConfig(image_size=(32, 32), patch_px=8, width=16, depth=2, num_heads=2, hidden_dim=32, embed_dim=16)
 VIT_48 = replace(VIT, image_size=(48, 48))
@@ -128,27 +123,7 @@ def test_a_stopped_run_ends_as_one_never_stopped(
 ) -> None:
     start(config, tmp_path / "whole")
 
-    class Stopped(EyesmithError):
-        pass
-
-    hooks = Work._hooks
-
-    def stopping(work: Work) -> AbstractContextManager[list[Hook]]:
-        def stop(state: TrainState, facts: StepFacts) -> None:
-            if facts.step == 5:
-                raise Stopped("here")
-
-        @contextmanager
-        def both() -> Iterator[list[Hook]]:
-            with hooks(work) as found:
-                yield [*found, stop]
-
-        return both()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Work, "_hooks", stopping)
-        with pytest.raises(Stopped):
-            start(config, tmp_path / "stopped")
+    start_and_break(config, tmp_path / "stopped", step=5, monkeypatch=monkeypatch)
     resume(tmp_path / "stopped")
     models = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")]
     assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())

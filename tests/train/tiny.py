@@ -16,9 +16,10 @@ from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.classify import Classify, ClassifyConfig
-from eyesmith.tasks.contrastive import Contrastive, Teacher, TrainConfig
+from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
 from eyesmith.tasks.task import Task
+from eyesmith.train.clip_teacher import Teacher
 from eyesmith.train.config import DataConfig
 from eyesmith.train.teacher import PixelTargets, TargetConfig
 from eyesmith.train.text_bank import PassingTexts

@@ -7,14 +7,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from eyesmith.config import to_dict
-from eyesmith.data.buckets import MULTIPLE, Bucket, BucketConfig, BucketPlan, BucketViews, buckets_of, picture_ratios
-from eyesmith.data.indexed import IndexedRows, usable
+from eyesmith.data.buckets import Bucket, BucketConfig, buckets_of
+from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.order import step_seed
 from eyesmith.data.patch_masks import kept_patches
@@ -27,7 +27,6 @@ from eyesmith.hub.load import load_clip
 from eyesmith.hub.stored import read_stored
 from eyesmith.losses.all_pairs import WHOLE_BELOW, tile_shape
 from eyesmith.losses.config import LossConfig
-from eyesmith.losses.distill import affinity_distillation, feature_distillation, logit_distillation
 from eyesmith.losses.positives import Same, same_from
 from eyesmith.losses.sigmoid import sigmoid_loss
 from eyesmith.losses.softmax import softmax_loss
@@ -40,11 +39,12 @@ from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.clip_teacher import Teacher, distill
 from eyesmith.train.config import RunConfig
-from eyesmith.train.data import open_training_source
+from eyesmith.train.data import open_buckets
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import StepLoss, Wrapped
-from eyesmith.train.precision import HALF, Precision, autocast, choose_precision
+from eyesmith.train.precision import HALF, autocast, choose_precision
 from eyesmith.train.rng import StepDraws
 from eyesmith.train.text_bank import ClassTexts, PassingTexts, TextBank, Texts
 from eyesmith.train.utilisation import StepCost
@@ -150,7 +150,7 @@ class Contrastive(Task[Clip]):
         *,
         bank: Texts | None = None,
         class_texts: ClassTexts | None = None,
-        teacher: "Teacher | None" = None,
+        teacher: Teacher | None = None,
     ) -> None:
         """bank: features of all captions, for a locked text tower; class_texts: of classes, for the loss by names.
 
@@ -168,7 +168,9 @@ class Contrastive(Task[Clip]):
 
     @classmethod
     def open_rows(cls, config: TrainConfig, world: World) -> Rows:
-        return open_buckets(config, world) if config.buckets.cells else super().open_rows(config, world)
+        if not config.buckets.cells:
+            return super().open_rows(config, world)
+        return open_buckets(config, config.buckets, config.bucket_sizes(), world)
 
     @classmethod
     def load(cls, model: Clip, config: TrainConfig, context: RunContext) -> None:
@@ -215,6 +217,12 @@ class Contrastive(Task[Clip]):
             return replace(config, initial=InitialConfig(weights=source, part="image"))
         transform = config.transform and replace(config.transform, image_size=found.image.image_size)
         return replace(config, model=found, transform=transform, initial=InitialConfig(weights=source))
+
+    @classmethod
+    def plan_notes(cls, config: TrainConfig) -> tuple[str, ...]:
+        if not config.buckets.cells:
+            return ()
+        return ("counted as pictures of the model's own size: larger ones of buckets come fewer a step, in more steps",)
 
     @classmethod
     def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
@@ -386,34 +394,6 @@ class Contrastive(Task[Clip]):
         return evaluate(cast(Clip, model), path, splits, model_name=name, settings=settings)
 
 
-def open_buckets(config: TrainConfig, world: World) -> IndexedRows:
-    """Rows of one bucket a step. Raises ConfigError where processes and parts cannot share a batch evenly."""
-    data, sizes = config.data, config.bucket_sizes()
-    assert isinstance(config.model.image, ViTaminConfig | VitConfig)
-    if MULTIPLE % (world.size * config.accumulate):
-        raise ConfigError(
-            f"buckets: batches are multiples of {MULTIPLE} pictures, which {world.size} processes with accumulate="
-            f"{config.accumulate} cannot share; take divisors"
-        )
-    source = open_training_source(data)
-    indices = usable(source, require_text=True)
-    ratios = picture_ratios(source, indices, num_workers=data.num_workers)
-    plan = BucketPlan(ratios, config.buckets, sizes, seed=config.seed)
-    room = max(1.0, data.decode_px / min(config.image_size))
-    size = {"batch_size": config.batch_size, "seed": config.seed}
-    return IndexedRows(
-        source,
-        BucketViews(plan, config.augment, config.image_size[0] // config.model.image.grid[0], room=room, **size),
-        config.batch_size,
-        own=world.share(config.batch_size),
-        seed=config.seed,
-        require_text=True,
-        num_workers=data.num_workers,
-        max_skipped_frac=data.max_skipped_frac,
-        order=plan,
-    )
-
-
 def _encoded_texts(clip: Clip, config: TrainConfig, rows: Rows) -> Texts:
     if config.data.epoch_samples:  # too many to count, so too many to keep
         return PassingTexts(clip, config.precision)
@@ -487,63 +467,3 @@ def contrast(config: LossConfig, found: Features, same: Same | None, *, max_rows
     if bias is None:
         raise ConfigError("loss.kind: the sigmoid loss needs a bias, and this state was made without one")
     return sigmoid_loss(image, text, scale, bias, same, tile_rows=tile_rows, max_rows=max_rows)
-
-
-class Target(NamedTuple):
-    """A teacher's unit features [b, E] of a batch, and its scale []."""
-
-    image: Tensor
-    text: Tensor
-    scale: Tensor
-
-
-class Teacher:
-    """A frozen model to learn from; it sees the same views and captions as the student."""
-
-    def __init__(
-        self, clip: Clip, *, image_size: tuple[int, int], precision: Precision = "fp32", part_rows: int = 256
-    ) -> None:
-        """image_size, precision: of the student. Raises ConfigError when the teacher takes another."""
-        if tuple(clip.image.image_size) != tuple(image_size):
-            raise ConfigError(
-                f"loss.distill.teacher: takes images of {clip.image.image_size}, the student of {tuple(image_size)}; "
-                "choose a teacher of the same size"
-            )
-        self.clip = clip.requires_grad_(False).eval()
-        self._part_rows = part_rows
-        self._precision: Precision = precision
-
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """int64 [b, L] on the CPU, as its own tower reads them."""
-        return self.clip.text.tokenize(texts)
-
-    @torch.no_grad()
-    def __call__(self, pixels: Tensor, ids: Tensor) -> Target:
-        """pixels: [b, 3, H, W] uint8; ids: of `tokenize`; both on its device."""
-        clip, rows = self.clip, self._part_rows
-        with autocast(self._precision, clip.logit_scale.device):
-            image = torch.cat([clip.image_features(part) for part in pixels.split(rows)])
-            text = torch.cat([clip.text_features(part) for part in ids.split(rows)])
-        return Target(image, text, clip.logit_scale.exp())
-
-
-def distill(config: LossConfig, found: Features, target: Target, *, max_rows: int) -> Tensor:
-    """The weighted sum [] of the config's distillation terms; max_rows: the most rows that a process may have."""
-    settings = config.distill
-    pairs = (found.image, found.text)
-    both = (*pairs, target.image, target.text)
-    total = torch.zeros((), device=found.image.device)
-    if settings.feature:
-        total = total + settings.feature * feature_distillation(*both, max_rows=max_rows)
-    if settings.affinity:
-        total = total + settings.affinity * affinity_distillation(*both, max_rows=max_rows)
-    if settings.logit:
-        total = total + settings.logit * logit_distillation(
-            *pairs,
-            found.scale,
-            *target,
-            temperature=settings.temperature,
-            tile_rows=config.tile_rows or None,
-            max_rows=max_rows,
-        )
-    return total

@@ -193,6 +193,12 @@ class Task(Objective[Model]):
         return 0
 
     @classmethod
+    def plan_notes(cls, config: Any) -> tuple[str, ...]:
+        """What a plan's numbers do not say of a run."""
+        del config
+        return ()
+
+    @classmethod
     def image_plan(cls, config: Any, model: nn.Module) -> ImagePlan | None:
         """What an image costs, for plans; None where it is a pass through the encoder, and its gradient if it trains.
 

@@ -1,8 +1,11 @@
 """The samples of a run's config, opened for a loader."""
 
+from collections.abc import Sequence
+
 import torch.distributed as dist
 
-from eyesmith.data.indexed import IndexedRows, Squares
+from eyesmith.data.buckets import MULTIPLE, Bucket, BucketConfig, BucketPlan, BucketViews, picture_ratios
+from eyesmith.data.indexed import IndexedRows, Squares, usable
 from eyesmith.data.loader import Rows, StreamedRows
 from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
@@ -37,6 +40,43 @@ def open_rows(config: RunConfig, world: World | None = None) -> Rows:
         num_workers=data.num_workers,
         keep_mib=data.memory_mib,
         max_skipped_frac=data.max_skipped_frac,
+    )
+
+
+def open_buckets(
+    config: RunConfig, buckets: BucketConfig, sizes: Sequence[Sequence[Bucket]], world: World
+) -> IndexedRows:
+    """The rows of a run by index, each step of one of `sizes`, see `buckets_of`.
+
+    Raises ConfigError where processes and parts cannot share a batch evenly, and DataError for unusable data.
+    """
+    data = config.data
+    if MULTIPLE % (world.size * config.accumulate):
+        raise ConfigError(
+            f"buckets: batches are multiples of {MULTIPLE} pictures, which {world.size} processes with accumulate="
+            f"{config.accumulate} cannot share; take divisors"
+        )
+    source = open_training_source(data)
+    ratios = picture_ratios(source, usable(source, require_text=True), num_workers=data.num_workers)
+    plan = BucketPlan(ratios, buckets, sizes, seed=config.seed)
+    views = BucketViews(
+        plan,
+        config.augment,
+        config.image_size[0] // config.encoder.grid[0],
+        room=max(1.0, data.decode_px / min(config.image_size)),
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    return IndexedRows(
+        source,
+        views,
+        config.batch_size,
+        own=world.share(config.batch_size),
+        seed=config.seed,
+        require_text=True,
+        num_workers=data.num_workers,
+        max_skipped_frac=data.max_skipped_frac,
+        order=plan,
     )
 
 

@@ -173,10 +173,7 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
         notes.append("accumulation adds a forward pass, which takes time beside these operations: about a third more")
     if config.parallel.checkpoint_blocks:
         notes.append("recomputed blocks add a forward pass, which takes time beside these operations: a third more")
-    if (buckets := getattr(config, "buckets", None)) is not None and buckets.cells:
-        notes.append(
-            "counted as pictures of the model's own size: larger ones of buckets come fewer a step, in more steps"
-        )
+    notes += task_of(config).plan_notes(config)
     if config.parallel.compile_blocks:
         notes.append("memory is that of eager blocks; compiled ones keep less")
     if is_locked:
