@@ -1,6 +1,7 @@
 """`eyesmith eval`: measure a model on a suite, a task or a folder, into result files that other programs read."""
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -42,6 +43,9 @@ Data = Annotated[
     str | None,
     tyro.conf.arg(metavar="DIR", help="Where the sets of a suite lie; or a made data set, tar shards, a table."),
 ]
+
+
+_OF_DETECTORS = ("model", "what", "splits", "out", "label", "device", "limit", "as_json")
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -95,6 +99,7 @@ def evaluate(
         keep_features: Keep them at all.
         fresh: Measure everything anew, whatever features and results are kept.
     """
+    given = dict(locals())
     from eyesmith.dense.detect import is_detector
     from eyesmith.eval.engine import Settings, UnwrittenError, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
@@ -104,6 +109,14 @@ def evaluate(
     from eyesmith.files import cache_folder
     from eyesmith.hub.device import find_device
 
+    if is_detector(model):
+        wanted = inspect.signature(evaluate).parameters
+        unheeded = [
+            name for name, value in given.items() if name not in _OF_DETECTORS and value != wanted[name].default
+        ]
+        if unheeded:
+            raise ConfigError(f"{', '.join(unheeded)}: a detector has its own, and keeps no features; leave them out")
+        return _detector(model, what, splits, out, label, find_device(device), limit, as_json=as_json)
     where = find_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     settings = Settings(
         batch_size=batch_size,
@@ -121,25 +134,6 @@ def evaluate(
     own = [one.key for file in task for one in register_task_file(file)]
     what = ",".join(own) if own and what == "all" else what
     is_path = data is None and Path(what).exists()
-    if is_detector(model):
-        given = {
-            "data": data is not None,
-            "name": name is not None,
-            "task": bool(task),
-            "precision": precision != "fp32",
-            "language": language != "en",
-            "templates": templates is not None,
-            "compare_templates": bool(compare_templates),
-            "format": bool(formats),
-            "explain": explain is not None,
-            "cache": cache is not None,
-            "keep_features": not keep_features,
-            "fresh": fresh,
-        }
-        if any(given.values()):
-            unused = ", ".join(key for key, is_given in given.items() if is_given)
-            raise ConfigError(f"{unused}: a detector has its own, and keeps no features; leave them out")
-        return _detector(model, what, splits, out, label, where, limit, as_json=as_json)
     if explain is not None:
         return _explain(model, what, None if is_path else data, explain, name, where, settings, as_json=as_json)
     if is_path and is_made_data(what):

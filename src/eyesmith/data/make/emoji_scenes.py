@@ -111,8 +111,9 @@ def make_emoji_scenes(
         return made
     drawn = read_world(world, groups=groups if world == "large" else ALL_GROUPS)
     pixels, rows, num_empty = _draw(folder, drawn, side_px=math.ceil(SIDE_FRACS[1] * size_px))
-    kept_out = _every_fifth(drawn) if novel == "known" else drawn.unseen_concepts
-    pools = _pools(drawn, rows, kept_out if novel == "known" else None)
+    kept_out = _every_fifth(drawn) if novel == "known" else set[str]()
+    held_out = kept_out or drawn.unseen_concepts
+    pools = _pools(drawn, rows, kept_out)
     counts = {split: samples if split == "train" else test_samples for split in pools}
     plan = _Plan(
         folder=folder,
@@ -134,7 +135,7 @@ def make_emoji_scenes(
             "templates": list(TEMPLATES),
             "splits": facts,
             "sources": drawn.sources,
-            "held_out_concepts": [concept.label for concept in drawn.concepts if concept.hexcode in kept_out],
+            "held_out_concepts": [concept.label for concept in drawn.concepts if concept.hexcode in held_out],
             "split_rule": f"{drawn.split_rule} Scenes of train hold drawings of train; those of the other splits "
             "hold held-out drawings of known concepts (base) and, a third of the objects, of "
             + ("known ones that no scene of train holds (novel)." if novel == "known" else "unseen ones (novel)."),
@@ -172,8 +173,8 @@ def _every_fifth(world: World) -> set[str]:
     return set(known[KNOWN_EVERY - 1 :: KNOWN_EVERY])
 
 
-def _pools(world: World, rows: Mapping[tuple[str, str], int], kept_out: Set[str] | None) -> dict[str, Pool]:
-    """kept_out: hexcodes of the known concepts that are the novel ones; None: those that are not known."""
+def _pools(world: World, rows: Mapping[tuple[str, str], int], kept_out: Set[str]) -> dict[str, Pool]:
+    """kept_out: hexcodes of the known concepts that are the novel ones; none: those that are not known are."""
     concepts = {concept.hexcode: (index, concept) for index, concept in enumerate(world.concepts)}
 
     def groups(splits: Sequence[str], *, novel: bool) -> list[list[Sprite]]:
@@ -196,14 +197,11 @@ def _pools(world: World, rows: Mapping[tuple[str, str], int], kept_out: Set[str]
         return list(by_concept.values())
 
     def pool(split: str, base: Sequence[str], novel: Sequence[str]) -> Pool:
-        known = groups(base, novel=False)
-        if kept_out is None:
-            return Pool(base=known, novel=groups([name for name in novel if name in world.splits][:1], novel=True))
-        apart = [] if split == "train" else groups(base, novel=True)
-        return Pool(
-            base=[some for some in known if some[0].facts["hexcode"] not in kept_out],
-            novel=[some for some in apart if some[0].facts["hexcode"] in kept_out],
-        )
+        known = [some for some in groups(base, novel=False) if some[0].facts["hexcode"] not in kept_out]
+        apart = groups([name for name in novel if name in world.splits][:1], novel=True)
+        if kept_out and split != "train":
+            apart = [some for some in groups(base, novel=True) if some[0].facts["hexcode"] in kept_out]
+        return Pool(base=known, novel=apart)
 
     return {
         split: pool(split, base, novel)
