@@ -267,15 +267,13 @@ def _detector(
     data = open_annotations(what, splits[0] if splits else None)
     with _alone(target, model):
         finder = load_detector(model, device=device)
-        own = finder.predict.source
-        others = ("dense", "detector", "crop") if finder.clip.image.is_mean_pooled else ("detector", "crop")
         page = target.with_name("located.html")
         rows = measure_detector(
             finder,
             data,
             page,
             model=label or Path(model).resolve().name,
-            sources=(own, *(one for one in others if one != own)),
+            sources=("detector", "dense", "crop") if finder.clip.image.is_mean_pooled else ("detector", "crop"),
             limit=limit or 0,
         )
         if as_json:

@@ -76,7 +76,7 @@ def _with_encoder(config: Any, name: str) -> Any:
 
     Raises ConfigError for an unknown name and for a size that the encoder cannot have.
     """
-    from eyesmith.lab.encoders import contender
+    from eyesmith.lab.encoders import ENCODER_NAMES, contender
     from eyesmith.models.clip import ClipConfig
     from eyesmith.models.registry import config as model_config
     from eyesmith.models.registry import list_models
@@ -84,6 +84,12 @@ def _with_encoder(config: Any, name: str) -> Any:
     is_pair = isinstance(config.model, ClipConfig)
     old = config.model.image if is_pair else config.model
     height, width = old.image_size
+    known = (*ENCODER_NAMES, *list_models())
+    if name not in known and not name.startswith(("timm:", "open_clip:")):
+        raise ConfigError(
+            f"--encoder: there is no {name!r}{suggestion(name, known)}; there are {', '.join(ENCODER_NAMES[:5])} ..., "
+            "timm:NAME, open_clip:NAME, and what `eyesmith models` lists"
+        )
     if name in list_models():
         image = replace(model_config(name).image, image_size=(height, width))
     elif height == width:
