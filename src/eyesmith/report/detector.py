@@ -25,7 +25,7 @@ def measure_detector(
     limit: int = 0,
     replicates: int = 500,
 ) -> list[ResultRow]:
-    """The lines of `detect_rows` for each source, and the page at `page`, which shows what the best of them found and is called by it.
+    """The lines of `detect_rows` for each source, and the page at `page`, which shows the best of them and says which.
 
     data: boxes, or boxes and masks; its names are what is looked for, and stay so. Those that the detector was not
     trained on count as novel. model: what lines and page call it. limit: pictures, spread evenly; 0 for all. A cost is
