@@ -19,6 +19,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from eyesmith import load, load_segmenter
+from eyesmith.cli.main import main
 from eyesmith.data.make.scenes import make_scenes
 from eyesmith.dense.segment.head import SegmentHeadConfig
 from eyesmith.dense.segment.inference import PanopticRule
@@ -118,7 +119,9 @@ def _spawn(config: SegmentConfig, folder: Path, size: int) -> list[subprocess.Po
     return [subprocess.Popen(words, env=shared | rank) for rank in ranks]
 
 
-def test_a_run_ends_as_a_segmenter_that_finds_other_words(config: SegmentConfig, tmp_path: Path, eye: Path) -> None:
+def test_a_run_ends_as_a_segmenter_that_finds_other_words(
+    config: SegmentConfig, tmp_path: Path, eye: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = StringIO()
     config = replace(config, eval=EvalConfig(splits=("test", "unseen_combination"), curve_splits=("test",)))
     start(config, tmp_path / "run", console=Console(file=said, width=200))
@@ -149,6 +152,26 @@ def test_a_run_ends_as_a_segmenter_that_finds_other_words(config: SegmentConfig,
     with pytest.raises(CheckpointError, match="holds no segmenter"):
         load_segmenter(eye)
     resume(tmp_path / "run")
+
+    # measured again by itself it reaches what the run said, and a page shows what of
+    capsys.readouterr()
+    measured = ["eval", str(tmp_path / "run"), config.data.path, "--splits", "test", "--label", "small"]
+    assert main([*measured, "--out", str(tmp_path / "measured.jsonl")]) == 0
+    assert "located.html" in capsys.readouterr().err
+    again = {(row.model, row.split, row.metric): row for row in read_rows(tmp_path / "measured.jsonl")}
+    before = {(row.model, row.split, row.metric): row for row in rows if ":" not in row.split}
+    assert again.keys() == before.keys()
+    for key, row in again.items():
+        assert row.value == pytest.approx(before[key].value, abs=1e-6), key
+        assert row.run is not None
+        assert before[key].run is not None
+        assert (row.run["weights"], row.run["eye"]) == (before[key].run["weights"], before[key].run["eye"])
+    page = (tmp_path / "located.html").read_text()
+    assert "all, PQ" in page
+    assert "lowest mask AP50" in page
+    assert 'class="shape mask"' in page
+    assert main([*measured, "--precision", "bf16"]) == 2
+    assert "precision: a segmenter has its own" in capsys.readouterr().err
 
 
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: SegmentConfig, tmp_path: Path) -> None:

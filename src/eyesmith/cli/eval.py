@@ -34,9 +34,9 @@ What = Annotated[
     Positional[str],
     tyro.conf.arg(
         metavar="WHAT",
-        help="Class folders, a table, an evaluation set, a caption test; annotated pictures for a detector; a suite "
-        "(datacomp, eva02, imagenet-variants, video, retrieval) or tasks such as cifar10,vtab/dtd below --data; or "
-        "all, zero_shot, retrieval on a made data set, boxes on made scenes.",
+        help="Class folders, a table, an evaluation set, a caption test; annotated pictures for a detector or "
+        "segmenter; a suite (datacomp, eva02, imagenet-variants, video, retrieval) or tasks such as cifar10,vtab/dtd "
+        "below --data; or all, zero_shot, retrieval on a made data set, boxes on made scenes.",
     ),
 ]
 Data = Annotated[
@@ -45,7 +45,7 @@ Data = Annotated[
 ]
 
 
-_OF_DETECTORS = ("model", "what", "splits", "out", "label", "device", "limit", "as_json")
+_OF_FINDERS = ("model", "what", "splits", "out", "label", "device", "limit", "as_json")
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -101,6 +101,7 @@ def evaluate(
     """
     given = dict(locals())
     from eyesmith.dense.detect import is_detector
+    from eyesmith.dense.segment import is_segmenter
     from eyesmith.eval.engine import Settings, UnwrittenError, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
     from eyesmith.eval.sets.file import register_task_file
@@ -109,14 +110,13 @@ def evaluate(
     from eyesmith.files import cache_folder
     from eyesmith.hub.device import find_device
 
-    if is_detector(model):
+    kind = "detector" if is_detector(model) else "segmenter" if is_segmenter(model) else None
+    if kind is not None:
         wanted = inspect.signature(evaluate).parameters
-        unheeded = [
-            name for name, value in given.items() if name not in _OF_DETECTORS and value != wanted[name].default
-        ]
+        unheeded = [name for name, value in given.items() if name not in _OF_FINDERS and value != wanted[name].default]
         if unheeded:
-            raise ConfigError(f"{', '.join(unheeded)}: a detector has its own, and keeps no features; leave them out")
-        return _detector(model, what, splits, out, label, find_device(device), limit, as_json=as_json)
+            raise ConfigError(f"{', '.join(unheeded)}: a {kind} has its own, and keeps no features; leave them out")
+        return _finder(kind, model, what, splits, out, label, find_device(device), limit, as_json=as_json)
     where = find_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     settings = Settings(
         batch_size=batch_size,
@@ -242,7 +242,8 @@ def _boxes(
         return _add(rows, target)
 
 
-def _detector(
+def _finder(
+    kind: Literal["detector", "segmenter"],
     model: str,
     what: str,
     splits: tuple[str, ...],
@@ -253,29 +254,29 @@ def _detector(
     *,
     as_json: bool,
 ) -> int:
-    """A trained detector on annotated pictures, by each source; a page of what it finds beside the result file."""
+    """A detector or segmenter on annotated pictures, by each source; a page of what it finds beside the result file."""
     from eyesmith.data.annotations import open_annotations
     from eyesmith.dense.detect import load_detector
-    from eyesmith.report.detector import measure_detector
+    from eyesmith.dense.segment import load_segmenter
+    from eyesmith.report.finders import measure_detector, measure_segmenter
     from eyesmith.report.terminal import splits_table
 
     if not Path(what).exists():
-        raise ConfigError(f"{what}: expected annotated pictures to measure the detector {model} on, a file or folder")
+        raise ConfigError(f"{what}: expected annotated pictures to measure the {kind} {model} on, a file or folder")
     if len(splits) > 1:
-        raise ConfigError(f"splits: a detector is measured on one at a time, got {', '.join(splits)}")
+        raise ConfigError(f"splits: a {kind} is measured on one at a time, got {', '.join(splits)}")
     target = _target(model, out)
     data = open_annotations(what, splits[0] if splits else None)
+    called, page, limit = label or Path(model).resolve().name, target.with_name("located.html"), limit or 0
     with _alone(target, model):
-        finder = load_detector(model, device=device)
-        page = target.with_name("located.html")
-        rows = measure_detector(
-            finder,
-            data,
-            page,
-            model=label or Path(model).resolve().name,
-            sources=("detector", "dense", "crop") if finder.clip.image.is_mean_pooled else ("detector", "crop"),
-            limit=limit or 0,
-        )
+        if kind == "detector":
+            finder = load_detector(model, device=device)
+            by = ("detector", "dense", "crop") if finder.clip.image.is_mean_pooled else ("detector", "crop")
+            rows = measure_detector(finder, data, page, model=called, sources=by, limit=limit)
+        else:
+            finder = load_segmenter(model, device=device)
+            by = ("head", "dense", "crop") if finder.clip.image.is_mean_pooled else ("head", "crop")
+            rows = measure_segmenter(finder, data, page, model=called, sources=by, limit=limit)
         if as_json:
             print_json([as_line(row) for row in rows])
         for one in dict.fromkeys(row.model for row in rows if not as_json):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eyesmith.data.annotations.types import VOID
 from eyesmith.errors import MissingDependencyError, ShapeError
+from eyesmith.eval.located.found import Found, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,11 @@ class Objects:
         if self.masks is None:
             raise ShapeError("masks: these objects have boxes only")
         return self.masks
+
+    def to_found(self) -> Found:
+        """As they are scored."""
+        masks = None if self.masks is None else list(self.masks_px().cpu().numpy())
+        return found(self.boxes_px, self.scores, self.labels, masks)
 
     def to_hugging_face(self) -> dict[str, Tensor]:
         """As transformers' `post_process_object_detection` gives it: scores, labels, boxes; and masks where known."""

@@ -88,7 +88,7 @@ def render_located(
         (
             "classes",
             "Classes",
-            _classes(truth, worst_classes(truth, found, matches, num=NUM_WORST, floor=floor), listed),
+            _classes(truth, worst_classes(truth, found, matches, num=NUM_WORST, floor=floor), listed, region),
         ),
     ]
     present = [(anchor, name, section) for anchor, name, section in named if section is not None]
@@ -113,7 +113,8 @@ def render_located(
 def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow]) -> Markup:
     kinds = [one.kind for each in listed for one in each]
     total = sum(kind != "wrong" for kind in kinds)
-    novel = [row for row in rows if row.split == "novel" and row.metric == "ap50"]
+    main = _main_metric(rows)
+    novel = [row for row in rows if row.split == "novel" and row.metric == main]
     best = max(novel, key=lambda row: row.value, default=None)
     number = int(truth.novel.sum())
     parts: list[Child] = [
@@ -125,11 +126,16 @@ def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequenc
     if best is not None:
         span = interval_text(best)
         parts.append(
-            f" On the {number} classes that training never showed, AP50 reaches {percent(best.value)}"
+            f" On the {number} classes that training never showed, {_METRICS[main]} reaches {percent(best.value)}"
             + (f" (95{SPACE}% interval {span})" if span else "")
             + f", with {best.model.rpartition(' ')[2]}."
         )
     return join(parts)
+
+
+def _main_metric(rows: Sequence[ResultRow]) -> str:
+    """Of boxes where there are any, else of segments."""
+    return "ap50" if any(row.metric == "ap50" for row in rows) else "pq"
 
 
 def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
@@ -153,7 +159,7 @@ def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> 
         element("h2", "Base and novel classes"),
         element(
             "p",
-            "Base classes have boxes in training, novel ones do not: only the frozen encoder knows their names. "
+            "Base classes were marked in training, novel ones were not: only the frozen encoder knows their names. "
             "Lines on the bars are 95\u00a0% intervals over pictures.",
         ),
         element("div", panels, class_="panels"),
@@ -165,7 +171,7 @@ def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> 
 
 def _bar(row: ResultRow, maximum: float) -> Bar:
     setting = row.model.rpartition(" ")[2] or row.model
-    role = {"detector": "chance", "dense": "baseline"}.get(setting, "ours")
+    role = {"detector": "chance", "head": "chance", "dense": "baseline"}.get(setting, "ours")
     low, high = (None, None) if row.low is None or row.high is None else (row.low, min(row.high, maximum))
     return Bar(role=role, label=setting, value=row.value, low=low, high=high, shown=percent(row.value))
 
@@ -199,8 +205,10 @@ def _cell(row: ResultRow | None) -> Markup:
 
 
 def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], machine: str) -> Markup:
+    main = _main_metric(rows)
+
     def value(setting: str, split: str) -> Markup:
-        found = [row for row in rows if row.metric == "ap50" and row.split == split]
+        found = [row for row in rows if row.metric == main and row.split == split]
         return _cell(next((row for row in found if row.model.rpartition(" ")[2] == setting), None))
 
     body = [
@@ -215,7 +223,7 @@ def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], machine: str) 
         for one in costs
     ]
     head = [element("th", "Setting", scope="col")]
-    names = ("novel AP50", "all AP50", "a picture", "peak memory")
+    names = (f"novel, {_METRICS[main]}", f"all, {_METRICS[main]}", "a picture", "peak memory")
     head += [element("th", name, scope="col", class_="n") for name in names]
     return _table("Accuracy beside its cost", head, body, f"Measured on {machine}." if machine else "")
 
@@ -366,9 +374,12 @@ def _embedded(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def _classes(truth: Annotations, worst: Sequence[ClassScore], listed: Sequence[Sequence[Outcome]]) -> Markup | None:
+def _classes(
+    truth: Annotations, worst: Sequence[ClassScore], listed: Sequence[Sequence[Outcome]], region: Region
+) -> Markup | None:
     if not worst:
         return None
+    score = _METRICS["mask_ap50" if region == "mask" else "ap50"]
     missed = [one.truth for each in listed for one in each if one.kind == "missed"]
     names = truth.names
     body = [
@@ -384,11 +395,11 @@ def _classes(truth: Annotations, worst: Sequence[ClassScore], listed: Sequence[S
         for one in worst
     ]
     head = [element("th", "Class", scope="col"), element("th", "Split", scope="col")]
-    head += [element("th", name, scope="col", class_="n") for name in ("AP50", "objects", "missed")]
+    head += [element("th", name, scope="col", class_="n") for name in (score, "objects", "missed")]
     head.append(element("th", "taken for", scope="col"))
     return element(
         "section",
         element("h2", "The worst classes"),
-        _table("Classes with the lowest AP50", head, body, "Among equals, those with more objects first."),
+        _table(f"Classes with the lowest {score}", head, body, "Among equals, those with more objects first."),
         id="classes",
     )

@@ -15,17 +15,15 @@ from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.rows import AnnotatedRows
 from eyesmith.dense.segment.head import SegmentHead, SegmentHeadConfig
 from eyesmith.dense.segment.losses import Counts, SeededPoints, mask_losses
-from eyesmith.dense.segment.measure import measure
+from eyesmith.dense.segment.measure import rows_of, search
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, SegmentPredictConfig, Source
 from eyesmith.dense.segment.targets import MaskTargets
 from eyesmith.dense.view import ViewConfig
 from eyesmith.dense.vocabulary import encode_vocabulary
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.features.identity import decoders
 from eyesmith.hub.run_folder import SEGMENT_KIND
 from eyesmith.models.clip import Clip
-from eyesmith.models.identity import weights_hash
 from eyesmith.tasks.on_eye import OnEye, OnEyeConfig, Seeing
 from eyesmith.tasks.task import Evaluator, ImagePlan, RunContext
 from eyesmith.train.accumulate import add_up
@@ -232,21 +230,10 @@ class Segment(OnEye[SegmentHead]):
             things=self._things,
             prompts=config.prompts,
         )
-        run = {
-            "weights": weights_hash(head),
-            "eye": self.eye.identity(),
-            "view": to_dict(config.test_view),
-            "predict": to_dict(config.predict),
-            "prompts": config.prompts,
-            "precision": "fp32",
-            "decoders": decoders(),
-        }
         for place, split in enumerate(splits):
             data, prefix = self.open_set(config, split), f"{split}:" if place else ""
-            run["data"] = data.name
-            rows += measure(
-                finder, data, sources, model=config.name, prefix=prefix, most=most, replicates=replicates, run=run
-            )
+            searched = search(finder, data, sources, most=most)
+            rows += rows_of(finder, searched, model=config.name, prefix=prefix, replicates=replicates)
         if before is not None:
             head.use(before)
         return rows

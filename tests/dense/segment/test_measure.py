@@ -12,7 +12,7 @@ from eyesmith.data.annotations.masks import mask_to_runs
 from eyesmith.data.annotations.pictures import FolderPictures
 from eyesmith.data.annotations.types import Category, Objects, Picture
 from eyesmith.dense.segment.inference import Answer, FoundSegment, Panoptic
-from eyesmith.dense.segment.measure import AGNOSTIC, _Counts
+from eyesmith.dense.segment.measure import AGNOSTIC, Counts
 from eyesmith.dense.segment.picture_segmenter import Segmented, mask_boxes
 
 pytest.importorskip("faster_coco_eval")
@@ -65,7 +65,7 @@ def said(*segments: tuple[int, tuple[int, int, int, int]]) -> Segmented:
 
 
 def scores(data: Annotations, *pictures: Segmented) -> dict[tuple[str, str], float]:
-    counts = _Counts(data)
+    counts = Counts(data)
     for place, one in enumerate(pictures):
         counts.add(place, one)
     part = data.some(range(len(pictures)))

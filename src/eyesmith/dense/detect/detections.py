@@ -9,7 +9,6 @@ from torch import Tensor
 from eyesmith.dense.boxes import check_boxes
 from eyesmith.dense.result import Objects
 from eyesmith.errors import ShapeError
-from eyesmith.eval.located import Found, found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +28,6 @@ class Detections(Objects):
         if self.masks is None:
             raise ShapeError("detections: there are no masks; the detector has no mask head")
         return paste(self.masks, self.boxes_px, self.size)
-
-    def to_found(self) -> Found:
-        """As average precision is taken of them."""
-        masks = None if self.masks is None else self.masks_px().numpy()
-        return found(self.boxes_px, self.scores, self.labels, None if masks is None else list(masks))
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], *, threshold: float = 0.5) -> Tensor:

@@ -2,40 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eyesmith.config import to_dict
 from eyesmith.data.annotations import VOID, Annotations
 from eyesmith.dense.rows import squares
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, Source
 from eyesmith.errors import DataError
 from eyesmith.eval import ResultRow
+from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.located import Found
 from eyesmith.eval.located.panoptic import PanopticQuality
 from eyesmith.eval.located.pixels import PixelScores
 from eyesmith.eval.located.rows import as_one_class, segment_rows
+from eyesmith.models.identity import weights_hash
 
 AGNOSTIC = "agnostic"  # the quality of outlines, whatever they are called
 
 
-def measure(
-    finder: PictureSegmenter,
-    data: Annotations,
-    sources: Sequence[Source],
-    *,
-    model: str,
-    prefix: str = "",
-    most: int = 0,
-    replicates: int = 500,
-    run: Mapping[str, Any] | None = None,
-) -> list[ResultRow]:
-    """What a segmenter reaches on a set with all its names, by each source: rows of task `segment`.
+class Searched(NamedTuple):
+    """truth: the pictures that were read, where a class that was not learnt is novel; counts: what they add up to, and
+    found: the segments of each, by source; none where they were not kept.
+    """
 
-    Novel are the classes of which training saw no synonym. Where every pixel has a class or is void, mIoU is of the map
-    of likeliest classes; where only things are marked, of the segments, and what is said of other pixels is wrong.
-    `agnostic`: outlines, whatever they are called. most: pictures, spread evenly; 0 for all. Pictures that cannot be
-    read are left out; DataError where all are.
+    truth: Annotations
+    counts: "dict[Source, Counts]"
+    found: dict[Source, list[Found]]
+
+
+def search(
+    finder: PictureSegmenter, data: Annotations, sources: Sequence[Source], *, most: int = 0, keep: bool = False
+) -> Searched:
+    """Look for all names of a set, which stay the segmenter's. most: pictures, spread evenly; 0 for all.
+
+    Novel are the classes of which training saw no synonym. keep: the segments too. Pictures that cannot be read are
+    left out; DataError where all are.
     """
     categories = data.categories
     finder.use([(one.name, *one.synonyms) for one in categories], [one.is_thing for one in categories])
@@ -44,25 +48,53 @@ def measure(
         data, categories=tuple(replace(one, is_novel=new) for one, new in zip(categories, novel, strict=True))
     )
     step = max(1, -(-len(data) // most)) if most else 1
-    counts = {source: _Counts(data) for source in sources}
+    counts: dict[Source, Counts] = {source: Counts(data) for source in sources}
+    found: dict[Source, list[Found]] = {source: [] for source in sources}
     used: list[int] = []
     for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
         answers = finder.search(pixels.to(finder.device), sources)
         for place, one, own in zip(places, answers, how, strict=True):
             picture = data.pictures[place]
             for source, answer in one.items():
-                counts[source].add(place, finder.finish(answer, own, (picture.height, picture.width)))
+                segmented = finder.finish(answer, own, (picture.height, picture.width))
+                counts[source].add(place, segmented)
+                if keep:
+                    found[source].append(segmented.objects().to_found())
         used += places
     if not used:
         raise DataError(f"{data.name}: none of its pictures can be read")
-    part = data.some(used)
-    rows: list[ResultRow] = []
-    for source, counted in counts.items():
-        rows += counted.rows(part, model=f"{model} {source}", replicates=replicates, run=run)
+    return Searched(data.some(used), counts, found)
+
+
+def rows_of(
+    finder: PictureSegmenter, searched: Searched, *, model: str, prefix: str = "", replicates: int = 500
+) -> list[ResultRow]:
+    """Lines of task `segment`, source by source. model: what they call it; prefix: before the splits.
+
+    Where every pixel has a class or is void, mIoU is of the map of likeliest classes; where only things are marked, of
+    the segments, and what is said of other pixels is wrong. `agnostic`: outlines, whatever they are called.
+    """
+    truth = searched.truth
+    run = {
+        "weights": weights_hash(finder.head),
+        "eye": finder.eye.identity(),
+        "view": to_dict(finder.view),
+        "predict": to_dict(finder.predict),
+        "prompts": finder.prompts,
+        "classes": len(truth.categories),
+        "data": truth.name,
+        "decoders": decoders(),
+        "precision": "fp32",
+    }
+    rows = [
+        row
+        for source, counted in searched.counts.items()
+        for row in counted.rows(truth, model=f"{model} {source}", replicates=replicates, run=run)
+    ]
     return [replace(row, split=prefix + row.split) for row in rows]
 
 
-class _Counts:
+class Counts:
     """What the pictures of a set add up to, by one source."""
 
     def __init__(self, data: Annotations) -> None:
