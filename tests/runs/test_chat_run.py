@@ -1,12 +1,6 @@
 """Chat runs: end to end, killed and resumed, in two processes, in two stages, blind, with adapters."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -16,6 +10,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights, kill_after, step_lines, together
 
 from eyesmith import load, load_chat
 from eyesmith.cli.main import main
@@ -30,7 +25,6 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.multimodal.language import TinyConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
-from eyesmith.runs.folder import is_finished
 from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks import run_from_dict, run_to_dict
@@ -38,13 +32,6 @@ from eyesmith.tasks.chat import ChatConfig
 from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.diagnostics import HealthConfig
 
-RUN = """
-import json, sys, torch
-from eyesmith.runs.train import start_or_resume
-from eyesmith.tasks import run_from_dict
-torch.set_num_threads(1)
-start_or_resume(run_from_dict(json.loads(sys.argv[1])), sys.argv[2])
-"""
 EYE = ViTaminConfig(image_size=(32, 32), widths=(8, 16, 32), depths=(1, 1, 3), num_heads=2, embed_dim=0)
 
 
@@ -84,29 +71,6 @@ def config(scenes: Path, eye: Path) -> ChatConfig:
     )
 
 
-def _steps(folder: Path) -> list[dict]:
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [found for line in lines if line.endswith("\n") and "loss" in (found := json.loads(line))]
-
-
-def _spawn(config: ChatConfig, folder: Path, size: int) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    words = [sys.executable, "-c", RUN, json.dumps(run_to_dict(config)), str(folder)]
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-    return [subprocess.Popen(words, env=shared | rank) for rank in ranks]
-
-
-def _equal(one: Path, two: Path) -> None:
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-
-
 def test_a_run_ends_as_a_model_that_answers(config: ChatConfig, tmp_path: Path, scenes: Path, eye: Path) -> None:
     said = StringIO()
     config = replace(config, eval=EvalConfig(splits=("test",)))
@@ -142,16 +106,10 @@ def test_a_run_ends_as_a_model_that_answers(config: ChatConfig, tmp_path: Path, 
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: ChatConfig, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(config, whole)
-    (process,) = _spawn(config, killed, 1)
-    while len(_steps(killed)) < 5:
-        assert process.poll() is None, "ended before it was killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not is_finished(killed)
+    kill_after(config, killed, steps=5)
     resume(killed)
-    _equal(whole, killed)
-    assert [line["loss"] for line in _steps(whole)] == [line["loss"] for line in _steps(killed)]
+    assert_same_weights(whole, killed)
+    assert [line["loss"] for line in step_lines(whole)] == [line["loss"] for line in step_lines(killed)]
 
 
 @pytest.mark.slow
@@ -159,13 +117,8 @@ def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: 
 def test_two_processes_equal_one(config: ChatConfig, tmp_path: Path, strategy: str) -> None:
     start(config, tmp_path / "one")
     shared = replace(config, parallel=ParallelConfig(strategy=strategy), accumulate=2)  # pyright: ignore
-    processes = _spawn(shared, tmp_path / "two", 2)
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    for one, two in zip(_steps(tmp_path / "one"), _steps(tmp_path / "two"), strict=True):
+    together(shared, tmp_path / "two")
+    for one, two in zip(step_lines(tmp_path / "one"), step_lines(tmp_path / "two"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in ours:
@@ -176,7 +129,7 @@ def test_what_the_eye_says_may_be_kept_or_asked_each_time(config: ChatConfig, tm
     """Half precision is all that differs."""
     start(config, tmp_path / "kept")
     start(replace(config, keep_seen=False), tmp_path / "asked")
-    for one, two in zip(_steps(tmp_path / "kept")[:4], _steps(tmp_path / "asked")[:4], strict=True):
+    for one, two in zip(step_lines(tmp_path / "kept")[:4], step_lines(tmp_path / "asked")[:4], strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
 
 
@@ -234,7 +187,7 @@ def test_pictures_that_cannot_be_read_are_left_out_or_stop_the_run(config: ChatC
         run = replace(config, keep_seen=keep_seen, batch_size=3)
         said = StringIO()
         start(run, tmp_path / f"run-{keep_seen}", console=Console(file=said, width=200))
-        assert all(line["loss"] == line["loss"] for line in _steps(tmp_path / f"run-{keep_seen}"))
+        assert all(line["loss"] == line["loss"] for line in step_lines(tmp_path / f"run-{keep_seen}"))
     (folder / "4.png").write_bytes(b"")
     with pytest.raises(DataError, match="2 of 10 conversations cannot be used"):
         start(replace(config, data=replace(config.data, max_skipped_frac=0.0)), tmp_path / "stopped")

@@ -1,12 +1,6 @@
 """Runs by classes: end to end, killed and resumed, in two processes, from every family of encoders."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -15,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights, kill_after, step_lines, together
 from torch import nn
 
 from eyesmith import load, load_encoder
@@ -33,22 +28,13 @@ from eyesmith.models.eva02.weights import to_published
 from eyesmith.models.registry import create_encoder
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.config import OptimConfig
-from eyesmith.runs.folder import is_finished
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import resume, start
-from eyesmith.tasks import run_to_dict
 from eyesmith.tasks.classify import ClassifyConfig, classify_from
 from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.diagnostics import HealthConfig
 from eyesmith.train.replay import NonFiniteError
 
-RUN = """
-import json, sys, torch
-from eyesmith.runs.train import start_or_resume
-from eyesmith.tasks import run_from_dict
-torch.set_num_threads(1)
-start_or_resume(run_from_dict(json.loads(sys.argv[1])), sys.argv[2])
-"""
 TRV = Eva02Config(
     image_size=(16, 16),
     patch_px=8,
@@ -86,22 +72,6 @@ def config(pairs: Path) -> ClassifyConfig:
 def _unmoved(config: ClassifyConfig) -> ClassifyConfig:
     """One step, whose rate is 0."""
     return replace(config, epochs=0.1, optim=replace(config.optim, warmup_steps=2))
-
-
-def _steps(folder: Path) -> list[dict]:
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [found for line in lines if line.endswith("\n") and "loss" in (found := json.loads(line))]
-
-
-def _spawn(config: ClassifyConfig, folder: Path, size: int) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    words = [sys.executable, "-c", RUN, json.dumps(run_to_dict(config)), str(folder)]
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-    return [subprocess.Popen(words, env=shared | rank) for rank in ranks]
 
 
 def test_a_run_ends_as_a_classifier_and_an_encoder(config: ClassifyConfig, tmp_path: Path, pairs: Path) -> None:
@@ -145,18 +115,10 @@ def test_the_frozen_patch_embedding_stays_and_everything_else_moves(config: Clas
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: ClassifyConfig, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(config, whole)
-    (process,) = _spawn(config, killed, 1)
-    while len(_steps(killed)) < 5:
-        assert process.poll() is None, "ended before it was killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not is_finished(killed)
+    kill_after(config, killed, steps=5)
     resume(killed)
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, killed))
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert [line["loss"] for line in _steps(whole)] == [line["loss"] for line in _steps(killed)]
+    assert_same_weights(whole, killed)
+    assert [line["loss"] for line in step_lines(whole)] == [line["loss"] for line in step_lines(killed)]
 
 
 @pytest.mark.slow
@@ -167,13 +129,8 @@ def test_two_processes_equal_one(config: ClassifyConfig, tmp_path: Path, strateg
     config = replace(config, eval=EvalConfig(), optim=optim)
     start(config, tmp_path / "one")
     shared = replace(config, parallel=ParallelConfig(strategy=strategy), accumulate=2)  # pyright: ignore
-    processes = _spawn(shared, tmp_path / "two", 2)
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    for one, two in zip(_steps(tmp_path / "one"), _steps(tmp_path / "two"), strict=True):
+    together(shared, tmp_path / "two")
+    for one, two in zip(step_lines(tmp_path / "one"), step_lines(tmp_path / "two"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in ours:
@@ -198,7 +155,7 @@ def test_other_optimisers_resume_exactly(
         patch.setattr(Loader, "batch", fail)
         start(config, stopped)
     resume(stopped)
-    assert len(_steps(stopped)) == 8
+    assert len(step_lines(stopped)) == 8
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, stopped))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 

@@ -1,12 +1,6 @@
 """Detector runs: end to end, killed and resumed, in two processes, with and without kept maps, on bad data."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -17,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights, kill_after, step_lines, together
 
 from eyesmith import load, load_detector
 from eyesmith.cli.main import main
@@ -33,7 +27,6 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.identity import weights_hash
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
-from eyesmith.runs.folder import is_finished
 from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import open_work
@@ -42,13 +35,6 @@ from eyesmith.tasks.detect import Detect, DetectConfig
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
 
-RUN = """
-import json, sys, torch
-from eyesmith.runs.train import start_or_resume
-from eyesmith.tasks import run_from_dict
-torch.set_num_threads(1)
-start_or_resume(run_from_dict(json.loads(sys.argv[1])), sys.argv[2])
-"""
 NAMES = ("bright square", "dark square", "red square", "green square")
 COLOURS = ((240, 240, 240), (10, 10, 10), (220, 20, 20), (20, 200, 20))
 
@@ -134,22 +120,6 @@ def config(data: Path, eye: Path) -> DetectConfig:
     )
 
 
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [found for line in lines if line.endswith("\n") and "loss" in (found := json.loads(line))]
-
-
-def _spawn(config: DetectConfig, folder: Path, size: int) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    words = [sys.executable, "-c", RUN, json.dumps(run_to_dict(config)), str(folder)]
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-    return [subprocess.Popen(words, env=shared | rank) for rank in ranks]
-
-
 def test_a_run_ends_as_a_detector_of_other_words_too(
     config: DetectConfig, tmp_path: Path, eye: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +131,7 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
     assert {(row.task, row.metric) for row in rows} == {("detect", "ap50"), ("detect", "mask_ap50")}
     assert {row.split for row in rows} == {"base", "novel", "all", "agnostic"}
     assert {row.model for row in rows} == {f"small {source}" for source in ("detector", "dense", "crop")}
-    parts = _steps(tmp_path / "run")[-1]
+    parts = step_lines(tmp_path / "run")[-1]
     sums = [parts[f"{name}_loss"] for name in ("objectness", "anchors", "classes", "boxes", "masks")]
     assert parts["loss"] == pytest.approx(sum(sums), rel=1e-3)
     finder = load_detector(tmp_path / "run")
@@ -220,19 +190,10 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: DetectConfig, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(config, whole)
-    (process,) = _spawn(config, killed, 1)
-    while len(_steps(killed)) < 5:
-        assert process.poll() is None, "ended before it was killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not is_finished(killed)
+    kill_after(config, killed, steps=5)
     resume(killed)
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, killed))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert [line["loss"] for line in _steps(whole)] == [line["loss"] for line in _steps(killed)]
+    assert_same_weights(whole, killed)
+    assert [line["loss"] for line in step_lines(whole)] == [line["loss"] for line in step_lines(killed)]
 
 
 @pytest.mark.slow
@@ -252,13 +213,8 @@ def test_it_finds_squares_in_pictures_it_never_saw(config: DetectConfig, tmp_pat
 @pytest.mark.slow
 def test_two_processes_equal_one(config: DetectConfig, tmp_path: Path) -> None:
     start(config, tmp_path / "one")
-    processes = _spawn(replace(config, accumulate=2), tmp_path / "two", 2)
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    for one, two in zip(_steps(tmp_path / "one"), _steps(tmp_path / "two"), strict=True):
+    together(replace(config, accumulate=2), tmp_path / "two")
+    for one, two in zip(step_lines(tmp_path / "one"), step_lines(tmp_path / "two"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
         assert one["classes_loss"] == pytest.approx(two["classes_loss"], rel=1e-3)
 
@@ -291,7 +247,8 @@ def test_windows_jitter_boxes_alone_and_vild(config: DetectConfig, tmp_path: Pat
     config = replace(config, eval=EvalConfig(splits=("test",)))
     start(config, tmp_path / "run")
     assert all(
-        {"distill_loss", "boxes_loss"} <= set(line) and "masks_loss" not in line for line in _steps(tmp_path / "run")
+        {"distill_loss", "boxes_loss"} <= set(line) and "masks_loss" not in line
+        for line in step_lines(tmp_path / "run")
     )
     assert {row.metric for row in read_rows(tmp_path / "run" / "results.jsonl")} == {"ap50"}
     found = load_detector(tmp_path / "run")(Image.new("L", (200, 90), 128))

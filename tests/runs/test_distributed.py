@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights
 
 from eyesmith.config import to_dict
 from eyesmith.optim.config import OptimConfig
@@ -118,10 +119,7 @@ def _ids(path: Path) -> dict[int, set[str]]:
 
 def _assert_same_run(one: Path, other: Path) -> None:
     assert _step_lines(one) == _step_lines(other)
-    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
+    assert_same_weights(one, other)
 
 
 @pytest.mark.parametrize(

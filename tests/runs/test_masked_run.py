@@ -1,14 +1,8 @@
 """Masked-image runs: killed and gone on with, by two processes, from streams, and what starts from them."""
 
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights, kill_after, step_lines, together
 from torch import nn
 
 import eyesmith
@@ -33,11 +28,11 @@ from eyesmith.models.eva02.model import Eva02, Eva02Config
 from eyesmith.models.identity import module_hash
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.optim.config import OptimConfig
-from eyesmith.runs.folder import is_finished, read_run_config
+from eyesmith.runs.folder import read_run_config
 from eyesmith.runs.replay import replay
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks import masked as masked_task
-from eyesmith.tasks import run_to_dict, task_of
+from eyesmith.tasks import task_of
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import Masked, MaskedConfig
 from eyesmith.train.config import DataConfig, EvalConfig
@@ -46,13 +41,6 @@ from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.replay import NonFiniteError
 from eyesmith.train.teacher import PixelTargets, TargetConfig, TeacherTargets
 
-RUN = """
-import json, sys, torch
-from eyesmith.runs.train import start_or_resume
-from eyesmith.tasks import run_from_dict
-torch.set_num_threads(int(sys.argv[3]))
-start_or_resume(run_from_dict(json.loads(sys.argv[1])), sys.argv[2])
-"""
 TRV = Eva02Config(
     image_size=(32, 32),
     patch_px=8,
@@ -105,18 +93,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, masked: MaskedConfig) -> 
 
 
 def _losses(folder: Path) -> dict[int, float]:
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    read = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {line["step"]: line["loss"] for line in read if "loss" in line}
+    return {line["step"]: line["loss"] for line in step_lines(folder)}
 
 
 def _assert_same(a: Path, b: Path) -> None:
-    for file in ("model.safetensors", "masked.safetensors"):
-        ours, theirs = load_file(a / file), load_file(b / file)
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            assert torch.equal(ours[name], theirs[name]), name
+    assert_same_weights(a, b, files=("model.safetensors", "masked.safetensors"))
 
 
 def test_a_run_leaves_an_encoder(finished: Path, masked: MaskedConfig) -> None:
@@ -161,41 +142,10 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_stopped(
     tmp_path: Path, masked: MaskedConfig, finished: Path
 ) -> None:
     folder = tmp_path / "killed"
-    arguments = [json.dumps(run_to_dict(masked)), str(folder), str(torch.get_num_threads())]
-    with subprocess.Popen([sys.executable, "-c", RUN, *arguments]) as child:
-        while len(_losses(folder)) < 7:
-            assert child.poll() is None, "ended before it was killed"
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-    assert not is_finished(folder)
+    kill_after(masked, folder, steps=7)
     resume(folder)
     assert _losses(folder) == _losses(finished)
     _assert_same(folder, finished)
-
-
-def _two(config: MaskedConfig, folder: Path, *, kill_at: int = 0) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN, json.dumps(run_to_dict(config)), str(folder), "1"],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        if kill_at:
-            while kill_at not in _losses(folder):
-                assert all(process.poll() is None for process in processes), "ended before it was killed"
-                time.sleep(0.002)
-        else:
-            assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def _assert_near(a: Path, b: Path) -> None:
@@ -206,7 +156,7 @@ def _assert_near(a: Path, b: Path) -> None:
 
 
 def test_two_processes_equal_one(tmp_path: Path, masked: MaskedConfig, finished: Path) -> None:
-    _two(masked, tmp_path / "two")
+    together(masked, tmp_path / "two")
     _assert_near(tmp_path / "two", finished)
 
 
@@ -214,9 +164,9 @@ def test_two_processes_equal_one(tmp_path: Path, masked: MaskedConfig, finished:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_killed_processes_go_on(tmp_path: Path, masked: MaskedConfig, finished: Path, strategy: str) -> None:
     config = replace(masked, parallel=replace(masked.parallel, strategy=strategy), accumulate=2)  # pyright: ignore
-    _two(config, tmp_path / "whole")
-    _two(config, tmp_path / "killed", kill_at=8)
-    _two(config, tmp_path / "killed")
+    together(config, tmp_path / "whole")
+    kill_after(config, tmp_path / "killed", steps=8, size=2)
+    together(config, tmp_path / "killed")
     _assert_same(tmp_path / "whole", tmp_path / "killed")
     _assert_near(tmp_path / "whole", finished)
 

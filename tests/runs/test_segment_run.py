@@ -1,12 +1,6 @@
 """Segmenter runs: end to end, killed and resumed, in two processes, kept or asked, with any eye and words."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -17,6 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights, kill_after, step_lines, together
 
 from eyesmith import load, load_segmenter
 from eyesmith.cli.main import main
@@ -38,7 +33,6 @@ from eyesmith.models.text import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes import recipe
-from eyesmith.runs.folder import is_finished
 from eyesmith.runs.plan import Cluster, plan
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks import run_from_dict, run_to_dict
@@ -46,13 +40,6 @@ from eyesmith.tasks.segment import SegmentConfig
 from eyesmith.train.config import DataConfig, EvalConfig, ParallelConfig
 from eyesmith.train.diagnostics import HealthConfig
 
-RUN = """
-import json, sys, torch
-from eyesmith.runs.train import start_or_resume
-from eyesmith.tasks import run_from_dict
-torch.set_num_threads(1)
-start_or_resume(run_from_dict(json.loads(sys.argv[1])), sys.argv[2])
-"""
 EYE = ClipConfig(
     name="small",
     image=ViTaminConfig(image_size=(32, 32), widths=(8, 16, 32), depths=(1, 1, 2), num_heads=2, embed_dim=16),
@@ -103,22 +90,6 @@ def config(scenes: Path, eye: Path) -> SegmentConfig:
     )
 
 
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [found for line in lines if line.endswith("\n") and "loss" in (found := json.loads(line))]
-
-
-def _spawn(config: SegmentConfig, folder: Path, size: int) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    words = [sys.executable, "-c", RUN, json.dumps(run_to_dict(config)), str(folder)]
-    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
-    return [subprocess.Popen(words, env=shared | rank) for rank in ranks]
-
-
 def test_a_run_ends_as_a_segmenter_that_finds_other_words(
     config: SegmentConfig, tmp_path: Path, eye: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +104,7 @@ def test_a_run_ends_as_a_segmenter_that_finds_other_words(
     assert {("all", "pq"), ("all", "miou"), ("base", "pq"), ("agnostic", "pq")} <= pairs
     assert ("unseen_combination:novel", "pq") in pairs
     assert all(0 <= row.value <= 1 for row in rows)
-    steps = _steps(tmp_path / "run")
+    steps = step_lines(tmp_path / "run")
     for line in steps:
         assert line["class_loss"] + line["mask_loss"] + line["dice_loss"] == pytest.approx(line["loss"], rel=1e-4)
     assert steps[-1]["loss"] < steps[0]["loss"]
@@ -177,32 +148,18 @@ def test_a_run_ends_as_a_segmenter_that_finds_other_words(
 def test_a_run_killed_with_9_ends_with_the_weights_of_one_never_stopped(config: SegmentConfig, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start(config, whole)
-    (process,) = _spawn(config, killed, 1)
-    while len(_steps(killed)) < 5:
-        assert process.poll() is None, "ended before it was killed"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not is_finished(killed)
+    kill_after(config, killed, steps=5)
     resume(killed)
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (whole, killed))
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
-    assert [line["loss"] for line in _steps(whole)] == [line["loss"] for line in _steps(killed)]
+    assert_same_weights(whole, killed)
+    assert [line["loss"] for line in step_lines(whole)] == [line["loss"] for line in step_lines(killed)]
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(config: SegmentConfig, tmp_path: Path) -> None:
     start(config, tmp_path / "one")
     shared = replace(config, parallel=ParallelConfig(strategy="ddp"), accumulate=2)
-    processes = _spawn(shared, tmp_path / "two", 2)
-    try:
-        assert [process.wait(timeout=300) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    for one, two in zip(_steps(tmp_path / "one"), _steps(tmp_path / "two"), strict=True):
+    together(shared, tmp_path / "two")
+    for one, two in zip(step_lines(tmp_path / "one"), step_lines(tmp_path / "two"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name in ours:
@@ -212,7 +169,7 @@ def test_two_processes_equal_one(config: SegmentConfig, tmp_path: Path) -> None:
 def test_parts_of_a_batch_add_up_to_it(config: SegmentConfig, tmp_path: Path) -> None:
     start(config, tmp_path / "whole")
     start(replace(config, accumulate=4), tmp_path / "parts")
-    for one, two in zip(_steps(tmp_path / "whole")[:4], _steps(tmp_path / "parts")[:4], strict=True):
+    for one, two in zip(step_lines(tmp_path / "whole")[:4], step_lines(tmp_path / "parts")[:4], strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
 
 
@@ -220,7 +177,7 @@ def test_what_the_eye_says_may_be_kept_or_asked_each_time(config: SegmentConfig,
     """Half precision is all that differs, for pictures that are mirrored too."""
     start(config, tmp_path / "kept")
     start(replace(config, keep_seen=False), tmp_path / "asked")
-    for one, two in zip(_steps(tmp_path / "kept")[:4], _steps(tmp_path / "asked")[:4], strict=True):
+    for one, two in zip(step_lines(tmp_path / "kept")[:4], step_lines(tmp_path / "asked")[:4], strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=5e-3)
 
 
@@ -243,7 +200,7 @@ def test_windows_jitter_and_fc_clips_decoder_train(config: SegmentConfig, tmp_pa
     )
     assert run_from_dict(json.loads(json.dumps(run_to_dict(run)))) == run
     start(run, tmp_path / "run")
-    assert len(_steps(tmp_path / "run")) == 4
+    assert len(step_lines(tmp_path / "run")) == 4
     segmenter = load_segmenter(tmp_path / "run")
     assert segmenter.view.stride_px == 16
     assert segmenter(Image.new("RGB", (64, 64), "red")).panoptic.ids.shape == (64, 64)
@@ -317,7 +274,7 @@ def test_one_class_one_pixel_and_a_grey_picture_are_ordinary(config: SegmentConf
     (coco / "marks.json").write_text(json.dumps(marks))
     run = replace(config, data=DataConfig(path=str(coco / "marks.json")), batch_size=1, epochs=2)
     start(run, tmp_path / "run")
-    assert all(line["loss"] == line["loss"] for line in _steps(tmp_path / "run"))
+    assert all(line["loss"] == line["loss"] for line in step_lines(tmp_path / "run"))
     assert load_segmenter(tmp_path / "run").names == ("speck",)
 
 
@@ -349,9 +306,9 @@ def test_pictures_that_are_never_mirrored_train_and_their_maps_serve_no_other_ru
     monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "cache"))
     config = replace(config, epochs=1)
     start(replace(config, jitter=replace(config.jitter, flip_prob=0.0)), tmp_path / "still")
-    assert len(_steps(tmp_path / "still")) == 4
+    assert len(step_lines(tmp_path / "still")) == 4
     start(config, tmp_path / "after")
     monkeypatch.setenv("EYESMITH_CACHE", str(tmp_path / "other"))
     start(config, tmp_path / "alone")
-    one, two = ([step["loss"] for step in _steps(tmp_path / name)] for name in ("after", "alone"))
+    one, two = ([step["loss"] for step in step_lines(tmp_path / name)] for name in ("after", "alone"))
     assert one == two

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from tests.runs.processes import assert_same_weights
 
 import eyesmith
 from eyesmith.config import to_dict
@@ -38,13 +38,6 @@ def _log(folder: Path) -> list[dict]:
 
 def _steps(folder: Path) -> list[int]:
     return [line["step"] for line in _log(folder) if "loss" in line]
-
-
-def _assert_same_weights(a: Path, b: Path) -> None:
-    ours, theirs = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        assert torch.equal(ours[name], theirs[name]), name
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +82,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_stopped(
         eyesmith.load(folder)
     resume(folder)
     assert _steps(folder) == list(range(1, 25))  # each step once in the log
-    _assert_same_weights(folder, finished)
+    assert_same_weights(folder, finished)
 
 
 def _log_lines(folder: Path) -> list[str]:
@@ -115,14 +108,14 @@ def test_ctrl_c_saves_between_two_steps_and_resume_goes_on(
     monkeypatch.undo()
     resume(folder)
     assert _steps(folder) == list(range(1, 25))
-    _assert_same_weights(folder, finished)
+    assert_same_weights(folder, finished)
 
 
 def test_logging_saving_and_measuring_do_not_change_the_weights(
     tmp_path: Path, config: TrainConfig, finished: Path
 ) -> None:
     start(replace(config, log_every_steps=7, save_every_steps=1), tmp_path / "other")
-    _assert_same_weights(tmp_path / "other", finished)
+    assert_same_weights(tmp_path / "other", finished)
 
 
 def test_a_finished_run_is_returned_as_it_is(finished: Path, config: TrainConfig) -> None:

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from eyesmith.config import to_dict
 from eyesmith.data.annotations import Annotations
 from eyesmith.dense.detect.object_detector import AGNOSTIC, ObjectDetector
 from eyesmith.dense.detect.predict import Source
+from eyesmith.dense.measuring import facts, spread, with_novel
 from eyesmith.dense.rows import squares
 from eyesmith.errors import DataError
-from eyesmith.eval.features.identity import decoders
 from eyesmith.eval.located import Found, detect_rows
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.models.identity import weights_hash
 
 
 class Searched(NamedTuple):
@@ -33,17 +31,16 @@ def search(finder: ObjectDetector, data: Annotations, sources: Sequence[Source],
     """
     check_instances(data)
     novel = (~finder.use(data.names).seen(finder.trained)).tolist()
-    step = max(1, -(-len(data) // most)) if most else 1
+    chosen = spread(len(data), most)
     used, found = list[int](), {name: list[Found]() for name in (*sources, AGNOSTIC)}
-    for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
+    for places, pixels, how in squares(data, chosen, finder.view.side_px, finder.clip.image.mean):
         used += places
         for one in finder.search(pixels.to(finder.device), how, sources):
             for name, detections in one.items():
                 found[name].append(detections.to_found())
     if not used:
         raise DataError(f"{data.name}: none of its pictures can be read")
-    categories = tuple(replace(one, is_novel=new) for one, new in zip(data.categories, novel, strict=True))
-    return Searched(replace(data, categories=categories).some(used), found)
+    return Searched(with_novel(data, novel).some(used), found)
 
 
 def check_instances(data: Annotations) -> None:
@@ -57,17 +54,7 @@ def rows_of(
 ) -> list[ResultRow]:
     """Lines of task `detect`, source by source. model: what they call it; prefix: before the splits."""
     truth = searched.truth
-    run = {
-        "weights": weights_hash(finder.detector),
-        "eye": finder.eye.identity(),
-        "view": to_dict(finder.view),
-        "predict": to_dict(finder.predict),
-        "prompts": finder.prompts,
-        "classes": len(truth.categories),
-        "data": truth.name,
-        "decoders": decoders(),
-        "precision": "fp32",
-    }
+    run = facts(finder, finder.detector, truth)
     rows = [
         row
         for source, found in searched.found.items()

@@ -7,18 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eyesmith.config import to_dict
 from eyesmith.data.annotations import VOID, Annotations
+from eyesmith.dense.measuring import facts, spread, with_novel
 from eyesmith.dense.rows import squares
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, Source
 from eyesmith.errors import DataError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.features.identity import decoders
 from eyesmith.eval.located import Found
 from eyesmith.eval.located.panoptic import PanopticQuality
 from eyesmith.eval.located.pixels import PixelScores
 from eyesmith.eval.located.rows import as_one_class, segment_rows
-from eyesmith.models.identity import weights_hash
 
 AGNOSTIC = "agnostic"  # the quality of outlines, whatever they are called
 
@@ -41,17 +39,13 @@ def search(
     Novel are the classes of which training saw no synonym. keep: the segments too. Pictures that cannot be read are
     left out; DataError where all are.
     """
-    categories = data.categories
-    finder.use([(one.name, *one.synonyms) for one in categories], [one.is_thing for one in categories])
-    novel = (~finder.seen).tolist()
-    data = replace(
-        data, categories=tuple(replace(one, is_novel=new) for one, new in zip(categories, novel, strict=True))
-    )
-    step = max(1, -(-len(data) // most)) if most else 1
+    finder.use([(one.name, *one.synonyms) for one in data.categories], [one.is_thing for one in data.categories])
+    data = with_novel(data, (~finder.seen).tolist())
     counts: dict[Source, Counts] = {source: Counts(data) for source in sources}
     found: dict[Source, list[Found]] = {source: [] for source in sources}
     used: list[int] = []
-    for places, pixels, how in squares(data, range(0, len(data), step), finder.view.side_px, finder.clip.image.mean):
+    chosen = spread(len(data), most)
+    for places, pixels, how in squares(data, chosen, finder.view.side_px, finder.clip.image.mean):
         answers = finder.search(pixels.to(finder.device), sources)
         for place, one, own in zip(places, answers, how, strict=True):
             picture = data.pictures[place]
@@ -75,17 +69,7 @@ def rows_of(
     the segments, and what is said of other pixels is wrong. `agnostic`: outlines, whatever they are called.
     """
     truth = searched.truth
-    run = {
-        "weights": weights_hash(finder.head),
-        "eye": finder.eye.identity(),
-        "view": to_dict(finder.view),
-        "predict": to_dict(finder.predict),
-        "prompts": finder.prompts,
-        "classes": len(truth.categories),
-        "data": truth.name,
-        "decoders": decoders(),
-        "precision": "fp32",
-    }
+    run = facts(finder, finder.head, truth)
     rows = [
         row
         for source, counted in searched.counts.items()
