@@ -68,7 +68,7 @@ def test_it_is_the_loop(output: tuple[int, int], samples: int) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch, which it compiles with
+@pytest.mark.filterwarnings("ignore")  # of torchvision, as it is imported
 def test_inside_a_map_it_is_torchvisions() -> None:
     """Its version in Python, which runs beside any torch; outside a map it goes on with the border, ours with 0."""
     from eyesmith.models.foreign.torchvision import ensure_torchvision
@@ -81,7 +81,8 @@ def test_inside_a_map_it_is_torchvisions() -> None:
     assert len(boxes) > 4
     rois = torch.cat([images[:, None].float(), boxes], 1)
     for size in ((7, 7), (1, 1)):
-        expected = theirs(features, rois, 1 / 8, *size, 0, True)
+        with torch.compiler.set_stance("force_eager"):  # it would be compiled for each size, for a minute
+            expected = theirs(features, rois, 1 / 8, *size, 0, True)
         torch.testing.assert_close(roi_align(features, boxes, images, size, stride=8.0), expected, atol=1e-5, rtol=1e-5)
 
 
