@@ -209,7 +209,9 @@ def test_wrong_configs_are_told_before_any_work(config: ChatConfig, tmp_path: Pa
     assert not (tmp_path / "run" / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["chat-scenes", "llava-1.5-stage1", "llava-1.5-stage2"])
+@pytest.mark.parametrize(
+    "name", ["chat-scenes", "smollm2-stage1", "smollm2-stage2", "llava-1.5-stage1", "llava-1.5-stage2"]
+)
 def test_recipes_survive_json(name: str) -> None:
     made = recipe(name)
     assert run_from_dict(run_to_dict(made)) == made

@@ -15,7 +15,14 @@ from eyesmith.recipes.abilities import (
     pairs_buckets,
 )
 from eyesmith.recipes.baselines import BASELINES, baseline, baseline_model
-from eyesmith.recipes.chat import chat_scenes, llava_1_5_stage1, llava_1_5_stage2, scenes_eye
+from eyesmith.recipes.chat import (
+    chat_scenes,
+    llava_1_5_stage1,
+    llava_1_5_stage2,
+    scenes_eye,
+    smollm2_stage1,
+    smollm2_stage2,
+)
 from eyesmith.recipes.dense import dense_eye
 from eyesmith.recipes.detect import detect, detect_emoji, detect_scenes, f_vit_coco, f_vit_lvis
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
@@ -63,6 +70,8 @@ FAMILIES: dict[str, dict[str, Recipe]] = {
         "scenes-eye": scenes_eye,
         "dense-eye": dense_eye,
         "chat-scenes": chat_scenes,
+        "smollm2-stage1": smollm2_stage1,
+        "smollm2-stage2": smollm2_stage2,
         "detect-emoji": detect_emoji,
         "detect-scenes": detect_scenes,
         "segment-emoji": segment_emoji,

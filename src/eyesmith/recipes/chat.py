@@ -5,6 +5,7 @@ from dataclasses import replace
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.registry import config as model
 from eyesmith.multimodal.eye import EyeConfig
+from eyesmith.multimodal.language import SMOLLM2
 from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.chat import ChatConfig
 from eyesmith.tasks.things import ThingsConfig
@@ -13,6 +14,7 @@ from eyesmith.train.diagnostics import HealthConfig
 
 _HEALTH = HealthConfig(ignore=("no_gradient",))  # the eye gets none
 _SHORT = HealthConfig(ignore=("no_gradient", "memory"))  # so few steps show how it fills, not whether it grows
+_WORDS = "text.model.embed_tokens.weight"
 _SIDE = (64, 64)  # 16 tokens of an eye whose stride is 16
 
 
@@ -46,6 +48,35 @@ def chat_scenes() -> ChatConfig:
         batch_size=16,
         epochs=1,
         save_every_steps=500,
+    )
+
+
+def smollm2_stage1() -> ChatConfig:
+    """SmolLM2-135M learns to read an eye, by describing 800 scenes. Give --from an eye of scenes."""
+    run = chat_scenes()
+    return replace(
+        run,
+        name="smollm2-stage1",
+        lm=SMOLLM2,
+        captions_only=True,
+        # trained weights take small steps; the table of words stays, as what is said here has no new ones
+        optim=replace(run.optim, name="adamw", peak_lr=1e-3, text_lr_scale=0.3, freeze=(_WORDS,)),
+        eval=EvalConfig(),
+        epochs=0.0667,
+    )
+
+
+def smollm2_stage2() -> ChatConfig:
+    """Then it answers questions about 320 scenes. Give --from the same eye, and start=RUN of the first stage."""
+    run = smollm2_stage1()
+    return replace(
+        run,
+        name="smollm2-stage2",
+        captions_only=False,
+        optim=replace(run.optim, peak_lr=3e-4, text_lr_scale=1.0),
+        eval=EvalConfig(splits=("test",)),
+        batch_size=8,
+        epochs=0.0267,
     )
 
 
