@@ -60,6 +60,24 @@ def test_values_after_an_option_may_hold_an_equals_sign() -> None:
     assert parse("--split", "a=b", "data=c") == Run(split="a=b", data=Path("c"))
 
 
+@pytest.mark.parametrize(
+    ("typed", "want"),
+    [
+        ("""("a {}","big {}")""", ("a {}", "big {}")),
+        ("""['a {}', "it's {}",]""", ("a {}", "it's {}")),
+        ("""('runs/my pictures',)""", ("runs/my pictures",)),
+        ("it's,b", ("it's", "b")),
+        ("", ()),
+        ('""', ("",)),
+        ('"text (small)",x', ("text (small)", "x")),
+    ],
+)
+def test_items_of_a_list_may_stand_in_quotes(typed: str, want: tuple[str, ...]) -> None:
+    """Quotes were part of the item, and a blank in it ended it."""
+    assert parse(f"prompts={typed}").prompts == want
+    assert parse(f"--prompts={typed}").prompts == want
+
+
 def test_a_union_keeps_the_kind_of_the_recipe() -> None:
     assert parse("model.height=5", config=Run(model=Tall())).model == Tall(height=5)
     with pytest.raises(ConfigError, match="unknown field 'model.widths'"):

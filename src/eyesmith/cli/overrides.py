@@ -11,6 +11,8 @@ from eyesmith.cli.numbers import check_field
 from eyesmith.errors import ConfigError
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+# of a list typed as one word: in quotes, or up to the next comma or blank
+_ITEM = re.compile(r"\"([^\"]*)\"|'([^']*)'|([^,\s]+)")
 
 
 def parse_config(config: Any, words: Sequence[str], *, prog: str) -> Any:
@@ -88,7 +90,7 @@ def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _values(text: str, kind: Any) -> list[str]:
     if _is_sequence(kind):
-        return [item for item in re.split(r"[,\s]+", text.strip("()[] ")) if item]
+        return ["".join(found) for found in _ITEM.findall(text.strip("()[] "))]
     return [_plain(text, kind)]
 
 
