@@ -1,12 +1,17 @@
 """What the command prints: text of strangers in one line, and only through one door."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 import eyesmith as package
+from eyesmith.cli.output import show_run
+from eyesmith.hub.run_folder import CHAT_KIND, DETECT_KIND, SEGMENT_KIND
+from eyesmith.runs.train import RunSummary
 
 EVIL = "a\x1b[31m\nb\r\t\x9b2J\u202ec\u2028d"
 OWN = re.compile("_overview|factors|steps of|memory of|fits into|FLOP|GPU-hours|fetched|a state is|a failure|saving")
@@ -36,3 +41,25 @@ def test_only_doors_print() -> None:
             if name == "print" and path.name not in may_print:
                 said = ast.unparse(node)
                 assert OWN.search(said) or "plain_json(" in said, f"{path.name}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "use"),
+    [
+        (DETECT_KIND, "detect {} IMAGE"),
+        (SEGMENT_KIND, "segment {} IMAGE"),
+        (CHAT_KIND, "chat {} IMAGE QUESTION"),
+        ("ClassifierConfig", "classify {} IMAGE`"),
+        ("ViTaminConfig", "train RECIPE initial.weights={} initial.part=image"),
+        (None, "classify {} IMAGE --names ..."),
+    ],
+)
+def test_a_run_that_measured_nothing_says_how_it_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str | None, use: str
+) -> None:
+    """By what the folder holds: a segmenter without a split to measure was called an encoder."""
+    (tmp_path / "model.safetensors").touch()
+    model = {} if kind is None else {"kind": kind}
+    (tmp_path / "config.json").write_text(json.dumps({"eyesmith_version": "0", "model": model}))
+    show_run(lambda _: RunSummary(folder=tmp_path, rows=[], train_s=1.0))
+    assert f"eyesmith {use.format(tmp_path)}" in capsys.readouterr().out

@@ -27,6 +27,13 @@ def test_durations() -> None:
 def test_unknown_splits_read_as_words() -> None:
     assert split_title("unseen_drawing") == "Unseen drawings"
     assert split_title("my_own_split") == "My own split"
+    assert split_title("all") == "All pictures"
+
+
+def test_splits_of_what_is_located_are_of_names() -> None:
+    assert split_title("all", "segment") == "All names"
+    assert split_title("unseen_combination:novel", "detect") == "Unseen combinations: novel names"
+    assert split_title("val:odd", "detect") == "Val: odd"
 
 
 def test_shorten_keeps_one_line_and_whole_characters() -> None:

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -85,14 +86,23 @@ def show_run(work: Callable[[PlainConsole], "RunSummary"]) -> None:
     for model in dict.fromkeys(row.model for row in rows):  # a run that looks in several ways has a name for each
         before = [row for row in summary.rows if row.model == model + BEFORE]
         console().print(splits_table([row for row in rows if row.model == model], before))
-    now = f"eyesmith classify {summary.folder} IMAGE --names ..."
-    if not (summary.folder / "text").is_dir():  # an image encoder by itself, or with classes
-        now = f"eyesmith classify {summary.folder} IMAGE"
-    if not (summary.folder / "text").is_dir() and not any(row.task == "classification" for row in rows):
-        now = f"eyesmith train RECIPE initial.weights={summary.folder} initial.part=image"
-    if any(row.task in ("detect", "segment") for row in rows):  # a head with its eye
-        now = f"eyesmith {next(row.task for row in rows)} {summary.folder} IMAGE"
-    if (summary.folder / "chat_template.jinja").is_file():  # a language model with an eye
-        now = f"eyesmith chat {summary.folder} IMAGE QUESTION"
     done = "was finished before," if summary.was_finished else "trained"
-    answer(f"{summary.folder}: {done} {summary.train_s:.0f} s; now `{now}`")
+    answer(f"{summary.folder}: {done} {summary.train_s:.0f} s; now `{_use_of(summary.folder)}`")
+
+
+def _use_of(run: Path) -> str:
+    """The command that uses a finished run, by what its folder holds."""
+    from eyesmith.hub.run_folder import CHAT_KIND, DETECT_KIND, ENCODERS, SEGMENT_KIND, read_config
+    from eyesmith.models.classifier import ClassifierConfig
+
+    match read_config(run)["model"].get("kind"):
+        case str(kind) if kind in (DETECT_KIND, SEGMENT_KIND):
+            return f"eyesmith {kind} {run} IMAGE"
+        case str(kind) if kind == CHAT_KIND:
+            return f"eyesmith chat {run} IMAGE QUESTION"
+        case str(kind) if kind == ClassifierConfig.__name__:
+            return f"eyesmith classify {run} IMAGE"
+        case str(kind) if kind in ENCODERS:
+            return f"eyesmith train RECIPE initial.weights={run} initial.part=image"
+        case _:
+            return f"eyesmith classify {run} IMAGE --names ..."

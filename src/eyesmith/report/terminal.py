@@ -47,7 +47,7 @@ def splits_table(
             for key in (key for key in keys if key[1] == split):
                 row, other = ours[key], baseline.get(key)
                 cells = [
-                    plain(split_title(split)),
+                    plain(split_title(split, task)),
                     plain(metric_title(row.metric)),
                     percent(row.value),
                     interval_text(row),

@@ -17,6 +17,8 @@ SPLIT_TITLES = {
     "train": "Training pictures",
     "all": "All pictures",
 }
+NAME_TITLES = {"base": "Base names", "novel": "Novel names", "all": "All names", "agnostic": "Anything at all"}
+"""Splits of what is located: by which names count."""
 SPLIT_MEANINGS = {
     "unseen_drawing": "things the model knows, in a drawing it never saw",
     "unseen_concept": "things that no training picture showed at all",
@@ -44,8 +46,12 @@ METRIC_TITLES = {
 }
 
 
-def split_title(split: str) -> str:
+def split_title(split: str, task: str = "") -> str:
     """`unseen_drawing` -> "Unseen drawings"; a name we do not know reads as its words."""
+    if task in ("detect", "segment"):
+        of, _, names = split.rpartition(":")
+        title = NAME_TITLES.get(names, names)
+        return f"{split_title(of)}: {title[:1].lower()}{title[1:]}" if of else title
     return SPLIT_TITLES.get(split, split.replace("_", " ").capitalize())
 
 
