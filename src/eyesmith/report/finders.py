@@ -109,7 +109,11 @@ def _with_page(
     assert shown is not None, "one source at least"
     name, looked = shown
     facts = machine_facts()
-    where = facts["accelerator"] if device.type == "cuda" else f"{facts['processor']}, {facts['threads']} threads"
+    where = (
+        facts["accelerator"]
+        if device.type == "cuda"
+        else f"{facts['processor']}, {facts['threads']} thread{'s' * (facts['threads'] > 1)}"
+    )
     write_located(
         page,
         model=name,

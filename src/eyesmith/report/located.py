@@ -31,7 +31,7 @@ _SAID = {
     "right": "found under its name",
     "confused": "found, under another name",
     "missed": "not found",
-    "wrong": "found where nothing is",
+    "wrong": "overlaps nothing by half",
 }
 _SPLITS = ("base", "novel", "all", "agnostic")
 _METRICS = {"ap50": "box AP50", "mask_ap50": "mask AP50", "pq": "PQ", "miou": "mIoU"}
@@ -121,7 +121,7 @@ def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequenc
         f"Of {count(total)} objects in {count(len(truth))} pictures ",
         element("strong", f"{count(kinds.count('right'))} are found under their name"),
         f", {count(kinds.count('confused'))} under another, {count(kinds.count('missed'))} not at all; "
-        f"{count(kinds.count('wrong'))} detections are of nothing.",
+        f"{count(kinds.count('wrong'))} detections overlap nothing by half.",
     ]
     if best is not None:
         span = interval_text(best)
@@ -323,7 +323,7 @@ def _words(one: Outcome, names: Sequence[str]) -> str:
         case "missed":
             return f"{names[one.truth]}, missed"
         case _:
-            return f"{names[one.guess]}, where nothing is"
+            return f"{names[one.guess]}, overlaps nothing by half"
 
 
 def _shape(one: Outcome, objects: Objects, found: Found, number: int, region: Region) -> tuple[Markup, Markup]:

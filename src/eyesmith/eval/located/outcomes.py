@@ -14,7 +14,7 @@ from eyesmith.eval.located.matching import Matches, overlap
 from eyesmith.eval.located.precision import Region
 
 Kind = Literal["right", "confused", "missed", "wrong"]
-"""right: found under its name; confused: found under another; missed: not found; wrong: found where nothing is."""
+"""right: found under its name; confused: found under another; missed: not found; wrong: overlaps no object by half."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
