@@ -70,6 +70,9 @@ def test_train_hands_the_config_to_the_run(eyesmith, tmp_path: Path, monkeypatch
 
     def start(config, folder: Path, *, console) -> SimpleNamespace:
         seen.append((config, folder))
+        folder.mkdir()
+        (folder / "model.safetensors").touch()
+        (folder / "config.json").write_text('{"eyesmith_version": "0", "model": {}}')
         return SimpleNamespace(folder=folder, train_s=3.2, rows=[], was_finished=False)
 
     monkeypatch.setattr("eyesmith.runs.train.start_or_resume", start)
