@@ -217,10 +217,11 @@ def test_8_bits_are_close_and_smaller(model: Clip, tmp_path: Path, monkeypatch: 
     assert report.speed == {"image": 1.5}
     assert report.agreement is not None
     assert 0 <= report.agreement <= 1
-    # a CPU without 8-bit dot products saturates sums of two products: 0.984 there, above 0.99 elsewhere
-    assert min(row.min_cosine for row in report.rows) > 0.98
+    # without 8-bit dot products sums of two products saturate: 0.984 there
+    least = 0.99 if torch.cpu._is_vnni_supported() else 0.98
+    assert min(row.min_cosine for row in report.rows) > least
     found, expected = onnx_run(report.folder / "image.onnx", pixels(model)), model.encode_image(pixels(model))
-    assert float((found * expected).sum(dim=1).min()) > 0.98
+    assert float((found * expected).sum(dim=1).min()) > least
     assert not found.equal(expected)
     card = card_of(report.folder)
     assert card["int8"] == {"speed_of_fp32_here": {"image": 1.5}, "agreement": report.agreement}
