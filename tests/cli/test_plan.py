@@ -120,11 +120,21 @@ def test_another_encoder_is_in_an_image_text_model_too(eyesmith) -> None:
     assert json.loads(out)["model"] == "TrV-Nano"
 
 
+def test_another_encoder_takes_a_size_of_its_own(eyesmith) -> None:
+    words = ("data.epoch_samples=640", "--plan", "--json")
+    _, own, _ = eyesmith("train", "debug", "--encoder", "ConvNeXt@32", *words)
+    _, larger, _ = eyesmith("train", "debug", "--encoder", "ConvNeXt@64", *words)
+    macs = [json.loads(out)["parts"][0]["macs"] for out in (own, larger)]
+    assert macs[1] == pytest.approx(4 * macs[0], rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("scenes-eye", "--encoder", "vit"), "there is no 'vit'"),
         (("quickstart", "--encoder", "ConvNeXt"), "needs a multiple of 32, got 48"),
+        (("quickstart", "--encoder", "ConvNeXt@big"), "the side of its pictures in pixels"),
+        (("scenes-eye", "--encoder", "ConvNeXt@64"), "in a run of an image-text model"),
         (("detect", "--encoder", "ViT/16", "--from", "somewhere"), "brings its own encoder"),
     ],
 )

@@ -71,8 +71,8 @@ def train(config: Any, out: Path) -> int:
     return 0
 
 
-def _with_encoder(config: Any, name: str) -> Any:
-    """The run with another image encoder from random weights, at its own picture size: a model's, or one of the lab's.
+def _with_encoder(config: Any, given: str) -> Any:
+    """The run with another image encoder from random weights: a model's, or one of the lab's; NAME or NAME@PIXELS.
 
     Raises ConfigError for an unknown name and for a size that the encoder cannot have.
     """
@@ -81,6 +81,7 @@ def _with_encoder(config: Any, name: str) -> Any:
     from eyesmith.models.registry import config as model_config
     from eyesmith.models.registry import list_models
 
+    name, _, pixels = given.partition("@")
     is_pair = isinstance(config.model, ClipConfig)
     old = config.model.image if is_pair else config.model
     height, width = old.image_size
@@ -90,6 +91,12 @@ def _with_encoder(config: Any, name: str) -> Any:
             f"--encoder: there is no {name!r}{suggestion(name, known)}; there are {', '.join(ENCODER_NAMES[:5])} ..., "
             "timm:NAME, open_clip:NAME, and what `eyesmith models` lists"
         )
+    if pixels:
+        if not pixels.isdecimal() or not is_pair:
+            raise ConfigError(
+                f"--encoder {given}: after @ stands the side of its pictures in pixels, in a run of an image-text model"
+            )
+        height = width = int(pixels)
     if name in list_models():
         image = replace(model_config(name).image, image_size=(height, width))
     elif height == width:
@@ -97,7 +104,10 @@ def _with_encoder(config: Any, name: str) -> Any:
     else:
         raise ConfigError(f"--encoder {name}: takes square pictures, and this recipe has {height} x {width}")
     image = replace(image, embed_dim=old.embed_dim)
-    return replace(config, model=replace(config.model, name=name, image=image) if is_pair else image)
+    if not is_pair:
+        return replace(config, model=image)
+    preprocess = replace(config.model.preprocess, image_size=(height, width))
+    return replace(config, model=replace(config.model, name=name, image=image, preprocess=preprocess))
 
 
 def _draw_scenes(folder: Path) -> None:
@@ -154,7 +164,8 @@ def _overview(families: Mapping[str, Mapping[str, Callable[[], Any]]], prog: str
         "--task FILE      in place of a recipe: a task of your own, with its defaults (docs/own-training-task.md)",
         "--out RUN        the folder to write, runs/RECIPE where not given; the same run, unfinished there, goes on",
         "--from WEIGHTS   start from a run folder, a weight file or hf:owner/name, with the model they are of",
-        "--encoder NAME   another image encoder from random weights: a model's name, or ViT/16, ConvNeXt, timm:NAME",
+        "--encoder NAME   another image encoder from random weights: a model's name, or ViT/16, ConvNeXt, timm:NAME;",
+        "                 NAME@64 for pictures of 64 pixels",
         "--plan           print what the run would be, and cost, without running: parameters, steps, rates, memory,",
         "                 GPU-hours; --plan.gpus, --plan.mfu, --plan.peak_tflops, --plan.gpu_memory_gib; --json",
         "",
