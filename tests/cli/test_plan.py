@@ -120,6 +120,13 @@ def test_another_encoder_is_in_an_image_text_model_too(eyesmith) -> None:
     assert json.loads(out)["model"] == "TrV-Nano"
 
 
+def test_another_encoder_drops_as_many_paths_as_the_recipe_says(eyesmith) -> None:
+    words = ("drawings=", "data.epoch_samples=640", "--plan", "--json")
+    status, out, err = eyesmith("train", "dense-eye", "--encoder", "ViTamin", *words)  # which refuses any
+    assert status == 0, err
+    assert json.loads(out)["model"] == "ViTamin"
+
+
 def test_another_encoder_takes_a_size_of_its_own(eyesmith, tmp_path: Path) -> None:
     make_scenes(tmp_path / "scenes", samples=8, size_px=64)
     words = (f"data.path={tmp_path / 'scenes'}", "epochs=1", "batch_size=2", "eval.splits=", "eval.curve_splits=")

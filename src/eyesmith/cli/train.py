@@ -104,6 +104,8 @@ def _with_encoder(config: Any, given: str) -> Any:
     else:
         raise ConfigError(f"--encoder {name}: takes square pictures, and this recipe has {height} x {width}")
     image = replace(image, embed_dim=old.embed_dim)
+    if hasattr(image, "drop_path_prob") and hasattr(old, "drop_path_prob"):  # how it is trained is the recipe's
+        image = replace(image, drop_path_prob=old.drop_path_prob)
     if not is_pair:
         return replace(config, model=image)
     preprocess = replace(config.model.preprocess, image_size=(height, width))
