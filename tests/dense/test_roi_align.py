@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eyesmith.dense import roi_align as module
-from eyesmith.dense.roi_align import roi_align
+from eyesmith.dense.roi_align import plane_means, roi_align
 from eyesmith.errors import ShapeError
 
 
@@ -123,3 +123,13 @@ def test_none_gives_none_and_wrong_shapes_are_named() -> None:
         roi_align(features, torch.zeros(2, 4), torch.zeros(1).long(), (7, 7), stride=4.0)
     with pytest.raises(ShapeError, match="positive output"):
         roi_align(features, torch.zeros(1, 4), torch.zeros(1).long(), (0, 7), stride=4.0)
+
+
+def test_planes_of_one_channel_are_averaged_as_maps_are() -> None:
+    torch.manual_seed(5)
+    planes = torch.rand(4, 17, 23)
+    boxes = torch.tensor(
+        [[2.0, 3.0, 9.5, 15.0], [-4.0, -2.0, 6.0, 40.0], [10.0, 1.0, 10.5, 1.5], [0.0, 0.0, 23.0, 17.0]]
+    )
+    wanted = by_loop(planes[:, None], boxes, torch.arange(4), (5, 5), 1.0)[:, 0]
+    torch.testing.assert_close(plane_means(planes, boxes, 5), wanted, rtol=1e-5, atol=1e-6)

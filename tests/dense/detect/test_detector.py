@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from eyesmith.dense.boxes import decode, iou
 from eyesmith.dense.detect.detector import LOSSES, Detector, DetectorConfig, Teach
 from eyesmith.dense.detect.neck import Neck, plan_levels
-from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHeadConfig, level_of, mask_targets, pool_levels
+from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHead, MaskHeadConfig, level_of, mask_targets, pool_levels
 from eyesmith.dense.detect.rpn import Rpn, RpnConfig, level_anchors
 from eyesmith.dense.detect.truths import CROWD, Truths, truths_of
 from eyesmith.dense.frozen import FrozenEncoder
@@ -155,6 +155,22 @@ def test_mask_targets_are_the_masks_seen_through_the_box() -> None:
     found = mask_targets(mask, torch.tensor([[10.0, 10.0, 30.0, 30.0]]), 4)
     assert found[0].tolist() == [[1.0] * 4] * 2 + [[0.0] * 4] * 2
     assert mask_targets(mask, torch.zeros(0, 4), 4).shape == (0, 4, 4)
+
+
+def test_a_mask_head_says_what_its_convolutions_say_one_after_the_other() -> None:
+    torch.manual_seed(3)
+    head = MaskHead(MaskHeadConfig(width=12, num_convs=1), 8)
+    pooled = torch.randn(3, 8, 5, 5, requires_grad=True)
+    wanted = head.logits(head.finer(head.convs(pooled)).relu())[:, 0]
+    found = head(pooled)
+    torch.testing.assert_close(found, wanted)
+    weight = torch.randn_like(found)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), [pooled, *head.parameters()]),
+        torch.autograd.grad((wanted * weight).sum(), [pooled, *head.parameters()]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_unseen_classes_are_no_part_of_the_loss() -> None:
