@@ -86,6 +86,13 @@ def lab_ltt() -> TrainConfig:
     return replace(run, model=pair, data=replace(run.data, decode_px=96), eval=EvalConfig())
 
 
+def lab_names() -> TrainConfig:
+    """What the lab trains by on the large world: the quick start's loss by names and Muon, at 64 pixels."""
+    run, names = lab_ltt(), quickstart()
+    model = replace(run.model, init_scale=names.model.init_scale)
+    return replace(run, model=model, loss=names.loss, optim=names.optim)
+
+
 def lab_joint() -> TrainConfig:
     """The same with a small text tower from random weights that trains too."""
     run = lab_ltt()
