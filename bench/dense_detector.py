@@ -40,7 +40,7 @@ class _Side:
         names = tuple(f"class {place}" for place in range(CLASSES))
         vectors = torch.nn.functional.normalize(torch.randn(CLASSES, self.eye.embed_dim), dim=-1)
         self.head.use(Vocabulary(names, names, vectors, torch.arange(CLASSES)), torch.randn(self.eye.embed_dim))
-        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=6e-4)
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=6e-4, fused=True)
         self.seen, self.count = torch.ones(CLASSES, dtype=torch.bool), 0
 
     def step(self, maps: dict[str, Tensor], truths: Truths) -> dict[str, Tensor]:
