@@ -1,16 +1,19 @@
 """How well pictures of a set are cut into named segments: panoptic quality and mIoU, of parts of the classes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eyesmith.data.annotations import VOID, Annotations
-from eyesmith.dense.measuring import facts, spread, with_novel
+from eyesmith.dense.measuring import MeasuredFinder, facts, spread, with_novel
 from eyesmith.dense.rows import squares
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, Source
+from eyesmith.dense.segment.run_folder import is_segmenter, load_segmenter
 from eyesmith.errors import DataError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.located import Found
@@ -76,6 +79,29 @@ def rows_of(
         for row in counted.rows(truth, model=f"{model} {source}", replicates=replicates, run=run)
     ]
     return [replace(row, split=prefix + row.split) for row in rows]
+
+
+class MeasuredSegmenter(MeasuredFinder[PictureSegmenter, Searched]):
+    """A segmenter, by panoptic quality."""
+
+    kind = "segmenter"
+    all_sources = get_args(Source)
+    region = "mask"
+    shown_by = "pq"
+
+    @classmethod
+    def is_in(cls, folder: str | os.PathLike[str]) -> bool:
+        return is_segmenter(folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
+        return cls(load_segmenter(folder, device=device))
+
+    def search(self, data: Annotations, source: Source, *, most: int = 0) -> Searched:
+        return search(self.finder, data, (source,), most=most, keep=True)
+
+    def rows(self, searched: Searched, *, model: str, replicates: int = 500) -> list[ResultRow]:
+        return rows_of(self.finder, searched, model=model, replicates=replicates)
 
 
 class Counts:
