@@ -61,14 +61,12 @@ S = TypeVar("S", bound=Searched)
 class MeasuredFinder(ABC, Generic[F, S]):
     """A finder as annotated pictures measure it: taken out of its run folder, then asked by one source after another.
 
-    kind: what messages call it. all_sources: the head alone first. region: what of its findings pages draw. shown_by:
-    the metric that says, by its value on all classes, which source is best.
+    kind: what messages call it. all_sources: the head alone first. region: what of its findings pages draw.
     """
 
     kind: ClassVar[str]
     all_sources: ClassVar[tuple[Any, ...]]
     region: ClassVar[Region]
-    shown_by: ClassVar[str]
 
     def __init__(self, finder: F) -> None:
         self.finder = finder

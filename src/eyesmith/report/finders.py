@@ -8,7 +8,7 @@ from typing import Any
 from eyesmith.data.annotations import Annotations
 from eyesmith.dense.measuring import MeasuredFinder
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.report.located import Cost, write_located
+from eyesmith.report.located import Cost, main_metric, write_located
 from eyesmith.runs.machine import machine_facts
 from eyesmith.train.utilisation import added_memory_mib
 
@@ -37,7 +37,8 @@ def measure_finder(
         seconds = (time.perf_counter() - began) / len(searched.truth)
         costs.append(Cost(setting=source, seconds=seconds, peak_bytes=int(peak * 2**20) or None))
         some = finder.rows(searched, model=model, replicates=replicates)
-        reached = max((row.value for row in some if (row.metric, row.split) == (finder.shown_by, "all")), default=0.0)
+        main = main_metric(data.kind, some)
+        reached = max((row.value for row in some if (row.metric, row.split) == (main, "all")), default=0.0)
         if reached > best:
             best, shown = reached, (source, searched)
         rows += some

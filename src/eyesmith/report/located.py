@@ -14,6 +14,7 @@ from PIL import Image
 from eyesmith.data.annotations import Annotations, Objects
 from eyesmith.data.annotations.masks import rle_masks
 from eyesmith.data.annotations.outline import mask_rings
+from eyesmith.data.annotations.types import Kind
 from eyesmith.errors import DataError
 from eyesmith.eval.located import Found, Outcome, best_floor, match, outcomes, worst_classes
 from eyesmith.eval.located.outcomes import ClassScore
@@ -83,7 +84,7 @@ def render_located(
     floor = best_floor(matches)
     listed = [outcomes(objects, one, floor=floor, region=region) for objects, one in zip(truth, found, strict=True)]
     named = [
-        ("results", "Results", _results(rows, costs, machine)),
+        ("results", "Results", _results(truth, rows, costs, machine)),
         ("pictures", "Pictures", _pictures(truth, found, listed, floor, region)),
         (
             "classes",
@@ -113,7 +114,7 @@ def render_located(
 def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow]) -> Markup:
     kinds = [one.kind for each in listed for one in each]
     total = sum(kind != "wrong" for kind in kinds)
-    main = _main_metric(rows)
+    main = main_metric(truth.kind, rows)
     novel = [row for row in rows if row.split == "novel" and row.metric == main]
     best = max(novel, key=lambda row: row.value, default=None)
     number = int(truth.novel.sum())
@@ -133,12 +134,14 @@ def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequenc
     return join(parts)
 
 
-def _main_metric(rows: Sequence[ResultRow]) -> str:
-    """Of boxes where there are any, else of segments."""
-    return "ap50" if any(row.metric == "ap50" for row in rows) else "pq"
+def main_metric(kind: Kind, rows: Sequence[ResultRow]) -> str:
+    """What is told first: of boxes where there are any, else of segments, of pixels where classes are marked whole."""
+    if any(row.metric == "ap50" for row in rows):
+        return "ap50"
+    return "miou" if kind == "semantic" else "pq"
 
 
-def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
+def _results(truth: Annotations, rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
     if not rows:
         return None
     models = list(dict.fromkeys(row.model for row in rows))
@@ -164,7 +167,7 @@ def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> 
         ),
         element("div", panels, class_="panels"),
         _score_table(rows, models),
-        _cost_table(costs, rows, machine) if costs else None,
+        _cost_table(costs, rows, main_metric(truth.kind, rows), machine) if costs else None,
         id="results",
     )
 
@@ -204,9 +207,7 @@ def _cell(row: ResultRow | None) -> Markup:
     return element("td", value, element("small", span) if span else None, class_="n")
 
 
-def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], machine: str) -> Markup:
-    main = _main_metric(rows)
-
+def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], main: str, machine: str) -> Markup:
     def value(setting: str, split: str) -> Markup:
         found = [row for row in rows if row.metric == main and row.split == split]
         return _cell(next((row for row in found if row.model.rpartition(" ")[2] == setting), None))

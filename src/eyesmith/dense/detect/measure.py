@@ -84,7 +84,6 @@ class MeasuredDetector(MeasuredFinder[ObjectDetector, Searched]):
     kind = "detector"
     all_sources = get_args(Source)
     region = "box"
-    shown_by = "ap50"
 
     @classmethod
     def is_in(cls, folder: str | os.PathLike[str]) -> bool:

@@ -40,9 +40,11 @@ def search(
     """Look for all names of a set, which stay the segmenter's. most: pictures, spread evenly; 0 for all.
 
     Novel are the classes of which training saw no synonym. keep: the segments too. Pictures that cannot be read are
-    left out; DataError where all are.
+    left out; DataError where all are. Of a set of whole classes nothing is counted, whatever it could be elsewhere: a
+    class's segments are one, as its pixels are in the truth.
     """
-    finder.use([(one.name, *one.synonyms) for one in data.categories], [one.is_thing for one in data.categories])
+    things = [one.is_thing and data.kind != "semantic" for one in data.categories]
+    finder.use([(one.name, *one.synonyms) for one in data.categories], things)
     data = with_novel(data, (~finder.seen).tolist())
     counts: dict[Source, Counts] = {source: Counts(data) for source in sources}
     found: dict[Source, list[Found]] = {source: [] for source in sources}
@@ -87,7 +89,6 @@ class MeasuredSegmenter(MeasuredFinder[PictureSegmenter, Searched]):
     kind = "segmenter"
     all_sources = get_args(Source)
     region = "mask"
-    shown_by = "pq"
 
     @classmethod
     def is_in(cls, folder: str | os.PathLike[str]) -> bool:
