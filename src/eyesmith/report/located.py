@@ -1,19 +1,12 @@
 """The page of a located evaluation: scores of base and novel classes, pictures with what was found, and costs."""
 
-import base64
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from eyesmith.data.annotations import Annotations, Objects
-from eyesmith.data.annotations.masks import rle_masks
-from eyesmith.data.annotations.outline import mask_rings
+from eyesmith.data.annotations import Annotations
 from eyesmith.data.annotations.types import Kind
 from eyesmith.errors import DataError
 from eyesmith.eval.located import Found, Outcome, best_floor, match, outcomes, worst_classes
@@ -24,10 +17,10 @@ from eyesmith.files import write_atomic
 from eyesmith.report.charts import Bar, bar_rows
 from eyesmith.report.document import document
 from eyesmith.report.markup import Child, Markup, element, join
-from eyesmith.report.words import SPACE, count, duration, interval_text, percent, shorten
+from eyesmith.report.scenes import KINDS, scene
+from eyesmith.report.words import SPACE, count, duration, interval_text, percent
 
-NUM_PICTURES, NUM_WORST, SIDE_PX = 12, 12, 420
-_KINDS = ("right", "confused", "missed", "wrong")
+NUM_PICTURES, NUM_WORST = 12, 12
 _SAID = {
     "right": "found under its name",
     "confused": "found, under another name",
@@ -251,10 +244,10 @@ def _pictures(
 ) -> Markup:
     legend = [
         element("li", element("b", kind, class_=kind), f" {_SAID[kind]}", class_=kind)
-        for kind in _KINDS
+        for kind in KINDS
         if any(one.kind == kind for each in listed for one in each)
     ]
-    scenes = [_scene(truth, index, found[index], listed[index], region) for index in chosen_pictures(listed)]
+    scenes = [scene(truth, index, found[index], listed[index], region) for index in chosen_pictures(listed)]
     return element(
         "section",
         element("h2", "Pictures"),
@@ -279,100 +272,6 @@ def chosen_pictures(listed: Sequence[Sequence[Outcome]], num: int = NUM_PICTURES
     if len(order) <= num:
         return order
     return [order[(2 * place + 1) * len(order) // (2 * num)] for place in range(num)]
-
-
-def _scene(truth: Annotations, index: int, found: Found, listed: Sequence[Outcome], region: Region) -> Markup:
-    picture, objects = truth.pictures[index], truth.objects(index)
-    order = sorted(listed, key=lambda one: (_KINDS.index(one.kind), -one.score))
-    shapes = [_shape(one, objects, found, number, region) for number, one in enumerate(order, 1)]
-    svg = element(
-        "svg",
-        element(
-            "image",
-            href=_embedded(truth.image(index)),
-            width=picture.width,
-            height=picture.height,
-            preserveAspectRatio="none",
-        ),
-        [shape for shape, _ in shapes],
-        [tag for _, tag in shapes],
-        viewBox=f"0 0 {picture.width} {picture.height}",
-        role="img",
-        aria_label=f"{shorten(picture.file, 60)} with {len(order)} numbered objects and detections, listed below",
-    )
-    items = [
-        element(
-            "li",
-            element("span", number, class_="no"),
-            element("span", _words(one, truth.names)),
-            element("span", f"{one.score:.2f}" if one.detection >= 0 else ""),
-            class_=one.kind,
-        )
-        for number, one in enumerate(order, 1)
-    ]
-    return element(
-        "li", svg, element("ol", items), element("p", shorten(picture.file, 60), class_="file"), class_="scene"
-    )
-
-
-def _words(one: Outcome, names: Sequence[str]) -> str:
-    match one.kind:
-        case "right":
-            return names[one.guess]
-        case "confused":
-            return f"{names[one.truth]}, taken for {names[one.guess]}"
-        case "missed":
-            return f"{names[one.truth]}, missed"
-        case _:
-            return f"{names[one.guess]}, overlaps nothing by half"
-
-
-def _shape(one: Outcome, objects: Objects, found: Found, number: int, region: Region) -> tuple[Markup, Markup]:
-    """The outline of an object or detection, and its number."""
-    if one.detection >= 0:
-        x0, y0, x1, y1 = found.boxes[one.detection].tolist()
-    else:
-        x0, y0, x1, y1 = objects.boxes[one.object].tolist()
-    unit = max(objects.width, objects.height) / 100
-    paths = _mask_path(one, objects, found) if region == "mask" else None
-    box = {"x": f"{x0:.1f}", "y": f"{y0:.1f}", "width": f"{x1 - x0:.1f}", "height": f"{y1 - y0:.1f}"}
-    if paths is not None:
-        drawn = [element("path", d=paths, class_="halo"), element("path", d=paths, class_="shape mask")]
-    else:
-        drawn = [element("rect", **box, class_="halo"), element("rect", **box, class_="shape")]
-    x = min(max(x0 + 2.4 * unit, 2.6 * unit), objects.width - 2.6 * unit)
-    y = min(max(y0 + 2.4 * unit, 2.6 * unit), objects.height - 2.6 * unit)
-    tag = element(
-        "g",
-        element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=f"{2.4 * unit:.2f}", class_="tag"),
-        element("text", number, x=f"{x:.1f}", y=f"{y:.1f}", style=f"font-size:{3.2 * unit:.2f}px", class_="number"),
-        class_=one.kind,
-    )
-    return element("g", drawn, class_=one.kind), tag
-
-
-def _mask_path(one: Outcome, objects: Objects, found: Found) -> str | None:
-    """SVG's path around a mask, drawn at the size at which it is shown; None where there is no mask."""
-    if one.detection >= 0 and found.masks is not None:
-        mask = rle_masks().decode(found.masks[one.detection]).astype(np.bool_)
-    elif one.detection < 0 and objects.shapes[one.object] is not None:
-        mask = objects.mask(one.object)
-    else:
-        return None
-    factor = max(1, max(mask.shape) // SIDE_PX)
-    small = mask[factor // 2 :: factor, factor // 2 :: factor]
-    rings = mask_rings(small)
-    return (
-        "".join("M" + "L".join(f"{x * factor} {y * factor}" for x, y in ring.tolist()) + "Z" for ring in rings) or None
-    )
-
-
-def _embedded(image: Image.Image) -> str:
-    copy = image.copy()
-    copy.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    stream = BytesIO()
-    copy.save(stream, "WEBP", quality=78, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def _classes(
