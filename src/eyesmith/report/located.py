@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+
+import numpy as np
 
 from eyesmith.data.annotations import Annotations
 from eyesmith.data.annotations.types import Kind
 from eyesmith.errors import DataError
-from eyesmith.eval.located import Found, Outcome, best_floor, match, outcomes, worst_classes
+from eyesmith.eval.located import Found, Matches, Outcome, best_floor, match, outcomes, without_void, worst_classes
 from eyesmith.eval.located.outcomes import ClassScore
 from eyesmith.eval.located.precision import Region
 from eyesmith.eval.results.rows import ResultRow
@@ -27,6 +29,8 @@ _SAID = {
     "missed": "not found",
     "wrong": "overlaps nothing by half",
 }
+_NOUNS: dict[Kind, str] = {"instances": "objects", "panoptic": "segments", "semantic": "regions"}
+_FOUND: dict[Region, str] = {"box": "detections", "mask": "found segments"}
 _SPLITS = ("base", "novel", "all", "agnostic")
 _METRICS = {"ap50": "box AP50", "mask_ap50": "mask AP50", "pq": "PQ", "miou": "mIoU"}
 
@@ -73,16 +77,14 @@ def render_located(
     machine: str = "",
 ) -> str:
     """The page as one self-contained HTML document."""
-    matches = match(truth, found, region=region)
-    floor = best_floor(matches)
-    listed = [outcomes(objects, one, floor=floor, region=region) for objects, one in zip(truth, found, strict=True)]
+    counted, matches, listed, floor = _compared(truth, found, region)
     named = [
-        ("results", "Results", _results(truth, rows, costs, machine)),
+        ("results", "Results", _results(truth.kind, rows, costs, machine)),
         ("pictures", "Pictures", _pictures(truth, found, listed, floor, region)),
         (
             "classes",
             "Classes",
-            _classes(truth, worst_classes(truth, found, matches, num=NUM_WORST, floor=floor), listed, region),
+            _classes(truth, worst_classes(truth, counted, matches, num=NUM_WORST, floor=floor), listed, region),
         ),
     ]
     present = [(anchor, name, section) for anchor, name, section in named if section is not None]
@@ -95,7 +97,7 @@ def render_located(
             "header",
             element("p", "eyesmith report", class_="eyebrow"),
             element("h1", title),
-            element("p", _lead(truth, listed, rows), class_="lead"),
+            element("p", _lead(truth, listed, rows, region), class_="lead"),
             element("nav", element("ul", links), aria_label="Parts of this page"),
         ),
         element("main", [section for _, _, section in present], id="main"),
@@ -104,18 +106,48 @@ def render_located(
     )
 
 
-def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow]) -> Markup:
+def _compared(
+    truth: Annotations, found: Sequence[Found], region: Region
+) -> tuple[list[Found], Matches, list[list[Outcome]], float]:
+    """Detections as they are compared, what they match, the outcomes of each picture, and the score these begin at.
+
+    As in panoptic quality, the void that a mask covers counts for nothing, and one that lies there by more than half is
+    not wrong.
+    """
+    counted, in_void = list(found), [np.zeros(len(one), np.bool_) for one in found]
+    for index, one in enumerate(found):
+        void = truth.void(index) if region == "mask" else None
+        if void is not None:
+            counted[index], in_void[index] = without_void(one, void)
+    matches = match(truth, counted, region=region)
+    places = zip(matches.picture.tolist(), matches.place.tolist(), strict=True)
+    excused = np.array([in_void[picture][place] for picture, place in places], np.bool_)
+    matches = replace(matches, ignored=matches.ignored | (excused & ~matches.right))
+    floor = best_floor(matches)
+    listed = [
+        [
+            one
+            for one in outcomes(objects, seen, floor=floor, region=region)
+            if one.kind != "wrong" or not void[one.detection]
+        ]
+        for objects, seen, void in zip(truth, counted, in_void, strict=True)
+    ]
+    return counted, matches, listed, floor
+
+
+def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow], region: Region) -> Markup:
     kinds = [one.kind for each in listed for one in each]
-    total = sum(kind != "wrong" for kind in kinds)
+    wrong = kinds.count("wrong")
+    total = len(kinds) - wrong
     main = main_metric(truth.kind, rows)
     novel = [row for row in rows if row.split == "novel" and row.metric == main]
     best = max(novel, key=lambda row: row.value, default=None)
     number = int(truth.novel.sum())
     parts: list[Child] = [
-        f"Of {count(total)} objects in {count(len(truth))} pictures ",
+        f"Of {_many(total, _NOUNS[truth.kind])} in {_many(len(truth), 'pictures')} ",
         element("strong", f"{count(kinds.count('right'))} are found under their name"),
         f", {count(kinds.count('confused'))} under another, {count(kinds.count('missed'))} not at all; "
-        f"{count(kinds.count('wrong'))} detections overlap nothing by half.",
+        f"{_many(wrong, _FOUND[region])} overlap{'s' * (wrong == 1)} nothing by half.",
     ]
     if best is not None:
         span = interval_text(best)
@@ -127,6 +159,10 @@ def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequenc
     return join(parts)
 
 
+def _many(number: int, noun: str) -> str:
+    return f"{count(number)} {noun[:-1] if number == 1 else noun}"
+
+
 def main_metric(kind: Kind, rows: Sequence[ResultRow]) -> str:
     """What is told first: of boxes where there are any, else of segments, of pixels where classes are marked whole."""
     if any(row.metric == "ap50" for row in rows):
@@ -134,33 +170,45 @@ def main_metric(kind: Kind, rows: Sequence[ResultRow]) -> str:
     return "miou" if kind == "semantic" else "pq"
 
 
-def _results(truth: Annotations, rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
+def _splits(rows: Sequence[ResultRow]) -> list[str]:
+    """Those that are there, without `all` where it is `novel` again."""
+    found = [name for name in _SPLITS if any(row.split == name for row in rows)]
+    return [name for name in found if name != "all" or "base" in found or "novel" not in found]
+
+
+def _results(kind: Kind, rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
     if not rows:
         return None
-    models = list(dict.fromkeys(row.model for row in rows))
+    models, shown = list(dict.fromkeys(row.model for row in rows)), _splits(rows)
+    named = [name for name in shown if name != "agnostic"]
     panels = []
     for metric in [name for name in _METRICS if any(row.metric == name for row in rows)]:
         of_metric = [row for row in rows if row.metric == metric]
-        splits = [name for name in _SPLITS if any(row.split == name for row in of_metric)]
         maximum = max(0.05, *(row.high or row.value for row in of_metric if row.split != "agnostic"))
         parts: list[Child] = []
-        for split in (name for name in splits if name != "agnostic"):
+        for split in named:
             bars = [
                 _bar(row, maximum) for model in models for row in of_metric if (row.model, row.split) == (model, split)
             ]
-            parts += [element("h3", split.capitalize()), bar_rows(bars, maximum=maximum)]
+            if bars:
+                title = element("h3", split.capitalize()) if len(named) > 1 else None
+                parts += [title, bar_rows(bars, maximum=maximum)]
         panels.append(element("div", element("h3", _METRICS[metric]), parts, class_="panel"))
+    if "base" in named:
+        title = "Base and novel classes"
+        text = "Base classes were marked in training, novel ones were not: only the frozen encoder knows their names. "
+    elif "novel" in named:
+        title = "Novel classes"
+        text = "Training marked none of these classes: only the frozen encoder knows their names. "
+    else:
+        title, text = "All classes", ""
     return element(
         "section",
-        element("h2", "Base and novel classes"),
-        element(
-            "p",
-            "Base classes were marked in training, novel ones were not: only the frozen encoder knows their names. "
-            "Lines on the bars are 95\u00a0% intervals over pictures.",
-        ),
+        element("h2", title),
+        element("p", f"{text}Lines on the bars are 95{SPACE}% intervals over pictures."),
         element("div", panels, class_="panels"),
         _score_table(rows, models),
-        _cost_table(costs, rows, main_metric(truth.kind, rows), machine) if costs else None,
+        _cost_table(costs, rows, main_metric(kind, rows), machine) if costs else None,
         id="results",
     )
 
@@ -173,8 +221,7 @@ def _bar(row: ResultRow, maximum: float) -> Bar:
 
 
 def _score_table(rows: Sequence[ResultRow], models: Sequence[str]) -> Markup:
-    metrics = [name for name in _METRICS if any(row.metric == name for row in rows)]
-    splits = [name for name in _SPLITS if any(row.split == name for row in rows)]
+    metrics, splits = [name for name in _METRICS if any(row.metric == name for row in rows)], _splits(rows)
     body = []
     for model in models:
         for metric in metrics:
@@ -201,6 +248,8 @@ def _cell(row: ResultRow | None) -> Markup:
 
 
 def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], main: str, machine: str) -> Markup:
+    splits = [name for name in _splits(rows) if name in ("novel", "all")]
+
     def value(setting: str, split: str) -> Markup:
         found = [row for row in rows if row.metric == main and row.split == split]
         return _cell(next((row for row in found if row.model.rpartition(" ")[2] == setting), None))
@@ -209,15 +258,14 @@ def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], main: str, mac
         element(
             "tr",
             element("th", one.setting, scope="row"),
-            value(one.setting, "novel"),
-            value(one.setting, "all"),
+            [value(one.setting, split) for split in splits],
             element("td", "–" if one.seconds is None else _milliseconds(one.seconds), class_="n"),
             element("td", "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}{SPACE}MiB", class_="n"),
         )
         for one in costs
     ]
     head = [element("th", "Setting", scope="col")]
-    names = (f"novel, {_METRICS[main]}", f"all, {_METRICS[main]}", "a picture", "peak memory")
+    names = (*(f"{split}, {_METRICS[main]}" for split in splits), "a picture", "peak memory")
     head += [element("th", name, scope="col", class_="n") for name in names]
     return _table("Accuracy beside its cost", head, body, f"Measured on {machine}." if machine else "")
 
@@ -247,15 +295,21 @@ def _pictures(
         for kind in KINDS
         if any(one.kind == kind for each in listed for one in each)
     ]
-    scenes = [scene(truth, index, found[index], listed[index], region) for index in chosen_pictures(listed)]
+    chosen = chosen_pictures(listed)
+    scenes = [scene(truth, index, found[index], listed[index], region) for index in chosen]
+    is_part = len(chosen) < sum(map(bool, listed))
+    said = [
+        f"{_FOUND[region].capitalize()} with a score of at least {floor:.2f}, where F1 over all pictures is highest.",
+        "The pictures stand evenly between the best and the worst of the set."
+        if is_part
+        else "All pictures that hold anything, the best first.",
+    ]
+    if truth.kind == "semantic":
+        said.append("A region is all pixels of a class in a picture.")
     return element(
         "section",
         element("h2", "Pictures"),
-        element(
-            "p",
-            f"Detections with a score of at least {floor:.2f}, where F1 over all pictures is highest. The pictures "
-            "stand evenly between the best and the worst of the set.",
-        ),
+        element("p", " ".join(said)),
         element("ul", legend, class_="legend"),
         element("ul", scenes, class_="scenes"),
         id="pictures",
@@ -281,12 +335,12 @@ def _classes(
         return None
     score = _METRICS["mask_ap50" if region == "mask" else "ap50"]
     missed = [one.truth for each in listed for one in each if one.kind == "missed"]
-    names = truth.names
+    names, has_splits, noun = truth.names, truth.novel.any(), _NOUNS[truth.kind]
     body = [
         element(
             "tr",
             element("th", names[one.label], scope="row"),
-            element("td", "novel" if truth.novel[one.label] else "base" if truth.novel.any() else ""),
+            element("td", "novel" if truth.novel[one.label] else "base") if has_splits else None,
             element("td", percent(one.ap50), class_="n"),
             element("td", count(one.num_objects), class_="n"),
             element("td", count(missed.count(one.label)), class_="n"),
@@ -294,12 +348,12 @@ def _classes(
         )
         for one in worst
     ]
-    head = [element("th", "Class", scope="col"), element("th", "Split", scope="col")]
-    head += [element("th", name, scope="col", class_="n") for name in (score, "objects", "missed")]
+    head = [element("th", name, scope="col") for name in (("Class", "Split") if has_splits else ("Class",))]
+    head += [element("th", name, scope="col", class_="n") for name in (score, noun, "missed")]
     head.append(element("th", "taken for", scope="col"))
     return element(
         "section",
         element("h2", "The worst classes"),
-        _table(f"Classes with the lowest {score}", head, body, "Among equals, those with more objects first."),
+        _table(f"Classes with the lowest {score}", head, body, f"Among equals, those with more {noun} first."),
         id="classes",
     )

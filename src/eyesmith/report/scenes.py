@@ -51,7 +51,7 @@ def scene(truth: Annotations, index: int, found: Found, listed: Sequence[Outcome
         tags,
         viewBox=f"0 0 {picture.width} {picture.height}",
         role="img",
-        aria_label=f"{shorten(picture.file, 60)} with {len(order)} numbered objects and detections, listed below",
+        aria_label=f"{shorten(picture.file, 60)} with {len(order)} numbered outlines, listed below",
     )
     items = [
         element(

@@ -9,10 +9,20 @@ import numpy as np
 import pytest
 
 from eyesmith.data.annotations import Annotations, Category, Objects, Picture
-from eyesmith.data.annotations.masks import mask_to_runs
+from eyesmith.data.annotations.masks import Runs, decode_shape, mask_to_runs
 from eyesmith.data.annotations.pictures import FolderPictures
 from eyesmith.errors import DataError
-from eyesmith.eval.located import Found, best_floor, found, match, outcomes, read_found, worst_classes, write_found
+from eyesmith.eval.located import (
+    Found,
+    best_floor,
+    found,
+    match,
+    outcomes,
+    read_found,
+    without_void,
+    worst_classes,
+    write_found,
+)
 from eyesmith.eval.located.precision import Region
 
 Make = Callable[..., tuple[Annotations, list[Found]]]
@@ -63,6 +73,24 @@ def test_the_floor_has_the_best_f1(make_found: Make) -> None:
 
     assert f1(floor) == pytest.approx(max(f1(at) for at in np.unique(matches.score)))
     assert best_floor(match(truth, [found([], [], [])] * len(truth))) == 0
+
+
+def test_what_lies_in_void_counts_for_nothing() -> None:
+    void = np.zeros((10, 10), np.bool_)
+    void[:, 6:] = True
+    masks = [np.zeros((10, 10), np.bool_) for _ in range(3)]
+    masks[0][:, :8] = True  # 60 of 80 pixels count
+    masks[1][:, 5:] = True  # 10 of 50
+    masks[2][:, 4:8] = True  # a half
+    seen, is_void = without_void(found([[0, 0, 9, 9]] * 3, [0.5] * 3, [0, 1, 2], masks), void)
+    assert seen.masks is not None
+    assert [decode_shape(Runs(10, 10, one["counts"]), 10, 10).tolist() for one in seen.masks] == [
+        (mask & ~void).tolist() for mask in masks
+    ]
+    assert is_void.tolist() == [False, True, False]
+    assert without_void(found([], [], [], []), void)[1].tolist() == []
+    boxes = found([[0, 0, 9, 9]], [0.5], [0])
+    assert without_void(boxes, void)[0] is boxes
 
 
 def test_worst_classes(make_found: Make) -> None:
