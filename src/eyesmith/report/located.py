@@ -191,7 +191,7 @@ def _results(kind: Kind, rows: Sequence[ResultRow], costs: Sequence[Cost], machi
                 _bar(row, maximum) for model in models for row in of_metric if (row.model, row.split) == (model, split)
             ]
             if bars:
-                title = element("h3", split.capitalize()) if len(named) > 1 else None
+                title = element("h4", split.capitalize()) if len(named) > 1 else None
                 parts += [title, bar_rows(bars, maximum=maximum)]
         panels.append(element("div", element("h3", _METRICS[metric]), parts, class_="panel"))
     if "base" in named:

@@ -77,7 +77,7 @@ def _words(one: Outcome, names: Sequence[str]) -> str:
         case "missed":
             return f"{names[one.truth]}, missed"
         case _:
-            return f"{names[one.guess]}, overlaps nothing by half"
+            return f"{names[one.guess]}, wrong"
 
 
 def _mask(one: Outcome, objects: Objects, found: Found) -> NDArray[np.bool_] | None:
@@ -135,7 +135,7 @@ def _spots(mask: NDArray[np.bool_], unit: float) -> list[tuple[float, float, flo
     step = max(1, max(mask.shape) // _CELLS)
     inner = mask[step // 2 :: step, step // 2 :: step]
     rows, columns = np.nonzero(inner)
-    layers = math.ceil(TAG * unit / step)
+    layers = math.ceil(TAG * unit / step + 0.5)  # counted from the middle of a cell
     depth = np.zeros(len(rows))
     for _ in range(layers):
         depth += inner[rows, columns]
