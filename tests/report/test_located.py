@@ -189,9 +189,12 @@ def test_a_set_of_new_names_alone_is_told_so(tmp_path: Path) -> None:
         for split in ("novel", "all")
     ]
     html = render_located("m head", truth, [found([], [], [], [])], rows, [Cost(setting="head")], region="mask")
+    assert "On the 3 classes that training never showed, PQ reaches 25.0" in html
     assert "Training marked none of these classes" in html
     assert "all, PQ" not in html, "the same again"
     assert html.count('class="bar ') == 1
+    html = render_located("m head", truth, [found([], [], [], [])], [row("novel", "pq", 0.0)], region="mask")
+    assert "On the 3 classes that training never showed, PQ is 0 in every setting." in html
 
 
 def test_names_are_escaped(truth: Annotations) -> None:

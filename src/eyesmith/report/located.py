@@ -149,13 +149,15 @@ def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequenc
         f", {count(kinds.count('confused'))} under another, {count(kinds.count('missed'))} not at all; "
         f"{_many(wrong, _FOUND[region])} overlap{'s' * (wrong == 1)} nothing by half.",
     ]
-    if best is not None:
+    if best is not None and best.value:
         span = interval_text(best)
         parts.append(
             f" On the {number} classes that training never showed, {_METRICS[main]} reaches {percent(best.value)}"
             + (f" (95{SPACE}% interval {span})" if span else "")
             + f", with {best.model.rpartition(' ')[2]}."
         )
+    elif best is not None:
+        parts.append(f" On the {number} classes that training never showed, {_METRICS[main]} is 0 in every setting.")
     return join(parts)
 
 
