@@ -63,3 +63,23 @@ def test_a_run_that_measured_nothing_says_how_it_is_used(
     (tmp_path / "config.json").write_text(json.dumps({"eyesmith_version": "0", "model": model}))
     show_run(lambda _: RunSummary(folder=tmp_path, rows=[], train_s=1.0))
     assert f"eyesmith {use.format(tmp_path)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"eyesmith_version": "0"}', b"\xff"])
+def test_a_finished_run_is_no_error_whatever_became_of_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | bytes | None
+) -> None:
+    """Another process may move it away, or damage its config.json, before the last line is printed."""
+    run = tmp_path / "run"
+
+    def work(_: object) -> RunSummary:
+        if content is not None:
+            run.mkdir()
+            (run / "model.safetensors").touch()
+            (run / "config.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+        return RunSummary(folder=run, rows=[], train_s=1.0)
+
+    show_run(work)
+    out, err = capsys.readouterr()
+    assert out == f"{run}: trained 1 s\n"
+    assert err.startswith(f"how to use it is not known: {run}")

@@ -92,6 +92,11 @@ def test_a_run_ends_as_a_model_that_answers(config: ChatConfig, tmp_path: Path, 
     own = [row for row in rows if row.model == "small"]
     assert own[-1].value == pytest.approx(sum(row.value for row in own[:-1]) / 6)
     assert own[-1].n == sum(row.n for row in own[:-1])
+    answers = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text("utf-8").splitlines()]
+    assert [one["wrong_image"] for one in answers] == [False] * own[-1].n + [True] * own[-1].n
+    assert {one["split"] for one in answers} == {"test"}
+    asked = [(one["picture"], one["question"], one["answer"]) for one in answers]
+    assert asked[: own[-1].n] == asked[own[-1].n :], "the same questions, of which the pictures alone are others"
     assistant = load_chat(tmp_path / "run")
     assert isinstance(assistant.chat(Image.new("RGB", (50, 40), "red"), "How many shapes are there?"), str)
     tower = assistant.stock.model.vision_tower.eye.encoder

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -23,6 +23,7 @@ from eyesmith.writer import check_writable, one_writer
 if TYPE_CHECKING:
     import torch
 
+    from eyesmith.dense.measuring import MeasuredFinder
     from eyesmith.eval.engine import Settings
     from eyesmith.eval.features.classifier import LogitTower
     from eyesmith.eval.results.rows import ResultRow
@@ -100,8 +101,8 @@ def evaluate(
         fresh: Measure everything anew, whatever features and results are kept.
     """
     given = dict(locals())
-    from eyesmith.dense.detect import is_detector
-    from eyesmith.dense.segment import is_segmenter
+    from eyesmith.dense.detect.measure import MeasuredDetector
+    from eyesmith.dense.segment.measure import MeasuredSegmenter
     from eyesmith.eval.engine import Settings, UnwrittenError, evaluate_suite
     from eyesmith.eval.sets.choice import chosen_suite, is_suite_folder
     from eyesmith.eval.sets.file import register_task_file
@@ -110,13 +111,15 @@ def evaluate(
     from eyesmith.files import cache_folder
     from eyesmith.hub.device import find_device
 
-    kind = "detector" if is_detector(model) else "segmenter" if is_segmenter(model) else None
-    if kind is not None:
+    finder = next((one for one in (MeasuredDetector, MeasuredSegmenter) if one.is_in(model)), None)
+    if finder is not None:
         wanted = inspect.signature(evaluate).parameters
         unheeded = [name for name, value in given.items() if name not in _OF_FINDERS and value != wanted[name].default]
         if unheeded:
-            raise ConfigError(f"{', '.join(unheeded)}: a {kind} has its own, and keeps no features; leave them out")
-        return _finder(kind, model, what, splits, out, label, find_device(device), limit, as_json=as_json)
+            raise ConfigError(
+                f"{', '.join(unheeded)}: a {finder.kind} has its own, and keeps no features; leave them out"
+            )
+        return _finder(finder, model, what, splits, out, label, find_device(device), limit, as_json=as_json)
     where = find_device(device, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     settings = Settings(
         batch_size=batch_size,
@@ -243,7 +246,7 @@ def _boxes(
 
 
 def _finder(
-    kind: Literal["detector", "segmenter"],
+    kind: "type[MeasuredFinder[Any, Any]]",
     model: str,
     what: str,
     splits: tuple[str, ...],
@@ -256,27 +259,21 @@ def _finder(
 ) -> int:
     """A detector or segmenter on annotated pictures, by each source; a page of what it finds beside the result file."""
     from eyesmith.data.annotations import open_annotations
-    from eyesmith.dense.detect import load_detector
-    from eyesmith.dense.segment import load_segmenter
-    from eyesmith.report.finders import measure_detector, measure_segmenter
+    from eyesmith.report.finders import measure_finder
     from eyesmith.report.terminal import splits_table
 
     if not Path(what).exists():
-        raise ConfigError(f"{what}: expected annotated pictures to measure the {kind} {model} on, a file or folder")
+        raise ConfigError(
+            f"{what}: expected annotated pictures to measure the {kind.kind} {model} on, a file or folder"
+        )
     if len(splits) > 1:
-        raise ConfigError(f"splits: a {kind} is measured on one at a time, got {', '.join(splits)}")
+        raise ConfigError(f"splits: a {kind.kind} is measured on one at a time, got {', '.join(splits)}")
     target = _target(model, out)
     data = open_annotations(what, splits[0] if splits else None)
-    called, page, limit = label or Path(model).resolve().name, target.with_name("located.html"), limit or 0
+    called, page = label or Path(model).resolve().name, target.with_name("located.html")
     with _alone(target, model):
-        if kind == "detector":
-            finder = load_detector(model, device=device)
-            by = ("detector", "dense", "crop") if finder.clip.image.is_mean_pooled else ("detector", "crop")
-            rows = measure_detector(finder, data, page, model=called, sources=by, limit=limit)
-        else:
-            finder = load_segmenter(model, device=device)
-            by = ("head", "dense", "crop") if finder.clip.image.is_mean_pooled else ("head", "crop")
-            rows = measure_segmenter(finder, data, page, model=called, sources=by, limit=limit)
+        finder = kind.load(model, device=device)
+        rows = measure_finder(finder, data, page, model=called, limit=limit or 0)
         if as_json:
             print_json([as_line(row) for row in rows])
         for one in dict.fromkeys(row.model for row in rows if not as_json):

@@ -11,6 +11,7 @@ import tyro
 from rich.table import Table
 
 from eyesmith.console import PlainConsole
+from eyesmith.errors import CheckpointError
 from eyesmith.plain import plain, plain_json
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right:
 
 
 def show_run(work: Callable[[PlainConsole], "RunSummary"]) -> None:
-    """Do a run with its progress on the terminal, then show what it reached and how to use it."""
+    """Do a run with its progress on the terminal, then show what it reached and how to use it.
+
+    A finished run stays one, whatever became of its folder since: without it the way to use it is left out.
+    """
     from eyesmith.report.terminal import splits_table
     from eyesmith.tasks.task import BEFORE
 
@@ -87,11 +91,16 @@ def show_run(work: Callable[[PlainConsole], "RunSummary"]) -> None:
         before = [row for row in summary.rows if row.model == model + BEFORE]
         console().print(splits_table([row for row in rows if row.model == model], before))
     done = "was finished before," if summary.was_finished else "trained"
-    answer(f"{summary.folder}: {done} {summary.train_s:.0f} s; now `{_use_of(summary.folder)}`")
+    line = f"{summary.folder}: {done} {summary.train_s:.0f} s"
+    try:
+        line += f"; now `{_use_of(summary.folder)}`"
+    except (CheckpointError, OSError) as error:
+        say(f"how to use it is not known: {error}")
+    answer(line)
 
 
 def _use_of(run: Path) -> str:
-    """The command that uses a finished run, by what its folder holds."""
+    """The command that uses a finished run, by what its folder holds. Raises as `read_config` does."""
     from eyesmith.hub.run_folder import CHAT_KIND, DETECT_KIND, ENCODERS, SEGMENT_KIND, read_config
     from eyesmith.models.classifier import ClassifierConfig
 

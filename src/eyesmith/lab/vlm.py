@@ -13,8 +13,9 @@ import numpy as np
 from rich.console import Console
 
 from eyesmith.errors import ConfigError
+from eyesmith.multimodal.measure import ANSWERS_FILE
 from eyesmith.runs.train import start_or_resume
-from eyesmith.tasks.chat import ANSWERS_FILE, ChatConfig
+from eyesmith.tasks.chat import ChatConfig
 
 BLIND = "blind"
 _REPLICATES = 2000

@@ -7,14 +7,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eyesmith.config import to_dict
 from eyesmith.data.conversations import Conversation, ConversationSet
 from eyesmith.data.loader import Batch, Read
 from eyesmith.data.order import GroupedPlan
 from eyesmith.data.sample import Finding
 from eyesmith.errors import DataError, ImageError
+from eyesmith.eval.features.identity import decoders
 from eyesmith.images.transforms import PreprocessConfig
-from eyesmith.multimodal.eye import picture_pixels
+from eyesmith.models.identity import module_hash
+from eyesmith.multimodal.eye import Eye, picture_pixels
 from eyesmith.multimodal.packing import ChatEncoder
+from eyesmith.train.config import WantedPrecision
+from eyesmith.train.kept import KeptFeatures, keep_features
+from eyesmith.train.precision import choose_precision
+
+_PICTURES = 64  # that the eye sees at a time
 
 
 class ConversationRows:
@@ -102,6 +110,25 @@ class ConversationRows:
             good = [(place, one) for place, one in zip(some, found, strict=True) if isinstance(one, Tensor)]
             if good:
                 yield torch.tensor([place for place, _ in good]), torch.stack([one for _, one in good])
+
+    def seen_by(self, eye: Eye, *, precision: WantedPrecision, device: torch.device) -> KeptFeatures:
+        """What an eye says of every picture in use, computed now or found on disk."""
+        facts = [
+            module_hash(eye.encoder),
+            to_dict(eye.config),
+            to_dict(self._preprocess),
+            self.data.images_hash,
+            decoders(),
+        ]
+        return keep_features(
+            eye,
+            lambda: self.pictures(_PICTURES),
+            num_samples=self.data.num_pictures,
+            facts=["chat", *facts],
+            field="keep_seen",
+            precision=choose_precision(precision, device),
+            device=device,
+        )
 
     def samples(self, step: int) -> int:
         """How many samples the steps before this one had, those that could not be used included."""

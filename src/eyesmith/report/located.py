@@ -1,21 +1,17 @@
 """The page of a located evaluation: scores of base and novel classes, pictures with what was found, and costs."""
 
-import base64
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from eyesmith.data.annotations import Annotations, Objects
-from eyesmith.data.annotations.masks import rle_masks
-from eyesmith.data.annotations.outline import mask_rings
+from eyesmith.data.annotations import Annotations
+from eyesmith.data.annotations.types import Kind
 from eyesmith.errors import DataError
-from eyesmith.eval.located import Found, Outcome, best_floor, match, outcomes, worst_classes
+from eyesmith.eval.located import Found, Matches, Outcome, best_floor, match, outcomes, without_void, worst_classes
 from eyesmith.eval.located.outcomes import ClassScore
 from eyesmith.eval.located.precision import Region
 from eyesmith.eval.results.rows import ResultRow
@@ -23,16 +19,18 @@ from eyesmith.files import write_atomic
 from eyesmith.report.charts import Bar, bar_rows
 from eyesmith.report.document import document
 from eyesmith.report.markup import Child, Markup, element, join
-from eyesmith.report.words import SPACE, count, duration, interval_text, percent, shorten
+from eyesmith.report.scenes import KINDS, scene
+from eyesmith.report.words import SPACE, count, duration, interval_text, percent
 
-NUM_PICTURES, NUM_WORST, SIDE_PX = 12, 12, 420
-_KINDS = ("right", "confused", "missed", "wrong")
+NUM_PICTURES, NUM_WORST = 12, 12
 _SAID = {
     "right": "found under its name",
     "confused": "found, under another name",
     "missed": "not found",
     "wrong": "overlaps nothing by half",
 }
+_NOUNS: dict[Kind, str] = {"instances": "objects", "panoptic": "segments", "semantic": "regions"}
+_FOUND: dict[Region, str] = {"box": "detections", "mask": "found segments"}
 _SPLITS = ("base", "novel", "all", "agnostic")
 _METRICS = {"ap50": "box AP50", "mask_ap50": "mask AP50", "pq": "PQ", "miou": "mIoU"}
 
@@ -79,16 +77,14 @@ def render_located(
     machine: str = "",
 ) -> str:
     """The page as one self-contained HTML document."""
-    matches = match(truth, found, region=region)
-    floor = best_floor(matches)
-    listed = [outcomes(objects, one, floor=floor, region=region) for objects, one in zip(truth, found, strict=True)]
+    counted, matches, listed, floor = _compared(truth, found, region)
     named = [
-        ("results", "Results", _results(rows, costs, machine)),
+        ("results", "Results", _results(truth.kind, rows, costs, machine)),
         ("pictures", "Pictures", _pictures(truth, found, listed, floor, region)),
         (
             "classes",
             "Classes",
-            _classes(truth, worst_classes(truth, found, matches, num=NUM_WORST, floor=floor), listed, region),
+            _classes(truth, worst_classes(truth, counted, matches, num=NUM_WORST, floor=floor), listed, region),
         ),
     ]
     present = [(anchor, name, section) for anchor, name, section in named if section is not None]
@@ -101,7 +97,7 @@ def render_located(
             "header",
             element("p", "eyesmith report", class_="eyebrow"),
             element("h1", title),
-            element("p", _lead(truth, listed, rows), class_="lead"),
+            element("p", _lead(truth, listed, rows, region), class_="lead"),
             element("nav", element("ul", links), aria_label="Parts of this page"),
         ),
         element("main", [section for _, _, section in present], id="main"),
@@ -110,61 +106,111 @@ def render_located(
     )
 
 
-def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow]) -> Markup:
+def _compared(
+    truth: Annotations, found: Sequence[Found], region: Region
+) -> tuple[list[Found], Matches, list[list[Outcome]], float]:
+    """Detections as they are compared, what they match, the outcomes of each picture, and the score these begin at.
+
+    As in panoptic quality, the void that a mask covers counts for nothing, and one that lies there by more than half is
+    not wrong.
+    """
+    counted, in_void = list(found), [np.zeros(len(one), np.bool_) for one in found]
+    for index, one in enumerate(found):
+        void = truth.void(index) if region == "mask" else None
+        if void is not None:
+            counted[index], in_void[index] = without_void(one, void)
+    matches = match(truth, counted, region=region)
+    places = zip(matches.picture.tolist(), matches.place.tolist(), strict=True)
+    excused = np.array([in_void[picture][place] for picture, place in places], np.bool_)
+    matches = replace(matches, ignored=matches.ignored | (excused & ~matches.right))
+    floor = best_floor(matches)
+    listed = [
+        [
+            one
+            for one in outcomes(objects, seen, floor=floor, region=region)
+            if one.kind != "wrong" or not void[one.detection]
+        ]
+        for objects, seen, void in zip(truth, counted, in_void, strict=True)
+    ]
+    return counted, matches, listed, floor
+
+
+def _lead(truth: Annotations, listed: Sequence[Sequence[Outcome]], rows: Sequence[ResultRow], region: Region) -> Markup:
     kinds = [one.kind for each in listed for one in each]
-    total = sum(kind != "wrong" for kind in kinds)
-    main = _main_metric(rows)
+    wrong = kinds.count("wrong")
+    total = len(kinds) - wrong
+    main = main_metric(truth.kind, rows)
     novel = [row for row in rows if row.split == "novel" and row.metric == main]
     best = max(novel, key=lambda row: row.value, default=None)
     number = int(truth.novel.sum())
     parts: list[Child] = [
-        f"Of {count(total)} objects in {count(len(truth))} pictures ",
+        f"Of {_many(total, _NOUNS[truth.kind])} in {_many(len(truth), 'pictures')} ",
         element("strong", f"{count(kinds.count('right'))} are found under their name"),
         f", {count(kinds.count('confused'))} under another, {count(kinds.count('missed'))} not at all; "
-        f"{count(kinds.count('wrong'))} detections overlap nothing by half.",
+        f"{_many(wrong, _FOUND[region])} overlap{'s' * (wrong == 1)} nothing by half.",
     ]
-    if best is not None:
+    if best is not None and best.value:
         span = interval_text(best)
         parts.append(
             f" On the {number} classes that training never showed, {_METRICS[main]} reaches {percent(best.value)}"
             + (f" (95{SPACE}% interval {span})" if span else "")
             + f", with {best.model.rpartition(' ')[2]}."
         )
+    elif best is not None:
+        parts.append(f" On the {number} classes that training never showed, {_METRICS[main]} is 0 in every setting.")
     return join(parts)
 
 
-def _main_metric(rows: Sequence[ResultRow]) -> str:
-    """Of boxes where there are any, else of segments."""
-    return "ap50" if any(row.metric == "ap50" for row in rows) else "pq"
+def _many(number: int, noun: str) -> str:
+    return f"{count(number)} {noun[:-1] if number == 1 else noun}"
 
 
-def _results(rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
+def main_metric(kind: Kind, rows: Sequence[ResultRow]) -> str:
+    """What is told first: of boxes where there are any, else of segments, of pixels where classes are marked whole."""
+    if any(row.metric == "ap50" for row in rows):
+        return "ap50"
+    return "miou" if kind == "semantic" else "pq"
+
+
+def _splits(rows: Sequence[ResultRow]) -> list[str]:
+    """Those that are there, without `all` where it is `novel` again."""
+    found = [name for name in _SPLITS if any(row.split == name for row in rows)]
+    return [name for name in found if name != "all" or "base" in found or "novel" not in found]
+
+
+def _results(kind: Kind, rows: Sequence[ResultRow], costs: Sequence[Cost], machine: str) -> Markup | None:
     if not rows:
         return None
-    models = list(dict.fromkeys(row.model for row in rows))
+    models, shown = list(dict.fromkeys(row.model for row in rows)), _splits(rows)
+    named = [name for name in shown if name != "agnostic"]
     panels = []
     for metric in [name for name in _METRICS if any(row.metric == name for row in rows)]:
         of_metric = [row for row in rows if row.metric == metric]
-        splits = [name for name in _SPLITS if any(row.split == name for row in of_metric)]
         maximum = max(0.05, *(row.high or row.value for row in of_metric if row.split != "agnostic"))
         parts: list[Child] = []
-        for split in (name for name in splits if name != "agnostic"):
+        for split in named:
             bars = [
                 _bar(row, maximum) for model in models for row in of_metric if (row.model, row.split) == (model, split)
             ]
-            parts += [element("h3", split.capitalize()), bar_rows(bars, maximum=maximum)]
+            if bars:
+                title = element("h4", split.capitalize()) if len(named) > 1 else None
+                parts += [title, bar_rows(bars, maximum=maximum)]
         panels.append(element("div", element("h3", _METRICS[metric]), parts, class_="panel"))
+    if "base" in named:
+        title = "Base and novel classes"
+        text = "Base classes were marked in training, novel ones were not: only the frozen encoder knows their names. "
+    elif "novel" in named:
+        title = "Novel classes"
+        text = "Training marked none of these classes: only the frozen encoder knows their names. "
+    else:
+        title, text = "All classes", ""
     return element(
         "section",
-        element("h2", "Base and novel classes"),
-        element(
-            "p",
-            "Base classes were marked in training, novel ones were not: only the frozen encoder knows their names. "
-            "Lines on the bars are 95\u00a0% intervals over pictures.",
-        ),
+        element("h2", title),
+        element("p", f"{text}Lines on the bars are 95{SPACE}% intervals over pictures."),
         element("div", panels, class_="panels"),
         _score_table(rows, models),
-        _cost_table(costs, rows, machine) if costs else None,
+        _cost_table(costs, rows, main_metric(kind, rows), machine) if costs else None,
         id="results",
     )
 
@@ -177,8 +223,7 @@ def _bar(row: ResultRow, maximum: float) -> Bar:
 
 
 def _score_table(rows: Sequence[ResultRow], models: Sequence[str]) -> Markup:
-    metrics = [name for name in _METRICS if any(row.metric == name for row in rows)]
-    splits = [name for name in _SPLITS if any(row.split == name for row in rows)]
+    metrics, splits = [name for name in _METRICS if any(row.metric == name for row in rows)], _splits(rows)
     body = []
     for model in models:
         for metric in metrics:
@@ -204,8 +249,8 @@ def _cell(row: ResultRow | None) -> Markup:
     return element("td", value, element("small", span) if span else None, class_="n")
 
 
-def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], machine: str) -> Markup:
-    main = _main_metric(rows)
+def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], main: str, machine: str) -> Markup:
+    splits = [name for name in _splits(rows) if name in ("novel", "all")]
 
     def value(setting: str, split: str) -> Markup:
         found = [row for row in rows if row.metric == main and row.split == split]
@@ -215,15 +260,14 @@ def _cost_table(costs: Sequence[Cost], rows: Sequence[ResultRow], machine: str) 
         element(
             "tr",
             element("th", one.setting, scope="row"),
-            value(one.setting, "novel"),
-            value(one.setting, "all"),
+            [value(one.setting, split) for split in splits],
             element("td", "–" if one.seconds is None else _milliseconds(one.seconds), class_="n"),
             element("td", "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}{SPACE}MiB", class_="n"),
         )
         for one in costs
     ]
     head = [element("th", "Setting", scope="col")]
-    names = (f"novel, {_METRICS[main]}", f"all, {_METRICS[main]}", "a picture", "peak memory")
+    names = (*(f"{split}, {_METRICS[main]}" for split in splits), "a picture", "peak memory")
     head += [element("th", name, scope="col", class_="n") for name in names]
     return _table("Accuracy beside its cost", head, body, f"Measured on {machine}." if machine else "")
 
@@ -250,18 +294,24 @@ def _pictures(
 ) -> Markup:
     legend = [
         element("li", element("b", kind, class_=kind), f" {_SAID[kind]}", class_=kind)
-        for kind in _KINDS
+        for kind in KINDS
         if any(one.kind == kind for each in listed for one in each)
     ]
-    scenes = [_scene(truth, index, found[index], listed[index], region) for index in chosen_pictures(listed)]
+    chosen = chosen_pictures(listed)
+    scenes = [scene(truth, index, found[index], listed[index], region) for index in chosen]
+    is_part = len(chosen) < sum(map(bool, listed))
+    said = [
+        f"{_FOUND[region].capitalize()} with a score of at least {floor:.2f}, where F1 over all pictures is highest.",
+        "The pictures stand evenly between the best and the worst of the set."
+        if is_part
+        else "All pictures that hold anything, the best first.",
+    ]
+    if truth.kind == "semantic":
+        said.append("A region is all pixels of a class in a picture.")
     return element(
         "section",
         element("h2", "Pictures"),
-        element(
-            "p",
-            f"Detections with a score of at least {floor:.2f}, where F1 over all pictures is highest. The pictures "
-            "stand evenly between the best and the worst of the set.",
-        ),
+        element("p", " ".join(said)),
         element("ul", legend, class_="legend"),
         element("ul", scenes, class_="scenes"),
         id="pictures",
@@ -280,100 +330,6 @@ def chosen_pictures(listed: Sequence[Sequence[Outcome]], num: int = NUM_PICTURES
     return [order[(2 * place + 1) * len(order) // (2 * num)] for place in range(num)]
 
 
-def _scene(truth: Annotations, index: int, found: Found, listed: Sequence[Outcome], region: Region) -> Markup:
-    picture, objects = truth.pictures[index], truth.objects(index)
-    order = sorted(listed, key=lambda one: (_KINDS.index(one.kind), -one.score))
-    shapes = [_shape(one, objects, found, number, region) for number, one in enumerate(order, 1)]
-    svg = element(
-        "svg",
-        element(
-            "image",
-            href=_embedded(truth.image(index)),
-            width=picture.width,
-            height=picture.height,
-            preserveAspectRatio="none",
-        ),
-        [shape for shape, _ in shapes],
-        [tag for _, tag in shapes],
-        viewBox=f"0 0 {picture.width} {picture.height}",
-        role="img",
-        aria_label=f"{shorten(picture.file, 60)} with {len(order)} numbered objects and detections, listed below",
-    )
-    items = [
-        element(
-            "li",
-            element("span", number, class_="no"),
-            element("span", _words(one, truth.names)),
-            element("span", f"{one.score:.2f}" if one.detection >= 0 else ""),
-            class_=one.kind,
-        )
-        for number, one in enumerate(order, 1)
-    ]
-    return element(
-        "li", svg, element("ol", items), element("p", shorten(picture.file, 60), class_="file"), class_="scene"
-    )
-
-
-def _words(one: Outcome, names: Sequence[str]) -> str:
-    match one.kind:
-        case "right":
-            return names[one.guess]
-        case "confused":
-            return f"{names[one.truth]}, taken for {names[one.guess]}"
-        case "missed":
-            return f"{names[one.truth]}, missed"
-        case _:
-            return f"{names[one.guess]}, overlaps nothing by half"
-
-
-def _shape(one: Outcome, objects: Objects, found: Found, number: int, region: Region) -> tuple[Markup, Markup]:
-    """The outline of an object or detection, and its number."""
-    if one.detection >= 0:
-        x0, y0, x1, y1 = found.boxes[one.detection].tolist()
-    else:
-        x0, y0, x1, y1 = objects.boxes[one.object].tolist()
-    unit = max(objects.width, objects.height) / 100
-    paths = _mask_path(one, objects, found) if region == "mask" else None
-    box = {"x": f"{x0:.1f}", "y": f"{y0:.1f}", "width": f"{x1 - x0:.1f}", "height": f"{y1 - y0:.1f}"}
-    if paths is not None:
-        drawn = [element("path", d=paths, class_="halo"), element("path", d=paths, class_="shape mask")]
-    else:
-        drawn = [element("rect", **box, class_="halo"), element("rect", **box, class_="shape")]
-    x = min(max(x0 + 2.4 * unit, 2.6 * unit), objects.width - 2.6 * unit)
-    y = min(max(y0 + 2.4 * unit, 2.6 * unit), objects.height - 2.6 * unit)
-    tag = element(
-        "g",
-        element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=f"{2.4 * unit:.2f}", class_="tag"),
-        element("text", number, x=f"{x:.1f}", y=f"{y:.1f}", style=f"font-size:{3.2 * unit:.2f}px", class_="number"),
-        class_=one.kind,
-    )
-    return element("g", drawn, class_=one.kind), tag
-
-
-def _mask_path(one: Outcome, objects: Objects, found: Found) -> str | None:
-    """SVG's path around a mask, drawn at the size at which it is shown; None where there is no mask."""
-    if one.detection >= 0 and found.masks is not None:
-        mask = rle_masks().decode(found.masks[one.detection]).astype(np.bool_)
-    elif one.detection < 0 and objects.shapes[one.object] is not None:
-        mask = objects.mask(one.object)
-    else:
-        return None
-    factor = max(1, max(mask.shape) // SIDE_PX)
-    small = mask[factor // 2 :: factor, factor // 2 :: factor]
-    rings = mask_rings(small)
-    return (
-        "".join("M" + "L".join(f"{x * factor} {y * factor}" for x, y in ring.tolist()) + "Z" for ring in rings) or None
-    )
-
-
-def _embedded(image: Image.Image) -> str:
-    copy = image.copy()
-    copy.thumbnail((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
-    stream = BytesIO()
-    copy.save(stream, "WEBP", quality=78, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-
-
 def _classes(
     truth: Annotations, worst: Sequence[ClassScore], listed: Sequence[Sequence[Outcome]], region: Region
 ) -> Markup | None:
@@ -381,12 +337,12 @@ def _classes(
         return None
     score = _METRICS["mask_ap50" if region == "mask" else "ap50"]
     missed = [one.truth for each in listed for one in each if one.kind == "missed"]
-    names = truth.names
+    names, has_splits, noun = truth.names, truth.novel.any(), _NOUNS[truth.kind]
     body = [
         element(
             "tr",
             element("th", names[one.label], scope="row"),
-            element("td", "novel" if truth.novel[one.label] else "base" if truth.novel.any() else ""),
+            element("td", "novel" if truth.novel[one.label] else "base") if has_splits else None,
             element("td", percent(one.ap50), class_="n"),
             element("td", count(one.num_objects), class_="n"),
             element("td", count(missed.count(one.label)), class_="n"),
@@ -394,12 +350,12 @@ def _classes(
         )
         for one in worst
     ]
-    head = [element("th", "Class", scope="col"), element("th", "Split", scope="col")]
-    head += [element("th", name, scope="col", class_="n") for name in (score, "objects", "missed")]
+    head = [element("th", name, scope="col") for name in (("Class", "Split") if has_splits else ("Class",))]
+    head += [element("th", name, scope="col", class_="n") for name in (score, noun, "missed")]
     head.append(element("th", "taken for", scope="col"))
     return element(
         "section",
         element("h2", "The worst classes"),
-        _table(f"Classes with the lowest {score}", head, body, "Among equals, those with more objects first."),
+        _table(f"Classes with the lowest {score}", head, body, f"Among equals, those with more {noun} first."),
         id="classes",
     )

@@ -1,9 +1,8 @@
 """Training a language model to speak of what a frozen eye sees: LLaVA's two stages, scenes on a laptop."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -11,13 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
 from eyesmith.data.conversations import IMAGE_WORD, Conversation, ConversationSet, open_conversations
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow
-from eyesmith.eval.features.identity import decoders
-from eyesmith.files import write_atomic
 from eyesmith.hub.initial import InitialConfig, load_image
 from eyesmith.hub.run_folder import CHAT_KIND, describe_encoder
 from eyesmith.hub.stored import read_stored
@@ -25,9 +21,9 @@ from eyesmith.hub.weights import load_tensors
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.classifier import ClassifierConfig
-from eyesmith.models.clip import ClipConfig, evaluating
+from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
-from eyesmith.models.identity import module_hash, weights_hash
+from eyesmith.models.identity import weights_hash
 from eyesmith.models.lora import LoraConfig, add_adapters, chosen_matrices, linear_matrices, merged
 from eyesmith.multimodal.eye import Eye, EyeConfig
 from eyesmith.multimodal.language import (
@@ -39,21 +35,20 @@ from eyesmith.multimodal.language import (
     build_language,
     language_shape,
 )
+from eyesmith.multimodal.measure import ChatMeasure
 from eyesmith.multimodal.model import ChatModel, Read
 from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, Row, padded
 from eyesmith.multimodal.rows import ConversationRows
-from eyesmith.multimodal.scoring import METRIC, Scored, rows_of, score
+from eyesmith.multimodal.scoring import METRIC
 from eyesmith.multimodal.stock import save_chat, start_from
 from eyesmith.multimodal.template import TEMPLATES, TemplateName
 from eyesmith.tasks.task import Evaluator, MeanTask, RunContext, TextPlan
 from eyesmith.train.config import RunConfig
 from eyesmith.train.distributed import World
-from eyesmith.train.kept import KeptFeatures, keep_features
+from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import choose_precision
 
-ANSWERS_FILE = "answers.jsonl"  # of a run folder: every question measured, and what was said
-_PICTURES = 64  # that the eye sees at a time
+_PICTURES = 64  # that the projector's scale is fitted to
 _KEPT_ROWS = 50_000  # conversations whose ids are kept in memory
 _OF_LM: dict[str, TemplateName] = {TINY: "bare", SMOLLM2: "chatml"}
 
@@ -169,7 +164,6 @@ class Chat(MeanTask[ChatModel]):
         super().__init__(model, config)
         self.encoder, self.items, self._kept = encoder, tuple(items), kept
         self.folder = folder
-        self.answers: list[dict[str, Any]] = []  # of the last measuring
         self._rows: dict[int, Row] = {}
 
     @classmethod
@@ -216,7 +210,7 @@ class Chat(MeanTask[ChatModel]):
         kept = None
         if config.keep_seen:
             with context.world.first_on_each_machine():
-                kept = _see_all(config, model.eye, rows.data, lambda: rows.pictures(_PICTURES), device)
+                kept = rows.seen_by(model.eye, precision=config.precision, device=device)
             rows.leave_out({*kept.lacking()} & {item.picture for item in rows.items if item.picture is not None})
         task = cls(model, config, encoder=chat_encoder, items=rows.items, kept=kept, folder=context.folder)
         if not config.start:
@@ -326,89 +320,33 @@ class Chat(MeanTask[ChatModel]):
         )
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        return context.world.once(lambda: self._reached(model, context))
-
-    def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        rows: list[ResultRow] = []
-        self.answers = []
-        chat = cast(ChatModel, model)
-        whose = self._facts(chat)
-        for place, split in enumerate(self.config.eval.splits):
-            prefix = f"{split}:" if place else ""
-            run = {**whose, "data": open_set(self.config, split).fingerprint()}
-            found = self.scored(chat, split)
-            self._keep(found, split)
-            name = self.config.name
-            rows += rows_of(found, model=f"{name} blind" if chat.is_blind else name, prefix=prefix, run=run)
-            if not chat.is_blind:
-                wrong = self.scored(chat, split, is_wrong=True)
-                self._keep(wrong, split, is_wrong=True)
-                rows += rows_of(wrong, model=f"{name} wrong-image", prefix=prefix, run=run)
-            context.say(f"{split}: {sum(one.is_right for one in found):,} of {len(found):,} answers are right")
-        return rows
+        sets = ((split, open_set(self.config, split)) for split in self.config.eval.splits)
+        measure, chat = self._measure(), cast(ChatModel, model)
+        return context.world.once(lambda: measure.rows(chat, sets, folder=self.folder, say=context.say))
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
+        splits, measure = self.config.eval.curve_splits, self._measure()
 
-        def measure(model: nn.Module) -> dict[str, float]:
-            found = {
-                split: rows_of(self.scored(cast(ChatModel, model), split), model=self.config.name) for split in splits
-            }
-            return {f"{split}/{METRIC}": rows[-1].value for split, rows in found.items()}  # the last is the macro mean
+        def reached(model: nn.Module) -> dict[str, float]:
+            chat = cast(ChatModel, model)
+            return {f"{split}/{METRIC}": measure.macro(chat, open_set(self.config, split)) for split in splits}
 
-        return (lambda model: context.world.once(lambda: measure(model))) if splits else None
+        return (lambda model: context.world.once(lambda: reached(model))) if splits else None
 
-    def scored(self, model: ChatModel, split: str, *, is_wrong: bool = False) -> list[Scored]:
-        """Every question of a split. is_wrong: about the picture of another conversation."""
-        data = open_set(self.config, split)
-        rows = self.open_eval(data)
-        try:
-            kept = _see_all(self.config, model.eye, data, lambda: rows.pictures(_PICTURES), self.device)
-        finally:
-            rows.close()
-        lacking = set(kept.lacking())
-        items = [item for item in data.items if item.picture is not None and item.picture not in lacking]
-        places = torch.tensor([cast(int, item.picture) for item in items])
-        seen = kept.read(places.roll(1) if is_wrong else places)
-        with evaluating(model):
-            return score(model, self.encoder, items, seen)
-
-    def open_eval(self, data: ConversationSet) -> ConversationRows:
-        """The pictures of another split, as the eye sees them."""
-        return ConversationRows(
-            data,
-            data.items,
-            1,
-            own=slice(0, 1),
-            seed=0,
-            preprocess=self.config.preprocess,
-            pad=self.config.eye.pad,
-            is_seen=True,
-            num_workers=self.config.data.num_workers,
-            max_skipped_frac=self.config.data.max_skipped_frac,
+    def _measure(self) -> ChatMeasure:
+        config = self.config
+        return ChatMeasure(
+            name=config.name,
+            language=config.lm,
+            encoder=self.encoder,
+            preprocess=config.preprocess,
+            precision=config.precision,
+            num_workers=config.data.num_workers,
+            max_skipped_frac=config.data.max_skipped_frac,
         )
-
-    def _keep(self, found: Sequence[Scored], split: str, *, is_wrong: bool = False) -> None:
-        """Write what was said to each question, beside the numbers made of it."""
-        self.answers += [{"split": split, "wrong_image": is_wrong, **asdict(one)} for one in found]
-        if self.folder is not None:
-            lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in self.answers)
-            write_atomic(self.folder / ANSWERS_FILE, lines)
-
-    def _facts(self, model: ChatModel) -> dict[str, Any]:
-        """What a number of this model depends on, beside the data."""
-        return {
-            "weights": weights_hash(model),
-            "eye": weights_hash(model.image),
-            "preprocess": {**to_dict(self.config.preprocess), **to_dict(self.config.eye)},
-            "template": self.config.template_name,
-            "language": self.config.lm,
-            "precision": "fp32",
-            "decoders": decoders(),
-        }
 
     def _row(self, index: int) -> Row:
         row = self._rows.get(index)
@@ -489,29 +427,3 @@ def _freeze(model: ChatModel, config: ChatConfig) -> None:
         add_adapters(model.language, chosen_matrices(names, config.lora), config.lora)
     elif config.trains == "projector":
         model.language.requires_grad_(False)
-
-
-def _see_all(
-    config: ChatConfig,
-    eye: Eye,
-    data: ConversationSet,
-    views: Callable[[], Iterator[tuple[Tensor, Tensor]]],
-    device: torch.device,
-) -> KeptFeatures:
-    """What the eye says of every picture, computed now or found on disk."""
-    facts = [
-        module_hash(eye.encoder),
-        to_dict(config.eye),
-        to_dict(config.preprocess),
-        data.images_hash,
-        decoders(),
-    ]
-    return keep_features(
-        eye,
-        views,
-        num_samples=data.num_pictures,
-        facts=["chat", *facts],
-        field="keep_seen",
-        precision=choose_precision(config.precision, device),
-        device=device,
-    )

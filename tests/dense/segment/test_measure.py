@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 from eyesmith.data.annotations import Annotations
 from eyesmith.data.annotations.masks import mask_to_runs
 from eyesmith.data.annotations.pictures import FolderPictures
-from eyesmith.data.annotations.types import Category, Objects, Picture
+from eyesmith.data.annotations.types import Category, Kind, Objects, Picture
 from eyesmith.dense.segment.inference import Answer, FoundSegment, Panoptic
-from eyesmith.dense.segment.measure import AGNOSTIC, Counts
-from eyesmith.dense.segment.picture_segmenter import Segmented, mask_boxes
+from eyesmith.dense.segment.measure import AGNOSTIC, Counts, search
+from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, mask_boxes
 
 pytest.importorskip("faster_coco_eval")
 BOXES = ((0, 0, 4, 4), (4, 4, 10, 8))  # x0, y0, x1, y1 of a base and a novel thing
@@ -106,3 +107,20 @@ def test_a_part_of_a_set_is_a_set(data: Annotations) -> None:
 def test_boxes_around_masks() -> None:
     masks = torch.from_numpy(np.stack([mask_of(box) for box in BOXES]))
     assert mask_boxes(masks).tolist() == [list(map(float, box)) for box in BOXES]
+
+
+@pytest.mark.parametrize(("kind", "things"), [("semantic", [False, False]), ("panoptic", [True, False])])
+def test_whole_classes_are_looked_for_as_whole_classes(data: Annotations, kind: Kind, things: list[bool]) -> None:
+    """Else each thing would be a segment of its own, and none of them the object of all its class's pixels."""
+
+    class Asked(Exception):
+        """Ends the search where the names are told."""
+
+    class Finder:
+        def use(self, names: object, things: list[bool]) -> None:
+            raise Asked(things)
+
+    categories = (data.categories[0], replace(data.categories[1], is_thing=False))
+    with pytest.raises(Asked) as asked:
+        search(cast(PictureSegmenter, Finder()), replace(data, kind=kind, categories=categories), ("head",))
+    assert asked.value.args == (things,)

@@ -2,14 +2,28 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eyesmith.data.annotations import Annotations, Objects
+from eyesmith.data.annotations import Annotations, Category, Objects, Picture
+from eyesmith.data.annotations.masks import Runs, decode_shape, mask_to_runs
+from eyesmith.data.annotations.pictures import FolderPictures
 from eyesmith.errors import DataError
-from eyesmith.eval.located import Found, best_floor, found, match, outcomes, read_found, worst_classes, write_found
+from eyesmith.eval.located import (
+    Found,
+    best_floor,
+    found,
+    match,
+    outcomes,
+    read_found,
+    without_void,
+    worst_classes,
+    write_found,
+)
+from eyesmith.eval.located.precision import Region
 
 Make = Callable[..., tuple[Annotations, list[Found]]]
 
@@ -61,6 +75,24 @@ def test_the_floor_has_the_best_f1(make_found: Make) -> None:
     assert best_floor(match(truth, [found([], [], [])] * len(truth))) == 0
 
 
+def test_what_lies_in_void_counts_for_nothing() -> None:
+    void = np.zeros((10, 10), np.bool_)
+    void[:, 6:] = True
+    masks = [np.zeros((10, 10), np.bool_) for _ in range(3)]
+    masks[0][:, :8] = True  # 60 of 80 pixels count
+    masks[1][:, 5:] = True  # 10 of 50
+    masks[2][:, 4:8] = True  # a half
+    seen, is_void = without_void(found([[0, 0, 9, 9]] * 3, [0.5] * 3, [0, 1, 2], masks), void)
+    assert seen.masks is not None
+    assert [decode_shape(Runs(10, 10, one["counts"]), 10, 10).tolist() for one in seen.masks] == [
+        (mask & ~void).tolist() for mask in masks
+    ]
+    assert is_void.tolist() == [False, True, False]
+    assert without_void(found([], [], [], []), void)[1].tolist() == []
+    boxes = found([[0, 0, 9, 9]], [0.5], [0])
+    assert without_void(boxes, void)[0] is boxes
+
+
 def test_worst_classes(make_found: Make) -> None:
     truth, detections = make_found(1, pictures=30)
     swapped = [
@@ -75,6 +107,36 @@ def test_worst_classes(make_found: Make) -> None:
     assert [one.ap50 for one in others] == sorted(one.ap50 for one in others)
     assert [one.label for one in worst_classes(truth, swapped, matches, classes=truth.novel)] == [1]
     assert len(worst_classes(truth, detections, match(truth, detections), num=2)) == 2
+
+
+def test_what_a_class_is_taken_for_is_seen_by_what_was_matched(tmp_path: Path) -> None:
+    """Of two corners of one box, each with half of it, neither is the other, though their boxes are equal."""
+    upper = np.triu(np.ones((10, 10), np.bool_))
+    masks = [upper, ~upper]
+    objects = replace(
+        things([[0, 0, 10, 10], [0, 0, 10, 10]], [0, 1], [False, False]),
+        shapes=tuple(mask_to_runs(mask) for mask in masks),
+        height=10,
+        width=10,
+    )
+    truth = Annotations(
+        name="by hand",
+        kind="panoptic",
+        form="made",
+        path=tmp_path,
+        categories=tuple(Category(id=label, name=str(label)) for label in range(3)),
+        pictures=(Picture(id=1, file="1.png", width=10, height=10),),
+        read=lambda _: objects,
+        images=FolderPictures((tmp_path,)),
+    )
+    seen = [found([[0, 0, 10, 10]], [0.9], [2], [masks[1]])]
+
+    def taken_for(region: Region) -> dict[int, tuple[tuple[int, int], ...]]:
+        worst = worst_classes(truth, seen, match(truth, seen, region=region))
+        return {one.label: one.confused_with for one in worst}
+
+    assert taken_for("mask") == {0: (), 1: ((2, 1),)}
+    assert taken_for("box") == {0: ((2, 1),), 1: ()}
 
 
 @pytest.mark.parametrize("masks", [False, True])

@@ -1,13 +1,17 @@
 """What a detector finds in the pictures of a set, and how good that is: average precision of parts of the classes."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self, get_args
+
+import torch
 
 from eyesmith.data.annotations import Annotations
 from eyesmith.dense.detect.object_detector import AGNOSTIC, ObjectDetector
 from eyesmith.dense.detect.predict import Source
-from eyesmith.dense.measuring import facts, spread, with_novel
+from eyesmith.dense.detect.run_folder import is_detector, load_detector
+from eyesmith.dense.measuring import MeasuredFinder, facts, spread, with_novel
 from eyesmith.dense.rows import squares
 from eyesmith.errors import DataError
 from eyesmith.eval.located import Found, detect_rows
@@ -72,3 +76,25 @@ def rows_of(
         )
     ]
     return [replace(row, split=prefix + row.split) for row in rows]
+
+
+class MeasuredDetector(MeasuredFinder[ObjectDetector, Searched]):
+    """A detector, by average precision of boxes."""
+
+    kind = "detector"
+    all_sources = get_args(Source)
+    region = "box"
+
+    @classmethod
+    def is_in(cls, folder: str | os.PathLike[str]) -> bool:
+        return is_detector(folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
+        return cls(load_detector(folder, device=device))
+
+    def search(self, data: Annotations, source: Source, *, most: int = 0) -> Searched:
+        return search(self.finder, data, (source,), most=most)
+
+    def rows(self, searched: Searched, *, model: str, replicates: int = 500) -> list[ResultRow]:
+        return rows_of(self.finder, searched, model=model, replicates=replicates)

@@ -1,16 +1,19 @@
 """How well pictures of a set are cut into named segments: panoptic quality and mIoU, of parts of the classes."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eyesmith.data.annotations import VOID, Annotations
-from eyesmith.dense.measuring import facts, spread, with_novel
+from eyesmith.dense.measuring import MeasuredFinder, facts, spread, with_novel
 from eyesmith.dense.rows import squares
 from eyesmith.dense.segment.picture_segmenter import PictureSegmenter, Segmented, Source
+from eyesmith.dense.segment.run_folder import is_segmenter, load_segmenter
 from eyesmith.errors import DataError
 from eyesmith.eval import ResultRow
 from eyesmith.eval.located import Found
@@ -37,9 +40,11 @@ def search(
     """Look for all names of a set, which stay the segmenter's. most: pictures, spread evenly; 0 for all.
 
     Novel are the classes of which training saw no synonym. keep: the segments too. Pictures that cannot be read are
-    left out; DataError where all are.
+    left out; DataError where all are. Of a set of whole classes nothing is counted, whatever it could be elsewhere: a
+    class's segments are one, as its pixels are in the truth.
     """
-    finder.use([(one.name, *one.synonyms) for one in data.categories], [one.is_thing for one in data.categories])
+    things = [one.is_thing and data.kind != "semantic" for one in data.categories]
+    finder.use([(one.name, *one.synonyms) for one in data.categories], things)
     data = with_novel(data, (~finder.seen).tolist())
     counts: dict[Source, Counts] = {source: Counts(data) for source in sources}
     found: dict[Source, list[Found]] = {source: [] for source in sources}
@@ -76,6 +81,28 @@ def rows_of(
         for row in counted.rows(truth, model=f"{model} {source}", replicates=replicates, run=run)
     ]
     return [replace(row, split=prefix + row.split) for row in rows]
+
+
+class MeasuredSegmenter(MeasuredFinder[PictureSegmenter, Searched]):
+    """A segmenter, by panoptic quality."""
+
+    kind = "segmenter"
+    all_sources = get_args(Source)
+    region = "mask"
+
+    @classmethod
+    def is_in(cls, folder: str | os.PathLike[str]) -> bool:
+        return is_segmenter(folder)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
+        return cls(load_segmenter(folder, device=device))
+
+    def search(self, data: Annotations, source: Source, *, most: int = 0) -> Searched:
+        return search(self.finder, data, (source,), most=most, keep=True)
+
+    def rows(self, searched: Searched, *, model: str, replicates: int = 500) -> list[ResultRow]:
+        return rows_of(self.finder, searched, model=model, replicates=replicates)
 
 
 class Counts:

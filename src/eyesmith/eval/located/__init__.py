@@ -2,6 +2,7 @@
 
 from eyesmith.eval.located.found import Found as Found
 from eyesmith.eval.located.found import found as found
+from eyesmith.eval.located.found import without_void as without_void
 from eyesmith.eval.located.intervals import picture_intervals as picture_intervals
 from eyesmith.eval.located.matching import Matches as Matches
 from eyesmith.eval.located.matching import match as match

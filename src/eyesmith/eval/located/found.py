@@ -1,14 +1,14 @@
 """What a model found in one picture, as it is scored: boxes or masks with scores and labels, checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from eyesmith.data.annotations.masks import encode_mask
+from eyesmith.data.annotations.masks import encode_mask, rle_masks
 from eyesmith.errors import DataError, ShapeError
 
 
@@ -77,6 +77,19 @@ def found(
     if masks is not None and len(masks) != number:
         raise ShapeError(f"{where}: masks: expected {number}, got {len(masks)}")
     return Found(boxes=as_boxes, scores=as_scores, labels=as_labels, masks=None if masks is None else _runs(masks))
+
+
+def without_void(found: Found, void: NDArray[np.bool_]) -> tuple[Found, NDArray[np.bool_]]:
+    """Masks without the pixels that count for nothing, and which of them lie there by more than half, [N].
+
+    void: [H, W]. Boxes stay as they are. What panoptic quality does not call wrong though it matches nothing.
+    """
+    if found.masks is None or not void.any():
+        return found, np.zeros(len(found), np.bool_)
+    masks, counted = rle_masks(), encode_mask(~void)
+    cut = tuple(masks.merge([one, counted], intersect=True) for one in found.masks)
+    areas = np.array([[int(masks.area(one)) for one in some] for some in (found.masks, cut)]).reshape(2, len(found))
+    return replace(found, masks=cut), 2 * areas[1] < areas[0]
 
 
 def _runs(masks: Tensor | Sequence[NDArray[np.bool_]] | Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

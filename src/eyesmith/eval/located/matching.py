@@ -23,6 +23,7 @@ class Matches:
     picture, label, score: [N]; place: [N], of the detection in its picture; right: bool [N], whether it found an object
     of its class that no better one had found; ignored: bool [N], found a crowd, counts for nothing. objects: int64
     [P, K], how many there are to find. truth_of: [N], the object's place in its picture, -1 where none was found.
+    region, iou: what had to overlap, and by how much.
     """
 
     picture: NDArray[np.int64]
@@ -33,6 +34,7 @@ class Matches:
     ignored: NDArray[np.bool_]
     truth_of: NDArray[np.int64]
     objects: NDArray[np.int64]
+    region: Region
     iou: float
 
     def average_precision(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -96,6 +98,7 @@ def match(
         ignored=ignored > 0,
         truth_of=truth_of,
         objects=totals,
+        region=region,
         iou=iou,
     )
 

@@ -114,7 +114,7 @@ def worst_classes(
     taken: dict[int, Counter[int]] = {label: Counter() for label in labels}
     for objects, one in zip(truth, found, strict=True):
         if np.isin(objects.labels, labels).any():
-            for outcome in outcomes(objects, one, floor=at, iou=matches.iou):
+            for outcome in outcomes(objects, one, floor=at, region=matches.region, iou=matches.iou):
                 if outcome.kind == "confused" and outcome.truth in taken:
                     taken[outcome.truth][outcome.guess] += 1
     return [
