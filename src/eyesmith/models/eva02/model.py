@@ -8,11 +8,12 @@ config. B batch, H W grid cells, N = H*W patches, C channels, D embedding; token
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import Conv
@@ -37,7 +38,6 @@ Relation = Literal["rope", "bias", "none"]
 Pooling = Literal["token", "mean", "normed_mean"]
 Initial = Literal["jax", "beit"]
 Resize = Literal["reference", "timm"]
-_CHOICES = {"norm": Norm, "ffn": Ffn, "relation": Relation, "pooling": Pooling, "initial": Initial, "resize": Resize}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +96,7 @@ class Eva02Config:
             raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
         if not 0 <= self.drop_path_prob < 1:
             raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigError(f"{name}: expected {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        check_choices(self)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -350,8 +348,6 @@ class Eva02(Encoder):
 
     def set_pooling(self, pooling: Pooling) -> None:
         """Pool in another way from now on. The parameters are the same, what they were trained for is not."""
-        if pooling not in get_args(Pooling):
-            raise ConfigError(f"pooling: expected {', '.join(get_args(Pooling))}, got {pooling!r}")
         self.config = replace(self.config, pooling=pooling)
         self.is_mean_pooled = pooling != "token"
 

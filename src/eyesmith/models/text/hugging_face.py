@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
 from eyesmith.files import write_atomic, write_json
 from eyesmith.models.foreign.packages import import_transformers, quiet
@@ -34,8 +35,7 @@ class HuggingFaceTextConfig:
     def __post_init__(self) -> None:
         if not self.source or self.source == "package:":
             raise ConfigError(f"source: expected a folder or package:NAME, got {self.source!r}")
-        if self.pooling not in ("mean", "first"):
-            raise ConfigError(f"pooling: expected 'mean' or 'first', got {self.pooling!r}")
+        check_choices(self)
         if self.context_len < 3:
             raise ConfigError(f"context_len: expected at least 3, got {self.context_len}")
 

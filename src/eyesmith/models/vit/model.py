@@ -7,11 +7,12 @@ where there is one), C channels, D embedding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.activation import Activation
@@ -75,9 +76,7 @@ class VitConfig:
             raise ConfigError(f"num_heads: {self.num_heads} does not divide the width {self.width}")
         if self.embed_dim < 0 or self.layer_scale < 0 or self.norm_eps <= 0:
             raise ConfigError(f"embed_dim, layer_scale: expected 0 (none) or more, norm_eps above 0, got {self}")
-        for name, choices in (("activation", Activation), ("pooling", Pooling)):
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigError(f"{name}: expected {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        check_choices(self)
         if self.pooling == "token" and not self.has_class_token:
             raise ConfigError("pooling: 'token' needs has_class_token; take mean, normed_mean or map")
         if self.pooling == "map" and self.embed_dim not in (0, self.width):
