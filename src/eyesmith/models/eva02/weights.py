@@ -33,9 +33,8 @@ from eyesmith.models.keymap import (
 )
 from eyesmith.models.position import resize_position_table, resize_relative_table
 from eyesmith.models.registry import config as model_config
-from eyesmith.models.registry import encoder_config, list_encoders, list_models
+from eyesmith.models.registry import encoder_config, image_config, list_encoders, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
-from eyesmith.models.text.model import ClipTextConfig
 
 Layout = Literal["reference", "timm", "open_clip"]
 
@@ -202,7 +201,7 @@ def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tens
 
     Raises CheckpointError as from_published does, and for a text tower that does not fit.
     """
-    image, text = _towers(config)
+    image, text = text_weights.towers(config, Eva02Config, "an EVA-02")
     numbers = {"logit_scale": state.get("logit_scale", state.get(_OLD_SCALE))}
     if text_weights.BIAS in state:
         numbers[text_weights.BIAS] = state[text_weights.BIAS]
@@ -221,7 +220,7 @@ def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tens
 
 def to_clip(state: Mapping[str, Tensor], config: ClipConfig, *, layout: Layout = "open_clip") -> dict[str, Tensor]:
     """Our Clip's tensors in open_clip's names, or in those of EVA-CLIP's own files (`reference`)."""
-    image, _ = _towers(config)
+    image, _ = text_weights.towers(config, Eva02Config, "an EVA-02")
     prefix = "" if layout == "open_clip" else VISUAL
     tower = to_published(inner(state, "image."), image, layout=layout)
     theirs = {prefix + name: value for name, value in tower.items()}
@@ -249,7 +248,7 @@ def read(
     for a name of something else.
     """
     found, name = find_tower(tensors), asked.name
-    named = None if name is None else model_config(name).image if name in list_models() else encoder_config(name)
+    named = None if name is None else image_config(name)
     is_pair_name = name is None or name in list_models()
     if found.is_clip and is_pair_name and text_weights.from_open_clip(tensors):
         pair = pair_config(found, tensors, sizes=asked.sizes, name=name)
@@ -375,13 +374,8 @@ def pair_config(
         if not isinstance(known.image, Eva02Config):
             raise ConfigError(f"name: {name} is no EVA-02, and the tensors are in the names of one")
     else:
-        fitting = [
-            known
-            for known in map(model_config, list_models())
-            if isinstance(known.image, Eva02Config) and same_shape(known.image, image) and known.text == text
-        ]
-        fitting.sort(key=lambda known: (known.image.image_size != image.image_size, known.name))
-        known = fitting[0] if fitting else None
+        like = [pair for pair, own, tower in pairs_of(Eva02Config) if same_shape(own, image) and tower == text]
+        known = min(like, key=lambda pair: (pair.image.image_size != image.image_size, pair.name), default=None)
     preprocess = PreprocessConfig(image_size=image.image_size)
     if known is None:
         return ClipConfig(name="EVA02", image=image, text=text, preprocess=preprocess)
@@ -469,14 +463,3 @@ def _check_name(config: Eva02Config, named: object, name: str) -> None:
         raise ConfigError(
             f"name: {name} has {named.depth} blocks of width {named.width}, the file {config.depth} of {config.width}"
         )
-
-
-def _towers(config: ClipConfig) -> tuple[Eva02Config, ClipTextConfig]:
-    if not isinstance(config.image, Eva02Config) or not isinstance(config.text, ClipTextConfig):
-        raise ConfigError(
-            f"{config.name}: this layout needs an EVA-02 image tower and open_clip's text tower, got "
-            f"{type(config.image).__name__} and {type(config.text).__name__}"
-        )
-    if not config.image.embed_dim:
-        raise ConfigError(f"{config.name}: image.embed_dim is 0; a CLIP has a projection")
-    return config.image, config.text

@@ -1,12 +1,17 @@
 """Text weights from and to OpenCLIP's layouts. Inside the tower the names are the same, only the prefix differs."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from torch import Tensor
 
 from eyesmith.errors import ConfigError
+from eyesmith.models.clip import ClipConfig
+from eyesmith.models.families import EncoderConfig
 from eyesmith.models.keymap import count_blocks, inner
 from eyesmith.models.text.model import ClipTextConfig
+
+_Image = TypeVar("_Image", bound=EncoderConfig)
 
 PREFIX = "text."  # of the text tower in OpenCLIP's CustomTextCLIP (all ViTamin and EVA models)
 HEAD_DIM = 64  # of every published tower
@@ -34,6 +39,21 @@ def flatten_numbers(state: dict[str, Tensor]) -> None:
 def to_open_clip(state: Mapping[str, Tensor], *, prefix: str = PREFIX) -> dict[str, Tensor]:
     """The tower's state dict with OpenCLIP's names: `text.` for CustomTextCLIP, an empty prefix for the CLIP class."""
     return {prefix + key: value for key, value in state.items()}
+
+
+def towers(config: ClipConfig, kind: type[_Image], what: str) -> tuple[_Image, ClipTextConfig]:
+    """The towers of a pair in a layout of OpenCLIP's. kind, what: the image tower's config, and its name in messages.
+
+    Raises ConfigError for other towers, and for an image tower without a projection.
+    """
+    if not isinstance(config.image, kind) or not isinstance(config.text, ClipTextConfig):
+        raise ConfigError(
+            f"{config.name}: this layout needs {what} image tower and open_clip's text tower, got "
+            f"{type(config.image).__name__} and {type(config.text).__name__}"
+        )
+    if not config.image.embed_dim:
+        raise ConfigError(f"{config.name}: image.embed_dim is 0; this layout has a projection")
+    return config.image, config.text
 
 
 def same_sizes(left: ClipTextConfig, right: ClipTextConfig) -> bool:

@@ -29,7 +29,7 @@ from eyesmith.models.keymap import (
 )
 from eyesmith.models.keymap import Theirs as Place
 from eyesmith.models.registry import config as model_config
-from eyesmith.models.registry import encoder_config, list_models
+from eyesmith.models.registry import image_config, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.configs import HUGGING_FACE_TYPES, from_hugging_face, from_open_clip
@@ -216,15 +216,14 @@ def _config(
 
 
 def _named(name: str, found: Found, *, wants_pair: bool) -> ClipConfig | VitConfig:
-    known = model_config(name) if name in list_models() else None
-    image = known.image if known is not None else encoder_config(name)
+    image = image_config(name)
     if not isinstance(image, VitConfig):
         raise ConfigError(f"name: {name} is no plain ViT, and the tensors are in the names of one")
     _check_sizes(found, image, f"name: {name}")
     if found.layout == "timm" and found.prefix == "" and image.pooling != "map":
         head = found.tower.get("head.weight")
         image = replace(image, embed_dim=0 if head is None else head.shape[0])
-    return known if known is not None and wants_pair else image
+    return model_config(name) if wants_pair else image
 
 
 def _guessed(
@@ -242,37 +241,30 @@ def _guessed(
     notes = () if quick or found.has_pool else (ASSUMED,)
     fitting = [
         known
-        for known in map(model_config, list_models())
-        if isinstance(known.image, VitConfig)
-        and isinstance(known.text, ClipTextConfig)
-        and same_shape(known.image, rough)
-        and (text is None or text_weights.same_sizes(known.text, text))
+        for known in pairs_of(VitConfig)
+        if same_shape(known[1], rough) and (text is None or text_weights.same_sizes(known[2], text))
     ]
 
-    def distance(known: ClipConfig) -> tuple[bool, bool, bool, int]:
-        assert isinstance(known.image, VitConfig)
-        is_other_gelu = (known.image.activation == "quick_gelu") != quick
-        is_other_size = known.image.image_size != rough.image_size
-        return is_other_gelu, known.name.lower() not in asked.hint.lower(), is_other_size, len(known.name)
+    def distance(known: tuple[ClipConfig, VitConfig, ClipTextConfig]) -> tuple[bool, bool, bool, int]:
+        pair, image, _ = known
+        is_other_gelu = (image.activation == "quick_gelu") != quick
+        is_other_size = image.image_size != rough.image_size
+        return is_other_gelu, pair.name.lower() not in asked.hint.lower(), is_other_size, len(pair.name)
 
     if fitting:
-        known = min(fitting, key=distance)
-        image = known.image
-        assert isinstance(image, VitConfig)
+        pair, image, tower = min(fitting, key=distance)
         if not found.has_pool:
             image = replace(image, activation=wanted)
         elif is_hub_siglip:
             image = replace(image, activation="gelu_tanh")
         if not wants_pair:
             return image, notes
-        tower = known.text
-        assert isinstance(tower, ClipTextConfig)
         if not found.has_pool:
             tower = replace(tower, activation=wanted)
         elif is_hub_siglip:
             cleaning = "siglip2" if tower.tokenizer == "siglip2" else "siglip"
             tower = replace(tower, activation="gelu_tanh", cleaning=cleaning)
-        return replace(known, image=image, text=tower), notes
+        return replace(pair, image=image, text=tower), notes
     if found.has_pool or not rough.has_pre_norm:
         kind = "SigLIP" if found.has_pool else "ViT without a norm before its blocks"
         raise CheckpointError(
@@ -373,17 +365,14 @@ def _table_pixels(found: Found, image: VitConfig, asked: Asked) -> tuple[int, in
 def _name(image: VitConfig, text: ClipTextConfig) -> str:
     """OpenCLIP's name of a model like this, the one of its size where there is one; ViT where there is none."""
     like = [
-        known
-        for known in map(model_config, list_models())
-        if isinstance(known.image, VitConfig)
-        and isinstance(known.text, ClipTextConfig)
-        and same_shape(known.image, image)
-        and text_weights.same_sizes(known.text, text)
-        and (known.image.activation == "quick_gelu") == (image.activation == "quick_gelu")
-        and known.image.num_heads == image.num_heads
+        (known.image_size != image.image_size, len(pair.name), pair.name)
+        for pair, known, tower in pairs_of(VitConfig)
+        if same_shape(known, image)
+        and text_weights.same_sizes(tower, text)
+        and (known.activation == "quick_gelu") == (image.activation == "quick_gelu")
+        and known.num_heads == image.num_heads
     ]
-    like.sort(key=lambda known: (known.image.image_size != image.image_size, len(known.name), known.name))
-    return like[0].name if like else "ViT"
+    return min(like)[-1] if like else "ViT"
 
 
 def own_config(tensors: Mapping[str, Tensor], asked: Asked) -> ClipConfig | VitConfig | None:
@@ -452,8 +441,7 @@ def wanted_size(config: VitConfig, asked: Asked) -> tuple[int, int] | None:
     """The image size to run at, None for the stored one: what is asked for, else what the name says."""
     if asked.image_size is not None or asked.name is None:
         return asked.image_size
-    known = model_config(asked.name).image if asked.name in list_models() else encoder_config(asked.name)
-    return known.image_size
+    return image_config(asked.name).image_size
 
 
 def resize_state(state: Mapping[str, Tensor], old: VitConfig, new: VitConfig) -> dict[str, Tensor]:

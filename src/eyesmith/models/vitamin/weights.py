@@ -5,7 +5,7 @@ Ours differs in names, in 1x1 convolutions kept as matrices, and in one matrix f
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +25,7 @@ from eyesmith.models.keymap import (
     with_leaves,
 )
 from eyesmith.models.position import resize_position_table
-from eyesmith.models.registry import ENCODERS, encoder_config, list_models
+from eyesmith.models.registry import ENCODERS, image_config, list_models, pairs_of
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.model import ClipTextConfig
@@ -50,7 +50,7 @@ def from_open_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str,
     copied. Raises CheckpointError naming tensors that are missing, left over or of another shape, and the model they
     look like; ConfigError when config is no ViTamin with open_clip's text tower.
     """
-    image, text = _towers(config)
+    image, text = text_weights.towers(config, ViTaminConfig, "a ViTamin")
     theirs = _text_prefixed(state)
     text_weights.flatten_numbers(theirs)
     _fit_position(theirs, TRUNK + POSITION, image)
@@ -66,7 +66,7 @@ def to_open_clip(
     state: Mapping[str, Tensor], config: ClipConfig, *, is_text_prefixed: bool = True
 ) -> dict[str, Tensor]:
     """open_clip's state dict out of our Clip's: with `text.` names (its CustomTextCLIP), or with text at the root."""
-    image, _ = _towers(config)
+    image, _ = text_weights.towers(config, ViTaminConfig, "a ViTamin")
     return to_theirs(state, _pair_map(image, state, text_weights.PREFIX if is_text_prefixed else ""))
 
 
@@ -142,7 +142,7 @@ def wanted_size(config: ViTaminConfig, asked: Asked) -> tuple[int, int] | None:
         return named.image_size if isinstance(named, ViTaminConfig) else None
     if config.has_position or asked.said is not None:
         return None if config.has_position else asked.said
-    known = [*ENCODERS.items(), *((name, image) for name, image, _ in _known_pairs())]
+    known = [*ENCODERS.items(), *((pair.name, image) for pair, image, _ in pairs_of(ViTaminConfig))]
     sizes = {
         name: image.image_size
         for name, image in known
@@ -268,26 +268,31 @@ def likely_models(state: Mapping[str, Tensor]) -> list[str]:
     shapes = read_shapes(state)
     if shapes is None:
         return []
-    found = [
-        (math.prod(image.grid) != shapes.num_tokens, name)
-        for name, image, text in _known_pairs()
+    found = sorted(
+        (math.prod(image.grid) != shapes.num_tokens, pair.name)
+        for pair, image, text in pairs_of(ViTaminConfig)
         if shapes.image_fits(image) and shapes.text_fits(text) and shapes.embed_dim in (None, image.embed_dim)
-    ]
-    return [name for _, name in sorted(found, key=lambda entry: entry[0])]
+    )
+    return [name for _, name in found]
 
 
 def nearest_model(state: Mapping[str, Tensor]) -> str | None:
     """The named model that shares the widths of the image tower, for tensors that fit no model whole."""
     shapes = read_shapes(state)
-    near = [pair for pair in _known_pairs() if shapes is not None and pair[1].widths == shapes.widths]
-
-    def distance(pair: tuple[str, ViTaminConfig, ClipTextConfig]) -> tuple[bool, bool, bool]:
-        _, image, text = pair  # the text tower tells S from S-LTT, the table's length the image size
-        assert shapes is not None
-        is_other_head = image.embed_dim != shapes.embed_dim
-        return not shapes.text_fits(text), is_other_head, math.prod(image.grid) != shapes.num_tokens
-
-    return min(near, key=distance)[0] if near else None
+    if shapes is None:
+        return None
+    near = [
+        # the text tower tells S from S-LTT, the table's length the image size
+        (
+            not shapes.text_fits(text),
+            image.embed_dim != shapes.embed_dim,
+            math.prod(image.grid) != shapes.num_tokens,
+            pair.name,
+        )
+        for pair, image, text in pairs_of(ViTaminConfig)
+        if image.widths == shapes.widths
+    ]
+    return min(near)[-1] if near else None
 
 
 def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
@@ -299,7 +304,7 @@ def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
     shapes = read_shapes(state)
     if shapes is None:
         return None
-    known = [*VITAMIN.values(), *(image for _, image, _ in _known_pairs())]
+    known = [*VITAMIN.values(), *(image for _, image, _ in pairs_of(ViTaminConfig))]
     fitting = [image for image in known if shapes.image_fits(image)]
     near = fitting or [image for image in known if image.widths == shapes.widths]
     if not near:
@@ -338,7 +343,7 @@ def tower_config(tensors: Mapping[str, Tensor], asked: Asked) -> ViTaminConfig:
     """
     shapes = read_shapes(tensors)
     if asked.name is not None:
-        known = model_config(asked.name).image if asked.name in list_models() else encoder_config(asked.name)
+        known = image_config(asked.name)
         if not isinstance(known, ViTaminConfig):
             raise ConfigError(f"name: {asked.name} is no ViTamin, the tensors are in a ViTamin's names")
         config = replace(known, embed_dim=(shapes.embed_dim or 0) if shapes else known.embed_dim)
@@ -356,13 +361,6 @@ def _table_size(tensors: Mapping[str, Tensor], config: ViTaminConfig, asked: Ask
     if shapes is None or shapes.num_tokens is None or not shapes.image_fits(config):
         return config.image_size
     return table_size(shapes.num_tokens, STRIDE, (config.image_size, *asked.sizes))
-
-
-def _known_pairs() -> Iterator[tuple[str, ViTaminConfig, ClipTextConfig]]:
-    for name in list_models():
-        config = model_config(name)
-        if isinstance(config.image, ViTaminConfig) and isinstance(config.text, ClipTextConfig):
-            yield name, config.image, config.text
 
 
 def _named_in(hint: str, names: list[str]) -> str | None:
@@ -393,14 +391,3 @@ def _fit_position(theirs: dict[str, Tensor], name: str, config: ViTaminConfig) -
     side = math.isqrt(table.shape[1])
     if table.shape[1] != math.prod(config.grid) and side * side == table.shape[1]:
         theirs[name] = resize_position_table(table, (side, side), config.grid)
-
-
-def _towers(config: ClipConfig) -> tuple[ViTaminConfig, ClipTextConfig]:
-    if not isinstance(config.image, ViTaminConfig) or not isinstance(config.text, ClipTextConfig):
-        raise ConfigError(
-            f"{config.name}: open_clip's layout needs a ViTamin image tower and open_clip's text tower, got "
-            f"{type(config.image).__name__} and {type(config.text).__name__}"
-        )
-    if not config.image.embed_dim:
-        raise ConfigError(f"{config.name}: image.embed_dim is 0; open_clip's layout has a projection")
-    return config.image, config.text
