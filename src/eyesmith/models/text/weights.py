@@ -1,14 +1,18 @@
-"""Text weights from and to OpenCLIP's layouts. Inside the tower the names are the same, only the prefix differs."""
+"""Text weights from and to OpenCLIP's layouts, and what a pair has beside its image tower.
+
+Inside the text tower the names are the same, only the prefix differs.
+"""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.families import EncoderConfig
-from eyesmith.models.keymap import count_blocks, inner
+from eyesmith.models.keymap import KeyMap, Theirs, count_blocks, inner, meta_state, within
 from eyesmith.models.text.model import ClipTextConfig
 
 _Image = TypeVar("_Image", bound=EncoderConfig)
@@ -39,6 +43,22 @@ def flatten_numbers(state: dict[str, Tensor]) -> None:
 def to_open_clip(state: Mapping[str, Tensor], *, prefix: str = PREFIX) -> dict[str, Tensor]:
     """The tower's state dict with OpenCLIP's names: `text.` for CustomTextCLIP, an empty prefix for the CLIP class."""
     return {prefix + key: value for key, value in state.items()}
+
+
+def pair_state(image: EncoderConfig, text: ClipTextConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names and shapes of a pair, without numbers, with a bias where `theirs` has one."""
+    scalars = ("logit_scale", BIAS) if BIAS in theirs else ("logit_scale",)
+    return (
+        {"image." + name: value for name, value in meta_state(image).items()}
+        | {"text." + name: value for name, value in meta_state(text).items()}
+        | {name: torch.empty((), device="meta") for name in scalars}
+    )
+
+
+def pair_map(image: KeyMap, text: KeyMap, ours: Mapping[str, Tensor]) -> dict[str, Theirs]:
+    """Where a file has each tensor of a pair, from the maps of its towers; ours: by which a bias is there, or not."""
+    scalars = {name: Theirs((name,)) for name in ("logit_scale", BIAS) if name in ours}
+    return within(image, "image.", "") | within(text, "text.", "") | scalars
 
 
 def towers(config: ClipConfig, kind: type[_Image], what: str) -> tuple[_Image, ClipTextConfig]:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from eyesmith.models.keymap import LEAVES, Theirs, with_leaves
+from eyesmith.models.keymap import LEAVES, Theirs, with_leaves, within
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.model import VitConfig
 
@@ -19,16 +19,10 @@ def image_map(config: VitConfig, layout: Layout, prefix: str, *, is_naflex: bool
     found = make(config)
     if is_naflex:
         found["patch.weight"] = Theirs(found["patch.weight"].parts, form="patches")
-    outside = "visual_projection."  # of Hugging Face, which lies beside the tower
-    return {
-        name: Theirs(
-            tuple(part if part.startswith(outside) else prefix + part for part in place.parts),
-            (),
-            place.form,
-            place.shares,
-        )
-        for name, place in found.items()
-    }
+    keymap = within(found, "", prefix)
+    if layout == "hugging_face" and "head.weight" in found:  # it lies beside the tower
+        keymap["head.weight"] = found["head.weight"]
+    return keymap
 
 
 def text_map(config: ClipTextConfig, layout: Layout, prefix: str, ours: Mapping[str, Tensor]) -> dict[str, Theirs]:
@@ -55,7 +49,7 @@ def text_map(config: ClipTextConfig, layout: Layout, prefix: str, ours: Mapping[
     if config.projection == "biased":
         modules["text_projection"] = "head"
     keymap |= with_leaves(modules)
-    found = {name: Theirs(tuple(prefix + part for part in place.parts)) for name, place in keymap.items()}
+    found = within(keymap, "", prefix)
     if config.projection == "plain":
         found["text_projection"] = Theirs(("text_projection.weight",), form="transposed")
     return found

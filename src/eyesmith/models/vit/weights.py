@@ -27,7 +27,6 @@ from eyesmith.models.keymap import (
     to_ours,
     to_theirs,
 )
-from eyesmith.models.keymap import Theirs as Place
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import image_config, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
@@ -149,40 +148,23 @@ def read(
 
 
 def _to_ours(found: Found, image: VitConfig, text: Any) -> dict[str, Tensor]:
-    theirs, keymap, like = found.tensors, _prefixed(image, found, "image." if text is not None else ""), {}
-    like = {("image." if text is not None else "") + name: value for name, value in meta_state(image).items()}
-    theirs = _without_zero_bias(theirs, found)
+    theirs, keymap = _without_zero_bias(found), image_map(image, found.layout, found.prefix, is_naflex=found.is_naflex)
     if text is None:
         keep = (found.prefix, "visual_projection.") if found.prefix else ("",)
         theirs = {name: value for name, value in theirs.items() if name.startswith(keep)}
-    else:
-        towers = meta_state(text)
-        like |= {"text." + name: value for name, value in towers.items()}
-        own = text_map(text, found.layout, found.text_prefix, towers)
-        keymap |= {"text." + name: place for name, place in own.items()}
-        theirs = dict(theirs)
-        text_weights.flatten_numbers(theirs)
-        for name in ("logit_scale", BIAS):
-            if name in theirs or name == "logit_scale":
-                keymap[name] = Place((name,))
-                like[name] = torch.empty((), device="meta")
+        return to_ours(theirs, keymap, meta_state(image), wanted=WANTED)
+    text_weights.flatten_numbers(theirs)
+    like = text_weights.pair_state(image, text, theirs)
+    keymap = text_weights.pair_map(keymap, text_map(text, found.layout, found.text_prefix, inner(like, "text.")), like)
     return to_ours(theirs, keymap, like, wanted=WANTED)
 
 
-def _prefixed(image: VitConfig, found: Found, prefix: str) -> dict[str, Place]:
-    keymap = image_map(image, found.layout, found.prefix, is_naflex=found.is_naflex)
-    return {prefix + name: place for name, place in keymap.items()}
-
-
-def _without_zero_bias(theirs: Mapping[str, Tensor], found: Found) -> Mapping[str, Tensor]:
+def _without_zero_bias(found: Found) -> dict[str, Tensor]:
     """timm's projection has a bias, which is 0 in a CLIP's."""
-    name = found.prefix + "head.bias"
-    bias = theirs.get(name)
-    if found.layout != "timm" or bias is None:
-        return theirs
-    if bool(bias.count_nonzero()):
+    theirs, name = dict(found.tensors), found.prefix + "head.bias"
+    if found.layout == "timm" and (bias := theirs.pop(name, None)) is not None and bool(bias.count_nonzero()):
         raise CheckpointError(f"'{name}' is not 0: a classifier's head, and a CLIP's projection has no bias")
-    return {key: value for key, value in theirs.items() if key != name}
+    return theirs
 
 
 def _config(
@@ -410,11 +392,8 @@ def write(state: Mapping[str, Tensor], config: ClipConfig | VitConfig, layout: s
         _check_openai(image, text)
     if layout == "open_clip_root" and is_map:
         raise ConfigError("to: open_clip keeps the text tower of a SigLIP under `text.`; take --to open_clip")
-    keymap = {"image." + name: place for name, place in image_map(image, names, prefix).items()}
     own = text_map(text, names, text_prefix, inner(state, "text."))
-    keymap |= {"text." + name: place for name, place in own.items()}
-    keymap |= {name: Place((name,)) for name in ("logit_scale", BIAS) if name in state}
-    theirs = to_theirs(state, keymap)
+    theirs = to_theirs(state, text_weights.pair_map(image_map(image, names, prefix), own, state))
     if names == "hugging_face" and is_map:  # [1] there
         theirs |= {name: theirs[name].reshape(1) for name in ("logit_scale", BIAS) if name in theirs}
         if BIAS not in theirs:

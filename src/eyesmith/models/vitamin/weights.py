@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError
@@ -18,11 +17,13 @@ from eyesmith.models.keymap import (
     Asked,
     Theirs,
     count_blocks,
+    inner,
     meta_state,
     table_size,
     to_ours,
     to_theirs,
     with_leaves,
+    within,
 )
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.registry import ENCODERS, image_config, list_models, pairs_of
@@ -54,11 +55,7 @@ def from_open_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str,
     theirs = _text_prefixed(state)
     text_weights.flatten_numbers(theirs)
     _fit_position(theirs, TRUNK + POSITION, image)
-    like = {"image." + name: value for name, value in meta_state(image).items()}
-    like |= {"text." + name: value for name, value in meta_state(text).items()}
-    like["logit_scale"] = torch.empty((), device="meta")
-    if text_weights.BIAS in theirs:
-        like[text_weights.BIAS] = torch.empty((), device="meta")
+    like = text_weights.pair_state(image, text, theirs)
     return to_ours(theirs, _pair_map(image, like), like, wanted=config.name, hint=_hint(theirs, config.name))
 
 
@@ -207,13 +204,11 @@ def _pair_map(
     image: ViTaminConfig, ours: Mapping[str, Tensor], text_prefix: str = text_weights.PREFIX
 ) -> dict[str, Theirs]:
     """Where open_clip has each tensor of our Clip; the text tower's names are those of `ours`."""
-    keymap: dict[str, Theirs] = {}
-    for name, place in _trunk_map(image).items():
-        parts = (HEAD,) if name == "head.weight" else tuple(TRUNK + part for part in place.parts)
-        keymap["image." + name] = Theirs(parts, form=place.form)
-    text = {name: Theirs((text_prefix + name.removeprefix("text."),)) for name in ours if name.startswith("text.")}
-    numbers = {"logit_scale", *({text_weights.BIAS} & ours.keys())}  # the bias is a model's of the sigmoid loss
-    return keymap | text | {name: Theirs((name,)) for name in numbers}
+    keymap = within(_trunk_map(image), "", TRUNK)
+    if image.embed_dim:
+        keymap["head.weight"] = Theirs((HEAD,))
+    text = {name: Theirs((text_prefix + name,)) for name in inner(ours, "text.")}
+    return text_weights.pair_map(keymap, text, ours)
 
 
 @dataclass(frozen=True, slots=True)
