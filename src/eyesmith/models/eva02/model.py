@@ -17,7 +17,7 @@ from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import Conv
-from eyesmith.models.encoder import Encoder, Tap
+from eyesmith.models.encoder import Encoder, Tap, spread_taps
 from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
 from eyesmith.models.memory import check_memory
 from eyesmith.models.position import (
@@ -28,7 +28,6 @@ from eyesmith.models.position import (
     rope_table,
 )
 
-NUM_TAPS = 4  # evenly spread over the blocks
 STD = 0.02
 HEAD_SCALE = 0.001  # of the head in fine-tuning and CLIP
 
@@ -263,10 +262,7 @@ class Eva02(Encoder):
         self.stride = config.patch_px
         self.embed_dim = config.embed_dim or config.width
         self.is_mean_pooled = config.pooling != "token"
-        count = min(NUM_TAPS, config.depth)
-        self._tap_depths = {
-            f"block{depth}": depth for depth in (k * config.depth // count for k in range(1, count + 1))
-        }
+        self._tap_depths = spread_taps(config.depth)
         self.taps = {name: Tap(config.patch_px, config.width) for name in self._tap_depths}
         self.half_tap = f"block{config.depth // 2}" if config.depth > 1 else None
 
@@ -334,9 +330,8 @@ class Eva02(Encoder):
         config = replace(self.config, image_size=(height, width))
         old, new, antialias = self.config.grid, config.grid, config.resize == "timm"
         if self.position is not None:
-            data = self.position.data
-            cells = resize_position_table(data[:, 1:], old, new, antialias=antialias)
-            self.position = nn.Parameter(torch.cat((data[:, :1], cells), dim=1), self.position.requires_grad)
+            data = resize_position_table(self.position.data, old, new, num_prefix=1, antialias=antialias)
+            self.position = nn.Parameter(data, self.position.requires_grad)
         for block in self.layers:
             assert isinstance(block, Block)
             if (table := block.attention.relative) is not None:

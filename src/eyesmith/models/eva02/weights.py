@@ -286,8 +286,7 @@ def resize_state(state: Mapping[str, Tensor], old: Eva02Config, new: Eva02Config
     antialias = new.resize == "timm"
     resized = dict(state)
     if (table := resized.get("position")) is not None:
-        cells = resize_position_table(table[:, 1:], old.grid, new.grid, antialias=antialias)
-        resized["position"] = torch.cat((table[:, :1], cells), dim=1)
+        resized["position"] = resize_position_table(table, old.grid, new.grid, num_prefix=1, antialias=antialias)
     for name, value in state.items():
         if name.endswith(".relative"):
             resized[name] = resize_relative_table(value, old.grid, new.grid, antialias=antialias)

@@ -17,12 +17,10 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.activation import Activation
 from eyesmith.models.cpu_ops import Conv
-from eyesmith.models.encoder import Encoder, Tap
+from eyesmith.models.encoder import Encoder, Tap, spread_taps
 from eyesmith.models.memory import check_memory
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.vit.blocks import AttentionPool, Block
-
-NUM_TAPS = 4  # evenly spread over the blocks
 
 Pooling = Literal["token", "mean", "normed_mean", "map"]
 
@@ -127,10 +125,7 @@ class Vit(Encoder):
         self.stride = config.patch_px
         self.embed_dim = config.embed_dim or config.width
         self.is_mean_pooled = config.pooling in ("mean", "normed_mean")
-        count = min(NUM_TAPS, config.depth)
-        self._tap_depths = {
-            f"block{depth}": depth for depth in (k * config.depth // count for k in range(1, count + 1))
-        }
+        self._tap_depths = spread_taps(config.depth)
         self.taps = {name: Tap(config.patch_px, config.width) for name in self._tap_depths}
         self.half_tap = f"block{config.depth // 2}" if config.depth > 1 else None
 
@@ -223,7 +218,9 @@ class Vit(Encoder):
         """Change the input size; the position table is resampled as open_clip and timm do it: bicubic, antialiased."""
         self.check_size(height, width)
         config = replace(self.config, image_size=(height, width))
-        table = resize_table(self.position.data, self.config, config)
+        table = resize_position_table(
+            self.position.data, self.config.grid, config.grid, num_prefix=self.config.num_prefix
+        )
         self.position = nn.Parameter(table, self.position.requires_grad)
         self.config, self.image_size = config, config.image_size
 
@@ -249,7 +246,8 @@ class Vit(Encoder):
     def _positions(self) -> Tensor:
         if self._seen is None:
             return self.position
-        return resize_table(self.position, self.config, replace(self.config, image_size=self._seen))
+        grid = replace(self.config, image_size=self._seen).grid
+        return resize_position_table(self.position, self.config.grid, grid, num_prefix=self.config.num_prefix)
 
 
 def same_shape(left: VitConfig, right: VitConfig) -> bool:
@@ -263,13 +261,6 @@ def same_shape(left: VitConfig, right: VitConfig) -> bool:
         return *sizes, *parts, is_map
 
     return told(left) == told(right)
-
-
-def resize_table(table: Tensor, old: VitConfig, new: VitConfig) -> Tensor:
-    """The position table [1, N, C] of one image size for another; the class token's row stays."""
-    prefix = old.num_prefix
-    cells = resize_position_table(table[:, prefix:], old.grid, new.grid, antialias=True)
-    return torch.cat((table[:, :prefix], cells), dim=1)
 
 
 @torch.no_grad()

@@ -27,13 +27,14 @@ from eyesmith.models.keymap import (
     to_ours,
     to_theirs,
 )
+from eyesmith.models.position import resize_position_table
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import image_config, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.configs import HUGGING_FACE_TYPES, from_hugging_face, from_open_clip
 from eyesmith.models.vit.keymaps import Layout, image_map, text_map
-from eyesmith.models.vit.model import VitConfig, resize_table, same_shape
+from eyesmith.models.vit.model import VitConfig, same_shape
 
 BIAS = text_weights.BIAS
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
@@ -44,7 +45,7 @@ ASSUMED = "taken for GELU: tensors do not tell it from QuickGELU, which OpenAI's
 ASSUMED += "pass name=...-quickgelu for one of those"
 NAFLEX = "NaFlex's sizes at will: here pictures are squashed to one size"
 
-# of each layout: the prefix of the image tower, a tensor of its patches and one of its blocks, and the table
+# of each layout: the prefix of the image tower, a tensor of its patches and one of its blocks
 _MARKS: tuple[tuple[Layout, str, str, str], ...] = (
     ("open_clip", "visual.", "conv1.weight", "transformer.resblocks.0.attn.in_proj_weight"),
     ("timm", "visual.trunk.", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
@@ -270,7 +271,7 @@ def _rough_image(found: Found) -> VitConfig:
     """What tensors tell; heads of 64 channels."""
     tower = found.tower
     try:
-        kernel = tower[next(patch for layout, prefix, patch, _ in _MARKS if (layout, prefix) == found_key(found))]
+        kernel = tower[next(patch for layout, _, patch, _ in _MARKS if layout == found.layout)]
         hidden = tower[_HIDDEN[found.layout]].shape[0]
         width = kernel.shape[0]
         patch_px = round((kernel.shape[1] / 3) ** 0.5) if kernel.ndim == 2 else kernel.shape[-1]
@@ -300,11 +301,6 @@ def _rough_image(found: Found) -> VitConfig:
         return replace(rough, image_size=_table_pixels(found, rough, Asked()))
     except CheckpointError:  # none, or no square one: said where the size is asked for, with what is known of it
         return rough
-
-
-def found_key(found: Found) -> tuple[Layout, str]:
-    """Layout and prefix, by which a file's marks are found."""
-    return found.layout, found.prefix
 
 
 def _rough_text(found: Found) -> ClipTextConfig | None:
@@ -425,4 +421,5 @@ def wanted_size(config: VitConfig, asked: Asked) -> tuple[int, int] | None:
 
 def resize_state(state: Mapping[str, Tensor], old: VitConfig, new: VitConfig) -> dict[str, Tensor]:
     """Our encoder's tensors at another image size."""
-    return {**state, "position": resize_table(state["position"], old, new)}
+    table = resize_position_table(state["position"], old.grid, new.grid, num_prefix=old.num_prefix)
+    return {**state, "position": table}
