@@ -6,7 +6,7 @@ config. B batch, H W grid cells, N = H*W patches, C channels, D embedding; token
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Self, cast
 
@@ -17,9 +17,9 @@ from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import Conv
-from eyesmith.models.encoder import Encoder, Tap, spread_taps
 from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
 from eyesmith.models.memory import check_memory
+from eyesmith.models.plain import PlainTransformer
 from eyesmith.models.position import (
     relative_index,
     relative_rows,
@@ -245,26 +245,17 @@ that a relation is an addition. Not told by the paper, and chosen here: post-LN 
 around the norm), the relative bias is BEiT's, of each block its own, and no row has BEiT's LayerScale."""
 
 
-class Eva02(Encoder):
-    """A TrV encoder. `forward` gives one vector an image, pooled as `config.pooling` says, projected: [B, embed_dim].
+class Eva02(PlainTransformer):
+    """A TrV encoder. `forward` gives one vector an image, pooled as `config.pooling` says, projected: [B, D]."""
 
-    `dense` comes before the last norm, except with pooling `normed_mean`, where it is the normed map; either way
-    `project` of its cells lies in the space of `forward`.
-    """
+    config: Eva02Config
 
     def __init__(self, config: Eva02Config) -> None:
         super().__init__()
         matrices = 4 * config.width + (3 if config.ffn == "swiglu" else 2) * config.hidden_dim
         check_memory(config.depth * config.width * matrices, f"{config.depth} blocks of width {config.width}")
-        self.config = config
-        self.image_size = config.image_size
+        self.describe(config, 1)
         self.mean, self.std = OPENAI_MEAN, OPENAI_STD
-        self.stride = config.patch_px
-        self.embed_dim = config.embed_dim or config.width
-        self.is_mean_pooled = config.pooling != "token"
-        self._tap_depths = spread_taps(config.depth)
-        self.taps = {name: Tap(config.patch_px, config.width) for name in self._tap_depths}
-        self.half_tap = f"block{config.depth // 2}" if config.depth > 1 else None
 
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         num_tokens = 1 + config.grid[0] * config.grid[1]
@@ -277,52 +268,8 @@ class Eva02(Encoder):
         self._places = self._make_places()  # no buffer: it is computed, and stored nowhere
         _initialise(self)
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """The patches as vectors, before any position: pixels [B, 3, H, W] -> [B, N, C]."""
-        return self.patch(self.prepare(pixels)).flatten(2).mT
-
-    def encode(self, patches: Tensor, *, depth: int | None = None, kept: Tensor | None = None) -> Tensor:
-        """The blocks' output, before the last norm: patches [B, N, C] -> [B, 1 + N, C], class token first.
-
-        patches: of the whole grid, row-major; some may be mask tokens. depth: blocks to run, None for all. kept: int64
-        [B, K] patches to go on with, the others are dropped after positions were added; the result is [B, 1 + K, C].
-        """
-        x, places = self._enter(patches, kept)
-        for block in self.layers[:depth]:
-            x = block(x, places)
-        return x
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.pool(self.encode(self.patches(pixels)))
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        """The feature of an image out of `encode`'s tokens: [B, 1 + N, C] -> [B, D]."""
-        if self.config.pooling == "token":
-            return self.project(tokens[:, 0])
-        cells = tokens[:, 1:]
-        return self.project((self.norm(cells) if self.config.pooling == "normed_mean" else cells).mean(dim=1))
-
-    def pyramid(self, pixels: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.check_taps(taps)
-        maps: dict[int, Tensor] = {}
-        x, places = self._enter(self.patches(pixels), None)
-        wanted = {self._tap_depths[name] for name in names}
-        for depth, block in enumerate(self.layers[: max(wanted, default=0)], 1):
-            x = block(x, places)
-            if depth in wanted:
-                maps[depth] = self._map(x)
-        return {name: maps[self._tap_depths[name]] for name in names}
-
-    def dense(self, pixels: Tensor) -> Tensor:
-        tokens = self.encode(self.patches(pixels))
-        return self._map(self.norm(tokens) if self.config.pooling == "normed_mean" else tokens)
-
     def project(self, vectors: Tensor) -> Tensor:
         return self.head(vectors if self.config.pooling == "normed_mean" else self.norm(vectors))
-
-    def tokens(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        depth = 1 + self.check_layer(layer, len(self.layers))
-        return self.encode(self.patches(pixels), depth=depth)[:, 1:]
 
     def set_image_size(self, height: int, width: int) -> None:
         """Change the input size; tables are resampled as `config.resize` says, rotary positions made anew."""
@@ -346,9 +293,6 @@ class Eva02(Encoder):
         self.config = replace(self.config, pooling=pooling)
         self.is_mean_pooled = pooling != "token"
 
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
     def _enter(self, patches: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The tokens before the first block, and what attention needs to know of their places."""
         x = torch.cat((self.class_token.to(patches.dtype).expand(patches.shape[0], -1, -1), patches), dim=1)
@@ -363,9 +307,6 @@ class Eva02(Encoder):
         rows = torch.cat((kept.new_zeros(kept.shape[0], 1), kept + 1), dim=1)  # the class token stays
         x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
         return x, None if places is None else places[rows]  # [B, 1 + K, P, 2]
-
-    def _map(self, tokens: Tensor) -> Tensor:
-        return tokens[:, 1:].mT.unflatten(2, self.config.grid)  # [B, C, H, W]
 
     def _make_places(self) -> Tensor | None:
         if self.config.relation == "rope":
