@@ -1,5 +1,6 @@
 """How a transformer knows places: learned tables and how they are resized, rotary angles, a learned relative bias."""
 
+import math
 from functools import lru_cache
 
 import torch
@@ -41,6 +42,20 @@ def resize_position_table(
     cells = F.interpolate(cells, size=new_grid, mode="bicubic", antialias=antialias, align_corners=False)
     cells = cells.permute(0, 2, 3, 1).reshape(1, new_grid[0] * new_grid[1], channels).to(table.dtype)
     return torch.cat((table[:, :num_prefix], cells), dim=1) if num_prefix else cells
+
+
+def fit_position_table(
+    table: Tensor, grid: tuple[int, int], width: int, *, num_prefix: int = 0, antialias: bool = True
+) -> Tensor:
+    """A file's table [1, num_prefix + N, width] resampled where its N cells fill another grid, a square one; else as
+    it is. The rest is resize_position_table's."""
+    if table.ndim != 3 or table.shape[::2] != (1, width):
+        return table
+    cells = max(table.shape[1] - num_prefix, 0)
+    side = math.isqrt(cells)
+    if cells == math.prod(grid) or side * side != cells:
+        return table
+    return resize_position_table(table, (side, side), grid, num_prefix=num_prefix, antialias=antialias)
 
 
 def rope_table(grid: tuple[int, int], head_dim: int, *, num_prefix: int = 1) -> Tensor:

@@ -185,14 +185,10 @@ PAIRS: dict[str, tuple[Eva02Config, str]] = {
 """Image-text models by OpenCLIP's name: the image tower, and the size of the text tower (text.model.CLIP_TEXT)."""
 
 ENCODERS: dict[str, Eva02Config] = {
-    "eva02_tiny_patch14_224": EVA02["tiny"],
-    "eva02_small_patch14_224": EVA02["small"],
-    "eva02_base_patch14_224": EVA02["base"],
-    "eva02_large_patch14_224": EVA02["large"],
-    "eva02_tiny_patch14_336": replace(EVA02["tiny"], image_size=(336, 336)),
-    "eva02_small_patch14_336": replace(EVA02["small"], image_size=(336, 336)),
-    "eva02_base_patch14_448": replace(EVA02["base"], image_size=(448, 448)),
-    "eva02_large_patch14_448": replace(EVA02["large"], image_size=(448, 448)),
+    f"eva02_{size}_patch14_{px}": replace(EVA02[size], image_size=(px, px))
+    for size, larger_px in {"tiny": 336, "small": 336, "base": 448, "large": 448}.items()
+    for px in (224, larger_px)
+} | {
     "eva02_base_patch16_clip_224": PAIRS["EVA02-B-16"][0],
     "eva02_large_patch14_clip_224": PAIRS["EVA02-L-14"][0],
     "eva02_large_patch14_clip_336": PAIRS["EVA02-L-14-336"][0],

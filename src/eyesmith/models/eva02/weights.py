@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyesmith.data.evaluation.imagenet import published_classes
 from eyesmith.errors import CheckpointError, ConfigError
@@ -31,7 +31,7 @@ from eyesmith.models.keymap import (
     to_theirs,
     with_leaves,
 )
-from eyesmith.models.position import resize_position_table, resize_relative_table
+from eyesmith.models.position import fit_position_table, resize_position_table, resize_relative_table
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, image_config, list_encoders, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
@@ -164,9 +164,10 @@ def from_published(state: Mapping[str, Tensor] | Found, config: Eva02Config) -> 
     if not {"norm.weight", "fc_norm.weight"} & plain.keys():  # a detector's or segmenter's backbone has none
         like, last = plain.get("cls_token", torch.zeros(1)), "fc_norm" if config.pooling == "mean" else "norm"
         plain |= {f"{last}.weight": like.new_ones(config.width), f"{last}.bias": like.new_zeros(config.width)}
-    table = plain.get("pos_embed")
-    if table is not None and config.has_position and table.shape[2] == config.width:
-        plain["pos_embed"] = _fitted_table(table, config)
+    if config.has_position and (table := plain.get("pos_embed")) is not None:
+        plain["pos_embed"] = fit_position_table(
+            table, config.grid, config.width, num_prefix=1, antialias=config.resize == "timm"
+        )
     kernel = plain.get("patch_embed.proj.weight")
     if kernel is not None and kernel.shape[-1] != config.patch_px:
         plain["patch_embed.proj.weight"] = resize_patch_kernel(kernel, config.patch_px, rule=config.resize)
@@ -418,24 +419,13 @@ def _pooling(found: Found, said: str | None) -> Pooling:
     return "normed_mean" if "mask_token" in found.extras else "token"
 
 
-def _fitted_table(table: Tensor, config: Eva02Config) -> Tensor:
-    """The table resampled where it fills another square grid."""
-    side = round((table.shape[1] - 1) ** 0.5)
-    if table.shape[1] == 1 + config.grid[0] * config.grid[1] or side * side + 1 != table.shape[1]:
-        return table
-    old = replace(config, image_size=(side * config.patch_px, side * config.patch_px))
-    return resize_state({"position": table}, old, config)["position"]
-
-
 def _head(found: Found, config: Eva02Config, count: int) -> dict[str, Tensor]:
     """The head of a fine-tuned file in a classifier's names. Raises CheckpointError for a damaged one."""
-    shapes = {"head.weight": (count, config.width), "head.bias": (count,)}
-    for key, shape in shapes.items():
-        there = found.tensors.get(key)
-        if there is None or tuple(there.shape) != shape:
-            what = "missing" if there is None else f"{list(there.shape)}"
-            raise CheckpointError(f"'{key}' is {what}, a classifier of {count} classes needs {list(shape)}")
-    return {key: found.tensors[key] for key in shapes}
+    with torch.device("meta"):
+        like = nn.Linear(config.width, count).state_dict(prefix="head.")
+    head = {name: found.tensors[name] for name in like if name in found.tensors}
+    check_fit(head, like, wanted=f"a classifier of {count} classes")
+    return head
 
 
 def _known_name(config: Eva02Config) -> str:

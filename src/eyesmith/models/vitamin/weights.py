@@ -25,7 +25,7 @@ from eyesmith.models.keymap import (
     with_leaves,
     within,
 )
-from eyesmith.models.position import resize_position_table
+from eyesmith.models.position import fit_position_table, resize_position_table
 from eyesmith.models.registry import ENCODERS, image_config, list_models, pairs_of
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.text import weights as text_weights
@@ -317,10 +317,9 @@ def pair_config(tensors: Mapping[str, Tensor], asked: Asked) -> ClipConfig | Non
         config = model_config(asked.name)
     else:
         shapes, likely = read_shapes(tensors), likely_models(tensors)
-        chosen = (_named_in(asked.hint, likely) or likely[0]) if likely else None
-        if likely and shapes is not None and shapes.num_tokens is not None:
-            chosen = likely[0]  # the table knows the size better than a path
-        chosen = chosen or nearest_model(tensors)
+        has_table = shapes is not None and shapes.num_tokens is not None  # it knows the size better than a path
+        hinted = None if has_table else _named_in(asked.hint, likely)
+        chosen = hinted or next(iter(likely), None) or nearest_model(tensors)
         if chosen is None:
             return None
         config = model_config(chosen)
@@ -380,9 +379,5 @@ def _text_prefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fit_position(theirs: dict[str, Tensor], name: str, config: ViTaminConfig) -> None:
     """Resample the table in place where it fills another square grid of the right width."""
-    table = theirs.get(name)
-    if table is None or not config.has_position or table.ndim != 3 or table.shape[::2] != (1, config.widths[2]):
-        return
-    side = math.isqrt(table.shape[1])
-    if table.shape[1] != math.prod(config.grid) and side * side == table.shape[1]:
-        theirs[name] = resize_position_table(table, (side, side), config.grid)
+    if config.has_position and (table := theirs.get(name)) is not None:
+        theirs[name] = fit_position_table(table, config.grid, config.widths[2])
