@@ -4,6 +4,7 @@ Inside the text tower the names are the same, only the prefix differs.
 """
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import TypeVar
 
 import torch
@@ -78,11 +79,7 @@ def towers(config: ClipConfig, kind: type[_Image], what: str) -> tuple[_Image, C
 
 def same_sizes(left: ClipTextConfig, right: ClipTextConfig) -> bool:
     """Whether two towers have tensors of the same names and shapes; tensors tell neither heads nor activation."""
-
-    def told(config: ClipTextConfig) -> tuple[object, ...]:
-        sizes = (config.width, config.depth, config.hidden_dim, config.embed_dim, config.context_len, config.vocab_size)
-        return *sizes, config.projection
-
+    told = attrgetter("width", "depth", "hidden_dim", "embed_dim", "context_len", "vocab_size", "projection")
     return told(left) == told(right)
 
 

@@ -6,6 +6,7 @@ What is named there and not computed here is refused by its name: a wrong poolin
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from eyesmith.errors import CheckpointError, ConfigError
@@ -404,8 +405,8 @@ def _act(part: Mapping[str, Any], quick: Activation) -> Activation:
 
 
 def _is_like(known: VitConfig, image: VitConfig) -> bool:
-    exact = [(one.image_size, one.activation, one.pooling, one.num_heads, one.norm_eps) for one in (known, image)]
-    return exact[0] == exact[1] and same_shape(known, image)
+    told = attrgetter("image_size", "activation", "pooling", "num_heads", "norm_eps")
+    return told(known) == told(image) and same_shape(known, image)
 
 
 def _ratio(width: int, hidden: int) -> float:

@@ -219,8 +219,6 @@ def _guessed(
         raise CheckpointError("a CLIP whose text tower is not whole: its sizes cannot be told")
     quick = is_openai or any(hint in asked.hint.lower().replace("-", "").replace("_", "") for hint in QUICK_HINTS)
     wanted: Activation = "quick_gelu" if quick else "gelu"
-    # Hugging Face's SigLIP computes GELU by tanh in every size, and cleans texts in its own way
-    is_hub_siglip = found.layout == "hugging_face" and found.has_pool
     notes = () if quick or found.has_pool else (ASSUMED,)
     fitting = [
         known
@@ -237,17 +235,14 @@ def _guessed(
     if fitting:
         pair, image, tower = min(fitting, key=distance)
         if not found.has_pool:
-            image = replace(image, activation=wanted)
-        elif is_hub_siglip:
-            image = replace(image, activation="gelu_tanh")
-        if not wants_pair:
-            return image, notes
-        if not found.has_pool:
-            tower = replace(tower, activation=wanted)
-        elif is_hub_siglip:
+            image, tower = replace(image, activation=wanted), replace(tower, activation=wanted)
+        elif (
+            found.layout == "hugging_face"
+        ):  # its SigLIP computes GELU by tanh in every size, and cleans in its own way
             cleaning = "siglip2" if tower.tokenizer == "siglip2" else "siglip"
+            image = replace(image, activation="gelu_tanh")
             tower = replace(tower, activation="gelu_tanh", cleaning=cleaning)
-        return replace(pair, image=image, text=tower), notes
+        return (replace(pair, image=image, text=tower) if wants_pair else image), notes
     if found.has_pool or not rough.has_pre_norm:
         kind = "SigLIP" if found.has_pool else "ViT without a norm before its blocks"
         raise CheckpointError(
