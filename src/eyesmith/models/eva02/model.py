@@ -19,7 +19,7 @@ from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import Conv
 from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
 from eyesmith.models.memory import check_memory
-from eyesmith.models.plain import PlainTransformer
+from eyesmith.models.plain_transformer import PlainTransformer
 from eyesmith.models.position import (
     relative_index,
     relative_rows,

@@ -17,7 +17,7 @@ from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.activation import Activation
 from eyesmith.models.cpu_ops import Conv
 from eyesmith.models.memory import check_memory
-from eyesmith.models.plain import PlainTransformer
+from eyesmith.models.plain_transformer import PlainTransformer
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.vit.blocks import AttentionPool, Block
 

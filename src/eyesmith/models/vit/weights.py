@@ -236,9 +236,7 @@ def _guessed(
         pair, image, tower = min(fitting, key=distance)
         if not found.has_pool:
             image, tower = replace(image, activation=wanted), replace(tower, activation=wanted)
-        elif (
-            found.layout == "hugging_face"
-        ):  # its SigLIP computes GELU by tanh in every size, and cleans in its own way
+        elif found.layout == "hugging_face":  # whose SigLIP has GELU by tanh in every size, and cleans in its own way
             cleaning = "siglip2" if tower.tokenizer == "siglip2" else "siglip"
             image = replace(image, activation="gelu_tanh")
             tower = replace(tower, activation="gelu_tanh", cleaning=cleaning)
