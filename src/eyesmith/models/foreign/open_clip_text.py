@@ -81,9 +81,9 @@ class OpenClipText(nn.Module):
         """int64 [T, context_len] ids, as open_clip's own tokenizer of this model makes them."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         tokenizer = self._made_tokenizer()
-        if isinstance(tokenizer, ClipTokenizer):
+        if texts or isinstance(tokenizer, ClipTokenizer):
             return tokenizer(texts)
-        return tokenizer(texts) if texts else torch.zeros(0, self.context_len, dtype=torch.int64)
+        return torch.zeros(0, self.context_len, dtype=torch.int64)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int64 [T, context_len]. Returns [T, out_dim], un-normalised. Raises ShapeError for others."""
