@@ -204,9 +204,7 @@ def _pair_map(
     image: ViTaminConfig, ours: Mapping[str, Tensor], text_prefix: str = text_weights.PREFIX
 ) -> dict[str, Theirs]:
     """Where open_clip has each tensor of our Clip; the text tower's names are those of `ours`."""
-    keymap = within(_trunk_map(image), "", TRUNK)
-    if image.embed_dim:
-        keymap["head.weight"] = Theirs((HEAD,))
+    keymap = within(_trunk_map(image), "", TRUNK) | {"head.weight": Theirs((HEAD,))}
     text = {name: Theirs((text_prefix + name,)) for name in inner(ours, "text.")}
     return text_weights.pair_map(keymap, text, ours)
 
