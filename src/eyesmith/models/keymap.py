@@ -183,7 +183,7 @@ def inner(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+def count_blocks(state: Iterable[str], prefix: str) -> int:
     """How many different numbers follow the prefix."""
     return len({name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)})
 

@@ -149,14 +149,17 @@ def read(
 
 
 def _to_ours(found: Found, image: VitConfig, text: Any) -> dict[str, Tensor]:
-    theirs, keymap = _without_zero_bias(found), image_map(image, found.layout, found.prefix, is_naflex=found.is_naflex)
+    theirs = _without_zero_bias(found)
+    text_weights.flatten_numbers(theirs)
+    like = meta_state(image) if text is None else text_weights.pair_state(image, text, theirs)
+    own = like if text is None else inner(like, "image.")
+    keymap = image_map(found.layout, found.prefix, own, is_naflex=found.is_naflex)
     if text is None:
         keep = (found.prefix, "visual_projection.") if found.prefix else ("",)
         theirs = {name: value for name, value in theirs.items() if name.startswith(keep)}
-        return to_ours(theirs, keymap, meta_state(image), wanted=WANTED)
-    text_weights.flatten_numbers(theirs)
-    like = text_weights.pair_state(image, text, theirs)
-    keymap = text_weights.pair_map(keymap, text_map(text, found.layout, found.text_prefix, inner(like, "text.")), like)
+    else:
+        tower = text_map(found.layout, found.text_prefix, inner(like, "text."))
+        keymap = text_weights.pair_map(keymap, tower, like)
     return to_ours(theirs, keymap, like, wanted=WANTED)
 
 
@@ -366,7 +369,7 @@ def write(state: Mapping[str, Tensor], config: ClipConfig | VitConfig, layout: s
     if isinstance(config, VitConfig):
         if config.pooling in ("mean", "normed_mean"):
             raise ConfigError("to: timm has no plain ViT of CLIPA's parts; take --to open_clip with its text tower")
-        theirs = to_theirs(state, image_map(config, "timm", ""))
+        theirs = to_theirs(state, image_map("timm", "", state))
         if (head := theirs.get("head.weight")) is not None:  # timm's has a bias
             theirs["head.bias"] = head.new_zeros(len(head))
         return theirs
@@ -379,10 +382,12 @@ def write(state: Mapping[str, Tensor], config: ClipConfig | VitConfig, layout: s
     text_prefix = "text_model." if names == "hugging_face" else "text." if is_map else ""
     if layout == "openai":
         _check_openai(image, text)
+    if names == "open_clip" and (image.has_patch_bias or not image.has_class_token):
+        raise ConfigError("to: open_clip's own ViT has a class token and patches without bias; take --to eyesmith")
     if layout == "open_clip_root" and is_map:
         raise ConfigError("to: open_clip keeps the text tower of a SigLIP under `text.`; take --to open_clip")
-    own = text_map(text, names, text_prefix, inner(state, "text."))
-    theirs = to_theirs(state, text_weights.pair_map(image_map(image, names, prefix), own, state))
+    towers = image_map(names, prefix, inner(state, "image.")), text_map(names, text_prefix, inner(state, "text."))
+    theirs = to_theirs(state, text_weights.pair_map(*towers, state))
     if names == "hugging_face" and is_map:  # [1] there
         theirs |= {name: theirs[name].reshape(1) for name in ("logit_scale", BIAS) if name in theirs}
         if BIAS not in theirs:
