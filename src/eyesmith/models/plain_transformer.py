@@ -20,7 +20,7 @@ class PlainTransformer(Encoder):
     """
 
     config: Any  # of the family, with the fields read here
-    patch: nn.Module
+    patch: nn.Conv2d
     layers: nn.ModuleList
     norm: nn.Module
 
