@@ -177,16 +177,22 @@ def compute_dtype(features: Tensor) -> torch.dtype:
     return torch.promote_types(features.dtype, torch.float32)
 
 
-def keep(ctx: Any, grads: Sequence[Tensor | None]) -> None:
-    """Hand gradients that forward has computed already to backward."""
-    ctx.is_wanted = [grad is not None for grad in grads]
-    ctx.save_for_backward(*(grad for grad in grads if grad is not None))
+class OnePass(torch.autograd.Function):
+    """A function whose forward computes the gradients too, of its first arguments, and hands them to `keep`."""
 
+    @staticmethod
+    def keep(ctx: Any, grads: Sequence[Tensor | None]) -> None:
+        """Keep gradients for backward, None for what needs none."""
+        ctx.is_wanted = [grad is not None for grad in grads]
+        ctx.save_for_backward(*(grad for grad in grads if grad is not None))
 
-def kept(ctx: Any, factor: Tensor) -> list[Tensor | None]:
-    """The gradients that forward has kept, times that of the value."""
-    saved = iter(ctx.saved_tensors)
-    return [next(saved) * factor if is_wanted else None for is_wanted in ctx.is_wanted]
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What forward has kept, times the gradient of the value."""
+        saved = iter(ctx.saved_tensors)
+        kept = [next(saved) * grads[0] if is_wanted else None for is_wanted in ctx.is_wanted]
+        return (*kept, *[None] * (len(ctx.needs_input_grad) - len(kept)))
 
 
 def _product(left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.losses.all_pairs import AllPairs, Gradients, comparable, compute_dtype, keep, kept
+from eyesmith.losses.all_pairs import AllPairs, Gradients, OnePass, comparable, compute_dtype
 from eyesmith.losses.exchange import Ranks
 from eyesmith.losses.softmax import log1p_exp, log_sums
 
@@ -104,7 +104,7 @@ def logit_distillation(
         return temperature**2 * _TiledDivergence.apply(*student, teacher, ranks, tile_rows, torch.is_grad_enabled())  # pyright: ignore
 
 
-class _TiledDivergence(torch.autograd.Function):
+class _TiledDivergence(OnePass):
     """Norms of both models' rows and columns first, then value and gradients tile by tile, all in forward."""
 
     @staticmethod
@@ -137,15 +137,8 @@ class _TiledDivergence(torch.autograd.Function):
             by_column = _divergence(ours.logits, theirs.logits, columns[ours.columns], target_columns[ours.columns])
             losses.append((by_row[1] + by_column[1]).sum())
             found.add(ours, by_row[0].add_(by_column[0]))
-        keep(ctx, found.finish(-own_weights, ranks.world_size / (2 * ranks.num_rows)))
+        OnePass.keep(ctx, found.finish(-own_weights, ranks.world_size / (2 * ranks.num_rows)))
         return ranks.total(torch.stack(losses).sum() / (2 * ranks.num_rows))
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        return (*kept(ctx, grads[0]), None, None, None, None)
 
 
 def _divergence(logits: Tensor, targets: Tensor, norms: Tensor, target_norms: Tensor) -> tuple[Tensor, Tensor]:

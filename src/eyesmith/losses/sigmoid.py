@@ -10,13 +10,12 @@ from torch import Tensor
 from eyesmith.losses.all_pairs import (
     AllPairs,
     Gradients,
+    OnePass,
     check_features,
     comparable,
     compute_dtype,
     gathered_codes,
     is_whole,
-    keep,
-    kept,
 )
 from eyesmith.losses.exchange import Ranks
 from eyesmith.losses.positives import Same
@@ -66,7 +65,7 @@ def _whole(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, same: Tenso
     return -F.logsigmoid(sign * logits).sum() / len(logits)
 
 
-class _TiledSigmoid(torch.autograd.Function):
+class _TiledSigmoid(OnePass):
     """One pass, in forward: no sum over a row must be known before the gradient of a pair."""
 
     @staticmethod
@@ -97,15 +96,8 @@ class _TiledSigmoid(torch.autograd.Function):
         if any(wanted):
             own_weights, factor = (-own).sigmoid(), ranks.world_size / ranks.num_rows
             bias_grad = (torch.stack(weight_sums).sum() - own_weights.sum()) * factor
-            keep(ctx, [*found.finish(own_weights, factor), bias_grad.to(bias.dtype) if wanted[3] else None])
+            OnePass.keep(ctx, [*found.finish(own_weights, factor), bias_grad.to(bias.dtype) if wanted[3] else None])
         return ranks.total(torch.stack(losses).sum() / ranks.num_rows)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        return (*kept(ctx, grads[0]), None, None, None, None)
 
 
 def _softplus(value: Tensor, out: Tensor | None = None) -> Tensor:

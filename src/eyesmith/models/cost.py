@@ -127,38 +127,26 @@ def model_rows(configs: Mapping[str, ClipConfig | EncoderConfig] | None = None) 
     """
     rows = []
     for name, found in (configs or {name: config(name) for name in list_models()}).items():
-        if not isinstance(found, ClipConfig):
-            row = _image_row(name, found, found.image_size, found.embed_dim, _cost_if_here(found))
-            rows.append({field: row.get(field) for field in MODEL_FIELDS})
-            continue
-        cost = model_cost(found)
-        row = _image_row(name, found.image, cost.image_size, cost.embed_dim, cost.image)
-        text = cost.text
-        row |= {
-            "text_params": text and text.params,
-            "text_gmacs_paper": text and text.macs_paper / 1e9,
-            "text_gmacs": text and text.macs / 1e9,
-        }
-        rows.append({field: row[field] for field in MODEL_FIELDS})
+        is_pair = isinstance(found, ClipConfig)
+        row = dict.fromkeys(MODEL_FIELDS) | _image_row(name, found.image if is_pair else found)
+        if is_pair and (text := model_cost(found).text) is not None:
+            row["text_params"] = text.params
+            row["text_gmacs_paper"], row["text_gmacs"] = text.macs_paper / 1e9, text.macs / 1e9
+        rows.append(row)
     return rows
 
 
 def encoder_rows() -> list[dict[str, Any]]:
     """What `eyesmith models --encoders --json` prints: `model_rows` without the fields of a text tower."""
-    rows = []
-    for name in list_encoders():
-        encoder = encoder_config(name)
-        rows.append(_image_row(name, encoder, encoder.image_size, encoder.embed_dim, _cost_if_here(encoder)))
-    return rows
+    return [_image_row(name, encoder_config(name)) for name in list_encoders()]
 
 
-def _image_row(
-    name: str, image: EncoderConfig, image_size: tuple[int, int], embed_dim: int, cost: EncoderCost | None
-) -> dict[str, Any]:
+def _image_row(name: str, image: EncoderConfig) -> dict[str, Any]:
+    cost = _cost_if_here(image)
     return {
         "name": name,
-        "image_size": list(image_size),
-        "embed_dim": embed_dim or (cost and cost.embed_dim) or 0,
+        "image_size": list(image.image_size),
+        "embed_dim": image.embed_dim or (cost and cost.embed_dim) or 0,
         "image_params": cost and cost.tower.params,
         "image_gmacs_paper": cost and cost.tower.macs_paper / 1e9,
         "image_gmacs": cost and cost.tower.macs / 1e9,

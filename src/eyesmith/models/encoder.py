@@ -20,6 +20,8 @@ from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.images.pixels import normalize
 from eyesmith.images.transforms import PreprocessConfig
 
+NUM_TAPS = 4  # of an encoder without stages, at most
+
 
 @dataclass(frozen=True, slots=True)
 class Tap:
@@ -27,6 +29,12 @@ class Tap:
 
     stride: int  # input pixels per cell
     channels: int
+
+
+def spread_taps(num_blocks: int) -> dict[str, int]:
+    """Names of taps behind blocks of one stride, evenly spread up to the last, and how many blocks each is behind."""
+    count = min(NUM_TAPS, num_blocks)
+    return {f"block{depth}": depth for depth in (k * num_blocks // count for k in range(1, count + 1))}
 
 
 class Encoder(nn.Module, ABC):

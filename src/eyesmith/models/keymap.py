@@ -7,7 +7,7 @@ model and size a set of tensors is; it offers `recognises`, `read`, `own_config`
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -96,6 +96,18 @@ def with_leaves(modules: Mapping[str, str]) -> dict[str, Theirs]:
     return {f"{own}.{leaf}": Theirs((f"{their}.{leaf}",)) for own, their in modules.items() for leaf in LEAVES}
 
 
+def within(keymap: KeyMap, own: str, their: str) -> dict[str, Theirs]:
+    """The map of a part of a model: our names behind the prefix `own`, the file's behind `their`."""
+
+    def behind(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(their + name for name in names)
+
+    return {
+        own + name: replace(place, parts=behind(place.parts), others=tuple(map(behind, place.others)))
+        for name, place in keymap.items()
+    }
+
+
 def to_theirs(ours: Mapping[str, Tensor], keymap: KeyMap) -> dict[str, Tensor]:
     """A file's tensors out of ours."""
     theirs: dict[str, Tensor] = {}
@@ -118,7 +130,7 @@ def to_ours(
     like: ours, for the shapes. wanted, hint: the model, for messages, and what else may help. Raises CheckpointError
     naming tensors that are missing, left over or of another shape.
     """
-    found = {name: Theirs(place.among(theirs), (), place.form, place.shares) for name, place in keymap.items()}
+    found = {name: replace(place, parts=place.among(theirs)) for name, place in keymap.items()}
     check_fit(theirs, to_theirs(like, found), wanted=wanted, hint=hint)
     ours: dict[str, Tensor] = {}
     for name, place in found.items():
@@ -171,7 +183,7 @@ def inner(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+def count_blocks(state: Iterable[str], prefix: str) -> int:
     """How many different numbers follow the prefix."""
     return len({name[len(prefix) :].partition(".")[0] for name in state if name.startswith(prefix)})
 

@@ -190,7 +190,9 @@ def _read_file(path: str | os.PathLike[str], taken: Collection[str]) -> EncoderF
         raise EncoderFileError(
             place, [f"its name is {found!r}, expected letters, digits, _ . and -, a letter first; set NAME = '...'"]
         )
-    problems = [*_name_problems(found, taken), *_problems(names)]
+    problems = _problems(names)
+    if found.lower() in _TAKEN or found in taken:
+        problems.insert(0, f"its name {found!r} is that of an encoder of eyesmith's; set NAME = '...' in the file")
     if problems:
         raise EncoderFileError(place, problems)
     return EncoderFile(
@@ -237,12 +239,6 @@ def _run(path: Path, source: bytes, sha256: str) -> dict[str, Any]:
         raise EncoderFileError(path, [f"line {error.lineno} is no Python: {error.msg}"]) from None
     except BaseException as error:
         raise EncoderFileError(path, [f"running it raised {describe_error(error, path)}"]) from error
-
-
-def _name_problems(name: str, taken: Collection[str]) -> list[str]:
-    if name.lower() in _TAKEN or name in taken:
-        return [f"its name {name!r} is that of an encoder of eyesmith's; set NAME = '...' in the file"]
-    return []
 
 
 def _problems(names: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """How a transformer knows places: learned tables and how they are resized, rotary angles, a learned relative bias."""
 
+import math
 from functools import lru_cache
 
 import torch
@@ -14,27 +15,47 @@ NUM_SPECIAL = 3  # rows of a relative table: class token to patch, patch to clas
 
 
 def resize_position_table(
-    table: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], *, antialias: bool = True
+    table: Tensor,
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    *,
+    num_prefix: int = 0,
+    antialias: bool = True,
 ) -> Tensor:
     """A learned position table resampled to another grid (bicubic, computed in fp32).
 
-    table: [1, H*W, C], row-major over old_grid = (H, W) cells, without class token. Returns the same dtype for
-    new_grid; the table itself, uncopied, when the grids are equal. Raises ShapeError when it does not fill old_grid.
-    antialias: timm's rule for absolute tables; without it the rule of BEiT and EVA-02, whose cubic has another
-    coefficient, so that the two differ also where a table grows. align_corners is off in both.
+    table: [1, num_prefix + H*W, C], row-major over old_grid = (H, W) cells; the rows before them, of class tokens,
+    stay. Returns the same dtype for new_grid; the table itself, uncopied, when the grids are equal. Raises ShapeError
+    when it does not fill old_grid. antialias: timm's rule for absolute tables; without it the rule of BEiT and EVA-02,
+    whose cubic has another coefficient, so that the two differ also where a table grows. align_corners is off in both.
     """
-    if table.ndim != 3 or table.shape[:2] != (1, old_grid[0] * old_grid[1]):
+    num_rows = num_prefix + old_grid[0] * old_grid[1]
+    if table.ndim != 3 or table.shape[:2] != (1, num_rows):
         raise ShapeError(
-            f"position table: expected [1, {old_grid[0] * old_grid[1]}, C] for a grid of "
-            f"{old_grid[0]} x {old_grid[1]} cells, got {list(table.shape)}"
+            f"position table: expected [1, {num_rows}, C] for a grid of {old_grid[0]} x {old_grid[1]} cells, got "
+            f"{list(table.shape)}"
         )
     if old_grid == new_grid:
         return table
     channels = table.shape[-1]
-    cells = table.float().reshape(1, *old_grid, channels).permute(0, 3, 1, 2)  # [1, C, H, W]
+    cells = table[:, num_prefix:].float().reshape(1, *old_grid, channels).permute(0, 3, 1, 2)  # [1, C, H, W]
     cells = F.interpolate(cells, size=new_grid, mode="bicubic", antialias=antialias, align_corners=False)
-    cells = cells.permute(0, 2, 3, 1).reshape(1, new_grid[0] * new_grid[1], channels)
-    return cells.to(table.dtype)
+    cells = cells.permute(0, 2, 3, 1).reshape(1, new_grid[0] * new_grid[1], channels).to(table.dtype)
+    return torch.cat((table[:, :num_prefix], cells), dim=1) if num_prefix else cells
+
+
+def fit_position_table(
+    table: Tensor, grid: tuple[int, int], width: int, *, num_prefix: int = 0, antialias: bool = True
+) -> Tensor:
+    """A file's table [1, num_prefix + N, width] resampled where its N cells fill another grid, a square one; else as
+    it is. The rest is resize_position_table's."""
+    if table.ndim != 3 or table.shape[::2] != (1, width):
+        return table
+    cells = max(table.shape[1] - num_prefix, 0)
+    side = math.isqrt(cells)
+    if cells == math.prod(grid) or side * side != cells:
+        return table
+    return resize_position_table(table, (side, side), grid, num_prefix=num_prefix, antialias=antialias)
 
 
 def rope_table(grid: tuple[int, int], head_dim: int, *, num_prefix: int = 1) -> Tensor:

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from eyesmith.models.own import add_file, own_config, own_encoders
 from eyesmith.models.text.model import CLIP_TEXT, ClipTextConfig
 
 _Config = TypeVar("_Config", bound=ClipConfig | EncoderConfig)
+_Image = TypeVar("_Image", bound=EncoderConfig)
 
 
 def list_models() -> list[str]:
@@ -57,6 +58,18 @@ def encoder_config(name: str) -> EncoderConfig:
     if name in (own := _own_names()):
         return own_config(*own[name])
     return ENCODERS[_known(name, [*ENCODERS, *own], "encoder")]
+
+
+def image_config(name: str) -> EncoderConfig:
+    """The config of the image encoder that a name stands for: the image tower of a pair, or an encoder by itself."""
+    return config(name).image if name in CLIP else encoder_config(name)
+
+
+def pairs_of(kind: type[_Image]) -> Iterator[tuple[ClipConfig, _Image, ClipTextConfig]]:
+    """The named pairs with an image tower of this family and OpenCLIP's text tower, and both towers, by name."""
+    for pair in map(config, list_models()):
+        if isinstance(pair.image, kind) and isinstance(pair.text, ClipTextConfig):
+            yield pair, pair.image, pair.text
 
 
 def create(name: str, **overrides: Any) -> Clip:

@@ -90,10 +90,9 @@ def parameter_groups(
         for pattern in config.no_decay
         for name in matching(dict(model.named_parameters()), pattern, "optim.no_decay")
     }
-    image, text = _towers(model)
-    towers: dict[str, tuple[list[nn.Module], float, float]] = {
-        "image": (image.blocks(), config.image_lr_scale, config.layer_decay)
-    }
+    image, text = model.image, getattr(model, "text", None)
+    assert isinstance(image, Encoder)
+    towers = {"image": (image.blocks(), config.image_lr_scale, config.layer_decay)}
     if text is not None:
         towers["text"] = (text_blocks(text), config.text_lr_scale, config.text_layer_decay)
     other = parts_of(model)[-1]
@@ -136,37 +135,24 @@ def parameter_groups(
 
 def trained_table(model: nn.Module, groups: Sequence[Mapping[str, Any]]) -> list[TrainedRow]:
     """What trains and what does not, a row for each group of equal rate and decay, frozen parameters last."""
-    rows = [
+    frozen: dict[str, list[Tensor]] = {part: [] for part in parts_of(model)}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            frozen[part_of(name, model)].append(parameter)
+    still = {"layer": None, "lr_scale": 0.0, "weight_decay": 0.0, "is_trained": False}
+    untrained = [{"part": part, "params": params, **still} for part, params in frozen.items() if params]
+    return [
         TrainedRow(
             part=group["part"],
             layer=group["layer"],
             lr_scale=group["lr_scale"],
             weight_decay=group["weight_decay"],
-            is_trained=True,
+            is_trained=group.get("is_trained", True),
             num_tensors=len(group["params"]),
             num_parameters=sum(parameter.numel() for parameter in group["params"]),
         )
-        for group in groups
+        for group in (*groups, *untrained)
     ]
-    for part in parts_of(model):
-        frozen = [
-            parameter
-            for name, parameter in model.named_parameters()
-            if not parameter.requires_grad and _is_of(name, part)
-        ]
-        if frozen:
-            rows.append(
-                TrainedRow(
-                    part=part,
-                    layer=None,
-                    lr_scale=0.0,
-                    weight_decay=0.0,
-                    is_trained=False,
-                    num_tensors=len(frozen),
-                    num_parameters=sum(parameter.numel() for parameter in frozen),
-                )
-            )
-    return rows
 
 
 def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module], *, by: LayerRule) -> tuple[dict[str, int], int]:
@@ -245,12 +231,6 @@ def text_blocks(text: nn.Module) -> list[nn.Module]:
     return list(getattr(transformer, "resblocks", ()))
 
 
-def _towers(model: nn.Module) -> tuple[Encoder, nn.Module | None]:
-    image, text = model.image, getattr(model, "text", None)
-    assert isinstance(image, Encoder)
-    return image, text
-
-
 def _is_matrix(parameter: Tensor) -> bool:
     """Whether it maps vectors to vectors: outputs and all the rest are both long, as no depthwise kernel is."""
     return parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= _MATRIX_SIDE
@@ -258,8 +238,3 @@ def _is_matrix(parameter: Tensor) -> bool:
 
 def _is_table(name: str) -> bool:
     return any(word in name for word in ("embedding", "position", "token", "queries"))
-
-
-def _is_of(name: str, part: str) -> bool:
-    first = name.partition(".")[0]
-    return first == part if part in ("image", "text") else first not in ("image", "text")

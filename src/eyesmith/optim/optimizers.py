@@ -26,13 +26,12 @@ def make_optimizer(
 
     products: what Muon multiplies its matrices in. An attribute `found_inf` holds the steps of each back, see `held`.
     """
-    kind = {"sgd": Sgd, "lion": Lion, "lamb": Lamb}.get(config.name)
+    rates: dict[str, Any] = {"lr": config.peak_lr, "betas": config.betas, "eps": config.eps}
+    if config.name == "adamw":
+        return torch.optim.AdamW(list(groups), fused=True, **rates)
     if config.name == "muon":
-        rates = {"lr": config.peak_lr, "betas": config.betas, "eps": config.eps}
         return Muon(groups, momentum=config.muon_momentum, products=products, **rates)
-    if kind is not None:
-        return kind(groups, lr=config.peak_lr, betas=config.betas, eps=config.eps)
-    return torch.optim.AdamW(list(groups), lr=config.peak_lr, betas=config.betas, eps=config.eps, fused=True)
+    return {"sgd": Sgd, "lion": Lion, "lamb": Lamb}[config.name](groups, **rates)
 
 
 def fresh_moments(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:

@@ -201,7 +201,7 @@ def test_the_three_ways_of_pooling() -> None:
             torch.testing.assert_close(features[pooling], by_hand[pooling])
     assert not torch.allclose(features["mean"], features["normed_mean"], atol=1e-3)
     wrong: Any = "max"
-    with pytest.raises(ConfigError, match="pooling: expected token, mean, normed_mean"):
+    with pytest.raises(ConfigError, match="pooling: expected token, mean or normed_mean"):
         encoder.set_pooling(wrong)
 
 
@@ -298,7 +298,7 @@ def test_the_k_projection_has_no_bias() -> None:
         ({"image_size": (224, 225)}, r"expected multiples of the patch, 14, got \(224, 225\)"),
         ({"num_heads": 5}, "5 does not divide the width 192"),
         ({"num_heads": 32}, "multiple of 4 channels, got 192 / 32"),
-        ({"norm": "rms"}, "norm: expected pre, sub, post, got 'rms'"),
+        ({"norm": "rms"}, "norm: expected pre, sub or post, got 'rms'"),
         ({"drop_path_prob": 1.0}, "0 <= p < 1"),
         ({"embed_dim": -1}, "embed_dim"),
         ({"depth": 0}, "must be positive"),

@@ -6,19 +6,20 @@ config. B batch, H W grid cells, N = H*W patches, C channels, D embedding; token
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.cpu_ops import Conv
-from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.eva02.blocks import EPS, Attention, Block, Mlp, SwiGLU
 from eyesmith.models.memory import check_memory
+from eyesmith.models.plain_transformer import PlainTransformer
 from eyesmith.models.position import (
     relative_index,
     relative_rows,
@@ -27,7 +28,6 @@ from eyesmith.models.position import (
     rope_table,
 )
 
-NUM_TAPS = 4  # evenly spread over the blocks
 STD = 0.02
 HEAD_SCALE = 0.001  # of the head in fine-tuning and CLIP
 
@@ -37,7 +37,6 @@ Relation = Literal["rope", "bias", "none"]
 Pooling = Literal["token", "mean", "normed_mean"]
 Initial = Literal["jax", "beit"]
 Resize = Literal["reference", "timm"]
-_CHOICES = {"norm": Norm, "ffn": Ffn, "relation": Relation, "pooling": Pooling, "initial": Initial, "resize": Resize}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +95,7 @@ class Eva02Config:
             raise ConfigError(f"embed_dim: expected 0 (no projection) or more, got {self.embed_dim}")
         if not 0 <= self.drop_path_prob < 1:
             raise ConfigError(f"drop_path_prob: expected 0 <= p < 1, got {self.drop_path_prob}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigError(f"{name}: expected {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        check_choices(self)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -188,14 +185,10 @@ PAIRS: dict[str, tuple[Eva02Config, str]] = {
 """Image-text models by OpenCLIP's name: the image tower, and the size of the text tower (text.model.CLIP_TEXT)."""
 
 ENCODERS: dict[str, Eva02Config] = {
-    "eva02_tiny_patch14_224": EVA02["tiny"],
-    "eva02_small_patch14_224": EVA02["small"],
-    "eva02_base_patch14_224": EVA02["base"],
-    "eva02_large_patch14_224": EVA02["large"],
-    "eva02_tiny_patch14_336": replace(EVA02["tiny"], image_size=(336, 336)),
-    "eva02_small_patch14_336": replace(EVA02["small"], image_size=(336, 336)),
-    "eva02_base_patch14_448": replace(EVA02["base"], image_size=(448, 448)),
-    "eva02_large_patch14_448": replace(EVA02["large"], image_size=(448, 448)),
+    f"eva02_{size}_patch14_{px}": replace(EVA02[size], image_size=(px, px))
+    for size, larger_px in {"tiny": 336, "small": 336, "base": 448, "large": 448}.items()
+    for px in (224, larger_px)
+} | {
     "eva02_base_patch16_clip_224": PAIRS["EVA02-B-16"][0],
     "eva02_large_patch14_clip_224": PAIRS["EVA02-L-14"][0],
     "eva02_large_patch14_clip_336": PAIRS["EVA02-L-14-336"][0],
@@ -248,29 +241,17 @@ that a relation is an addition. Not told by the paper, and chosen here: post-LN 
 around the norm), the relative bias is BEiT's, of each block its own, and no row has BEiT's LayerScale."""
 
 
-class Eva02(Encoder):
-    """A TrV encoder. `forward` gives one vector an image, pooled as `config.pooling` says, projected: [B, embed_dim].
+class Eva02(PlainTransformer):
+    """A TrV encoder. `forward` gives one vector an image, pooled as `config.pooling` says, projected: [B, D]."""
 
-    `dense` comes before the last norm, except with pooling `normed_mean`, where it is the normed map; either way
-    `project` of its cells lies in the space of `forward`.
-    """
+    config: Eva02Config
 
     def __init__(self, config: Eva02Config) -> None:
         super().__init__()
         matrices = 4 * config.width + (3 if config.ffn == "swiglu" else 2) * config.hidden_dim
         check_memory(config.depth * config.width * matrices, f"{config.depth} blocks of width {config.width}")
-        self.config = config
-        self.image_size = config.image_size
+        self.describe(config, 1)
         self.mean, self.std = OPENAI_MEAN, OPENAI_STD
-        self.stride = config.patch_px
-        self.embed_dim = config.embed_dim or config.width
-        self.is_mean_pooled = config.pooling != "token"
-        count = min(NUM_TAPS, config.depth)
-        self._tap_depths = {
-            f"block{depth}": depth for depth in (k * config.depth // count for k in range(1, count + 1))
-        }
-        self.taps = {name: Tap(config.patch_px, config.width) for name in self._tap_depths}
-        self.half_tap = f"block{config.depth // 2}" if config.depth > 1 else None
 
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         num_tokens = 1 + config.grid[0] * config.grid[1]
@@ -283,52 +264,8 @@ class Eva02(Encoder):
         self._places = self._make_places()  # no buffer: it is computed, and stored nowhere
         _initialise(self)
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """The patches as vectors, before any position: pixels [B, 3, H, W] -> [B, N, C]."""
-        return self.patch(self.prepare(pixels)).flatten(2).mT
-
-    def encode(self, patches: Tensor, *, depth: int | None = None, kept: Tensor | None = None) -> Tensor:
-        """The blocks' output, before the last norm: patches [B, N, C] -> [B, 1 + N, C], class token first.
-
-        patches: of the whole grid, row-major; some may be mask tokens. depth: blocks to run, None for all. kept: int64
-        [B, K] patches to go on with, the others are dropped after positions were added; the result is [B, 1 + K, C].
-        """
-        x, places = self._enter(patches, kept)
-        for block in self.layers[:depth]:
-            x = block(x, places)
-        return x
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self.pool(self.encode(self.patches(pixels)))
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        """The feature of an image out of `encode`'s tokens: [B, 1 + N, C] -> [B, D]."""
-        if self.config.pooling == "token":
-            return self.project(tokens[:, 0])
-        cells = tokens[:, 1:]
-        return self.project((self.norm(cells) if self.config.pooling == "normed_mean" else cells).mean(dim=1))
-
-    def pyramid(self, pixels: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.check_taps(taps)
-        maps: dict[int, Tensor] = {}
-        x, places = self._enter(self.patches(pixels), None)
-        wanted = {self._tap_depths[name] for name in names}
-        for depth, block in enumerate(self.layers[: max(wanted, default=0)], 1):
-            x = block(x, places)
-            if depth in wanted:
-                maps[depth] = self._map(x)
-        return {name: maps[self._tap_depths[name]] for name in names}
-
-    def dense(self, pixels: Tensor) -> Tensor:
-        tokens = self.encode(self.patches(pixels))
-        return self._map(self.norm(tokens) if self.config.pooling == "normed_mean" else tokens)
-
     def project(self, vectors: Tensor) -> Tensor:
         return self.head(vectors if self.config.pooling == "normed_mean" else self.norm(vectors))
-
-    def tokens(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        depth = 1 + self.check_layer(layer, len(self.layers))
-        return self.encode(self.patches(pixels), depth=depth)[:, 1:]
 
     def set_image_size(self, height: int, width: int) -> None:
         """Change the input size; tables are resampled as `config.resize` says, rotary positions made anew."""
@@ -336,9 +273,8 @@ class Eva02(Encoder):
         config = replace(self.config, image_size=(height, width))
         old, new, antialias = self.config.grid, config.grid, config.resize == "timm"
         if self.position is not None:
-            data = self.position.data
-            cells = resize_position_table(data[:, 1:], old, new, antialias=antialias)
-            self.position = nn.Parameter(torch.cat((data[:, :1], cells), dim=1), self.position.requires_grad)
+            data = resize_position_table(self.position.data, old, new, num_prefix=1, antialias=antialias)
+            self.position = nn.Parameter(data, self.position.requires_grad)
         for block in self.layers:
             assert isinstance(block, Block)
             if (table := block.attention.relative) is not None:
@@ -350,13 +286,8 @@ class Eva02(Encoder):
 
     def set_pooling(self, pooling: Pooling) -> None:
         """Pool in another way from now on. The parameters are the same, what they were trained for is not."""
-        if pooling not in get_args(Pooling):
-            raise ConfigError(f"pooling: expected {', '.join(get_args(Pooling))}, got {pooling!r}")
         self.config = replace(self.config, pooling=pooling)
         self.is_mean_pooled = pooling != "token"
-
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
 
     def _enter(self, patches: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The tokens before the first block, and what attention needs to know of their places."""
@@ -372,9 +303,6 @@ class Eva02(Encoder):
         rows = torch.cat((kept.new_zeros(kept.shape[0], 1), kept + 1), dim=1)  # the class token stays
         x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
         return x, None if places is None else places[rows]  # [B, 1 + K, P, 2]
-
-    def _map(self, tokens: Tensor) -> Tensor:
-        return tokens[:, 1:].mT.unflatten(2, self.config.grid)  # [B, C, H, W]
 
     def _make_places(self) -> Tensor | None:
         if self.config.relation == "rope":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyesmith.data.evaluation.imagenet import published_classes
 from eyesmith.errors import CheckpointError, ConfigError
@@ -31,11 +31,10 @@ from eyesmith.models.keymap import (
     to_theirs,
     with_leaves,
 )
-from eyesmith.models.position import resize_position_table, resize_relative_table
+from eyesmith.models.position import fit_position_table, resize_position_table, resize_relative_table
 from eyesmith.models.registry import config as model_config
-from eyesmith.models.registry import encoder_config, list_encoders, list_models
+from eyesmith.models.registry import encoder_config, image_config, list_encoders, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
-from eyesmith.models.text.model import ClipTextConfig
 
 Layout = Literal["reference", "timm", "open_clip"]
 
@@ -165,9 +164,10 @@ def from_published(state: Mapping[str, Tensor] | Found, config: Eva02Config) -> 
     if not {"norm.weight", "fc_norm.weight"} & plain.keys():  # a detector's or segmenter's backbone has none
         like, last = plain.get("cls_token", torch.zeros(1)), "fc_norm" if config.pooling == "mean" else "norm"
         plain |= {f"{last}.weight": like.new_ones(config.width), f"{last}.bias": like.new_zeros(config.width)}
-    table = plain.get("pos_embed")
-    if table is not None and config.has_position and table.shape[2] == config.width:
-        plain["pos_embed"] = _fitted_table(table, config)
+    if config.has_position and (table := plain.get("pos_embed")) is not None:
+        plain["pos_embed"] = fit_position_table(
+            table, config.grid, config.width, num_prefix=1, antialias=config.resize == "timm"
+        )
     kernel = plain.get("patch_embed.proj.weight")
     if kernel is not None and kernel.shape[-1] != config.patch_px:
         plain["patch_embed.proj.weight"] = resize_patch_kernel(kernel, config.patch_px, rule=config.resize)
@@ -202,7 +202,7 @@ def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tens
 
     Raises CheckpointError as from_published does, and for a text tower that does not fit.
     """
-    image, text = _towers(config)
+    image, text = text_weights.towers(config, Eva02Config, "an EVA-02")
     numbers = {"logit_scale": state.get("logit_scale", state.get(_OLD_SCALE))}
     if text_weights.BIAS in state:
         numbers[text_weights.BIAS] = state[text_weights.BIAS]
@@ -221,7 +221,7 @@ def from_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str, Tens
 
 def to_clip(state: Mapping[str, Tensor], config: ClipConfig, *, layout: Layout = "open_clip") -> dict[str, Tensor]:
     """Our Clip's tensors in open_clip's names, or in those of EVA-CLIP's own files (`reference`)."""
-    image, _ = _towers(config)
+    image, _ = text_weights.towers(config, Eva02Config, "an EVA-02")
     prefix = "" if layout == "open_clip" else VISUAL
     tower = to_published(inner(state, "image."), image, layout=layout)
     theirs = {prefix + name: value for name, value in tower.items()}
@@ -249,7 +249,7 @@ def read(
     for a name of something else.
     """
     found, name = find_tower(tensors), asked.name
-    named = None if name is None else model_config(name).image if name in list_models() else encoder_config(name)
+    named = None if name is None else image_config(name)
     is_pair_name = name is None or name in list_models()
     if found.is_clip and is_pair_name and text_weights.from_open_clip(tensors):
         pair = pair_config(found, tensors, sizes=asked.sizes, name=name)
@@ -287,8 +287,7 @@ def resize_state(state: Mapping[str, Tensor], old: Eva02Config, new: Eva02Config
     antialias = new.resize == "timm"
     resized = dict(state)
     if (table := resized.get("position")) is not None:
-        cells = resize_position_table(table[:, 1:], old.grid, new.grid, antialias=antialias)
-        resized["position"] = torch.cat((table[:, :1], cells), dim=1)
+        resized["position"] = resize_position_table(table, old.grid, new.grid, num_prefix=1, antialias=antialias)
     for name, value in state.items():
         if name.endswith(".relative"):
             resized[name] = resize_relative_table(value, old.grid, new.grid, antialias=antialias)
@@ -375,13 +374,8 @@ def pair_config(
         if not isinstance(known.image, Eva02Config):
             raise ConfigError(f"name: {name} is no EVA-02, and the tensors are in the names of one")
     else:
-        fitting = [
-            known
-            for known in map(model_config, list_models())
-            if isinstance(known.image, Eva02Config) and same_shape(known.image, image) and known.text == text
-        ]
-        fitting.sort(key=lambda known: (known.image.image_size != image.image_size, known.name))
-        known = fitting[0] if fitting else None
+        like = [pair for pair, own, tower in pairs_of(Eva02Config) if same_shape(own, image) and tower == text]
+        known = min(like, key=lambda pair: (pair.image.image_size != image.image_size, pair.name), default=None)
     preprocess = PreprocessConfig(image_size=image.image_size)
     if known is None:
         return ClipConfig(name="EVA02", image=image, text=text, preprocess=preprocess)
@@ -425,24 +419,13 @@ def _pooling(found: Found, said: str | None) -> Pooling:
     return "normed_mean" if "mask_token" in found.extras else "token"
 
 
-def _fitted_table(table: Tensor, config: Eva02Config) -> Tensor:
-    """The table resampled where it fills another square grid."""
-    side = round((table.shape[1] - 1) ** 0.5)
-    if table.shape[1] == 1 + config.grid[0] * config.grid[1] or side * side + 1 != table.shape[1]:
-        return table
-    old = replace(config, image_size=(side * config.patch_px, side * config.patch_px))
-    return resize_state({"position": table}, old, config)["position"]
-
-
 def _head(found: Found, config: Eva02Config, count: int) -> dict[str, Tensor]:
     """The head of a fine-tuned file in a classifier's names. Raises CheckpointError for a damaged one."""
-    shapes = {"head.weight": (count, config.width), "head.bias": (count,)}
-    for key, shape in shapes.items():
-        there = found.tensors.get(key)
-        if there is None or tuple(there.shape) != shape:
-            what = "missing" if there is None else f"{list(there.shape)}"
-            raise CheckpointError(f"'{key}' is {what}, a classifier of {count} classes needs {list(shape)}")
-    return {key: found.tensors[key] for key in shapes}
+    with torch.device("meta"):
+        like = nn.Linear(config.width, count).state_dict(prefix="head.")
+    head = {name: found.tensors[name] for name in like if name in found.tensors}
+    check_fit(head, like, wanted=f"a classifier of {count} classes")
+    return head
 
 
 def _known_name(config: Eva02Config) -> str:
@@ -469,14 +452,3 @@ def _check_name(config: Eva02Config, named: object, name: str) -> None:
         raise ConfigError(
             f"name: {name} has {named.depth} blocks of width {named.width}, the file {config.depth} of {config.width}"
         )
-
-
-def _towers(config: ClipConfig) -> tuple[Eva02Config, ClipTextConfig]:
-    if not isinstance(config.image, Eva02Config) or not isinstance(config.text, ClipTextConfig):
-        raise ConfigError(
-            f"{config.name}: this layout needs an EVA-02 image tower and open_clip's text tower, got "
-            f"{type(config.image).__name__} and {type(config.text).__name__}"
-        )
-    if not config.image.embed_dim:
-        raise ConfigError(f"{config.name}: image.embed_dim is 0; a CLIP has a projection")
-    return config.image, config.text

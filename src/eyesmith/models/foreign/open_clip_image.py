@@ -12,8 +12,9 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.foreign.packages import import_open_clip, package_version
-from eyesmith.models.foreign.sequence import SequenceEncoder, resampled
+from eyesmith.models.foreign.sequence import SequenceEncoder
 from eyesmith.models.foreign.timm_maps import TimmMaps
+from eyesmith.models.position import resize_position_table
 
 DISTRIBUTION = "open_clip_torch"
 
@@ -122,8 +123,8 @@ class OpenClipViT(SequenceEncoder):
             return
         tower, grid = self.tower, (height // self.stride, width // self.stride)
         old = tower.positional_embedding
-        table = resampled(old, tower.grid_size, grid, self.num_prefix)
-        tower.positional_embedding = nn.Parameter(table, requires_grad=old.requires_grad)
+        table = resize_position_table(old[None], tower.grid_size, grid, num_prefix=self.num_prefix)
+        tower.positional_embedding = nn.Parameter(table[0], requires_grad=old.requires_grad)
         tower.image_size = self.image_size = (height, width)
         tower.grid_size = grid
 
@@ -216,9 +217,9 @@ class OpenClipResNet(Encoder):
         if (height, width) == tuple(self.image_size):
             return
         pool, grid = self.tower.attnpool, (height // self.stride, width // self.stride)
-        old, old_grid = pool.positional_embedding, tuple(side // self.stride for side in self.image_size)
-        table = resampled(old, (old_grid[0], old_grid[1]), grid, 1)
-        pool.positional_embedding = nn.Parameter(table, requires_grad=old.requires_grad)
+        old, (rows, columns) = pool.positional_embedding, (side // self.stride for side in self.image_size)
+        table = resize_position_table(old[None], (rows, columns), grid, num_prefix=1)
+        pool.positional_embedding = nn.Parameter(table[0], requires_grad=old.requires_grad)
         self.image_size = (height, width)
 
 

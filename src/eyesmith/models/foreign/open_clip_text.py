@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, ShapeError
-from eyesmith.files import write_atomic, write_json
 from eyesmith.models.foreign.open_clip_image import DISTRIBUTION, read_settings
-from eyesmith.models.foreign.packages import import_open_clip, import_transformers, package_version, quiet
-from eyesmith.models.text.hugging_face_files import copy_tokenizer
+from eyesmith.models.foreign.packages import (
+    first_line,
+    import_open_clip,
+    import_transformers,
+    package_version,
+    quiet,
+)
+from eyesmith.models.text.hugging_face_files import copy_tokenizer, save_parts
 from eyesmith.tokenizer import ClipTokenizer
 
-MARK = "eyesmith.json"
 VOCABULARY_FILE = "bpe_simple_vocab.txt.gz"
 
 
@@ -60,8 +64,9 @@ class OpenClipText(nn.Module):
             made = self._text | ({"hf_model_pretrained": False} if self._text.get("hf_model_name") else {})
             self.tower: Any = _build_text_tower(config.embed_dim, made, bool(settings.get("quick_gelu")))  # pyright: ignore[reportArgumentType]
         except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ConfigError(f"{config.model_name}: open_clip cannot build its text tower: {reason}") from error
+            raise ConfigError(
+                f"{config.model_name}: open_clip cannot build its text tower: {first_line(error)}"
+            ) from error
         self.out_dim = config.embed_dim
         self.context_len = int(self._text.get("context_length", 77))
         self._tokenizer: Any = None
@@ -76,9 +81,9 @@ class OpenClipText(nn.Module):
         """int64 [T, context_len] ids, as open_clip's own tokenizer of this model makes them."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         tokenizer = self._made_tokenizer()
-        if isinstance(tokenizer, ClipTokenizer):
+        if texts or isinstance(tokenizer, ClipTokenizer):
             return tokenizer(texts)
-        return tokenizer(texts) if texts else torch.zeros(0, self.context_len, dtype=torch.int64)
+        return torch.zeros(0, self.context_len, dtype=torch.int64)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int64 [T, context_len]. Returns [T, out_dim], un-normalised. Raises ShapeError for others."""
@@ -89,15 +94,11 @@ class OpenClipText(nn.Module):
 
     def save_assets(self, folder: str | os.PathLike[str]) -> None:
         """Write what the tokenizer is made of to `folder`."""
-        target, tokenizer = Path(folder), self._made_tokenizer()
+        tokenizer = self._made_tokenizer()
         if isinstance(tokenizer, ClipTokenizer):
-            tokenizer.save(target / VOCABULARY_FILE)
-        elif hasattr(tokenizer, "save_pretrained"):
-            with tempfile.TemporaryDirectory() as scratch:
-                tokenizer.save_pretrained(scratch)
-                for made in sorted(Path(scratch).iterdir()):
-                    write_atomic(target / made.name, made.read_bytes())
-        write_json(target / MARK, {"tokenizer": self.package})
+            tokenizer.save(Path(folder) / VOCABULARY_FILE)
+        parts = [tokenizer] if hasattr(tokenizer, "save_pretrained") else []
+        save_parts(parts, folder, {"tokenizer": self.package})
 
     def load_assets(self, folder: str | os.PathLike[str]) -> None:
         """Take the tokenizer from a folder that `save_assets` wrote."""
@@ -134,8 +135,7 @@ class OpenClipText(nn.Module):
                     **dict(self._text.get("tokenizer_kwargs") or {}),
                 )
         except Exception as error:  # no network shows in as many ways as there are network libraries
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{self.config.model_name}: its tokenizer {source!r} is neither here nor on the hub ({reason}); on a "
-                f"machine with a network run `hf download {source}` once"
+                f"{self.config.model_name}: its tokenizer {source!r} is neither here nor on the hub "
+                f"({first_line(error)}); on a machine with a network run `hf download {source}` once"
             ) from error

@@ -61,6 +61,11 @@ def quiet(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a package says, cut to a line; its class where it says nothing."""
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
 def package_version(distribution: str) -> str:
     """Name and version of an installed distribution, which the features of its models depend on."""
     return f"{distribution} {metadata.version(distribution)}"

@@ -6,13 +6,9 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.models.encoder import Encoder, Tap
-
-NUM_TAPS = 4  # evenly spread over the blocks
+from eyesmith.models.encoder import Encoder, Tap, spread_taps
 
 
 class SequenceEncoder(Encoder):
@@ -30,9 +26,8 @@ class SequenceEncoder(Encoder):
     def describe(self, *, width: int) -> None:
         """Set the facts that the blocks decide; image_size, stride and the blocks are there. width: their channels."""
         count = len(self.blocks())
-        spread = min(NUM_TAPS, count)
-        places = {(k + 1) * count // spread - 1 for k in range(spread)} | ({count // 2 - 1} if count > 1 else set())
-        self._tap_places = {f"block{place + 1}": place for place in sorted(places)}
+        depths = {*spread_taps(count).values(), *([count // 2] if count > 1 else [])}
+        self._tap_places = {f"block{depth}": depth - 1 for depth in sorted(depths)}
         self.taps = dict.fromkeys(self._tap_places, Tap(self.stride, width))
         self.half_tap = f"block{count // 2}" if count > 1 else None
         self.check_size(*self.image_size)
@@ -72,11 +67,3 @@ class SequenceEncoder(Encoder):
     def _map(self, cells: Tensor) -> Tensor:
         height, width = (side // self.stride for side in self.image_size)
         return cells.mT.reshape(len(cells), cells.shape[-1], height, width)  # [B, C, h, w]
-
-
-def resampled(table: Tensor, grid: tuple[int, int], new_grid: tuple[int, int], num_prefix: int) -> Tensor:
-    """A position table [prefix + N, C] for another grid (rows, columns): bicubic, antialiased, as open_clip does."""
-    prefix, cells = table[:num_prefix], table[num_prefix:]
-    square = cells.float().reshape(1, *grid, -1).permute(0, 3, 1, 2)  # [1, C, h, w]
-    resized = F.interpolate(square, new_grid, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([prefix, resized[0].flatten(1).mT.to(table.dtype)])

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from eyesmith.config import closest
+from eyesmith.config import check_choices, closest
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD, PreprocessConfig
 from eyesmith.models.cpu_ops import SHORT_SEQUENCE_LEN, replace_convolutions
@@ -61,8 +61,7 @@ class TimmConfig:
             raise ConfigError(
                 f"num_heads, stem_width, head_dim, pooled_dim and patch_px: expected 0 or more, got {self}"
             )
-        if self.initial not in ("timm", "open_clip"):
-            raise ConfigError(f"initial: expected timm or open_clip, got {self.initial!r}")
+        check_choices(self)
         if self.preprocess is not None and (self.preprocess.mean, self.preprocess.std) != (self.mean, self.std):
             raise ConfigError("preprocess: its mean and std differ from those beside it")
         if not 0 <= self.drop_path_prob < 1:

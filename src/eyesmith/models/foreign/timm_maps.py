@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError
-from eyesmith.models.encoder import Encoder, Tap
-
-NUM_TOKEN_TAPS = 4  # taps of a backbone without stages, evenly spread over its blocks
+from eyesmith.models.encoder import Encoder, Tap, spread_taps
 
 
 class TimmMaps(Encoder):
@@ -140,8 +138,7 @@ def _tap_indices(info: list[dict[str, Any]], *, is_sequence: bool) -> dict[str, 
     """Tap name to timm's index of the intermediate map."""
     if not is_sequence:
         return {_tap_name(entry["module"]): index for index, entry in enumerate(info)}
-    count = min(NUM_TOKEN_TAPS, len(info))
-    return {f"block{index + 1}": index for index in ((k + 1) * len(info) // count - 1 for k in range(count))}
+    return {name: depth - 1 for name, depth in spread_taps(len(info)).items()}
 
 
 def _tap_name(module: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.models.foreign.packages import import_transformers, quiet
+from eyesmith.models.foreign.packages import first_line, import_transformers, quiet
 
 DISTRIBUTION = "transformers"
 Part = Literal["image", "text"]
@@ -73,7 +73,7 @@ def make_config(settings: str, name: str) -> Any:
         with quiet(transformers):
             return transformers.CONFIG_MAPPING[kind](**content)
     except Exception as error:  # sizes that make no sense reach any kind of error
-        raise ConfigError(f"settings: {name} cannot be built: {_line(error)}") from None
+        raise ConfigError(f"settings: {name} cannot be built: {first_line(error)}") from None
 
 
 def make_module(settings: str, name: str, part: Part) -> nn.Module:
@@ -88,7 +88,7 @@ def make_module(settings: str, name: str, part: Part) -> nn.Module:
                 config, attn_implementation="sdpa", trust_remote_code=False, dtype=torch.float32
             )
     except Exception as error:
-        raise ConfigError(f"settings: {name} cannot be built: {_line(error)}") from None
+        raise ConfigError(f"settings: {name} cannot be built: {first_line(error)}") from None
     if config.model_type in PAIRS:
         for child in [one for one, _ in module.named_children() if not one.startswith(_PARTS[part])]:
             delattr(module, child)
@@ -119,7 +119,7 @@ def named_tensors(settings: str, name: str, tensors: Mapping[str, Tensor], where
                 output_loading_info=True,
             )
     except Exception as error:
-        raise CheckpointError(f"{where}: these are no weights of {name}: {_line(error)}") from None
+        raise CheckpointError(f"{where}: these are no weights of {name}: {first_line(error)}") from None
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     odd = sorted(str(key) for key in report["unexpected_keys"] if not str(key).endswith("position_ids"))
     if missing:
@@ -142,7 +142,3 @@ def _own_fields(transformers: Any, config_class: Any, content: Mapping[str, Any]
     # of a text tower these decide where a text ends
     ends = {name: content[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in content}
     return fields | ends
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

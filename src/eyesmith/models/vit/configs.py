@@ -3,8 +3,10 @@
 What is named there and not computed here is refused by its name: a wrong pooling shows in nothing but the accuracy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Literal
 
 from eyesmith.errors import CheckpointError, ConfigError
@@ -63,8 +65,8 @@ def from_open_clip(content: Mapping[str, Any], where: str) -> Pair | None:
     with _reading(where):
         quick: Activation = "quick_gelu" if model.get("quick_gelu") else "gelu"
         embed_dim = int(model["embed_dim"])
-        image = _timm_tower(name, vision, embed_dim) if name else _vision(vision, embed_dim, quick, where)
-        tower = _text(text, embed_dim, quick, where)
+        image = _timm_tower(name, vision) if name else _vision(vision, embed_dim, quick)
+        tower = _text(text, embed_dim, quick)
         given = dict(content.get("preprocess_cfg") or {})
         size = _pair_of(given.get("size") or vision.get("image_size", 224))
         preprocess = PreprocessConfig(
@@ -78,7 +80,7 @@ def from_open_clip(content: Mapping[str, Any], where: str) -> Pair | None:
     return replace(image, mean=preprocess.mean, std=preprocess.std), tower, preprocess
 
 
-def _timm_tower(name: str, vision: Mapping[str, Any], embed_dim: int) -> VitConfig:
+def _timm_tower(name: str, vision: Mapping[str, Any]) -> VitConfig:
     known = ENCODERS[name]
     pool = "map" if known.pooling == "map" else "token"
     if vision.get("timm_pool", pool) not in (pool, "") or (vision.get("timm_proj") or "none") != "none":
@@ -86,8 +88,8 @@ def _timm_tower(name: str, vision: Mapping[str, Any], embed_dim: int) -> VitConf
     return replace(known, image_size=_fitted(vision.get("image_size", known.image_size), known.patch_px))
 
 
-def _vision(vision: Mapping[str, Any], embed_dim: int, quick: Activation, where: str) -> VitConfig:
-    _refuse(vision, _VISION_ODD, where)
+def _vision(vision: Mapping[str, Any], embed_dim: int, quick: Activation) -> VitConfig:
+    _refuse(vision, _VISION_ODD)
     width, patch = int(vision.get("width", 768)), _pair_of(vision.get("patch_size", 16))
     pool, is_after = vision.get("pool_type", "tok"), bool(vision.get("final_ln_after_pool"))
     if pool not in ("tok", "avg"):
@@ -111,8 +113,8 @@ def _vision(vision: Mapping[str, Any], embed_dim: int, quick: Activation, where:
     )
 
 
-def _text(text: Mapping[str, Any], embed_dim: int, quick: Activation, where: str) -> ClipTextConfig:
-    _refuse(text, _TEXT_ODD, where)
+def _text(text: Mapping[str, Any], embed_dim: int, quick: Activation) -> ClipTextConfig:
+    _refuse(text, _TEXT_ODD)
     repo, options = text.get("hf_tokenizer_name"), dict(text.get("tokenizer_kwargs") or {})
     tokenizer: TokenizerName = "clip"
     if repo:
@@ -263,11 +265,11 @@ def from_hugging_face(
             std=OPENAI_STD if is_clip else HALF,
         )
         preprocess = _pixels(dict(pixels or {}), image, side - image.image_size[0], is_clip)
-        tower = None if text is None else _hugging_face_text(text, projected, is_clip, where)
+        tower = None if text is None else _hugging_face_text(text, projected, is_clip)
     return replace(image, mean=preprocess.mean, std=preprocess.std), tower, preprocess
 
 
-def _hugging_face_text(text: Mapping[str, Any], projected: int, is_clip: bool, where: str) -> ClipTextConfig:
+def _hugging_face_text(text: Mapping[str, Any], projected: int, is_clip: bool) -> ClipTextConfig:
     width, hidden = int(text.get("hidden_size", 512 if is_clip else 768)), text.get("intermediate_size")
     vocab_size = int(text.get("vocab_size", 49408 if is_clip else 32_000))
     if is_clip:
@@ -403,16 +405,13 @@ def _act(part: Mapping[str, Any], quick: Activation) -> Activation:
 
 
 def _is_like(known: VitConfig, image: VitConfig) -> bool:
-    exact = [(one.image_size, one.activation, one.pooling, one.num_heads, one.norm_eps) for one in (known, image)]
-    return exact[0] == exact[1] and same_shape(known, image)
+    told = attrgetter("image_size", "activation", "pooling", "num_heads", "norm_eps")
+    return told(known) == told(image) and same_shape(known, image)
 
 
 def _ratio(width: int, hidden: int) -> float:
-    return (
-        4.0
-        if hidden == 4 * width
-        else next((ratio for ratio in (3.7362, 4.3637, 4.9231, 8.5715) if int(width * ratio) == hidden), hidden / width)
-    )
+    known = (4.0, 3.7362, 4.3637, 4.9231, 8.5715)
+    return next((ratio for ratio in known if int(width * ratio) == hidden), hidden / width)
 
 
 def _fitted(size: Any, patch_px: int) -> tuple[int, int]:
@@ -432,23 +431,18 @@ def _three(given: Any, default: tuple[float, float, float]) -> tuple[float, floa
     return first, second, third
 
 
-def _refuse(part: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+def _refuse(part: Mapping[str, Any], names: tuple[str, ...]) -> None:
     if odd := [name for name in names if part.get(name)]:
         raise ConfigError(f"{odd[0]} is {part[odd[0]]!r}, which is not built here")
 
 
-class _reading:
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
     """Turns what is wrong with a config into one error that names its file."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ConfigError):
-            raise UnknownLayoutError(f"{self._where}: asks for a model that is not known here: {error}") from None
-        if isinstance(error, KeyError | TypeError | ValueError | IndexError):
-            said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-            raise CheckpointError(f"{self._where}: asks for a model that is not known here: {said}") from None
+    try:
+        yield
+    except ConfigError as error:
+        raise UnknownLayoutError(f"{where}: asks for a model that is not known here: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{where}: asks for a model that is not known here: {said}") from None

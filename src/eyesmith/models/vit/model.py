@@ -5,23 +5,21 @@ query, key and value matrices of SigLIP's pooling are one. B batch, H W grid cel
 where there is one), C channels, D embedding.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from eyesmith.config import check_choices
 from eyesmith.errors import ConfigError
 from eyesmith.images import OPENAI_MEAN, OPENAI_STD
 from eyesmith.models.activation import Activation
 from eyesmith.models.cpu_ops import Conv
-from eyesmith.models.encoder import Encoder, Tap
 from eyesmith.models.memory import check_memory
+from eyesmith.models.plain_transformer import PlainTransformer
 from eyesmith.models.position import resize_position_table
 from eyesmith.models.vit.blocks import AttentionPool, Block
-
-NUM_TAPS = 4  # evenly spread over the blocks
 
 Pooling = Literal["token", "mean", "normed_mean", "map"]
 
@@ -75,9 +73,7 @@ class VitConfig:
             raise ConfigError(f"num_heads: {self.num_heads} does not divide the width {self.width}")
         if self.embed_dim < 0 or self.layer_scale < 0 or self.norm_eps <= 0:
             raise ConfigError(f"embed_dim, layer_scale: expected 0 (none) or more, norm_eps above 0, got {self}")
-        for name, choices in (("activation", Activation), ("pooling", Pooling)):
-            if getattr(self, name) not in get_args(choices):
-                raise ConfigError(f"{name}: expected {', '.join(get_args(choices))}, got {getattr(self, name)!r}")
+        check_choices(self)
         if self.pooling == "token" and not self.has_class_token:
             raise ConfigError("pooling: 'token' needs has_class_token; take mean, normed_mean or map")
         if self.pooling == "map" and self.embed_dim not in (0, self.width):
@@ -109,31 +105,21 @@ class VitConfig:
         return Vit(self)
 
 
-class Vit(Encoder):
+class Vit(PlainTransformer):
     """A plain ViT. `forward` gives one vector an image, pooled as `config.pooling` says, projected: [B, D].
 
-    `dense` comes before the last norm, except with pooling `normed_mean`, where it is the normed map; either way
-    `project` of its cells lies in the space of `forward`. With `map` a cell is projected as if it were the only one.
+    With pooling `map` a cell is projected as if it were the only one.
     """
 
     takes_other_sizes = True
+    config: VitConfig
 
     def __init__(self, config: VitConfig) -> None:
         super().__init__()
         matrices = 4 * config.width + 2 * config.hidden_dim
         check_memory(config.depth * config.width * matrices, f"{config.depth} blocks of width {config.width}")
-        self.config = config
-        self.image_size = config.image_size
+        self.describe(config, config.num_prefix)
         self.mean, self.std = config.mean, config.std
-        self.stride = config.patch_px
-        self.embed_dim = config.embed_dim or config.width
-        self.is_mean_pooled = config.pooling in ("mean", "normed_mean")
-        count = min(NUM_TAPS, config.depth)
-        self._tap_depths = {
-            f"block{depth}": depth for depth in (k * config.depth // count for k in range(1, count + 1))
-        }
-        self.taps = {name: Tap(config.patch_px, config.width) for name in self._tap_depths}
-        self.half_tap = f"block{config.depth // 2}" if config.depth > 1 else None
 
         width, eps = config.width, config.norm_eps
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if config.has_class_token else None
@@ -163,52 +149,17 @@ class Vit(Encoder):
         self.head = nn.Linear(width, config.embed_dim, bias=False) if has_head else nn.Identity()
         _initialise(self)
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """The patches as vectors, before any position: pixels [B, 3, H, W] -> [B, H W, C]."""
-        return self.patch(self.prepare(pixels)).flatten(2).mT
-
-    def encode(self, patches: Tensor, *, depth: int | None = None, kept: Tensor | None = None) -> Tensor:
-        """The blocks' output, before the last norm: patches [B, H W, C] -> [B, N, C], the class token first.
-
-        patches: of the whole grid, row-major. depth: blocks to run, None for all. kept: int64 [B, K] patches to go on
-        with, the others are dropped after positions were added; the result has K patches.
-        """
-        x = self._enter(patches, kept)
-        for block in self.layers[:depth]:
-            x = block(x)
-        return x
-
     def forward(self, pixels: Tensor) -> Tensor:
         if self.config.pooling != "token":
-            return self.pool(self.encode(self.patches(pixels)))
+            return super().forward(pixels)
         x = self.encode(self.patches(pixels), depth=len(self.layers) - 1)
         return self.pool(self.layers[-1](x, is_first_wanted=True))  # of the last block nothing else is read
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The feature of an image out of `encode`'s tokens: [B, N, C] -> [B, D]."""
-        pooling = self.config.pooling
-        if pooling == "token":
-            return self.project(tokens[:, 0])
-        cells = tokens[:, self.config.num_prefix :]
-        if pooling == "map":
-            assert self.attention_pool is not None
-            return self.attention_pool(self.norm(cells))
-        return self.project((self.norm(cells) if pooling == "normed_mean" else cells).mean(dim=1))
-
-    def pyramid(self, pixels: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
-        names = self.check_taps(taps)
-        maps: dict[int, Tensor] = {}
-        x = self._enter(self.patches(pixels), None)
-        wanted = {self._tap_depths[name] for name in names}
-        for depth, block in enumerate(self.layers[: max(wanted, default=0)], 1):
-            x = block(x)
-            if depth in wanted:
-                maps[depth] = self._map(x)
-        return {name: maps[self._tap_depths[name]] for name in names}
-
-    def dense(self, pixels: Tensor) -> Tensor:
-        tokens = self.encode(self.patches(pixels))
-        return self._map(self.norm(tokens) if self.config.pooling == "normed_mean" else tokens)
+        if self.attention_pool is None:
+            return super().pool(tokens)
+        return self.attention_pool(self.norm(tokens[:, self.config.num_prefix :]))
 
     def project(self, vectors: Tensor) -> Tensor:
         if self.config.pooling == "normed_mean":
@@ -216,22 +167,17 @@ class Vit(Encoder):
         normed = self.norm(vectors)
         return self.head(normed) if self.attention_pool is None else self.attention_pool.of_each(normed)
 
-    def tokens(self, pixels: Tensor, layer: int = -2) -> Tensor:
-        depth = 1 + self.check_layer(layer, len(self.layers))
-        return self.encode(self.patches(pixels), depth=depth)[:, self.config.num_prefix :]
-
     def set_image_size(self, height: int, width: int) -> None:
         """Change the input size; the position table is resampled as open_clip and timm do it: bicubic, antialiased."""
         self.check_size(height, width)
         config = replace(self.config, image_size=(height, width))
-        table = resize_table(self.position.data, self.config, config)
+        table = resize_position_table(
+            self.position.data, self.config.grid, config.grid, num_prefix=self.config.num_prefix
+        )
         self.position = nn.Parameter(table, self.position.requires_grad)
         self.config, self.image_size = config, config.image_size
 
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-    def _enter(self, patches: Tensor, kept: Tensor | None) -> Tensor:
+    def _enter(self, patches: Tensor, kept: Tensor | None) -> tuple[Tensor]:
         """The tokens before the first block."""
         x = patches
         if self.class_token is not None:
@@ -241,16 +187,13 @@ class Vit(Encoder):
             prefix = self.config.num_prefix
             rows = torch.cat((kept.new_zeros(kept.shape[0], prefix), kept + prefix), dim=1)  # the class token stays
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
-        return self.pre_norm(x)
-
-    def _map(self, tokens: Tensor) -> Tensor:
-        height, width = self.seen_size
-        return tokens[:, self.config.num_prefix :].mT.unflatten(2, (height // self.stride, width // self.stride))
+        return (self.pre_norm(x),)
 
     def _positions(self) -> Tensor:
         if self._seen is None:
             return self.position
-        return resize_table(self.position, self.config, replace(self.config, image_size=self._seen))
+        grid = replace(self.config, image_size=self._seen).grid
+        return resize_position_table(self.position, self.config.grid, grid, num_prefix=self.config.num_prefix)
 
 
 def same_shape(left: VitConfig, right: VitConfig) -> bool:
@@ -264,13 +207,6 @@ def same_shape(left: VitConfig, right: VitConfig) -> bool:
         return *sizes, *parts, is_map
 
     return told(left) == told(right)
-
-
-def resize_table(table: Tensor, old: VitConfig, new: VitConfig) -> Tensor:
-    """The position table [1, N, C] of one image size for another; the class token's row stays."""
-    prefix = old.num_prefix
-    cells = resize_position_table(table[:, prefix:], old.grid, new.grid, antialias=True)
-    return torch.cat((table[:, :prefix], cells), dim=1)
 
 
 @torch.no_grad()

@@ -27,14 +27,14 @@ from eyesmith.models.keymap import (
     to_ours,
     to_theirs,
 )
-from eyesmith.models.keymap import Theirs as Place
+from eyesmith.models.position import resize_position_table
 from eyesmith.models.registry import config as model_config
-from eyesmith.models.registry import encoder_config, list_models
+from eyesmith.models.registry import image_config, list_models, pairs_of
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vit.configs import HUGGING_FACE_TYPES, from_hugging_face, from_open_clip
 from eyesmith.models.vit.keymaps import Layout, image_map, text_map
-from eyesmith.models.vit.model import VitConfig, resize_table, same_shape
+from eyesmith.models.vit.model import VitConfig, same_shape
 
 BIAS = text_weights.BIAS
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
@@ -45,7 +45,7 @@ ASSUMED = "taken for GELU: tensors do not tell it from QuickGELU, which OpenAI's
 ASSUMED += "pass name=...-quickgelu for one of those"
 NAFLEX = "NaFlex's sizes at will: here pictures are squashed to one size"
 
-# of each layout: the prefix of the image tower, a tensor of its patches and one of its blocks, and the table
+# of each layout: the prefix of the image tower, a tensor of its patches and one of its blocks
 _MARKS: tuple[tuple[Layout, str, str, str], ...] = (
     ("open_clip", "visual.", "conv1.weight", "transformer.resblocks.0.attn.in_proj_weight"),
     ("timm", "visual.trunk.", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight"),
@@ -149,40 +149,26 @@ def read(
 
 
 def _to_ours(found: Found, image: VitConfig, text: Any) -> dict[str, Tensor]:
-    theirs, keymap, like = found.tensors, _prefixed(image, found, "image." if text is not None else ""), {}
-    like = {("image." if text is not None else "") + name: value for name, value in meta_state(image).items()}
-    theirs = _without_zero_bias(theirs, found)
+    theirs = _without_zero_bias(found)
+    text_weights.flatten_numbers(theirs)
+    like = meta_state(image) if text is None else text_weights.pair_state(image, text, theirs)
+    own = like if text is None else inner(like, "image.")
+    keymap = image_map(found.layout, found.prefix, own, is_naflex=found.is_naflex)
     if text is None:
         keep = (found.prefix, "visual_projection.") if found.prefix else ("",)
         theirs = {name: value for name, value in theirs.items() if name.startswith(keep)}
     else:
-        towers = meta_state(text)
-        like |= {"text." + name: value for name, value in towers.items()}
-        own = text_map(text, found.layout, found.text_prefix, towers)
-        keymap |= {"text." + name: place for name, place in own.items()}
-        theirs = dict(theirs)
-        text_weights.flatten_numbers(theirs)
-        for name in ("logit_scale", BIAS):
-            if name in theirs or name == "logit_scale":
-                keymap[name] = Place((name,))
-                like[name] = torch.empty((), device="meta")
+        tower = text_map(found.layout, found.text_prefix, inner(like, "text."))
+        keymap = text_weights.pair_map(keymap, tower, like)
     return to_ours(theirs, keymap, like, wanted=WANTED)
 
 
-def _prefixed(image: VitConfig, found: Found, prefix: str) -> dict[str, Place]:
-    keymap = image_map(image, found.layout, found.prefix, is_naflex=found.is_naflex)
-    return {prefix + name: place for name, place in keymap.items()}
-
-
-def _without_zero_bias(theirs: Mapping[str, Tensor], found: Found) -> Mapping[str, Tensor]:
+def _without_zero_bias(found: Found) -> dict[str, Tensor]:
     """timm's projection has a bias, which is 0 in a CLIP's."""
-    name = found.prefix + "head.bias"
-    bias = theirs.get(name)
-    if found.layout != "timm" or bias is None:
-        return theirs
-    if bool(bias.count_nonzero()):
+    theirs, name = dict(found.tensors), found.prefix + "head.bias"
+    if found.layout == "timm" and (bias := theirs.pop(name, None)) is not None and bool(bias.count_nonzero()):
         raise CheckpointError(f"'{name}' is not 0: a classifier's head, and a CLIP's projection has no bias")
-    return {key: value for key, value in theirs.items() if key != name}
+    return theirs
 
 
 def _config(
@@ -216,15 +202,14 @@ def _config(
 
 
 def _named(name: str, found: Found, *, wants_pair: bool) -> ClipConfig | VitConfig:
-    known = model_config(name) if name in list_models() else None
-    image = known.image if known is not None else encoder_config(name)
+    image = image_config(name)
     if not isinstance(image, VitConfig):
         raise ConfigError(f"name: {name} is no plain ViT, and the tensors are in the names of one")
     _check_sizes(found, image, f"name: {name}")
     if found.layout == "timm" and found.prefix == "" and image.pooling != "map":
         head = found.tower.get("head.weight")
         image = replace(image, embed_dim=0 if head is None else head.shape[0])
-    return known if known is not None and wants_pair else image
+    return model_config(name) if wants_pair else image
 
 
 def _guessed(
@@ -237,42 +222,28 @@ def _guessed(
         raise CheckpointError("a CLIP whose text tower is not whole: its sizes cannot be told")
     quick = is_openai or any(hint in asked.hint.lower().replace("-", "").replace("_", "") for hint in QUICK_HINTS)
     wanted: Activation = "quick_gelu" if quick else "gelu"
-    # Hugging Face's SigLIP computes GELU by tanh in every size, and cleans texts in its own way
-    is_hub_siglip = found.layout == "hugging_face" and found.has_pool
     notes = () if quick or found.has_pool else (ASSUMED,)
     fitting = [
         known
-        for known in map(model_config, list_models())
-        if isinstance(known.image, VitConfig)
-        and isinstance(known.text, ClipTextConfig)
-        and same_shape(known.image, rough)
-        and (text is None or text_weights.same_sizes(known.text, text))
+        for known in pairs_of(VitConfig)
+        if same_shape(known[1], rough) and (text is None or text_weights.same_sizes(known[2], text))
     ]
 
-    def distance(known: ClipConfig) -> tuple[bool, bool, bool, int]:
-        assert isinstance(known.image, VitConfig)
-        is_other_gelu = (known.image.activation == "quick_gelu") != quick
-        is_other_size = known.image.image_size != rough.image_size
-        return is_other_gelu, known.name.lower() not in asked.hint.lower(), is_other_size, len(known.name)
+    def distance(known: tuple[ClipConfig, VitConfig, ClipTextConfig]) -> tuple[bool, bool, bool, int]:
+        pair, image, _ = known
+        is_other_gelu = (image.activation == "quick_gelu") != quick
+        is_other_size = image.image_size != rough.image_size
+        return is_other_gelu, pair.name.lower() not in asked.hint.lower(), is_other_size, len(pair.name)
 
     if fitting:
-        known = min(fitting, key=distance)
-        image = known.image
-        assert isinstance(image, VitConfig)
+        pair, image, tower = min(fitting, key=distance)
         if not found.has_pool:
-            image = replace(image, activation=wanted)
-        elif is_hub_siglip:
-            image = replace(image, activation="gelu_tanh")
-        if not wants_pair:
-            return image, notes
-        tower = known.text
-        assert isinstance(tower, ClipTextConfig)
-        if not found.has_pool:
-            tower = replace(tower, activation=wanted)
-        elif is_hub_siglip:
+            image, tower = replace(image, activation=wanted), replace(tower, activation=wanted)
+        elif found.layout == "hugging_face":  # whose SigLIP has GELU by tanh in every size, and cleans in its own way
             cleaning = "siglip2" if tower.tokenizer == "siglip2" else "siglip"
+            image = replace(image, activation="gelu_tanh")
             tower = replace(tower, activation="gelu_tanh", cleaning=cleaning)
-        return replace(known, image=image, text=tower), notes
+        return (replace(pair, image=image, text=tower) if wants_pair else image), notes
     if found.has_pool or not rough.has_pre_norm:
         kind = "SigLIP" if found.has_pool else "ViT without a norm before its blocks"
         raise CheckpointError(
@@ -296,7 +267,7 @@ def _rough_image(found: Found) -> VitConfig:
     """What tensors tell; heads of 64 channels."""
     tower = found.tower
     try:
-        kernel = tower[next(patch for layout, prefix, patch, _ in _MARKS if (layout, prefix) == found_key(found))]
+        kernel = tower[next(patch for layout, _, patch, _ in _MARKS if layout == found.layout)]
         hidden = tower[_HIDDEN[found.layout]].shape[0]
         width = kernel.shape[0]
         patch_px = round((kernel.shape[1] / 3) ** 0.5) if kernel.ndim == 2 else kernel.shape[-1]
@@ -326,11 +297,6 @@ def _rough_image(found: Found) -> VitConfig:
         return replace(rough, image_size=_table_pixels(found, rough, Asked()))
     except CheckpointError:  # none, or no square one: said where the size is asked for, with what is known of it
         return rough
-
-
-def found_key(found: Found) -> tuple[Layout, str]:
-    """Layout and prefix, by which a file's marks are found."""
-    return found.layout, found.prefix
 
 
 def _rough_text(found: Found) -> ClipTextConfig | None:
@@ -373,17 +339,14 @@ def _table_pixels(found: Found, image: VitConfig, asked: Asked) -> tuple[int, in
 def _name(image: VitConfig, text: ClipTextConfig) -> str:
     """OpenCLIP's name of a model like this, the one of its size where there is one; ViT where there is none."""
     like = [
-        known
-        for known in map(model_config, list_models())
-        if isinstance(known.image, VitConfig)
-        and isinstance(known.text, ClipTextConfig)
-        and same_shape(known.image, image)
-        and text_weights.same_sizes(known.text, text)
-        and (known.image.activation == "quick_gelu") == (image.activation == "quick_gelu")
-        and known.image.num_heads == image.num_heads
+        (known.image_size != image.image_size, len(pair.name), pair.name)
+        for pair, known, tower in pairs_of(VitConfig)
+        if same_shape(known, image)
+        and text_weights.same_sizes(tower, text)
+        and (known.activation == "quick_gelu") == (image.activation == "quick_gelu")
+        and known.num_heads == image.num_heads
     ]
-    like.sort(key=lambda known: (known.image.image_size != image.image_size, len(known.name), known.name))
-    return like[0].name if like else "ViT"
+    return min(like)[-1] if like else "ViT"
 
 
 def own_config(tensors: Mapping[str, Tensor], asked: Asked) -> ClipConfig | VitConfig | None:
@@ -406,7 +369,7 @@ def write(state: Mapping[str, Tensor], config: ClipConfig | VitConfig, layout: s
     if isinstance(config, VitConfig):
         if config.pooling in ("mean", "normed_mean"):
             raise ConfigError("to: timm has no plain ViT of CLIPA's parts; take --to open_clip with its text tower")
-        theirs = to_theirs(state, image_map(config, "timm", ""))
+        theirs = to_theirs(state, image_map("timm", "", state))
         if (head := theirs.get("head.weight")) is not None:  # timm's has a bias
             theirs["head.bias"] = head.new_zeros(len(head))
         return theirs
@@ -419,13 +382,12 @@ def write(state: Mapping[str, Tensor], config: ClipConfig | VitConfig, layout: s
     text_prefix = "text_model." if names == "hugging_face" else "text." if is_map else ""
     if layout == "openai":
         _check_openai(image, text)
+    if names == "open_clip" and (image.has_patch_bias or not image.has_class_token):
+        raise ConfigError("to: open_clip's own ViT has a class token and patches without bias; take --to eyesmith")
     if layout == "open_clip_root" and is_map:
         raise ConfigError("to: open_clip keeps the text tower of a SigLIP under `text.`; take --to open_clip")
-    keymap = {"image." + name: place for name, place in image_map(image, names, prefix).items()}
-    own = text_map(text, names, text_prefix, inner(state, "text."))
-    keymap |= {"text." + name: place for name, place in own.items()}
-    keymap |= {name: Place((name,)) for name in ("logit_scale", BIAS) if name in state}
-    theirs = to_theirs(state, keymap)
+    towers = image_map(names, prefix, inner(state, "image.")), text_map(names, text_prefix, inner(state, "text."))
+    theirs = to_theirs(state, text_weights.pair_map(*towers, state))
     if names == "hugging_face" and is_map:  # [1] there
         theirs |= {name: theirs[name].reshape(1) for name in ("logit_scale", BIAS) if name in theirs}
         if BIAS not in theirs:
@@ -452,10 +414,10 @@ def wanted_size(config: VitConfig, asked: Asked) -> tuple[int, int] | None:
     """The image size to run at, None for the stored one: what is asked for, else what the name says."""
     if asked.image_size is not None or asked.name is None:
         return asked.image_size
-    known = model_config(asked.name).image if asked.name in list_models() else encoder_config(asked.name)
-    return known.image_size
+    return image_config(asked.name).image_size
 
 
 def resize_state(state: Mapping[str, Tensor], old: VitConfig, new: VitConfig) -> dict[str, Tensor]:
     """Our encoder's tensors at another image size."""
-    return {**state, "position": resize_table(state["position"], old, new)}
+    table = resize_position_table(state["position"], old.grid, new.grid, num_prefix=old.num_prefix)
+    return {**state, "position": table}

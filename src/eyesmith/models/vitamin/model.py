@@ -189,15 +189,12 @@ class ViTamin(Encoder):
         self.stage1 = nn.Sequential(*(block(c1, c1, 1 if i else 2) for i in range(config.depths[0])))
         self.stage2 = nn.Sequential(*(block(c2 if i else c1, c2, 1 if i else 2) for i in range(config.depths[1])))
         self.transition = Transition(c2, width, config.stride // 8)
-        self.position = nn.Parameter(torch.zeros(1, self._num_tokens(), width)) if config.has_position else None
+        self.position = nn.Parameter(torch.zeros(1, math.prod(config.grid), width)) if config.has_position else None
         rates = [config.drop_path_prob * i / max(config.depths[2] - 1, 1) for i in range(config.depths[2])]
         self.stage3 = nn.ModuleList(Block(width, config.num_heads, rate, config.ffn) for rate in rates)
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.head = nn.Linear(width, config.embed_dim, bias=False) if config.embed_dim else nn.Identity()
         self._initialise()
-
-    def _num_tokens(self) -> int:
-        return math.prod(self.config.grid)
 
     @torch.no_grad()
     def _initialise(self) -> None:

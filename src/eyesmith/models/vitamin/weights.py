@@ -5,10 +5,9 @@ Ours differs in names, in 1x1 convolutions kept as matrices, and in one matrix f
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError
@@ -18,14 +17,16 @@ from eyesmith.models.keymap import (
     Asked,
     Theirs,
     count_blocks,
+    inner,
     meta_state,
     table_size,
     to_ours,
     to_theirs,
     with_leaves,
+    within,
 )
-from eyesmith.models.position import resize_position_table
-from eyesmith.models.registry import ENCODERS, encoder_config, list_models
+from eyesmith.models.position import fit_position_table, resize_position_table
+from eyesmith.models.registry import ENCODERS, image_config, list_models, pairs_of
 from eyesmith.models.registry import config as model_config
 from eyesmith.models.text import weights as text_weights
 from eyesmith.models.text.model import ClipTextConfig
@@ -50,15 +51,11 @@ def from_open_clip(state: Mapping[str, Tensor], config: ClipConfig) -> dict[str,
     copied. Raises CheckpointError naming tensors that are missing, left over or of another shape, and the model they
     look like; ConfigError when config is no ViTamin with open_clip's text tower.
     """
-    image, text = _towers(config)
+    image, text = text_weights.towers(config, ViTaminConfig, "a ViTamin")
     theirs = _text_prefixed(state)
     text_weights.flatten_numbers(theirs)
     _fit_position(theirs, TRUNK + POSITION, image)
-    like = {"image." + name: value for name, value in meta_state(image).items()}
-    like |= {"text." + name: value for name, value in meta_state(text).items()}
-    like["logit_scale"] = torch.empty((), device="meta")
-    if text_weights.BIAS in theirs:
-        like[text_weights.BIAS] = torch.empty((), device="meta")
+    like = text_weights.pair_state(image, text, theirs)
     return to_ours(theirs, _pair_map(image, like), like, wanted=config.name, hint=_hint(theirs, config.name))
 
 
@@ -66,7 +63,7 @@ def to_open_clip(
     state: Mapping[str, Tensor], config: ClipConfig, *, is_text_prefixed: bool = True
 ) -> dict[str, Tensor]:
     """open_clip's state dict out of our Clip's: with `text.` names (its CustomTextCLIP), or with text at the root."""
-    image, _ = _towers(config)
+    image, _ = text_weights.towers(config, ViTaminConfig, "a ViTamin")
     return to_theirs(state, _pair_map(image, state, text_weights.PREFIX if is_text_prefixed else ""))
 
 
@@ -142,7 +139,7 @@ def wanted_size(config: ViTaminConfig, asked: Asked) -> tuple[int, int] | None:
         return named.image_size if isinstance(named, ViTaminConfig) else None
     if config.has_position or asked.said is not None:
         return None if config.has_position else asked.said
-    known = [*ENCODERS.items(), *((name, image) for name, image, _ in _known_pairs())]
+    known = [*ENCODERS.items(), *((pair.name, image) for pair, image, _ in pairs_of(ViTaminConfig))]
     sizes = {
         name: image.image_size
         for name, image in known
@@ -207,13 +204,9 @@ def _pair_map(
     image: ViTaminConfig, ours: Mapping[str, Tensor], text_prefix: str = text_weights.PREFIX
 ) -> dict[str, Theirs]:
     """Where open_clip has each tensor of our Clip; the text tower's names are those of `ours`."""
-    keymap: dict[str, Theirs] = {}
-    for name, place in _trunk_map(image).items():
-        parts = (HEAD,) if name == "head.weight" else tuple(TRUNK + part for part in place.parts)
-        keymap["image." + name] = Theirs(parts, form=place.form)
-    text = {name: Theirs((text_prefix + name.removeprefix("text."),)) for name in ours if name.startswith("text.")}
-    numbers = {"logit_scale", *({text_weights.BIAS} & ours.keys())}  # the bias is a model's of the sigmoid loss
-    return keymap | text | {name: Theirs((name,)) for name in numbers}
+    keymap = within(_trunk_map(image), "", TRUNK) | {"head.weight": Theirs((HEAD,))}
+    text = {name: Theirs((text_prefix + name,)) for name in inner(ours, "text.")}
+    return text_weights.pair_map(keymap, text, ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,26 +261,31 @@ def likely_models(state: Mapping[str, Tensor]) -> list[str]:
     shapes = read_shapes(state)
     if shapes is None:
         return []
-    found = [
-        (math.prod(image.grid) != shapes.num_tokens, name)
-        for name, image, text in _known_pairs()
+    found = sorted(
+        (math.prod(image.grid) != shapes.num_tokens, pair.name)
+        for pair, image, text in pairs_of(ViTaminConfig)
         if shapes.image_fits(image) and shapes.text_fits(text) and shapes.embed_dim in (None, image.embed_dim)
-    ]
-    return [name for _, name in sorted(found, key=lambda entry: entry[0])]
+    )
+    return [name for _, name in found]
 
 
 def nearest_model(state: Mapping[str, Tensor]) -> str | None:
     """The named model that shares the widths of the image tower, for tensors that fit no model whole."""
     shapes = read_shapes(state)
-    near = [pair for pair in _known_pairs() if shapes is not None and pair[1].widths == shapes.widths]
-
-    def distance(pair: tuple[str, ViTaminConfig, ClipTextConfig]) -> tuple[bool, bool, bool]:
-        _, image, text = pair  # the text tower tells S from S-LTT, the table's length the image size
-        assert shapes is not None
-        is_other_head = image.embed_dim != shapes.embed_dim
-        return not shapes.text_fits(text), is_other_head, math.prod(image.grid) != shapes.num_tokens
-
-    return min(near, key=distance)[0] if near else None
+    if shapes is None:
+        return None
+    near = [
+        # the text tower tells S from S-LTT, the table's length the image size
+        (
+            not shapes.text_fits(text),
+            image.embed_dim != shapes.embed_dim,
+            math.prod(image.grid) != shapes.num_tokens,
+            pair.name,
+        )
+        for pair, image, text in pairs_of(ViTaminConfig)
+        if image.widths == shapes.widths
+    ]
+    return min(near)[-1] if near else None
 
 
 def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
@@ -299,7 +297,7 @@ def image_tower(state: Mapping[str, Tensor]) -> ViTaminConfig | None:
     shapes = read_shapes(state)
     if shapes is None:
         return None
-    known = [*VITAMIN.values(), *(image for _, image, _ in _known_pairs())]
+    known = [*VITAMIN.values(), *(image for _, image, _ in pairs_of(ViTaminConfig))]
     fitting = [image for image in known if shapes.image_fits(image)]
     near = fitting or [image for image in known if image.widths == shapes.widths]
     if not near:
@@ -317,10 +315,9 @@ def pair_config(tensors: Mapping[str, Tensor], asked: Asked) -> ClipConfig | Non
         config = model_config(asked.name)
     else:
         shapes, likely = read_shapes(tensors), likely_models(tensors)
-        chosen = (_named_in(asked.hint, likely) or likely[0]) if likely else None
-        if likely and shapes is not None and shapes.num_tokens is not None:
-            chosen = likely[0]  # the table knows the size better than a path
-        chosen = chosen or nearest_model(tensors)
+        has_table = shapes is not None and shapes.num_tokens is not None  # it knows the size better than a path
+        hinted = None if has_table else _named_in(asked.hint, likely)
+        chosen = hinted or next(iter(likely), None) or nearest_model(tensors)
         if chosen is None:
             return None
         config = model_config(chosen)
@@ -338,7 +335,7 @@ def tower_config(tensors: Mapping[str, Tensor], asked: Asked) -> ViTaminConfig:
     """
     shapes = read_shapes(tensors)
     if asked.name is not None:
-        known = model_config(asked.name).image if asked.name in list_models() else encoder_config(asked.name)
+        known = image_config(asked.name)
         if not isinstance(known, ViTaminConfig):
             raise ConfigError(f"name: {asked.name} is no ViTamin, the tensors are in a ViTamin's names")
         config = replace(known, embed_dim=(shapes.embed_dim or 0) if shapes else known.embed_dim)
@@ -356,13 +353,6 @@ def _table_size(tensors: Mapping[str, Tensor], config: ViTaminConfig, asked: Ask
     if shapes is None or shapes.num_tokens is None or not shapes.image_fits(config):
         return config.image_size
     return table_size(shapes.num_tokens, STRIDE, (config.image_size, *asked.sizes))
-
-
-def _known_pairs() -> Iterator[tuple[str, ViTaminConfig, ClipTextConfig]]:
-    for name in list_models():
-        config = model_config(name)
-        if isinstance(config.image, ViTaminConfig) and isinstance(config.text, ClipTextConfig):
-            yield name, config.image, config.text
 
 
 def _named_in(hint: str, names: list[str]) -> str | None:
@@ -387,20 +377,5 @@ def _text_prefixed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fit_position(theirs: dict[str, Tensor], name: str, config: ViTaminConfig) -> None:
     """Resample the table in place where it fills another square grid of the right width."""
-    table = theirs.get(name)
-    if table is None or not config.has_position or table.ndim != 3 or table.shape[::2] != (1, config.widths[2]):
-        return
-    side = math.isqrt(table.shape[1])
-    if table.shape[1] != math.prod(config.grid) and side * side == table.shape[1]:
-        theirs[name] = resize_position_table(table, (side, side), config.grid)
-
-
-def _towers(config: ClipConfig) -> tuple[ViTaminConfig, ClipTextConfig]:
-    if not isinstance(config.image, ViTaminConfig) or not isinstance(config.text, ClipTextConfig):
-        raise ConfigError(
-            f"{config.name}: open_clip's layout needs a ViTamin image tower and open_clip's text tower, got "
-            f"{type(config.image).__name__} and {type(config.text).__name__}"
-        )
-    if not config.image.embed_dim:
-        raise ConfigError(f"{config.name}: image.embed_dim is 0; open_clip's layout has a projection")
-    return config.image, config.text
+    if config.has_position and (table := theirs.get(name)) is not None:
+        theirs[name] = fit_position_table(table, config.grid, config.widths[2])
