@@ -60,7 +60,7 @@ def test_the_last_clip_starts_from_the_masked_run(config: AlternateConfig) -> No
 
 
 def test_what_makes_no_alternation_is_said(config: AlternateConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rounds of 1 or more"):
+    with pytest.raises(ConfigError, match="rounds: expected 1 or more, got 0"):
         replace(config, rounds=0)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")

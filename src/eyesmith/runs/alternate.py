@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.sources import split_names
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.eval.results.rows import ResultRow, append_rows
@@ -57,11 +57,7 @@ class AlternateConfig:
     """The masked-image stage; its data, teacher, seed and epochs come from the fields above."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or min(self.clip_epochs, self.masked_epochs) < 0 or self.batch_size < 0:
-            raise ConfigError(
-                "alternate: expected rounds of 1 or more, clip_epochs, masked_epochs and batch_size of 0 or more, got "
-                f"{self.rounds}, {self.clip_epochs}, {self.masked_epochs} and {self.batch_size}"
-            )
+        check_least(self, rounds=1, clip_epochs=0, masked_epochs=0, batch_size=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
-from eyesmith.config import closest
+from eyesmith.config import check_least, closest
 from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.data.indexed import ClassViews, IndexedRows
 from eyesmith.data.labelled import LabelledSets, open_labelled
@@ -77,8 +77,7 @@ class ClassifyConfig(EncoderRunConfig):
             raise ConfigError(f"val_frac: expected 0 <= share < 1, got {self.val_frac}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing: expected 0 <= share < 1, got {self.label_smoothing}")
-        if self.head_scale < 0:
-            raise ConfigError(f"head_scale: expected 0 or more, got {self.head_scale}")
+        check_least(self, head_scale=0)
         if self.eval.curve_data:
             raise ConfigError("eval.curve_data: a run by classes is measured on splits of its own data; leave it out")
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eyesmith.config import check_choices
+from eyesmith.config import check_choices, check_least
 from eyesmith.data import open_source
 from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows
@@ -86,8 +86,7 @@ class DistillTaskConfig(EncoderRunConfig):
                 "summary_weight and dense_weight: expected 0 or more, and one of them above, "
                 f"got {self.summary_weight} and {self.dense_weight}"
             )
-        if self.hidden < 0:
-            raise ConfigError(f"hidden: expected 0 or more, got {self.hidden}")
+        check_least(self, hidden=0)
         if self.cache and (self.transform is not None or self.augment != AugmentConfig()):
             raise ConfigError(
                 "cache: what teachers say can be kept only where a picture has one view; take away `augment` and "

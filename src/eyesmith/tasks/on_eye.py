@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.annotations import Annotations, open_annotations
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.sample import Source as SampleSource
@@ -96,8 +96,7 @@ class OnEyeConfig(RunConfig):
             raise ConfigError(f"parallel.strategy: a {self.kind}'s head is small, its eye is frozen; take ddp or none")
         if self.eval.curve_data or self.eval.suites:
             raise ConfigError(f"eval.curve_data and eval.suites: a {self.kind} is measured on splits of its own data")
-        if self.curve_pictures < 0:
-            raise ConfigError(f"curve_pictures: expected 0 or more, got {self.curve_pictures}")
+        check_least(self, curve_pictures=0)
 
 
 class Seeing(nn.Module, Generic[Head]):

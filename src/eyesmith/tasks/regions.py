@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.indexed import IndexedRows, Squares
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.memory import decode_all
@@ -90,9 +90,7 @@ class RegionsConfig(RunConfig):
         moving = replace(self.scene_augment, horizontal_flip_prob=0.0)
         if moving.moves_pixels or self.scene_augment.erase_prob:
             raise ConfigError("scene_augment: only colours and horizontal_flip_prob may change, boxes must still fit")
-        for name, low in (("scene_px", 16), ("dense_every", 1), ("drawings_per_scene", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name}: expected {low} or more, got {getattr(self, name)}")
+        check_least(self, scene_px=16, dense_every=1, drawings_per_scene=0)
         weights = (self.dense_weight, self.crop_weight, self.drawing_weight, self.distill_weight)
         if min(weights) < 0 or not any(weights[:3]):
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.dense.frozen import FrozenEncoder
@@ -60,8 +60,7 @@ class SegmentConfig(OnEyeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.test_pictures, self.test_stride_px) < 0:
-            raise ConfigError("test_pictures and test_stride_px: expected 0 or more")
+        check_least(self, test_pictures=0, test_stride_px=0)
         if self.test_stride_px and not self.view.window_px:
             raise ConfigError("test_stride_px: goes with view.window_px, which is 0")
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyesmith.config import check_choices
+from eyesmith.config import check_choices, check_least
 from eyesmith.errors import ConfigError
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
 from eyesmith.losses.patch_regression import patch_pixels
@@ -41,8 +41,7 @@ class TargetConfig:
         check_choices(self, "target.")
         if self.kind == "pixels" and (self.teacher or self.cache or self.dim):
             raise ConfigError("target: pixels need no teacher; leave out target.teacher, target.cache and target.dim")
-        if self.dim < 0:
-            raise ConfigError(f"target.dim: expected 0 or more, got {self.dim}")
+        check_least(self, "target.", dim=0)
 
 
 class Targets(Protocol):
