@@ -87,7 +87,6 @@ def run_shape(task: Task, steps: int) -> RunShape:
         steps=steps,
         warmup_steps=config.optim.warmup_steps or round(config.optim.warmup_frac * steps),
         batch_size=config.batch_size,
-        embed_dim=config.encoder.embed_dim,
         init_scale=clip.init_scale if clip else 0.0,
         log_every_steps=config.log_every_steps,
         trained={

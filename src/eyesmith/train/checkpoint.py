@@ -230,10 +230,10 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 
 def _load_folder(path: Path, content: Mapping[str, Tensor], *, no_dist: bool) -> None:
-    from eyesmith.train.checkpoint_reader import planner, reader
+    from eyesmith.train.checkpoint_reader import StateReader, TensorsOnly
 
-    group = None if no_dist else _own_group()
-    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), process_group=group, no_dist=no_dist)
+    group, reader = None if no_dist else _own_group(), StateReader(path)
+    _dcp().load(dict(content), storage_reader=reader, planner=TensorsOnly(), process_group=group, no_dist=no_dist)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

@@ -33,7 +33,6 @@ class RunShape:
     steps: int
     warmup_steps: int
     batch_size: int
-    embed_dim: int
     init_scale: float
     log_every_steps: int
     trained: dict[str, int]

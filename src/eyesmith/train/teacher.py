@@ -76,11 +76,12 @@ def encode_macs(config: EncoderConfig) -> tuple[int, int]:
     """Multiply-adds of an encoder for one image, every patch projected, and its number of parameters."""
     cost = encoder_cost(config)
     with torch.device("meta"):  # the class token, or the mean, is projected in `cost` already
-        width = list(_shortest(config).build().taps.values())[-1].channels
+        width = list(shortest(config).build().taps.values())[-1].channels
     return cost.tower.macs + (cost.tokens - 1) * width * config.embed_dim, cost.tower.params
 
 
-def _shortest(config: EncoderConfig) -> EncoderConfig:
+def shortest(config: EncoderConfig) -> EncoderConfig:
+    """An encoder with blocks of the same size, and as few as may be."""
     return replace(config, depth=1) if isinstance(config, Eva02Config) else config
 
 
