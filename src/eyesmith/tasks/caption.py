@@ -8,14 +8,12 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eyesmith.data.loader import Batch
 from eyesmith.data.order import step_seed
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
-from eyesmith.files import atomic_path
 from eyesmith.losses.caption import caption_loss
 from eyesmith.losses.positives import Same
 from eyesmith.models.captioner import Captioner, CaptionerConfig
@@ -23,6 +21,7 @@ from eyesmith.models.clip import Clip
 from eyesmith.models.text import ClipTextConfig
 from eyesmith.models.text.model import ClipText
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig, contrast
+from eyesmith.tasks.encoder_run import save_beside
 from eyesmith.tasks.task import RunContext
 from eyesmith.train.accumulate import Features
 from eyesmith.train.objective import StepLoss, Wrapped
@@ -161,10 +160,7 @@ class Captioning(Contrastive):
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         clip = cast(Clip, model)
-        decoder = {name: value.contiguous() for name, value in decoder_of(clip).state_dict().items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / DECODER_FILE) as part:
-            save_file(decoder, part, metadata={"format": "pt"})
+        save_beside(folder / DECODER_FILE, decoder_of(clip).state_dict())
         with without_captioner(clip):
             super().save(folder, clip, config=config)
 
