@@ -86,8 +86,8 @@ class TextPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderRunConfig(RunConfig):
-    """A run of an image encoder by itself. Captions are not read."""
+class NamedRunConfig(RunConfig):
+    """A run whose model has no name of its own. Captions are not read."""
 
     name: str
     """What the model is called in tables and results."""
@@ -104,6 +104,14 @@ class EncoderRunConfig(RunConfig):
         super().__post_init__()
         if not self.name:
             raise ConfigError("name: expected what the model shall be called, got nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRunConfig(NamedRunConfig):
+    """A run of an image encoder by itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.encoder.embed_dim:
             raise ConfigError(
                 f"model.embed_dim: a run without texts trains no projection, got {self.encoder.embed_dim}; set it to 0"
