@@ -347,9 +347,6 @@ class Contrastive(Task[Clip]):
         return self._evaluated(model, self.config.data.path, splits, context) if splits else []
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        return self._reached(model, context)
-
-    def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
         config, rows = self.config, self.rows(model, self.config.eval.splits, context)
         if config.initial.weights and config.initial.part == "all":
@@ -363,7 +360,7 @@ class Contrastive(Task[Clip]):
         initial, settings = self.config.initial, self.config.eval
         if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
             return []
-        return [replace(row, model=row.model + BEFORE) for row in self._reached(model, context)]
+        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
@@ -404,11 +401,11 @@ def class_texts_of(config: TrainConfig, bank: Texts | None, rows: Rows) -> Class
     """The captions of each class of labelled rows, where the loss is by names. Raises ConfigError for other rows."""
     if config.loss.kind != "names":
         return None
-    source = rows.source if isinstance(rows, IndexedRows) else None
-    if source is None or source.classes is None or source.labels is None:
-        raise ConfigError(f"loss.kind: names takes a labelled data set; {config.data.path} has no classes")
     assert isinstance(rows, IndexedRows)
     assert isinstance(bank, TextBank)
+    source = rows.source
+    if source.classes is None or source.labels is None:
+        raise ConfigError(f"loss.kind: names takes a labelled data set; {config.data.path} has no classes")
     captions: dict[int, list[str]] = {}
     for index in rows.indices:
         captions.setdefault(source.labels[index], []).extend(source.texts(index))

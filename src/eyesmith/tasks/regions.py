@@ -256,8 +256,9 @@ class Regions(MeanTask[Clip]):
             )
         names = list(rows.names)
         if config.drawings:
-            further = open_source(config.drawings, split="train").classes or ()
-            names = list(dict.fromkeys([*names, *_present(config.drawings, further)]))
+            drawn = open_source(config.drawings, split="train")
+            further = [(drawn.classes or ())[label] for label in sorted(set(drawn.labels or ()))]  # what it has at all
+            names = list(dict.fromkeys([*names, *further]))
         place = {name: row for row, name in enumerate(names)}
         drawings = Drawings(config, place) if config.drawings and config.drawings_per_scene else None
         texts = [caption.replace("{}", name) for name in names for caption in config.captions]
@@ -476,9 +477,3 @@ def _sides(source: Source) -> Tensor:
     """Width, height, width, height of the scenes of a made set, which are all alike."""
     width, height = open_image(source.image_bytes(0), where=source.keys[0]).size
     return torch.tensor([width, height, width, height], dtype=torch.float32)
-
-
-def _present(data: str, classes: Sequence[str]) -> list[str]:
-    """The classes of a data set that its training split has."""
-    labels = open_source(data, split="train").labels or []
-    return [classes[label] for label in sorted(set(labels))]
