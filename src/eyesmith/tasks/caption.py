@@ -22,14 +22,13 @@ from eyesmith.models.text import ClipTextConfig
 from eyesmith.models.text.model import ClipText
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig, contrast
 from eyesmith.tasks.encoder_run import save_beside
-from eyesmith.tasks.task import RunContext
+from eyesmith.tasks.task import FP32, RunContext
 from eyesmith.train.accumulate import Features
 from eyesmith.train.objective import StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
 from eyesmith.train.rng import StepDraws
 
 DECODER_FILE = "caption.safetensors"  # the decoder: what the run trained beside the model
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ class Captioning(Contrastive):
         text = config.model.text
         assert isinstance(text, ClipTextConfig)
         words = config.batch_size // gpus * text.context_len * text.vocab_size
-        return super().loss_bytes(config, gpus) + 2 * _FP32 * words
+        return super().loss_bytes(config, gpus) + 2 * FP32 * words
 
     def module(self) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         return CaptionTowers(self.model, self._bias, is_contrastive=self.config.contrastive_weight > 0)

@@ -33,13 +33,12 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext
+from eyesmith.tasks.task import FP32, EncoderRunConfig, MeanTask, RunContext
 from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
 
 ALL_SPLITS = "all"
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +162,7 @@ class Classify(MeanTask[Classifier]):
     def loss_bytes(cls, config: ClassifyConfig, gpus: int) -> int:
         """Logits, their logarithms and gradients."""
         rows = -(-config.batch_size // (gpus * config.accumulate))
-        return 4 * _FP32 * rows * config.num_classes
+        return 4 * FP32 * rows * config.num_classes
 
     @classmethod
     def training_source(cls, config: ClassifyConfig) -> Source:

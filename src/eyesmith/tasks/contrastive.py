@@ -37,7 +37,7 @@ from eyesmith.models.vit.model import Vit, VitConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
-from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
+from eyesmith.tasks.task import BEFORE, FP32, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.clip_teacher import Teacher, distill
 from eyesmith.train.config import RunConfig
@@ -51,7 +51,6 @@ from eyesmith.train.utilisation import StepCost
 
 MAX_LOG_SCALE = math.log(100)  # the temperature's bound of CLIP and of both reference repositories
 NEIGHBOUR_SCALE = 10.0  # of the cosines of captions
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,12 +230,12 @@ class Contrastive(Task[Clip]):
         Few rows of one GPU keep four B x B matrices.
         """
         rows, width = config.batch_size // gpus, config.model.image.embed_dim
-        features = 4 * _FP32 * rows * width
+        features = 4 * FP32 * rows * width
         if gpus == 1 and rows < WHOLE_BELOW and not config.loss.tile_rows:
-            return features + 4 * _FP32 * rows * rows
+            return features + 4 * FP32 * rows * rows
         height, num_texts = tile_shape(rows, config.batch_size, config.loss.tile_rows or None)
-        gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
-        return features + 2 * _FP32 * height * num_texts + gathered
+        gathered = 2 * FP32 * config.batch_size * width if gpus > 1 else 0
+        return features + 2 * FP32 * height * num_texts + gathered
 
     @classmethod
     def extra_names(cls, config: TrainConfig) -> tuple[str, ...]:

@@ -26,14 +26,13 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.tasks.encoder_run import EncoderRun, keep_said
-from eyesmith.tasks.task import PASSES, EncoderRunConfig, FrozenTeacher, RunContext
+from eyesmith.tasks.task import FP32, PASSES, EncoderRunConfig, FrozenTeacher, RunContext
 from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import Wrapped
 from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets
 
 TASK = "masked"
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +109,7 @@ class Masked(EncoderRun[MaskedEva02]):
         rows, grid = -(-config.batch_size // (gpus * config.accumulate)), config.model.grid
         dim = _target_dim(config)
         hidden = config.mask.counts(grid)[0]
-        return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
+        return FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
 
     @classmethod
     def frozen_teacher(cls, config: MaskedConfig) -> FrozenTeacher | None:

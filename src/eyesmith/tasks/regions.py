@@ -30,7 +30,7 @@ from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.tasks.contrastive import MAX_LOG_SCALE
-from eyesmith.tasks.task import BEFORE, PASSES, Evaluator, MeanTask, RunContext
+from eyesmith.tasks.task import BEFORE, FP32, PASSES, Evaluator, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_training_source
 from eyesmith.train.distributed import World
@@ -38,7 +38,6 @@ from eyesmith.train.objective import Wrapped
 from eyesmith.train.text_bank import TextBank
 
 CURVE_PICTURES = 100  # that are looked at while training
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +286,7 @@ class Regions(MeanTask[Clip]):
     def loss_bytes(cls, config: RegionsConfig, gpus: int) -> int:
         """Logits of some 300 names and their gradients, for about 5 boxes a scene and each drawing."""
         views = config.batch_size // gpus * (10 + config.drawings_per_scene)
-        return 3 * _FP32 * views * 300
+        return 3 * FP32 * views * 300
 
     def module(self) -> nn.Module:
         return _Eye(self.model)

@@ -36,6 +36,7 @@ from eyesmith.train.rng import StepDraws
 from eyesmith.train.sharding import blank, choose_strategy
 
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
+FP32 = 4  # bytes of a number
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
