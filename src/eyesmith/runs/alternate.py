@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.tasks.task import BEFORE
+from eyesmith.train.config import RunConfig
 
 CONFIG_FILE = "alternate.json"
 
@@ -131,7 +133,8 @@ def _scratch(config: AlternateConfig, stages: Sequence[Stage], console: Console)
 
 
 def _masked(config: AlternateConfig, name: str, teacher: str, console: Console) -> Stage:
-    run = masked_config(config, teacher)
+    run = config.masked
+    run = replace(run, target=replace(run.target, teacher=teacher), **_shared(config, run, config.masked_epochs))
     console.print(f"{name}: {run.name} from random weights, teacher {teacher}, {run.epochs:g} epochs", markup=False)
     summary = start_or_resume(run, config.out / name, console=console)
     return Stage(name=name, source=f"random weights, teacher {teacher}", run=summary)
@@ -151,40 +154,19 @@ def clip_config(config: AlternateConfig, *, start: str, note: Console) -> TrainC
         note.print(f"the frozen text encoder cannot be had: {error}; training a small one", markup=False)
         own = model("TrV-Nano")
         run = replace(run, model=replace(run.model, image=own.image, text=own.text, lock_text=False))
-    splits = _splits(config)
-    return replace(
-        run,
-        data=replace(run.data, path=str(config.data), split=_train_split(config)),
-        eval=replace(run.eval, splits=splits, curve_splits=splits[:1]),
-        initial=InitialConfig(weights=start, part="image") if start else InitialConfig(),
-        epochs=config.clip_epochs or run.epochs,
-        batch_size=config.batch_size or run.batch_size,
-        seed=config.seed,
-    )
+    initial = InitialConfig(weights=start, part="image") if start else InitialConfig()
+    return replace(run, initial=initial, **_shared(config, run, config.clip_epochs))
 
 
-def masked_config(config: AlternateConfig, teacher: str) -> MaskedConfig:
-    """The masked-image stage of `config` with this teacher."""
-    run, splits = config.masked, _splits(config)
-    return replace(
-        run,
-        data=replace(run.data, path=str(config.data), split=_train_split(config)),
-        eval=replace(run.eval, splits=splits, curve_splits=splits[:1]),
-        target=replace(run.target, teacher=teacher),
-        epochs=config.masked_epochs or run.epochs,
-        batch_size=config.batch_size or run.batch_size,
-        seed=config.seed,
-    )
-
-
-def _train_split(config: AlternateConfig) -> str | None:
+def _shared(config: AlternateConfig, run: RunConfig, epochs: float) -> dict[str, Any]:
+    """What all stages have alike: the data, every split that is not trained on to measure, and the lengths."""
     names = split_names(config.data)
-    if config.split:
-        return config.split
-    return "train" if "train" in names else None
-
-
-def _splits(config: AlternateConfig) -> tuple[str, ...]:
-    """Every split that is not trained on."""
-    own = _train_split(config)
-    return tuple(name for name in split_names(config.data) if own is not None and name != own)
+    own = config.split or ("train" if "train" in names else None)
+    splits = tuple(name for name in names if own is not None and name != own)
+    return {
+        "data": replace(run.data, path=str(config.data), split=own),
+        "eval": replace(run.eval, splits=splits, curve_splits=splits[:1]),
+        "epochs": epochs or run.epochs,
+        "batch_size": config.batch_size or run.batch_size,
+        "seed": config.seed,
+    }
