@@ -364,15 +364,9 @@ class Contrastive(Task[Clip]):
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
     ) -> Callable[[nn.Module], dict[str, float]] | None:
-        settings = self.config.eval
         curve = Curve(
             self.config.data.path,
-            settings.curve_splits,
-            further=settings.curve_data,
-            tasks=settings.curve_tasks,
-            suites=settings.suites,
-            suite_data=settings.suite_data,
-            suite_limit=settings.suite_limit,
+            self.config.eval,
             preprocess=self.config.model.preprocess,
             evaluators=evaluators,
             precision=TowerPrecision(half=HALF.get(choose_precision(self.config.precision, self.device))),
