@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -99,11 +100,8 @@ def _state_of(run: Path, at: int) -> Path:
 
 
 def _steps_per_epoch(config: RunConfig, world: World) -> int:
-    rows = task_of(config).open_rows(config, world)
-    try:
+    with closing(task_of(config).open_rows(config, world)) as rows:
         return rows.steps_per_epoch
-    finally:
-        rows.close()
 
 
 def _copy(state: Path, folder: Path) -> None:

@@ -246,7 +246,7 @@ def classify_from(config: ClassifyConfig, source: str | os.PathLike[str]) -> Cla
     recipe's or the source's, whichever is larger.
     """
     text = os.fspath(source)
-    weights, was_classifier, own_name = text, False, _name(text)
+    weights, was_classifier, own_name = text, False, Path(text.rstrip("/")).name or text
     if not os.path.exists(text) and text in list_models():
         found, weights = model_config(text).image, ""
     elif not os.path.exists(text) and text in list_encoders():
@@ -261,17 +261,12 @@ def classify_from(config: ClassifyConfig, source: str | os.PathLike[str]) -> Cla
     name = config.name if type(found) is type(config.model) and _same_kind(found, config.model) else own_name
     optim = replace(config.optim, no_decay=undecayed_patterns(image))
     if weights:
-        optim = replace(optim, freeze=frozen_patterns(image))
+        optim = replace(optim, freeze=("image.patch.*",) if is_trv else ())
     else:  # there is nothing to be careful with
         optim = replace(optim, freeze=(), layer_decay=1.0)
     initial = InitialConfig(weights=weights, part="image") if weights else InitialConfig()
     fresh = is_trv and not was_classifier
     return replace(config, model=image, name=name, optim=optim, initial=initial, fresh_norm=fresh)
-
-
-def frozen_patterns(image: EncoderConfig) -> tuple[str, ...]:
-    """What does not train in fine-tuning: the patch embedding of a TrV."""
-    return ("image.patch.*",) if isinstance(image, Eva02Config) else ()
 
 
 def undecayed_patterns(image: EncoderConfig) -> tuple[str, ...]:
@@ -299,10 +294,6 @@ def _for_classes(found: EncoderConfig, wanted: EncoderConfig) -> EncoderConfig:
 def _same_kind(one: EncoderConfig, other: EncoderConfig) -> bool:
     names = ("width", "depth", "widths", "depths", "model_name", "sha256", "size")
     return all(getattr(one, name, None) == getattr(other, name, None) for name in names)
-
-
-def _name(source: str) -> str:
-    return Path(source.rstrip("/")).name or source
 
 
 def _load(classifier: Classifier, config: ClassifyConfig, context: RunContext) -> None:

@@ -93,7 +93,7 @@ class TeacherTargets:
 
         Raises ConfigError when config.dim is not the width of its features, or its size cannot change.
         """
-        self._teacher = teacher.requires_grad_(False).eval()
+        self.teacher = teacher.requires_grad_(False).eval()
         self._grid = grid
         wanted = (grid[0] * teacher.stride, grid[1] * teacher.stride)
         if config.match == "image" and wanted != tuple(teacher.image_size):
@@ -103,21 +103,16 @@ class TeacherTargets:
             raise ConfigError(f"target.dim: the teacher's tokens are {self.dim} wide, expected {config.dim}")
 
     @property
-    def teacher(self) -> Encoder:
-        """The frozen model."""
-        return self._teacher
-
-    @property
     def macs(self) -> int | None:
         """Multiply-adds of the teacher for one image; None for an encoder whose config is not known."""
-        config = getattr(self._teacher, "config", None)
+        config = getattr(self.teacher, "config", None)
         if not isinstance(config, EncoderConfig):
             return None
-        return encode_macs(replace(config, image_size=tuple(self._teacher.image_size)))[0]
+        return encode_macs(replace(config, image_size=tuple(self.teacher.image_size)))[0]
 
     def to(self, device: torch.device) -> "TeacherTargets":
         """Move the teacher."""
-        self._teacher.to(device)
+        self.teacher.to(device)
         return self
 
     @torch.no_grad()
@@ -127,11 +122,11 @@ class TeacherTargets:
 
     def hash(self) -> str:
         """Of the teacher, and of how it is asked."""
-        return f"{module_hash(self._teacher)} {list(self._teacher.image_size)} {list(self._grid)}"
+        return f"{module_hash(self.teacher)} {list(self.teacher.image_size)} {list(self._grid)}"
 
     def _of(self, pixels: Tensor) -> Tensor:
-        cells = on_grid(self._teacher.dense(shown_to(self._teacher, pixels)), self._grid)
-        return self._teacher.project(cells.flatten(2).mT)  # [b, N, D]
+        cells = on_grid(self.teacher.dense(shown_to(self.teacher, pixels)), self._grid)
+        return self.teacher.project(cells.flatten(2).mT)  # [b, N, D]
 
 
 def shown_to(teacher: Encoder, pixels: Tensor) -> Tensor:
