@@ -133,7 +133,31 @@ class Towers(nn.Module):
         return nn.functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
-class Contrastive(Task[Clip]):
+class PairTask(Task[Clip]):
+    """A task that trains an image-text model, which it leaves."""
+
+    @classmethod
+    def new_model(cls, config: Any) -> Clip:
+        return config.model.build()
+
+    def rebuild(self) -> Clip:
+        return self.model.config.build()
+
+    def after_update(self) -> None:
+        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+
+    def description(self) -> dict[str, Any]:
+        return to_dict(self.config)["model"]
+
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Of initial weights that are all trained ones, where there is what to measure them on."""
+        initial, settings = self.config.initial, self.config.eval
+        if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
+            return []
+        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
+
+
+class Contrastive(PairTask):
     """Pairs of images and texts: each image's feature near its own text's, far from the others'.
 
     Measured by zero-shot classification and retrieval.
@@ -160,10 +184,6 @@ class Contrastive(Task[Clip]):
         self._bias: nn.Parameter | None = None
         if config.loss.kind == "sigmoid":
             self._bias = nn.Parameter(torch.tensor(config.loss.init_bias, device=clip.logit_scale.device))
-
-    @classmethod
-    def new_model(cls, config: TrainConfig) -> Clip:
-        return config.model.build()
 
     @classmethod
     def open_rows(cls, config: TrainConfig, world: World) -> Rows:
@@ -253,14 +273,8 @@ class Contrastive(Task[Clip]):
     def locked(self) -> Set[nn.Parameter]:
         return set(self.model.text.parameters()) if self.model.config.lock_text else set()
 
-    def rebuild(self) -> Clip:
-        return self.model.config.build()
-
     def teachers(self) -> Mapping[str, nn.Module]:
         return {} if self.teacher is None else {"loss.distill.teacher": self.teacher.clip}
-
-    def after_update(self) -> None:
-        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
     def watched(self) -> dict[str, nn.Module]:
         return {"image": self.model.image, "text": self.model.text}
@@ -336,9 +350,6 @@ class Contrastive(Task[Clip]):
         labels = None if batch.labels is None else batch.host.get("image_codes")
         return chance_loss(self.config.loss, batch.texts, labels, count)
 
-    def description(self) -> dict[str, Any]:
-        return to_dict(self.config)["model"]
-
     def facts(self) -> dict[str, Any]:
         return {"texts_encoded": self.bank.num_encoded if self.bank else None}
 
@@ -353,13 +364,6 @@ class Contrastive(Task[Clip]):
                 found = self._evaluated(model, path, None, context)
                 rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
         return rows
-
-    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        """Of initial weights that are all trained ones, where there is what to measure them on."""
-        initial, settings = self.config.initial, self.config.eval
-        if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
-            return []
-        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
 
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]

@@ -1,7 +1,7 @@
 """Training an eye for scenes: what stands in a box is told from all other names, in the whole picture and cut out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.config import check_least, to_dict
+from eyesmith.config import check_least
 from eyesmith.data.indexed import IndexedRows, Squares
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.memory import decode_all
@@ -29,8 +29,8 @@ from eyesmith.images import open_image
 from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
-from eyesmith.tasks.contrastive import MAX_LOG_SCALE
-from eyesmith.tasks.task import BEFORE, FP32, PASSES, Evaluator, MeanTask, RunContext
+from eyesmith.tasks.contrastive import PairTask
+from eyesmith.tasks.task import FP32, PASSES, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_training_source
 from eyesmith.train.distributed import World
@@ -214,7 +214,7 @@ class Drawings:
         return views.unflatten(0, (len(rows), per)), self._labels[chosen].view(len(rows), per)
 
 
-class Regions(MeanTask[Clip]):
+class Regions(PairTask, MeanTask[Clip]):
     """Scenes with boxes: the name of what stands in a box, a mean over all views of the global batch.
 
     Measured by naming given boxes, and by what is kept on `eval.curve_data`.
@@ -227,10 +227,6 @@ class Regions(MeanTask[Clip]):
         """names: [K, P, D] unit features of every name in every caption."""
         super().__init__(clip, config)
         self._rows, self._drawings, self._names = rows, drawings, names
-
-    @classmethod
-    def new_model(cls, config: RegionsConfig) -> Clip:
-        return config.model.build()
 
     @classmethod
     def open_rows(cls, config: RegionsConfig, world: World) -> SceneRows:
@@ -293,12 +289,6 @@ class Regions(MeanTask[Clip]):
 
     def locked(self) -> Set[nn.Parameter]:
         return set(self.model.text.parameters())
-
-    def rebuild(self) -> Clip:
-        return self.model.config.build()
-
-    def after_update(self) -> None:
-        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
     def row_outputs(self) -> list[nn.Module]:
         return [self.model.image]
@@ -407,9 +397,6 @@ class Regions(MeanTask[Clip]):
             found.append(config.distill_weight * (1 - (outputs.dense * near).sum(dim=1)))
         return torch.cat(found)
 
-    def description(self) -> dict[str, Any]:
-        return to_dict(self.config)["model"]
-
     def facts(self) -> dict[str, Any]:
         boxes = int((self._rows.classes >= 0).sum())
         return {"names": len(self._names), "boxes": boxes}
@@ -431,24 +418,10 @@ class Regions(MeanTask[Clip]):
             rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
         return rows
 
-    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        """Of initial weights that are all trained ones."""
-        if not self.config.initial.weights or self.config.initial.part != "all":
-            return []
-        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
-
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
+    def curve_values(self, model: nn.Module, context: RunContext) -> dict[str, float]:
         """Of the first CURVE_PICTURES scenes of each split: SPLIT/dense_acc1, SPLIT/crop_acc1 and so on."""
-        super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._boxes(model, splits, context, limit=CURVE_PICTURES)
-            return {f"{one.split}/{one.model.split()[-1]}_{one.metric}": one.value for one in rows}
-
-        return measure if splits else None
+        rows = self._boxes(model, self.config.eval.curve_splits, context, limit=CURVE_PICTURES)
+        return {f"{one.split}/{one.model.split()[-1]}_{one.metric}": one.value for one in rows}
 
     def _boxes(
         self, model: nn.Module, splits: Sequence[str], context: RunContext, *, limit: int | None = None

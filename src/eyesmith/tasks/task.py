@@ -293,19 +293,18 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all: by default the `rows` of config.eval.curve_splits, in
-        the run's precision. evaluators: a caller's own, beside the config's.
+        It is called in every process, and gives the same in all: by default the `curve_values`, where there are
+        config.eval.curve_splits. evaluators: a caller's own, beside the config's.
         """
         if evaluators:
             raise ConfigError("evaluators: they measure image-text models, and this run trains another model")
-        splits, device = self.config.eval.curve_splits, self.device
+        return (lambda model: self.curve_values(model, context)) if self.config.eval.curve_splits else None
 
-        def measure(model: nn.Module) -> dict[str, float]:
-            with evaluating(model), autocast(choose_precision(self.config.precision, device), device):
-                rows = self.rows(model, splits, context)
-            return {f"{row.split}/{row.metric}": row.value for row in rows}
-
-        return measure if splits else None
+    def curve_values(self, model: nn.Module, context: RunContext) -> dict[str, float]:
+        """Of config.eval.curve_splits: by default their `rows`, in the run's precision."""
+        with evaluating(model), autocast(choose_precision(self.config.precision, self.device), self.device):
+            rows = self.rows(model, self.config.eval.curve_splits, context)
+        return {f"{row.split}/{row.metric}": row.value for row in rows}
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         """Write the folder that `eyesmith.load` opens, its weights last; config: the content of config.json."""
