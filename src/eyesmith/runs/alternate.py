@@ -13,14 +13,13 @@ from rich.console import Console
 
 from eyesmith.config import check_least, to_dict
 from eyesmith.data.sources import split_names
-from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
+from eyesmith.errors import ConfigError
 from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
-from eyesmith.models.registry import config as model
-from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
 from eyesmith.runs.folder import plain
+from eyesmith.runs.quickstart import with_text_at_hand
 from eyesmith.runs.train import start_or_resume
 from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
@@ -141,19 +140,8 @@ def _masked(config: AlternateConfig, name: str, teacher: str, console: Console) 
 
 
 def clip_config(config: AlternateConfig, *, start: str, note: Console) -> TrainConfig:
-    """The CLIP stage: the quick start's run with TrV-Nano, its image tower from the run `start` if one is named.
-
-    Where the frozen text encoder cannot be had, a small text tower is trained too, and that is said.
-    """
-    run = quickstart_trv()
-    text = run.model.text
-    try:
-        assert isinstance(text, HuggingFaceTextConfig)
-        locate(text.source)
-    except (MissingDependencyError, CheckpointError) as error:
-        note.print(f"the frozen text encoder cannot be had: {error}; training a small one", markup=False)
-        own = model("TrV-Nano")
-        run = replace(run, model=replace(run.model, image=own.image, text=own.text, lock_text=False))
+    """The CLIP stage: the quick start's run with TrV-Nano, its image tower from the run `start` if one is named."""
+    run = with_text_at_hand(quickstart_trv(), note)
     initial = InitialConfig(weights=start, part="image") if start else InitialConfig()
     return replace(run, initial=initial, **_shared(config, run, config.clip_epochs))
 
