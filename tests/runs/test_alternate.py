@@ -21,7 +21,7 @@ def config(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alte
     def cannot(_: str) -> None:
         raise MissingDependencyError("no package here")
 
-    monkeypatch.setattr(alternation, "locate", cannot)
+    monkeypatch.setattr("eyesmith.runs.quickstart.locate", cannot)
     base = AlternateConfig(data=pairs, out=tmp_path / "out", clip_epochs=0.5, masked_epochs=0.5, batch_size=8)
     return replace(base, masked=replace(base.masked, log_every_steps=1))
 

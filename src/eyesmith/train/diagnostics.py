@@ -4,7 +4,7 @@ What is said depends on the lines alone, so a resumed run that reads its old lin
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eyesmith.config import check_least
@@ -72,10 +72,4 @@ class Health:
 
 def as_line(finding: Finding) -> dict[str, Any]:
     """The line of log.jsonl that tells a finding."""
-    return {
-        "event": "health",
-        "step": finding.step,
-        "rule": finding.rule,
-        "message": finding.message,
-        "hint": finding.hint,
-    }
+    return {"event": "health", **asdict(finding)}

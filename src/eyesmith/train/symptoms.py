@@ -42,10 +42,10 @@ class RunShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One symptom: the rule that saw it, the step, a sentence, and what may help."""
+    """One symptom: the step, the rule that saw it, a sentence, and what may help."""
 
-    rule: str
     step: int
+    rule: str
     message: str
     hint: str
 
