@@ -132,8 +132,7 @@ class Captioning(Contrastive):
         return [self.model.image.blocks()[-1], decoder_of(self.model)]
 
     def flops(self, text_len: int | None) -> float | None:
-        del text_len  # the decoder's are not counted
-        return None
+        return None  # the decoder's are not counted
 
     def backward(self, parallel: Wrapped, batch: Batch, step: int) -> StepLoss:
         config, device, world = self.config, self.device, parallel.world

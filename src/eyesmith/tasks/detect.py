@@ -155,7 +155,6 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
         return model(maps, truths, self._seen, step_seed(self.config.seed, self._step), teacher)
 
     def terms(self, outputs: Tensor, part: Batch) -> Tensor:
-        del part
         self._sums += outputs.detach().sum(1)
         return outputs.sum(0)
 

@@ -309,7 +309,6 @@ class Distill(EncoderRun[Student]):
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """said0, said1, ...: fp16 [b, 1 + N, D] of each teacher, where it is kept on disk."""
-        del step
         if self._kept is None:
             return {}
         assert batch.indices is not None, "the config has no streams beside kept targets"

@@ -165,7 +165,6 @@ class Masked(EncoderRun[MaskedEva02]):
         return model(part.pixels, part.extra["mask"], places), target
 
     def terms(self, outputs: tuple[Tensor, Tensor], part: Batch) -> Tensor:
-        del part
         return masked_l1(*outputs) if self.config.target.kind == "pixels" else masked_cosine(*outputs)
 
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:

@@ -130,7 +130,6 @@ class OnEye(Task[Seeing[Head]], Generic[Head]):
     @classmethod
     def has_masks(cls, config: Any) -> bool:
         """Whether masks are learnt."""
-        del config
         return True
 
     @classmethod
@@ -254,11 +253,10 @@ class OnEye(Task[Seeing[Head]], Generic[Head]):
         return []
 
     def flops(self, text_len: int | None) -> float | None:
-        del text_len  # what a head does varies, and the eye's maps may be kept
+        return None  # what a head does varies, and the eye's maps may be kept
 
     def prepare(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """kept: fp16 [b, all numbers of the maps], where they are kept."""
-        del step
         if self._kept is None:
             return {}
         assert batch.indices is not None

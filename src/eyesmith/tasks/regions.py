@@ -295,7 +295,6 @@ class Regions(PairTask, MeanTask[Clip]):
 
     def flops(self, text_len: int | None) -> float | None:
         """Of a scene: its boxes and drawings at the native size, and every so many-th time the scene itself."""
-        del text_len
         config = self.config
         native = encoder_cost(config.encoder).tower.macs
         area = config.scene_px**2 / (config.image_size[0] * config.image_size[1])
@@ -382,7 +381,6 @@ class Regions(PairTask, MeanTask[Clip]):
         )
 
     def terms(self, outputs: Seen, part: Batch) -> Tensor:
-        del part
         config, found = self.config, list[Tensor]()
         for weight, features, labels in (
             (config.dense_weight, outputs.dense, outputs.dense_labels),

@@ -102,7 +102,6 @@ class Segment(OnEye[SegmentHead]):
 
     @classmethod
     def maps_of(cls, config: SegmentConfig, head: SegmentHead) -> tuple[str, ...]:
-        del config
         return tuple(head.taps)
 
     @classmethod

@@ -186,7 +186,6 @@ class Task(Objective[Model]):
     @classmethod
     def build(cls, config: Any, rows: Rows, context: RunContext) -> Self:
         """The task of a run with its initial weights, on this process's device. The random seed is set before."""
-        del rows
         return cls(cls.first_model(config, context), config)
 
     @classmethod
@@ -198,13 +197,11 @@ class Task(Objective[Model]):
     @classmethod
     def loss_bytes(cls, config: Any, gpus: int) -> int:
         """Memory of one of `gpus` GPUs that the loss takes, beside pixels and what the towers keep; for plans."""
-        del config, gpus
         return 0
 
     @classmethod
     def plan_notes(cls, config: Any) -> tuple[str, ...]:
         """What a plan's numbers do not say of a run."""
-        del config
         return ()
 
     @classmethod
@@ -213,7 +210,6 @@ class Task(Objective[Model]):
 
         model: on the meta device.
         """
-        del config, model
         return None
 
     @classmethod
@@ -222,13 +218,11 @@ class Task(Objective[Model]):
 
         model: on the meta device.
         """
-        del config, model
         return None
 
     @classmethod
     def extra_names(cls, config: Any) -> tuple[str, ...]:
         """Names of the single numbers that train beside the model, see `extra`; for plans."""
-        del config
         return ()
 
     @classmethod
@@ -239,7 +233,6 @@ class Task(Objective[Model]):
     @classmethod
     def frozen_teacher(cls, config: Any) -> FrozenTeacher | None:
         """The model whose answers the image tower learns, where there is one; for plans."""
-        del config
         return None
 
     @classmethod
@@ -276,7 +269,6 @@ class Task(Objective[Model]):
 
         Called in every process of `context.world`, which may share the work, and must give the same in all.
         """
-        del model, splits, context
         return []
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
@@ -285,7 +277,6 @@ class Task(Objective[Model]):
 
     def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """Result rows of the initial weights, where they are worth measuring; see `rows`."""
-        del model, context
         return []
 
     def curve(
@@ -312,7 +303,6 @@ class Task(Objective[Model]):
 
     def flops(self, text_len: int | None) -> float | None:
         """By default of the image encoder, trained."""
-        del text_len
         return float(PASSES * encoder_cost(self.config.encoder).tower.macs)
 
 

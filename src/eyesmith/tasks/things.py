@@ -115,7 +115,6 @@ class Things(EncoderRun[ThingsModel]):
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """things: int64 [b, N, asked], -1 where a cell has none; whole: int64 [b, 1 + asked], the count first."""
-        del step
         assert batch.indices is not None
         return {name: some[batch.indices].long() for name, some in self._targets.items()}
 
