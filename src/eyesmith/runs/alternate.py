@@ -94,15 +94,11 @@ def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
         teacher = str(stages[-1].run.folder)
     if config.scratch:
         stages.append(_scratch(config, stages, console))
-    write_results(config.out / RESULTS_FILE, stages)
+    results = config.out / RESULTS_FILE
+    results.unlink(missing_ok=True)
+    append_rows(results, [replace(row, model=f"{row.model} {one.name}") for one in stages for row in one.rows()])
     console.print(f"{len(stages)} stages, {time.monotonic() - began:.0f} s in all", markup=False)
     return stages
-
-
-def write_results(path: Path, stages: Sequence[Stage]) -> None:
-    """Write the results of all stages into one file, each under MODEL STAGE."""
-    path.unlink(missing_ok=True)
-    append_rows(path, [replace(row, model=f"{row.model} {one.name}") for one in stages for row in one.rows()])
 
 
 def _claim(config: AlternateConfig) -> None:

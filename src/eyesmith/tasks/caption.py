@@ -15,7 +15,6 @@ from eyesmith.data.order import step_seed
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
 from eyesmith.losses.caption import caption_loss
-from eyesmith.losses.positives import Same
 from eyesmith.models.captioner import Captioner, CaptionerConfig
 from eyesmith.models.clip import Clip
 from eyesmith.models.text import ClipTextConfig
@@ -139,9 +138,6 @@ class Captioning(Contrastive):
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // world.size
         batch = batch.to(device)
-        same = None
-        if "text_codes" in batch.extra:
-            same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
         count = world.total(torch.full((), float(len(batch)), device=device))
         with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws, parallel.sync(True):
             draws.give(batch.rows)
@@ -151,7 +147,7 @@ class Captioning(Contrastive):
             loss = config.caption_weight * told.sum() * (world.size / count)
             pairs = torch.zeros((), device=device)
             if text is not None:
-                pairs = contrast(config.loss, Features(image, text, scale, bias), same, max_rows=max_rows)
+                pairs = contrast(config.loss, Features(image, text, scale, bias), self._same(batch), max_rows=max_rows)
             parallel.backward(loss + config.contrastive_weight * pairs)
         found = world.total(loss.detach()) / world.size + config.contrastive_weight * pairs.detach()
         return StepLoss(found, scale.detach())

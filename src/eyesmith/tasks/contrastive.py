@@ -299,7 +299,8 @@ class Contrastive(PairTask):
         if self.class_texts is not None:
             assert batch.labels is not None
             made["name"] = self.class_texts.places[batch.labels]
-        elif (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
+        elif self.config.loss.mask == "same":
+            same = same_from(batch.texts, batch.labels)
             made["image_codes"], made["text_codes"] = same.image_codes, same.text_codes
         if self.config.patch_drop_prob:
             assert isinstance(self.model.image, Eva02 | Vit)
@@ -312,9 +313,7 @@ class Contrastive(PairTask):
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
         batch = batch.to(device)
-        chance, same = self._chance(batch, parallel.world), None
-        if "text_codes" in batch.extra:
-            same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
+        chance, same = self._chance(batch, parallel.world), self._same(batch)
         if self.bank is not None and "known" not in batch.extra:
             batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts)})  # [b, D]
         names = None if self.class_texts is None else on_device(self.class_texts(step), device)  # [K, D]
@@ -341,6 +340,11 @@ class Contrastive(PairTask):
         if names is not None:
             loss = parallel.world.total(loss) / parallel.world.size
         return StepLoss(loss, features.scale, chance)
+
+    def _same(self, batch: Batch) -> Same | None:
+        """Which rows are no negatives of each other, those of one class or with equal captions; None: all are."""
+        extra = batch.extra
+        return Same(extra["image_codes"], extra["text_codes"]) if "text_codes" in extra else None
 
     def _chance(self, batch: Batch, world: World) -> float:
         """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
@@ -420,11 +424,6 @@ def _by_names(config: TrainConfig, found: Features, names: Tensor, place: Tensor
         near = (NEIGHBOUR_SCALE * names[place] @ names.mT).softmax(dim=1)  # [b, K]
         loss = torch.lerp(loss, nn.functional.cross_entropy(logits, near, reduction="sum"), share)
     return loss * (world.size / config.batch_size)
-
-
-def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:
-    """Codes of the rows that are no negatives of each other: of one class, or with equal captions; None: all are."""
-    return same_from(texts, labels) if config.mask == "same" else None
 
 
 def chance_loss(config: LossConfig, texts: Sequence[str], labels: Tensor | None, batch_size: int) -> float:
