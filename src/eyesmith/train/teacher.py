@@ -1,7 +1,7 @@
 """What hidden patches are predicted as: a frozen teacher's tokens, or their pixels."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -44,31 +44,17 @@ class TargetConfig:
         check_least(self, "target.", dim=0)
 
 
-class Targets(Protocol):
-    """What the patches of images shall be predicted as."""
-
-    dim: int
-
-    @property
-    def macs(self) -> int | None:
-        """Multiply-adds that an image's targets take in each step; None where that is not known."""
-        ...
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]."""
-        ...
-
-
 class PixelTargets:
     """The normalised pixels of each patch."""
 
-    macs = 0
+    macs = 0  # of an image
 
     def __init__(self, patch_px: int) -> None:
         self._patch_px = patch_px
         self.dim = 3 * patch_px**2
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        """[b, N, dim]; pixels: uint8 [b, 3, H, W]."""
         return patch_pixels(normalize(pixels, OPENAI_MEAN, OPENAI_STD), self._patch_px)
 
 
@@ -127,6 +113,10 @@ class TeacherTargets:
     def _of(self, pixels: Tensor) -> Tensor:
         cells = on_grid(self.teacher.dense(shown_to(self.teacher, pixels)), self._grid)
         return self.teacher.project(cells.flatten(2).mT)  # [b, N, D]
+
+
+Targets = PixelTargets | TeacherTargets
+"""What the patches of images shall be predicted as, without gradient."""
 
 
 def shown_to(teacher: Encoder, pixels: Tensor) -> Tensor:
