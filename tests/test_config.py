@@ -4,7 +4,7 @@ from typing import Literal
 
 import pytest
 
-from eyesmith.config import check_choices, from_dict, to_dict
+from eyesmith.config import check_choices, check_least, from_dict, to_dict
 from eyesmith.errors import ConfigError
 
 
@@ -73,3 +73,9 @@ def test_a_value_beside_those_of_its_type_is_named() -> None:
     check_choices(_Chosen(way="third", text="x"), "run.")
     with pytest.raises(ConfigError, match=r"run.way: expected one, other or third, got 'fourth'"):
         check_choices(_Chosen(way="fourth"), "run.")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_number_below_what_is_allowed_is_named() -> None:
+    check_least(Red(), "red.", width=1)
+    with pytest.raises(ConfigError, match=r"^red\.width: expected 2 or more, got 1$"):
+        check_least(Red(), "red.", width=2)

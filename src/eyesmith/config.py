@@ -52,6 +52,16 @@ def check_choices(config: Any, where: str = "") -> None:
             raise ConfigError(f"{where}{name}: expected {said}, got {value!r}")
 
 
+def check_least(config: Any, where: str = "", **least: float) -> None:
+    """Raise ConfigError for a field of a dataclass that is below the number given by its name.
+
+    where: stands before the field's name.
+    """
+    for name, low in least.items():
+        if (value := getattr(config, name)) < low:
+            raise ConfigError(f"{where}{name}: expected {low} or more, got {value}")
+
+
 @lru_cache
 def _choices(cls: type) -> dict[str, tuple[str, ...]]:
     hints = typing.get_type_hints(cls).items()

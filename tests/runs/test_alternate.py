@@ -21,7 +21,7 @@ def config(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Alte
     def cannot(_: str) -> None:
         raise MissingDependencyError("no package here")
 
-    monkeypatch.setattr(alternation, "locate", cannot)
+    monkeypatch.setattr("eyesmith.runs.quickstart.locate", cannot)
     base = AlternateConfig(data=pairs, out=tmp_path / "out", clip_epochs=0.5, masked_epochs=0.5, batch_size=8)
     return replace(base, masked=replace(base.masked, log_every_steps=1))
 
@@ -60,7 +60,7 @@ def test_the_last_clip_starts_from_the_masked_run(config: AlternateConfig) -> No
 
 
 def test_what_makes_no_alternation_is_said(config: AlternateConfig, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="rounds of 1 or more"):
+    with pytest.raises(ConfigError, match="rounds: expected 1 or more, got 0"):
         replace(config, rounds=0)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from eyesmith.errors import CheckpointError
 from eyesmith.train.checkpoint import consolidate, read_into, sizes
-from eyesmith.train.checkpoint_reader import planner, read_metadata
+from eyesmith.train.checkpoint_reader import TensorsOnly, read_metadata
 
 VALUES = {
     "model/weight": torch.arange(12.0).reshape(3, 4),
@@ -126,7 +126,7 @@ def test_values_that_are_no_tensors_are_never_unpickled(tmp_path: Path) -> None:
     stream = io.BytesIO()
     torch.save(Payload(mark), stream)
     stream.seek(0)
-    reading = planner()
+    reading = TensorsOnly()
     reading.state_dict, reading.flatten_state_dict = {}, False
     item: Any = type("Item", (), {"dest_index": type("Index", (), {"fqn": "note"})})
     with pytest.raises(CheckpointError, match="note: expected a tensor"):

@@ -17,7 +17,6 @@ SHAPE = RunShape(
     steps=10_000,
     warmup_steps=100,
     batch_size=1024,
-    embed_dim=512,
     init_scale=14.0,
     log_every_steps=10,
     trained={"image": 1000, "text": 1000},

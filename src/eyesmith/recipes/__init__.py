@@ -23,13 +23,13 @@ from eyesmith.recipes.chat import (
     smollm2_stage1,
     smollm2_stage2,
 )
-from eyesmith.recipes.dense import dense_eye
 from eyesmith.recipes.detect import detect, detect_emoji, detect_scenes, f_vit_coco, f_vit_lvis
 from eyesmith.recipes.eva02 import CLIP, MASKED, clip, masked, mim_nano, quickstart_trv, simmim
 from eyesmith.recipes.eva02_finetune import COLUMNS, classify, fine_tuned
 from eyesmith.recipes.finetune import finetune
 from eyesmith.recipes.laptop import (
     debug,
+    dense_eye,
     lab_joint,
     lab_ltt,
     lab_names,

@@ -11,7 +11,7 @@ from eyesmith.hub.initial import InitialConfig
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.losses.config import LossConfig
-from eyesmith.models.eva02.model import EVA02, Eva02Config
+from eyesmith.models.eva02.model import EVA02
 from eyesmith.models.registry import config as model
 from eyesmith.optim.config import OptimConfig
 from eyesmith.recipes.laptop import quickstart_small
@@ -46,6 +46,17 @@ MASKED = {
 }
 
 
+_MASKED_OPTIM = OptimConfig(
+    betas=(0.9, 0.98),
+    eps=1e-6,
+    weight_decay=0.05,
+    no_decay=("image.position", "image.class_token"),
+    warmup_start="zero",
+    min_lr=1e-5,
+    clip_norm=3.0,
+)
+
+
 def masked(name: str) -> MaskedConfig:
     """Masked-image pre-training by table 22. name: a key of MASKED; `l-in21k` is the released run that has no column.
 
@@ -62,17 +73,7 @@ def masked(name: str) -> MaskedConfig:
         data=DataConfig(path="data/in21k" if column.images == IN21K else "data/merged38m", epoch_samples=column.images),
         transform=TrainTransformConfig(image_size=encoder.image_size, scale=(0.2, 1.0), horizontal_flip_prob=0.5),
         target=TargetConfig(teacher=TEACHER, dim=TEACHER_DIM),
-        optim=OptimConfig(
-            peak_lr=column.peak_lr,
-            betas=(0.9, 0.98),
-            eps=1e-6,
-            weight_decay=0.05,
-            no_decay=("image.position", "image.class_token"),
-            warmup_frac=1 / column.epochs,
-            warmup_start="zero",
-            min_lr=1e-5,
-            clip_norm=3.0,
-        ),
+        optim=replace(_MASKED_OPTIM, peak_lr=column.peak_lr, warmup_frac=1 / column.epochs),
         batch_size=column.batch_size,
         epochs=column.epochs,
         precision="bf16",
@@ -147,30 +148,15 @@ def clip(name: str, *, as_released: bool = False) -> TrainConfig:
     )
 
 
-def nano_encoder() -> Eva02Config:
-    """TrV-Nano without its projection, as masked-image runs train it."""
-    return replace(EVA02["nano"], embed_dim=0, pooling="normed_mean")
-
-
 def mim_nano() -> MaskedConfig:
     """TrV-Nano from masked images, on the quick start's drawings: set target.teacher to a trained run's folder."""
     return MaskedConfig(
         name="TrV-Nano",
-        model=nano_encoder(),
+        model=replace(EVA02["nano"], embed_dim=0, pooling="normed_mean"),  # without its projection
         data=DataConfig(path="data/emoji", split="train"),
         augment=AugmentConfig(scale=(0.4, 1.0), ratio=(3 / 4, 4 / 3), horizontal_flip_prob=0.5),
         target=TargetConfig(teacher="runs/quickstart", match="features"),
-        optim=OptimConfig(
-            peak_lr=2e-3,
-            betas=(0.9, 0.98),
-            eps=1e-6,
-            weight_decay=0.05,
-            no_decay=("image.position", "image.class_token"),
-            warmup_frac=0.05,
-            warmup_start="zero",
-            min_lr=1e-5,
-            clip_norm=3.0,
-        ),
+        optim=replace(_MASKED_OPTIM, peak_lr=2e-3, warmup_frac=0.05),
         eval=EvalConfig(splits=("unseen_drawing", "unseen_concept"), curve_splits=("unseen_drawing",)),
         batch_size=128,
         epochs=60,

@@ -37,6 +37,14 @@ class _Column:
     has_pretrained_norm: bool = False
 
 
+_OPTIM = OptimConfig(
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.05,
+    no_decay=("image.position", "image.class_token"),
+    warmup_start="zero",
+)
+_EVAL = EvalConfig(splits=(ALL_SPLITS,), curve_splits=(ALL_SPLITS,), every_epochs=1.0)
 _MEDIUM, _FULL = (0.2, 1.0), (0.08, 1.0)  # crops of tables 23, and 24 and 25
 
 COLUMNS = {
@@ -98,20 +106,16 @@ def fine_tuned(name: str) -> ClassifyConfig:
         label_smoothing=column.smoothing,
         initial=InitialConfig(weights=column.start, part="image"),
         fresh_norm=not column.has_pretrained_norm,
-        optim=OptimConfig(
+        optim=replace(
+            _OPTIM,
             peak_lr=column.peak_lr,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=0.05,
-            no_decay=("image.position", "image.class_token"),
             layer_decay=column.layer_decay,
             freeze=("image.patch.*",),
             warmup_frac=warmup / epochs,
-            warmup_start="zero",
             ema_decay=0.9999 if column.has_average else 0.0,
             ema_warmup=False,
         ),
-        eval=EvalConfig(splits=(ALL_SPLITS,), curve_splits=(ALL_SPLITS,), every_epochs=1.0),
+        eval=_EVAL,
         parallel=ParallelConfig(checkpoint_blocks=column.image_px > 336),
         batch_size=column.batch_size,
         epochs=epochs,
@@ -129,20 +133,9 @@ def classify() -> ClassifyConfig:
         model=encoder,
         data=DataConfig(path="data/classes"),
         views=ClassViewConfig(scale=(0.25, 1.0)),
-        optim=OptimConfig(
-            peak_lr=5e-4,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            weight_decay=0.05,
-            no_decay=("image.position", "image.class_token"),
-            warmup_frac=0.1,
-            warmup_start="zero",
-            min_lr=1e-6,
-        ),
-        eval=EvalConfig(splits=(ALL_SPLITS,), curve_splits=(ALL_SPLITS,), every_epochs=1.0),
+        optim=replace(_OPTIM, peak_lr=5e-4, warmup_frac=0.1, min_lr=1e-6),
+        eval=_EVAL,
         fresh_norm=False,
         batch_size=32,
         epochs=20,
-        log_every_steps=10,
-        save_every_steps=100,
     )

@@ -28,6 +28,5 @@ def finetune() -> TrainConfig:
         eval=EvalConfig(every_epochs=1.0),
         batch_size=256,
         epochs=10,
-        log_every_steps=10,
         save_every_steps=200,
     )

@@ -8,6 +8,7 @@ from eyesmith.models.registry import config as model
 from eyesmith.models.text import ClipTextConfig, HuggingFaceTextConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.tasks.regions import RegionsConfig
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
 
@@ -99,6 +100,25 @@ def lab_joint() -> TrainConfig:
     own = model("ViTamin-Nano")
     image = replace(run.model.image, embed_dim=own.image.embed_dim)
     return replace(run, model=replace(run.model, image=image, text=own.text, lock_text=False))
+
+
+def dense_eye() -> RegionsConfig:
+    """An eye that sees in scenes, for heads of detection and segmentation: give `--from` a trained quick start."""
+    run = quickstart()
+    return RegionsConfig(
+        model=replace(run.model, image=replace(run.model.image, drop_path_prob=0.0)),
+        data=replace(DataConfig(path="data/emoji-scenes", split="train"), decode_px=run.data.decode_px),
+        drawings="data/emoji",
+        augment=run.augment,
+        scene_augment=AugmentConfig(horizontal_flip_prob=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
+        distill_weight=0.5,
+        optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=2e-3, weight_decay=0.1),
+        eval=EvalConfig(
+            splits=("validation", "test"), curve_splits=("validation",), curve_data=("data/emoji",), every_epochs=0.5
+        ),
+        batch_size=24,
+        epochs=2,
+    )
 
 
 def pairs() -> TrainConfig:

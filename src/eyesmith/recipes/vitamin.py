@@ -74,12 +74,15 @@ def vitamin_long(size: str, *, epochs: int = 10) -> TrainConfig:
         samples=_EPOCH,
         batch_size=90272 if size == "XL" else 90160,
         optim=OptimConfig(peak_lr=2e-3, betas=(0.9, 0.95), eps=1e-6, weight_decay=0.2, warmup_steps=warmup_steps),
+    )
+    views = TrainTransformConfig(
+        image_size=clip.image.image_size,
         scale=(0.4, 1.0),
         color_jitter=(0.32, 0.32, 0.32, 0.08),
         color_jitter_prob=0.8,
         grayscale_prob=0.2,
     )
-    return replace(run, epochs=epochs)
+    return replace(run, epochs=epochs, transform=views)
 
 
 def larger_images(name: str) -> TrainConfig:
@@ -116,27 +119,11 @@ def datacomp_medium() -> TrainConfig:
     return replace(run, data=replace(run.data, path="data/datacomp-medium", num_workers=4))
 
 
-def _run(
-    clip: ClipConfig,
-    *,
-    samples: int,
-    batch_size: int,
-    optim: OptimConfig,
-    scale: tuple[float, float] = (0.9, 1.0),
-    color_jitter: tuple[float, float, float, float] | None = None,
-    color_jitter_prob: float = 0.0,
-    grayscale_prob: float = 0.0,
-) -> TrainConfig:
+def _run(clip: ClipConfig, *, samples: int, batch_size: int, optim: OptimConfig) -> TrainConfig:
     return TrainConfig(
         model=clip,
         data=DataConfig(path="data/datacomp1b", epoch_samples=samples, num_workers=6),
-        transform=TrainTransformConfig(
-            image_size=clip.image.image_size,
-            scale=scale,
-            color_jitter=color_jitter,
-            color_jitter_prob=color_jitter_prob,
-            grayscale_prob=grayscale_prob,
-        ),
+        transform=TrainTransformConfig(image_size=clip.image.image_size, scale=(0.9, 1.0)),
         optim=optim,
         loss=LossConfig(mask="none"),
         parallel=ParallelConfig(checkpoint_blocks=True),

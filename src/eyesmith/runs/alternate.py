@@ -7,24 +7,25 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.sources import split_names
-from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
+from eyesmith.errors import ConfigError
 from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.files import load_json, write_json
 from eyesmith.hub.initial import InitialConfig
-from eyesmith.models.registry import config as model
-from eyesmith.models.text.hugging_face import HuggingFaceTextConfig, locate
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
 from eyesmith.runs.folder import plain
+from eyesmith.runs.quickstart import with_text_at_hand
 from eyesmith.runs.train import start_or_resume
 from eyesmith.runs.work import RESULTS_FILE, RunSummary
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.tasks.task import BEFORE
+from eyesmith.train.config import RunConfig
 
 CONFIG_FILE = "alternate.json"
 
@@ -57,11 +58,7 @@ class AlternateConfig:
     """The masked-image stage; its data, teacher, seed and epochs come from the fields above."""
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or min(self.clip_epochs, self.masked_epochs) < 0 or self.batch_size < 0:
-            raise ConfigError(
-                "alternate: expected rounds of 1 or more, clip_epochs, masked_epochs and batch_size of 0 or more, got "
-                f"{self.rounds}, {self.clip_epochs}, {self.masked_epochs} and {self.batch_size}"
-            )
+        check_least(self, rounds=1, clip_epochs=0, masked_epochs=0, batch_size=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +94,11 @@ def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
         teacher = str(stages[-1].run.folder)
     if config.scratch:
         stages.append(_scratch(config, stages, console))
-    write_results(config.out / RESULTS_FILE, stages)
+    results = config.out / RESULTS_FILE
+    results.unlink(missing_ok=True)
+    append_rows(results, [replace(row, model=f"{row.model} {one.name}") for one in stages for row in one.rows()])
     console.print(f"{len(stages)} stages, {time.monotonic() - began:.0f} s in all", markup=False)
     return stages
-
-
-def write_results(path: Path, stages: Sequence[Stage]) -> None:
-    """Write the results of all stages into one file, each under MODEL STAGE."""
-    path.unlink(missing_ok=True)
-    append_rows(path, [replace(row, model=f"{row.model} {one.name}") for one in stages for row in one.rows()])
 
 
 def _claim(config: AlternateConfig) -> None:
@@ -135,60 +128,29 @@ def _scratch(config: AlternateConfig, stages: Sequence[Stage], console: Console)
 
 
 def _masked(config: AlternateConfig, name: str, teacher: str, console: Console) -> Stage:
-    run = masked_config(config, teacher)
+    run = config.masked
+    run = replace(run, target=replace(run.target, teacher=teacher), **_shared(config, run, config.masked_epochs))
     console.print(f"{name}: {run.name} from random weights, teacher {teacher}, {run.epochs:g} epochs", markup=False)
     summary = start_or_resume(run, config.out / name, console=console)
     return Stage(name=name, source=f"random weights, teacher {teacher}", run=summary)
 
 
 def clip_config(config: AlternateConfig, *, start: str, note: Console) -> TrainConfig:
-    """The CLIP stage: the quick start's run with TrV-Nano, its image tower from the run `start` if one is named.
-
-    Where the frozen text encoder cannot be had, a small text tower is trained too, and that is said.
-    """
-    run = quickstart_trv()
-    text = run.model.text
-    try:
-        assert isinstance(text, HuggingFaceTextConfig)
-        locate(text.source)
-    except (MissingDependencyError, CheckpointError) as error:
-        note.print(f"the frozen text encoder cannot be had: {error}; training a small one", markup=False)
-        own = model("TrV-Nano")
-        run = replace(run, model=replace(run.model, image=own.image, text=own.text, lock_text=False))
-    splits = _splits(config)
-    return replace(
-        run,
-        data=replace(run.data, path=str(config.data), split=_train_split(config)),
-        eval=replace(run.eval, splits=splits, curve_splits=splits[:1]),
-        initial=InitialConfig(weights=start, part="image") if start else InitialConfig(),
-        epochs=config.clip_epochs or run.epochs,
-        batch_size=config.batch_size or run.batch_size,
-        seed=config.seed,
-    )
+    """The CLIP stage: the quick start's run with TrV-Nano, its image tower from the run `start` if one is named."""
+    run = with_text_at_hand(quickstart_trv(), note)
+    initial = InitialConfig(weights=start, part="image") if start else InitialConfig()
+    return replace(run, initial=initial, **_shared(config, run, config.clip_epochs))
 
 
-def masked_config(config: AlternateConfig, teacher: str) -> MaskedConfig:
-    """The masked-image stage of `config` with this teacher."""
-    run, splits = config.masked, _splits(config)
-    return replace(
-        run,
-        data=replace(run.data, path=str(config.data), split=_train_split(config)),
-        eval=replace(run.eval, splits=splits, curve_splits=splits[:1]),
-        target=replace(run.target, teacher=teacher),
-        epochs=config.masked_epochs or run.epochs,
-        batch_size=config.batch_size or run.batch_size,
-        seed=config.seed,
-    )
-
-
-def _train_split(config: AlternateConfig) -> str | None:
+def _shared(config: AlternateConfig, run: RunConfig, epochs: float) -> dict[str, Any]:
+    """What all stages have alike: the data, every split that is not trained on to measure, and the lengths."""
     names = split_names(config.data)
-    if config.split:
-        return config.split
-    return "train" if "train" in names else None
-
-
-def _splits(config: AlternateConfig) -> tuple[str, ...]:
-    """Every split that is not trained on."""
-    own = _train_split(config)
-    return tuple(name for name in split_names(config.data) if own is not None and name != own)
+    own = config.split or ("train" if "train" in names else None)
+    splits = tuple(name for name in names if own is not None and name != own)
+    return {
+        "data": replace(run.data, path=str(config.data), split=own),
+        "eval": replace(run.eval, splits=splits, curve_splits=splits[:1]),
+        "epochs": epochs or run.epochs,
+        "batch_size": config.batch_size or run.batch_size,
+        "seed": config.seed,
+    }

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -82,16 +83,10 @@ def branched(config: RunConfig, steps_per_epoch: int, *, at: int, steps: int, sh
     return replace(config, optim=falling, epochs=(at + steps) / steps_per_epoch)
 
 
-def kept_steps(run: Path) -> dict[int, Path]:
-    """The states that a run keeps, by their steps, the first first."""
-    found = {int(re.findall(r"\d+", path.name)[0]): path for path in checkpoint.states(run) if path.name[:5] == "step-"}
-    return dict(sorted(found.items()))
-
-
 def _state_of(run: Path, at: int) -> Path:
-    kept = kept_steps(run)
+    kept = {int(re.findall(r"\d+", path.name)[0]): path for path in checkpoint.states(run) if path.name[:5] == "step-"}
     if at not in kept:
-        known = ", ".join(str(step) for step in kept) or "none"
+        known = ", ".join(str(step) for step in sorted(kept)) or "none"
         raise CheckpointError(
             f"{run}: keeps no state of step {at}; there are: {known} (keep_states and save_every_steps say which)"
         )
@@ -99,11 +94,8 @@ def _state_of(run: Path, at: int) -> Path:
 
 
 def _steps_per_epoch(config: RunConfig, world: World) -> int:
-    rows = task_of(config).open_rows(config, world)
-    try:
+    with closing(task_of(config).open_rows(config, world)) as rows:
         return rows.steps_per_epoch
-    finally:
-        rows.close()
 
 
 def _copy(state: Path, folder: Path) -> None:

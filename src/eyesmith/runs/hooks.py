@@ -1,7 +1,7 @@
 """What goes with a run while it trains: its log, diagnostics, trackers, measuring. The maths depends on none of it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -38,9 +38,10 @@ def run_hooks(
     """
     config, folder, is_first = task.config, context.folder, context.world.is_first
     every = config.log_every_steps
-    with Metrics(task, state, every_steps=every, last_step=steps, clip_norm=config.optim.clip_norm) as metrics:
+    with ExitStack() as stack:
+        metrics = Metrics(task, state, every_steps=every, last_step=steps, clip_norm=config.optim.clip_norm)
+        stack.enter_context(metrics)
         listeners: list[Any] = []
-        trackers = None
         if is_first:
             health = Health(config.health, run_shape(task, steps))
             listeners.append(_Diagnosed(health, context.console, read_lines(folder)))
@@ -52,30 +53,26 @@ def run_hooks(
                     config=description,
                     note=context.console.print,
                 )
-                listeners.append(trackers)
-        try:
-            log = Log(folder, listeners)
-            hooks: list[Hook] = []
-            if is_first:
-                precision = choose_precision(config.precision, task.device)
-                throughput = Throughput(state, world_size=context.world.size, precision=precision)
-                hooks = [LogSteps(log, metrics, throughput)]
-            if (measure := task.curve(context, evaluators)) is not None:
-                hooks.append(
-                    Evaluation(
-                        measure,
-                        config.eval,
-                        folder,
-                        steps_per_epoch=steps_per_epoch,
-                        save=lambda new, model: task.save(new, model, config=description),
-                        write=log.write if is_first else lambda line: None,
-                        current_name=current_name,
-                    )
+                listeners.append(stack.enter_context(closing(trackers)))
+        log = Log(folder, listeners)
+        hooks: list[Hook] = []
+        if is_first:
+            precision = choose_precision(config.precision, task.device)
+            throughput = Throughput(state, world_size=context.world.size, precision=precision)
+            hooks = [LogSteps(log, metrics, throughput)]
+        if (measure := task.curve(context, evaluators)) is not None:
+            hooks.append(
+                Evaluation(
+                    measure,
+                    config.eval,
+                    folder,
+                    steps_per_epoch=steps_per_epoch,
+                    save=lambda new, model: task.save(new, model, config=description),
+                    write=log.write if is_first else lambda line: None,
+                    current_name=current_name,
                 )
-            yield hooks
-        finally:
-            if trackers is not None:
-                trackers.close()
+            )
+        yield hooks
 
 
 def run_shape(task: Task, steps: int) -> RunShape:
@@ -87,7 +84,6 @@ def run_shape(task: Task, steps: int) -> RunShape:
         steps=steps,
         warmup_steps=config.optim.warmup_steps or round(config.optim.warmup_frac * steps),
         batch_size=config.batch_size,
-        embed_dim=config.encoder.embed_dim,
         init_scale=clip.init_scale if clip else 0.0,
         log_every_steps=config.log_every_steps,
         trained={

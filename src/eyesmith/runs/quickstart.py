@@ -108,36 +108,40 @@ def _make_data(config: QuickstartConfig, console: Console) -> Path:
 
 
 def _adapt(recipe: TrainConfig, config: QuickstartConfig, data: Path, console: Console) -> TrainConfig:
-    """The recipe for this machine and data: without the frozen text encoder, a text tower of our own is trained too."""
+    """The recipe for this machine and data."""
     splits = tuple(split for split in split_names(data) if split != "train")
     # the curve chooses the weights in best/: by a split that nothing is reported on, where there is one
     chosen_by = CHOOSE_SPLIT if CHOOSE_SPLIT in splits else splits[0]
-    recipe = replace(
+    adapted = replace(
         recipe,
         data=replace(recipe.data, path=str(data)),
         eval=replace(recipe.eval, splits=splits, curve_splits=(chosen_by,)),
         epochs=config.epochs or recipe.epochs,
         seed=config.seed,
     )
+    return with_text_at_hand(adapted, console)
+
+
+def with_text_at_hand(recipe: TrainConfig, console: Console) -> TrainConfig:
+    """The recipe; where its frozen text encoder cannot be had, with a small text tower of our own that trains too."""
     text = recipe.model.text
     try:
         if isinstance(text, HuggingFaceTextConfig):
             locate(text.source)
+        return recipe
     except (MissingDependencyError, CheckpointError) as error:
         console.print(f"the frozen text encoder cannot be had: {error}", style="yellow", markup=False)
-        console.print("training a small text tower too")
-        own = model("ViTamin-Nano")
-        image = replace(recipe.model.image, embed_dim=own.image.embed_dim)
-        assert isinstance(own.text, ClipTextConfig)
-        try:
-            find_vocabulary()
-            tower = own.text
-        except MissingDependencyError as missing:
-            console.print(f"its texts are read byte by byte: {missing}", style="yellow", markup=False)
-            tower = own.text.of_bytes()
-        pair = replace(recipe.model, image=image, text=tower, lock_text=False)
-        recipe = replace(recipe, model=pair, loss=LossConfig())  # names need a locked tower
-    return recipe
+    console.print("training a small text tower too")
+    own = model("ViTamin-Nano")
+    image, tower = replace(recipe.model.image, embed_dim=own.image.embed_dim), own.text
+    assert isinstance(tower, ClipTextConfig)
+    try:
+        find_vocabulary()
+    except MissingDependencyError as missing:
+        console.print(f"its texts are read byte by byte: {missing}", style="yellow", markup=False)
+        tower = tower.of_bytes()
+    pair = replace(recipe.model, image=image, text=tower, lock_text=False)
+    return replace(recipe, model=pair, loss=LossConfig())  # names need a locked tower
 
 
 def _pixel_rows(config: QuickstartConfig, data: Path, splits: Sequence[str]) -> list[ResultRow]:

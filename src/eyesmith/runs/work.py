@@ -133,11 +133,10 @@ class Work:
 
     def _compare_data(self, origin: Origin, allow_other_data: bool) -> list[str]:
         path = self.config.data.path
-        compare = lambda: check_data(  # noqa: E731
-            origin, self._data(), self.folder, path=path, allow_other_data=allow_other_data
-        )
         try:
-            return self.world.once(compare)
+            return self.world.once(
+                lambda: check_data(origin, self._data(), self.folder, path=path, allow_other_data=allow_other_data)
+            )
         except BaseException:
             self.rows.close()
             raise

@@ -8,29 +8,26 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eyesmith.data.loader import Batch
 from eyesmith.data.order import step_seed
 from eyesmith.errors import ConfigError
 from eyesmith.eval import ResultRow
-from eyesmith.files import atomic_path
 from eyesmith.losses.caption import caption_loss
-from eyesmith.losses.positives import Same
 from eyesmith.models.captioner import Captioner, CaptionerConfig
 from eyesmith.models.clip import Clip
 from eyesmith.models.text import ClipTextConfig
 from eyesmith.models.text.model import ClipText
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig, contrast
-from eyesmith.tasks.task import RunContext
+from eyesmith.tasks.encoder_run import save_beside
+from eyesmith.tasks.task import FP32, RunContext
 from eyesmith.train.accumulate import Features
 from eyesmith.train.objective import StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
 from eyesmith.train.rng import StepDraws
 
 DECODER_FILE = "caption.safetensors"  # the decoder: what the run trained beside the model
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +112,7 @@ class Captioning(Contrastive):
         text = config.model.text
         assert isinstance(text, ClipTextConfig)
         words = config.batch_size // gpus * text.context_len * text.vocab_size
-        return super().loss_bytes(config, gpus) + 2 * _FP32 * words
+        return super().loss_bytes(config, gpus) + 2 * FP32 * words
 
     def module(self) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         return CaptionTowers(self.model, self._bias, is_contrastive=self.config.contrastive_weight > 0)
@@ -134,17 +131,13 @@ class Captioning(Contrastive):
         return [self.model.image.blocks()[-1], decoder_of(self.model)]
 
     def flops(self, text_len: int | None) -> float | None:
-        del text_len  # the decoder's are not counted
-        return None
+        return None  # the decoder's are not counted
 
     def backward(self, parallel: Wrapped, batch: Batch, step: int) -> StepLoss:
         config, device, world = self.config, self.device, parallel.world
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // world.size
         batch = batch.to(device)
-        same = None
-        if "text_codes" in batch.extra:
-            same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
         count = world.total(torch.full((), float(len(batch)), device=device))
         with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws, parallel.sync(True):
             draws.give(batch.rows)
@@ -154,17 +147,14 @@ class Captioning(Contrastive):
             loss = config.caption_weight * told.sum() * (world.size / count)
             pairs = torch.zeros((), device=device)
             if text is not None:
-                pairs = contrast(config.loss, Features(image, text, scale, bias), same, max_rows=max_rows)
+                pairs = contrast(config.loss, Features(image, text, scale, bias), self._same(batch), max_rows=max_rows)
             parallel.backward(loss + config.contrastive_weight * pairs)
         found = world.total(loss.detach()) / world.size + config.contrastive_weight * pairs.detach()
         return StepLoss(found, scale.detach())
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         clip = cast(Clip, model)
-        decoder = {name: value.contiguous() for name, value in decoder_of(clip).state_dict().items()}
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / DECODER_FILE) as part:
-            save_file(decoder, part, metadata={"format": "pt"})
+        save_beside(folder / DECODER_FILE, decoder_of(clip).state_dict())
         with without_captioner(clip):
             super().save(folder, clip, config=config)
 

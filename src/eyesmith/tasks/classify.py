@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
-from eyesmith.config import closest
+from eyesmith.config import check_least, closest
 from eyesmith.data.evaluation.imagenet import wordnet_ids
 from eyesmith.data.indexed import ClassViews, IndexedRows
 from eyesmith.data.labelled import LabelledSets, open_labelled
@@ -33,13 +33,12 @@ from eyesmith.models.registry import config as model_config
 from eyesmith.models.registry import encoder_config, list_encoders, list_models
 from eyesmith.models.vitamin.model import STRIDE, ViTaminConfig
 from eyesmith.optim import freeze
-from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext
+from eyesmith.tasks.task import FP32, EncoderRunConfig, MeanTask, RunContext
 from eyesmith.train.config import DataConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Wrapped
 
 ALL_SPLITS = "all"
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +76,7 @@ class ClassifyConfig(EncoderRunConfig):
             raise ConfigError(f"val_frac: expected 0 <= share < 1, got {self.val_frac}")
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(f"label_smoothing: expected 0 <= share < 1, got {self.label_smoothing}")
-        if self.head_scale < 0:
-            raise ConfigError(f"head_scale: expected 0 or more, got {self.head_scale}")
+        check_least(self, head_scale=0)
         if self.eval.curve_data:
             raise ConfigError("eval.curve_data: a run by classes is measured on splits of its own data; leave it out")
 
@@ -164,7 +162,7 @@ class Classify(MeanTask[Classifier]):
     def loss_bytes(cls, config: ClassifyConfig, gpus: int) -> int:
         """Logits, their logarithms and gradients."""
         rows = -(-config.batch_size // (gpus * config.accumulate))
-        return 4 * _FP32 * rows * config.num_classes
+        return 4 * FP32 * rows * config.num_classes
 
     @classmethod
     def training_source(cls, config: ClassifyConfig) -> Source:
@@ -248,7 +246,7 @@ def classify_from(config: ClassifyConfig, source: str | os.PathLike[str]) -> Cla
     recipe's or the source's, whichever is larger.
     """
     text = os.fspath(source)
-    weights, was_classifier, own_name = text, False, _name(text)
+    weights, was_classifier, own_name = text, False, Path(text.rstrip("/")).name or text
     if not os.path.exists(text) and text in list_models():
         found, weights = model_config(text).image, ""
     elif not os.path.exists(text) and text in list_encoders():
@@ -263,17 +261,12 @@ def classify_from(config: ClassifyConfig, source: str | os.PathLike[str]) -> Cla
     name = config.name if type(found) is type(config.model) and _same_kind(found, config.model) else own_name
     optim = replace(config.optim, no_decay=undecayed_patterns(image))
     if weights:
-        optim = replace(optim, freeze=frozen_patterns(image))
+        optim = replace(optim, freeze=("image.patch.*",) if is_trv else ())
     else:  # there is nothing to be careful with
         optim = replace(optim, freeze=(), layer_decay=1.0)
     initial = InitialConfig(weights=weights, part="image") if weights else InitialConfig()
     fresh = is_trv and not was_classifier
     return replace(config, model=image, name=name, optim=optim, initial=initial, fresh_norm=fresh)
-
-
-def frozen_patterns(image: EncoderConfig) -> tuple[str, ...]:
-    """What does not train in fine-tuning: the patch embedding of a TrV."""
-    return ("image.patch.*",) if isinstance(image, Eva02Config) else ()
 
 
 def undecayed_patterns(image: EncoderConfig) -> tuple[str, ...]:
@@ -301,10 +294,6 @@ def _for_classes(found: EncoderConfig, wanted: EncoderConfig) -> EncoderConfig:
 def _same_kind(one: EncoderConfig, other: EncoderConfig) -> bool:
     names = ("width", "depth", "widths", "depths", "model_name", "sha256", "size")
     return all(getattr(one, name, None) == getattr(other, name, None) for name in names)
-
-
-def _name(source: str) -> str:
-    return Path(source.rstrip("/")).name or source
 
 
 def _load(classifier: Classifier, config: ClassifyConfig, context: RunContext) -> None:

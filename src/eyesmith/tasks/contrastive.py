@@ -37,7 +37,7 @@ from eyesmith.models.vit.model import Vit, VitConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
-from eyesmith.tasks.task import BEFORE, Evaluator, RunContext, Task
+from eyesmith.tasks.task import BEFORE, FP32, Evaluator, RunContext, Task
 from eyesmith.train.accumulate import Features, backward
 from eyesmith.train.clip_teacher import Teacher, distill
 from eyesmith.train.config import RunConfig
@@ -51,7 +51,6 @@ from eyesmith.train.utilisation import StepCost
 
 MAX_LOG_SCALE = math.log(100)  # the temperature's bound of CLIP and of both reference repositories
 NEIGHBOUR_SCALE = 10.0  # of the cosines of captions
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +133,31 @@ class Towers(nn.Module):
         return nn.functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
 
 
-class Contrastive(Task[Clip]):
+class PairTask(Task[Clip]):
+    """A task that trains an image-text model, which it leaves."""
+
+    @classmethod
+    def new_model(cls, config: Any) -> Clip:
+        return config.model.build()
+
+    def rebuild(self) -> Clip:
+        return self.model.config.build()
+
+    def after_update(self) -> None:
+        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+
+    def description(self) -> dict[str, Any]:
+        return to_dict(self.config)["model"]
+
+    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
+        """Of initial weights that are all trained ones, where there is what to measure them on."""
+        initial, settings = self.config.initial, self.config.eval
+        if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
+            return []
+        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
+
+
+class Contrastive(PairTask):
     """Pairs of images and texts: each image's feature near its own text's, far from the others'.
 
     Measured by zero-shot classification and retrieval.
@@ -161,10 +184,6 @@ class Contrastive(Task[Clip]):
         self._bias: nn.Parameter | None = None
         if config.loss.kind == "sigmoid":
             self._bias = nn.Parameter(torch.tensor(config.loss.init_bias, device=clip.logit_scale.device))
-
-    @classmethod
-    def new_model(cls, config: TrainConfig) -> Clip:
-        return config.model.build()
 
     @classmethod
     def open_rows(cls, config: TrainConfig, world: World) -> Rows:
@@ -231,12 +250,12 @@ class Contrastive(Task[Clip]):
         Few rows of one GPU keep four B x B matrices.
         """
         rows, width = config.batch_size // gpus, config.model.image.embed_dim
-        features = 4 * _FP32 * rows * width
+        features = 4 * FP32 * rows * width
         if gpus == 1 and rows < WHOLE_BELOW and not config.loss.tile_rows:
-            return features + 4 * _FP32 * rows * rows
+            return features + 4 * FP32 * rows * rows
         height, num_texts = tile_shape(rows, config.batch_size, config.loss.tile_rows or None)
-        gathered = 2 * _FP32 * config.batch_size * width if gpus > 1 else 0
-        return features + 2 * _FP32 * height * num_texts + gathered
+        gathered = 2 * FP32 * config.batch_size * width if gpus > 1 else 0
+        return features + 2 * FP32 * height * num_texts + gathered
 
     @classmethod
     def extra_names(cls, config: TrainConfig) -> tuple[str, ...]:
@@ -254,14 +273,8 @@ class Contrastive(Task[Clip]):
     def locked(self) -> Set[nn.Parameter]:
         return set(self.model.text.parameters()) if self.model.config.lock_text else set()
 
-    def rebuild(self) -> Clip:
-        return self.model.config.build()
-
     def teachers(self) -> Mapping[str, nn.Module]:
         return {} if self.teacher is None else {"loss.distill.teacher": self.teacher.clip}
-
-    def after_update(self) -> None:
-        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
     def watched(self) -> dict[str, nn.Module]:
         return {"image": self.model.image, "text": self.model.text}
@@ -286,7 +299,8 @@ class Contrastive(Task[Clip]):
         if self.class_texts is not None:
             assert batch.labels is not None
             made["name"] = self.class_texts.places[batch.labels]
-        elif (same := same_of(self.config.loss, batch.texts, batch.labels)) is not None:
+        elif self.config.loss.mask == "same":
+            same = same_from(batch.texts, batch.labels)
             made["image_codes"], made["text_codes"] = same.image_codes, same.text_codes
         if self.config.patch_drop_prob:
             assert isinstance(self.model.image, Eva02 | Vit)
@@ -299,9 +313,7 @@ class Contrastive(Task[Clip]):
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
         batch = batch.to(device)
-        chance, same = self._chance(batch, parallel.world), None
-        if "text_codes" in batch.extra:
-            same = Same(batch.extra["image_codes"], batch.extra["text_codes"])
+        chance, same = self._chance(batch, parallel.world), self._same(batch)
         if self.bank is not None and "known" not in batch.extra:
             batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts)})  # [b, D]
         names = None if self.class_texts is None else on_device(self.class_texts(step), device)  # [K, D]
@@ -329,6 +341,11 @@ class Contrastive(Task[Clip]):
             loss = parallel.world.total(loss) / parallel.world.size
         return StepLoss(loss, features.scale, chance)
 
+    def _same(self, batch: Batch) -> Same | None:
+        """Which rows are no negatives of each other, those of one class or with equal captions; None: all are."""
+        extra = batch.extra
+        return Same(extra["image_codes"], extra["text_codes"]) if "text_codes" in extra else None
+
     def _chance(self, batch: Batch, world: World) -> float:
         """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
         count = len(batch) * world.size if self.config.buckets.cells else self.config.batch_size
@@ -337,9 +354,6 @@ class Contrastive(Task[Clip]):
         labels = None if batch.labels is None else batch.host.get("image_codes")
         return chance_loss(self.config.loss, batch.texts, labels, count)
 
-    def description(self) -> dict[str, Any]:
-        return to_dict(self.config)["model"]
-
     def facts(self) -> dict[str, Any]:
         return {"texts_encoded": self.bank.num_encoded if self.bank else None}
 
@@ -347,9 +361,6 @@ class Contrastive(Task[Clip]):
         return self._evaluated(model, self.config.data.path, splits, context) if splits else []
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        return self._reached(model, context)
-
-    def _reached(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """On eval.splits and, for a run from trained weights, on every set of eval.curve_data as SET:SPLIT."""
         config, rows = self.config, self.rows(model, self.config.eval.splits, context)
         if config.initial.weights and config.initial.part == "all":
@@ -358,25 +369,12 @@ class Contrastive(Task[Clip]):
                 rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
         return rows
 
-    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        """Of initial weights that are all trained ones, where there is what to measure them on."""
-        initial, settings = self.config.initial, self.config.eval
-        if not initial.weights or initial.part != "all" or not (settings.splits or settings.curve_data):
-            return []
-        return [replace(row, model=row.model + BEFORE) for row in self._reached(model, context)]
-
     def curve(
         self, context: RunContext, evaluators: Sequence[Evaluator]
     ) -> Callable[[nn.Module], dict[str, float]] | None:
-        settings = self.config.eval
         curve = Curve(
             self.config.data.path,
-            settings.curve_splits,
-            further=settings.curve_data,
-            tasks=settings.curve_tasks,
-            suites=settings.suites,
-            suite_data=settings.suite_data,
-            suite_limit=settings.suite_limit,
+            self.config.eval,
             preprocess=self.config.model.preprocess,
             evaluators=evaluators,
             precision=TowerPrecision(half=HALF.get(choose_precision(self.config.precision, self.device))),
@@ -404,11 +402,11 @@ def class_texts_of(config: TrainConfig, bank: Texts | None, rows: Rows) -> Class
     """The captions of each class of labelled rows, where the loss is by names. Raises ConfigError for other rows."""
     if config.loss.kind != "names":
         return None
-    source = rows.source if isinstance(rows, IndexedRows) else None
-    if source is None or source.classes is None or source.labels is None:
-        raise ConfigError(f"loss.kind: names takes a labelled data set; {config.data.path} has no classes")
     assert isinstance(rows, IndexedRows)
     assert isinstance(bank, TextBank)
+    source = rows.source
+    if source.classes is None or source.labels is None:
+        raise ConfigError(f"loss.kind: names takes a labelled data set; {config.data.path} has no classes")
     captions: dict[int, list[str]] = {}
     for index in rows.indices:
         captions.setdefault(source.labels[index], []).extend(source.texts(index))
@@ -426,11 +424,6 @@ def _by_names(config: TrainConfig, found: Features, names: Tensor, place: Tensor
         near = (NEIGHBOUR_SCALE * names[place] @ names.mT).softmax(dim=1)  # [b, K]
         loss = torch.lerp(loss, nn.functional.cross_entropy(logits, near, reduction="sum"), share)
     return loss * (world.size / config.batch_size)
-
-
-def same_of(config: LossConfig, texts: Sequence[str], labels: Tensor | None) -> Same | None:
-    """Codes of the rows that are no negatives of each other: of one class, or with equal captions; None: all are."""
-    return same_from(texts, labels) if config.mask == "same" else None
 
 
 def chance_loss(config: LossConfig, texts: Sequence[str], labels: Tensor | None, batch_size: int) -> float:

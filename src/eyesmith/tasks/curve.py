@@ -6,7 +6,6 @@ Each process encodes its share of the images and texts, so that a measurement st
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +24,8 @@ from eyesmith.eval.features.images import answers, gathered_features, own_rows
 from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.clip import Clip
+from eyesmith.tasks.task import Evaluator
+from eyesmith.train.config import EvalConfig
 from eyesmith.train.distributed import World
 
 KEEP_BYTES = 1 << 30  # decoded pixels of all splits that a process keeps between measurements
@@ -46,31 +47,26 @@ class Curve:
     def __init__(
         self,
         data: str,
-        splits: Sequence[str],
+        config: EvalConfig,
         *,
-        further: Sequence[str] = (),
-        tasks: Sequence[str],
-        suites: Sequence[str] = (),
-        suite_data: str = "",
-        suite_limit: int = 0,
         preprocess: PreprocessConfig,
-        precision: TowerPrecision | None = None,
-        evaluators: Sequence[Any] = (),
-        world: World | None = None,
+        precision: TowerPrecision,
+        evaluators: Sequence[Evaluator],
+        world: World,
     ) -> None:
-        """splits: of `data`; further: data sets of which all splits but train are measured, as SET:SPLIT. tasks: what
-        is measured of a split, where it allows. suites: of `eyesmith eval`, with their sets in suite_data, of each the
-        first suite_limit images. evaluators: with `run(clip)`, names and fractions; they run in the first process.
-        precision: what the towers compute in. Raises DataError for a split that is not there or can carry no task.
+        """config: says which splits of `data`, further sets, as SET:SPLIT, and suites are measured, and by what.
+        evaluators: a caller's own; they run in the first process. precision: what the towers compute in. Raises
+        DataError for a split that is not there or can carry no task.
         """
-        self._tasks, self._preprocess, self._world = tuple(tasks), preprocess, world or World()
-        self._precision = precision or TowerPrecision()
+        self._tasks, self._preprocess, self._world = config.curve_tasks, preprocess, world
+        self._precision = precision
         self._room_bytes = KEEP_BYTES
-        self._splits = [
-            *(self._split(data, split, "") for split in splits),
-            *(self._split(path, split, f"{Path(path).name}:") for path in further for split in choose_splits(path)),
+        self._splits = [self._split(data, split, "") for split in config.curve_splits]
+        for path in config.curve_data:
+            self._splits += [self._split(path, split, f"{Path(path).name}:") for split in choose_splits(path)]
+        self._suites = [
+            SuiteEvaluator(name, config.suite_data, limit=config.suite_limit, world=world) for name in config.suites
         ]
-        self._suites = [SuiteEvaluator(name, suite_data, limit=suite_limit, world=self._world) for name in suites]
         self._evaluators = tuple(evaluators)
         self._texts: TextFeatures | None = None
 

@@ -1,6 +1,6 @@
 """Training a detector on a frozen eye, which then finds whatever can be named: F-ViT, whole or in windows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
@@ -26,7 +26,7 @@ from eyesmith.eval.located.rows import class_groups
 from eyesmith.hub.run_folder import DETECT_KIND
 from eyesmith.models.clip import Clip
 from eyesmith.tasks.on_eye import LAST, OnEye, OnEyeConfig, Seeing
-from eyesmith.tasks.task import Evaluator, ImagePlan, MeanTask, RunContext
+from eyesmith.tasks.task import ImagePlan, MeanTask, RunContext
 from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import StepLoss, Wrapped
 
@@ -155,7 +155,6 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
         return model(maps, truths, self._seen, step_seed(self.config.seed, self._step), teacher)
 
     def terms(self, outputs: Tensor, part: Batch) -> Tensor:
-        del part
         self._sums += outputs.detach().sum(1)
         return outputs.sum(0)
 
@@ -178,15 +177,11 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
         return context.world.once(lambda: self._measured(cast(Seeing[Detector], model).head, splits))
 
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
+    def curve_values(self, model: nn.Module, context: RunContext) -> dict[str, float]:
         """AP50 of `curve_pictures` pictures by the detector alone, of classes and of anything at all."""
-        if super().curve(context, evaluators) is None:
-            return None
         config = self.config
 
-        def measure(model: nn.Module) -> dict[str, float]:
+        def measure() -> dict[str, float]:
             values: dict[str, float] = {}
             with self._finder(cast(Seeing[Detector], model).head) as finder:
                 for split in config.eval.curve_splits:
@@ -199,7 +194,7 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
                     values |= {f"{split}/{part}_ap50": value for part, value in named.items() if value == value}
             return values
 
-        return lambda model: context.world.once(lambda: measure(model))
+        return context.world.once(measure)
 
     def _measured(self, head: Detector, splits: Sequence[str]) -> list[ResultRow]:
         config, rows = self.config, list[ResultRow]()

@@ -11,40 +11,30 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eyesmith.config import check_choices
-from eyesmith.data import open_source
+from eyesmith.config import check_choices, check_least
 from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
-from eyesmith.eval.features.batches import pixel_batches
-from eyesmith.eval.features.identity import content_hash, decoders, facts_hash, model_facts
-from eyesmith.eval.features.images import answers, own_rows
-from eyesmith.files import atomic_path
-from eyesmith.hub import load_encoder, save_model
-from eyesmith.hub.run_folder import describe_encoder
+from eyesmith.eval.features.identity import content_hash, decoders
+from eyesmith.hub import load_encoder
 from eyesmith.images.augment import AugmentConfig
-from eyesmith.images.transforms import PreprocessConfig
-from eyesmith.models.clip import evaluating
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig
-from eyesmith.models.identity import module_hash, tensors_hash
-from eyesmith.tasks.task import PASSES, EncoderRunConfig, MeanTask, RunContext
+from eyesmith.models.identity import module_hash
+from eyesmith.tasks.encoder_run import BATCH, EncoderRun, keep_said
+from eyesmith.tasks.task import PASSES, EncoderRunConfig, RunContext
 from eyesmith.train.distributed import World
-from eyesmith.train.kept import KeptFeatures, keep_features
+from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import choose_precision
 from eyesmith.train.teacher import PART_ROWS, on_grid, shown_to
 
-HEADS_FILE = "distill.safetensors"  # what the run trained beside the encoder, with the sizes of the targets
 TASK = "distill"
 SUMMARY, DENSE = "summary", "dense"
-_BATCH = 64
 _STATISTICS_ROWS = 4096  # samples at most that tell how large targets are
 _DEAD = 1e-3  # a channel that varies less than this share of the others is not blown up
 
@@ -86,8 +76,7 @@ class DistillTaskConfig(EncoderRunConfig):
                 "summary_weight and dense_weight: expected 0 or more, and one of them above, "
                 f"got {self.summary_weight} and {self.dense_weight}"
             )
-        if self.hidden < 0:
-            raise ConfigError(f"hidden: expected 0 or more, got {self.hidden}")
+        check_least(self, hidden=0)
         if self.cache and (self.transform is not None or self.augment != AugmentConfig()):
             raise ConfigError(
                 "cache: what teachers say can be kept only where a picture has one view; take away `augment` and "
@@ -178,10 +167,6 @@ class DistillTeacher:
         found = [self._of(part) for part in pixels.split(PART_ROWS)]
         return Said(*(torch.cat([one[place] for one in found]).float() for place in (0, 1)))
 
-    def packed(self, pixels: Tensor) -> Tensor:
-        """Both as one [b, 1 + N, max(S, D)], filled with zeros: what is kept on disk."""
-        return pack_said(self(pixels))
-
     def hash(self) -> str:
         """Of the teacher, and of how it is asked."""
         return f"{module_hash(self.encoder)} {list(self.encoder.image_size)} {list(self._grid)}"
@@ -230,7 +215,7 @@ def balance_of(
     return mean.float(), unit.clamp(min=1e-12).float()
 
 
-class Distill(MeanTask[Student]):
+class Distill(EncoderRun[Student]):
     """Pictures alone: a student's heads give what each teacher says; squared error in the teachers' own units.
 
     A term a picture: over teachers the weighted sum of the mean over channels, for cells of the mean over them. To say
@@ -239,6 +224,7 @@ class Distill(MeanTask[Student]):
     """
 
     config_type = DistillTaskConfig
+    heads_file = "distill.safetensors"  # with the sizes of the targets
     config: DistillTaskConfig
 
     def __init__(
@@ -323,7 +309,6 @@ class Distill(MeanTask[Student]):
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """said0, said1, ...: fp16 [b, 1 + N, D] of each teacher, where it is kept on disk."""
-        del step
         if self._kept is None:
             return {}
         assert batch.indices is not None, "the config has no streams beside kept targets"
@@ -353,57 +338,36 @@ class Distill(MeanTask[Student]):
                 target = cast(TeacherHeads, heads).balanced(name, getattr(theirs, name))
                 yield weight, name, (predicted.float() - target).square().flatten(1).mean(1)
 
-    def description(self) -> dict[str, Any]:
-        return describe_encoder(self.config.model)
-
-    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
-        student = cast(Student, model)
-        heads = {name: value.contiguous() for name, value in student.state_dict().items() if name[:6] != "image."}
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / HEADS_FILE) as part:
-            save_file(heads, part, metadata={"format": "pt"})
-        save_model(folder, student.image, config=config)
-
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
         student = cast(Student, model)
-        heads = {name: value for name, value in student.state_dict().items() if name[:6] != "image."}
-        run = model_facts(student.image, PreprocessConfig(image_size=self.config.image_size))
-        run |= {"head": tensors_hash(heads)[:24], "decoders": decoders()}
+        run = self.run_facts(student) | {"decoders": decoders()}
         facts: dict[str, Any] = {"model": self.config.name, "task": TASK, "metric": "explained"}
         facts |= dict.fromkeys(("low", "high", "chance"))
         found: list[ResultRow] = []
         for split in splits:
-            source = self._source(split)
-            values, count = self.explained(student, source, context)
+            source = self.source_of(split)
+            values, count = self.explained(student, source, context.world)
             of_data = run | {"data": content_hash(source)}
             for (teacher, part), value in values.items():
                 where = f"{split}:{teacher}:{part}"
                 found.append(ResultRow(split=where, value=value, n=count, run=of_data, **facts))
         return found
 
-    def explained(
-        self, student: Student, source: Source, context: RunContext
-    ) -> tuple[dict[tuple[str, str], float], int]:
+    def explained(self, student: Student, source: Source, world: World) -> tuple[dict[tuple[str, str], float], int]:
         """By teacher and part the share of what varies that the student says, 1 less the mean squared error; and the
-        number of pictures. Every process of `context.world` calls this, and shares them.
+        number of pictures. Every process of `world` calls this, and shares them.
         """
-        device, config = next(student.parameters()).device, self.config
         for teacher in self.asked:
-            teacher.to(device)
-        places = [(teacher.name, name) for teacher in self.asked for name in config.parts]
+            teacher.to(next(student.parameters()).device)
+        places = [(teacher.name, name) for teacher in self.asked for name in self.config.parts]
 
         def errors(pixels: Tensor) -> Tensor:
             """[b, parts of all teachers] fp64."""
-            pixels = pixels.to(device)
             said = [teacher(pixels) for teacher in self.asked]
             found = self._errors(student, student(pixels), said)
             return torch.stack([error for _, _, error in found], dim=1).double()
 
-        own = own_rows(len(source), _BATCH, context.world)
-        preprocess = PreprocessConfig(image_size=config.image_size)
-        batches = pixel_batches(source, preprocess, own, batch_size=_BATCH, num_workers=config.data.num_workers)
-        with evaluating(student), torch.no_grad():
-            found = answers(source, batches, errors, world=context.world, max_broken_frac=1.0).rows
+        found = self.of_pictures(student, source, errors, world)
         self._rest()
         values = (1 - found.mean(0)).tolist()
         return dict(zip(places, values, strict=True)), len(found)
@@ -413,32 +377,21 @@ class Distill(MeanTask[Student]):
         for teacher in self.asked if self._kept is not None else ():
             teacher.to(torch.device("cpu"))
 
-    def _source(self, split: str) -> Source:
-        data = self.config.data
-        return open_source(
-            data.path, split=split, image_column=data.image_column, text_column=data.text_column, require_text=False
-        )
-
 
 def _head(width: int, hidden: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
 
 def _keep(config: DistillTaskConfig, teacher: DistillTeacher, rows: Rows, context: RunContext) -> KeptFeatures:
-    """What a teacher says of all pictures, asked now or found on disk; it then waits on the CPU to measure."""
-    assert isinstance(rows, IndexedRows), "the config has no streams beside kept targets"
-    device = context.world.device()
-    views = facts_hash([content_hash(rows.source), decoders(), config.data.decode_px, config.image_size])
-    with context.world.first_on_each_machine():  # one computes, the others find the file
-        kept = keep_features(
-            teacher.packed,
-            lambda: rows.fixed_views(_BATCH),
-            num_samples=len(rows.source),
-            facts=[TASK, teacher.hash(), views],
-            field="cache",
-            precision=choose_precision(config.precision, device),
-            device=device,
-        )
+    """What a teacher says of all pictures; it then waits on the CPU to measure."""
+    kept = keep_said(
+        lambda pixels: pack_said(teacher(pixels)),
+        rows,
+        config,
+        context,
+        facts=lambda views: [TASK, teacher.hash(), views],
+        field="cache",
+    )
     teacher.to(torch.device("cpu"))
     return kept
 
@@ -476,6 +429,6 @@ def _first_steps(
 def _first_kept(teacher: DistillTeacher, kept: KeptFeatures, indices: Sequence[int]) -> Iterator[Said]:
     lacking = set(kept.lacking())
     chosen = [index for index in indices if index not in lacking][:_STATISTICS_ROWS]
-    for start in range(0, len(chosen), _BATCH):
-        packed = kept.read(torch.tensor(chosen[start : start + _BATCH]))
+    for start in range(0, len(chosen), BATCH):
+        packed = kept.read(torch.tensor(chosen[start : start + BATCH]))
         yield unpack_said(packed.float(), teacher.dims)

@@ -2,55 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from eyesmith.data import open_source
-from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Batch, Rows, on_device
 from eyesmith.data.patch_masks import MaskConfig, alternating_mask, hidden_places, masks_for
 from eyesmith.data.sample import Source
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import ResultRow, choose_splits
-from eyesmith.eval.features.batches import pixel_batches
-from eyesmith.eval.features.identity import content_hash, decoders, facts_hash, model_facts
-from eyesmith.eval.features.images import answers, own_rows
-from eyesmith.files import atomic_path
-from eyesmith.hub import load_encoder, save_model
+from eyesmith.eval.features.identity import content_hash, decoders
+from eyesmith.hub import load_encoder
 from eyesmith.hub.initial import InitialConfig
-from eyesmith.hub.run_folder import describe_encoder
 from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
-from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.losses.patch_regression import masked_cosine, masked_l1
 from eyesmith.models.classifier import ClassifierConfig
-from eyesmith.models.clip import ClipConfig, evaluating
+from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02.masked import PATCH_GRAD_SCALE, MaskedEva02
 from eyesmith.models.eva02.model import Eva02Config
-from eyesmith.models.identity import tensors_hash
-from eyesmith.tasks.task import (
-    PASSES,
-    EncoderRunConfig,
-    FrozenTeacher,
-    MeanTask,
-    RunContext,
-)
+from eyesmith.tasks.encoder_run import EncoderRun, keep_said
+from eyesmith.tasks.task import FP32, PASSES, EncoderRunConfig, FrozenTeacher, RunContext
 from eyesmith.train.distributed import World
-from eyesmith.train.kept import KeptFeatures, keep_features
+from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import Wrapped
-from eyesmith.train.precision import choose_precision
 from eyesmith.train.teacher import PixelTargets, TargetConfig, Targets, TeacherTargets
 
-HEAD_FILE = "masked.safetensors"  # the mask token and the head: what the run trained beside the encoder
 TASK = "masked"
-_BATCH = 64
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +56,14 @@ class MaskedConfig(EncoderRunConfig):
             )
 
 
-class Masked(MeanTask[MaskedEva02]):
+class Masked(EncoderRun[MaskedEva02]):
     """Images alone: hidden patches are told from the others, a mean over all hidden patches of the global batch.
 
     Measured by how near predictions come on images that are not trained on.
     """
 
     config_type = MaskedConfig
+    heads_file = "masked.safetensors"  # the mask token and the head
     config: MaskedConfig
 
     def __init__(
@@ -97,18 +80,16 @@ class Masked(MeanTask[MaskedEva02]):
     @classmethod
     def build(cls, config: MaskedConfig, rows: Rows, context: RunContext) -> Self:
         _check(config)
-        device = context.world.device()
-        targets: Targets = PixelTargets(config.model.patch_px)
+        teacher = None
         if config.target.kind == "teacher":
             with context.world.first_on_each_machine():  # one fetches from the hub, the others find it
                 found = load_encoder(config.target.teacher)
-            targets = TeacherTargets(found, config.target, grid=config.model.grid).to(device)
+            teacher = TeacherTargets(found, config.target, grid=config.model.grid).to(context.world.device())
+        targets = teacher or PixelTargets(config.model.patch_px)
         torch.manual_seed(config.seed)  # loading a teacher may draw
-        settings: dict[str, Any] = {"patch_grad_scale": config.patch_grad_scale}
-        student = cls.first_model(config, context, lambda: MaskedEva02(config.model, targets.dim, **settings))
-        kept = None
-        if isinstance(targets, TeacherTargets) and config.target.cache:
-            kept = _keep(config, targets, rows, context)
+        make = partial(MaskedEva02, config.model, targets.dim, patch_grad_scale=config.patch_grad_scale)
+        student = cls.first_model(config, context, make)
+        kept = _keep(config, teacher, rows, context) if teacher and config.target.cache else None
         return cls(student, config, targets, kept=kept)
 
     @classmethod
@@ -128,7 +109,7 @@ class Masked(MeanTask[MaskedEva02]):
         rows, grid = -(-config.batch_size // (gpus * config.accumulate)), config.model.grid
         dim = _target_dim(config)
         hidden = config.mask.counts(grid)[0]
-        return _FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
+        return FP32 * rows * dim * (3 * hidden + grid[0] * grid[1])
 
     @classmethod
     def frozen_teacher(cls, config: MaskedConfig) -> FrozenTeacher | None:
@@ -184,74 +165,46 @@ class Masked(MeanTask[MaskedEva02]):
         return model(part.pixels, part.extra["mask"], places), target
 
     def terms(self, outputs: tuple[Tensor, Tensor], part: Batch) -> Tensor:
-        del part
         return masked_l1(*outputs) if self.config.target.kind == "pixels" else masked_cosine(*outputs)
-
-    def description(self) -> dict[str, Any]:
-        return describe_encoder(self.config.model)
-
-    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
-        student = cast(MaskedEva02, model)
-        head = {name: value.contiguous() for name, value in student.state_dict().items() if name[:6] != "image."}
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / HEAD_FILE) as part:
-            save_file(head, part, metadata={"format": "pt"})
-        save_model(folder, student.image, config=config)
 
     def rows(self, model: nn.Module, splits: Sequence[str], context: RunContext) -> list[ResultRow]:
         student = cast(MaskedEva02, model)
         metric = "explained" if self.config.target.kind == "pixels" else "cosine"
         facts: dict[str, Any] = {"model": self.config.name, "task": TASK, "metric": metric}
         facts |= dict.fromkeys(("low", "high", "chance"))
-        run = self._measured(student)
-        found = {split: self.value_on(student, split, context.world) for split in splits}
-        return [
-            ResultRow(split=split, value=value, n=count, run=run | {"data": content_hash(self._source(split))}, **facts)
-            for split, (value, count) in found.items()
-        ]
-
-    def _measured(self, student: MaskedEva02) -> dict[str, Any]:
-        """What the numbers depend on: the encoder that the run leaves, the head beside it, and what it learns from."""
-        head = {name: value for name, value in student.state_dict().items() if name[:6] != "image."}
         teacher = self.targets.hash() if isinstance(self.targets, TeacherTargets) else "pixels"
-        facts = model_facts(student.image, PreprocessConfig(image_size=self.config.model.image_size))
-        return facts | {"head": tensors_hash(head)[:24], "target": teacher, "decoders": decoders()}
+        run = self.run_facts(student) | {"target": teacher, "decoders": decoders()}
+        rows: list[ResultRow] = []
+        for split in splits:
+            source = self.source_of(split)
+            value, count = self.value_on(student, source, context.world)
+            of_data = run | {"data": content_hash(source)}
+            rows.append(ResultRow(split=split, value=value, n=count, run=of_data, **facts))
+        return rows
 
-    def value_on(self, student: MaskedEva02, split: str, world: World | None = None) -> tuple[float, int]:
-        """How near predictions come on a split, every even patch hidden, and its number of images.
+    def value_on(self, student: MaskedEva02, source: Source, world: World) -> tuple[float, int]:
+        """How near predictions come on pictures, every even patch hidden, and how many there are.
 
         The mean cosine with the teacher's tokens; for pixels the share of their absolute deviation from mean grey that
-        is explained. world: processes that share the images, and all call this.
+        is explained. world: processes that share the pictures, and all call this.
         """
-        config, data, device = self.config, self.config.data, next(student.parameters()).device
+        config, device = self.config, next(student.parameters()).device
         is_pixels = config.target.kind == "pixels"
-        source = self._source(split)
-        preprocess = PreprocessConfig(image_size=config.model.image_size)
-        own = own_rows(len(source), _BATCH, world or World())
-        batches = pixel_batches(source, preprocess, own, batch_size=_BATCH, num_workers=data.num_workers)
         targets = self.targets.to(device) if isinstance(self.targets, TeacherTargets) else self.targets
 
         def sums(pixels: Tensor) -> Tensor:
             """[b, 2] fp64 of the hidden patches of each image: their losses, and what these are a share of."""
-            pixels = pixels.to(device)
             mask = alternating_mask(len(pixels), config.model.grid).to(device)
             predicted, target = student(pixels, mask), targets(pixels)[mask]  # [M, dim]
             losses = masked_l1(predicted, target) if is_pixels else masked_cosine(predicted, target)
             wholes = target.abs().mean(dim=-1) if is_pixels else torch.ones_like(losses)
             return torch.stack([losses, wholes], dim=-1).double().view(len(pixels), -1, 2).sum(1)
 
-        with evaluating(student), torch.no_grad():
-            found = answers(source, batches, sums, world=world, max_broken_frac=1.0).rows
+        found = self.of_pictures(student, source, sums, world)
         if config.target.cache and isinstance(targets, TeacherTargets):
             targets.to(torch.device("cpu"))
         loss, whole = found.sum(0).tolist()
         return (1 - loss / whole if is_pixels else -loss / whole), len(found)
-
-    def _source(self, split: str) -> Source:
-        data = self.config.data
-        return open_source(
-            data.path, split=split, image_column=data.image_column, text_column=data.text_column, require_text=False
-        )
 
 
 def _target_dim(config: MaskedConfig) -> int:
@@ -273,19 +226,14 @@ def _check(config: MaskedConfig) -> None:
 
 
 def _keep(config: MaskedConfig, teacher: TeacherTargets, rows: Rows, context: RunContext) -> KeptFeatures:
-    """The targets of all images, computed now or found on disk; the teacher then waits on the CPU to measure."""
-    assert isinstance(rows, IndexedRows)
-    device = context.world.device()
-    views = facts_hash([content_hash(rows.source), decoders(), config.data.decode_px, config.model.image_size])
-    with context.world.first_on_each_machine():  # one computes, the others find the file
-        kept = keep_features(
-            teacher,
-            lambda: rows.fixed_views(_BATCH),
-            num_samples=len(rows.source),
-            facts=[teacher.hash(), views, config.target.match],
-            field="target.cache",
-            precision=choose_precision(config.precision, device),
-            device=device,
-        )
+    """The targets of all images; the teacher then waits on the CPU to measure."""
+    kept = keep_said(
+        teacher,
+        rows,
+        config,
+        context,
+        facts=lambda views: [teacher.hash(), views, config.target.match],
+        field="target.cache",
+    )
     teacher.to(torch.device("cpu"))
     return kept

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.annotations import Annotations, open_annotations
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.sample import Source as SampleSource
@@ -26,8 +26,7 @@ from eyesmith.hub.stored import read_stored
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
-from eyesmith.tasks.task import PASSES, ImagePlan, RunContext, Task
-from eyesmith.train.config import RunConfig
+from eyesmith.tasks.task import PASSES, ImagePlan, NamedRunConfig, RunContext, Task
 from eyesmith.train.distributed import World
 from eyesmith.train.kept import KeptFeatures, keep_features
 from eyesmith.train.precision import choose_precision
@@ -37,7 +36,7 @@ Head = TypeVar("Head", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnEyeConfig(RunConfig):
+class OnEyeConfig(NamedRunConfig):
     """A complete run that trains a head; the eye never trains.
 
     `model` and `initial.weights` are the eye's, with the text tower that names are read by.
@@ -47,8 +46,6 @@ class OnEyeConfig(RunConfig):
     """How messages call what is trained."""
 
     model: ClipConfig
-    name: str
-    """What the model is called in tables and results."""
     view: ViewConfig = field(default_factory=ViewConfig)
     jitter: JitterConfig = field(default_factory=JitterConfig)
     images: str = ""
@@ -69,18 +66,8 @@ class OnEyeConfig(RunConfig):
             raise CheckpointError(f"{name}: has no text tower, by which a {cls.kind} names things; take a trained pair")
         return cls(model=found, initial=InitialConfig(weights=name), **fields)
 
-    @property
-    def model_name(self) -> str:
-        return self.name
-
-    @property
-    def reads_texts(self) -> bool:
-        return False
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.name:
-            raise ConfigError("name: expected what the model shall be called, got nothing")
         if self.augment != AugmentConfig() or self.transform is not None:
             raise ConfigError("augment and transform: pictures with boxes or masks have `jitter` instead")
         if self.data.more_paths or self.data.weights:
@@ -96,8 +83,7 @@ class OnEyeConfig(RunConfig):
             raise ConfigError(f"parallel.strategy: a {self.kind}'s head is small, its eye is frozen; take ddp or none")
         if self.eval.curve_data or self.eval.suites:
             raise ConfigError(f"eval.curve_data and eval.suites: a {self.kind} is measured on splits of its own data")
-        if self.curve_pictures < 0:
-            raise ConfigError(f"curve_pictures: expected 0 or more, got {self.curve_pictures}")
+        check_least(self, curve_pictures=0)
 
 
 class Seeing(nn.Module, Generic[Head]):
@@ -144,7 +130,6 @@ class OnEye(Task[Seeing[Head]], Generic[Head]):
     @classmethod
     def has_masks(cls, config: Any) -> bool:
         """Whether masks are learnt."""
-        del config
         return True
 
     @classmethod
@@ -268,11 +253,10 @@ class OnEye(Task[Seeing[Head]], Generic[Head]):
         return []
 
     def flops(self, text_len: int | None) -> float | None:
-        del text_len  # what a head does varies, and the eye's maps may be kept
+        return None  # what a head does varies, and the eye's maps may be kept
 
     def prepare(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """kept: fp16 [b, all numbers of the maps], where they are kept."""
-        del step
         if self._kept is None:
             return {}
         assert batch.indices is not None

@@ -1,7 +1,7 @@
 """Training an eye for scenes: what stands in a box is told from all other names, in the whole picture and cut out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self, cast
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least
 from eyesmith.data.indexed import IndexedRows, Squares
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.memory import decode_all
@@ -29,8 +29,8 @@ from eyesmith.images import open_image
 from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
-from eyesmith.tasks.contrastive import MAX_LOG_SCALE
-from eyesmith.tasks.task import BEFORE, PASSES, Evaluator, MeanTask, RunContext
+from eyesmith.tasks.contrastive import PairTask
+from eyesmith.tasks.task import FP32, PASSES, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_training_source
 from eyesmith.train.distributed import World
@@ -38,7 +38,6 @@ from eyesmith.train.objective import Wrapped
 from eyesmith.train.text_bank import TextBank
 
 CURVE_PICTURES = 100  # that are looked at while training
-_FP32 = 4  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +89,7 @@ class RegionsConfig(RunConfig):
         moving = replace(self.scene_augment, horizontal_flip_prob=0.0)
         if moving.moves_pixels or self.scene_augment.erase_prob:
             raise ConfigError("scene_augment: only colours and horizontal_flip_prob may change, boxes must still fit")
-        for name, low in (("scene_px", 16), ("dense_every", 1), ("drawings_per_scene", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name}: expected {low} or more, got {getattr(self, name)}")
+        check_least(self, scene_px=16, dense_every=1, drawings_per_scene=0)
         weights = (self.dense_weight, self.crop_weight, self.drawing_weight, self.distill_weight)
         if min(weights) < 0 or not any(weights[:3]):
             raise ConfigError(
@@ -217,7 +214,7 @@ class Drawings:
         return views.unflatten(0, (len(rows), per)), self._labels[chosen].view(len(rows), per)
 
 
-class Regions(MeanTask[Clip]):
+class Regions(PairTask, MeanTask[Clip]):
     """Scenes with boxes: the name of what stands in a box, a mean over all views of the global batch.
 
     Measured by naming given boxes, and by what is kept on `eval.curve_data`.
@@ -230,10 +227,6 @@ class Regions(MeanTask[Clip]):
         """names: [K, P, D] unit features of every name in every caption."""
         super().__init__(clip, config)
         self._rows, self._drawings, self._names = rows, drawings, names
-
-    @classmethod
-    def new_model(cls, config: RegionsConfig) -> Clip:
-        return config.model.build()
 
     @classmethod
     def open_rows(cls, config: RegionsConfig, world: World) -> SceneRows:
@@ -258,8 +251,9 @@ class Regions(MeanTask[Clip]):
             )
         names = list(rows.names)
         if config.drawings:
-            further = open_source(config.drawings, split="train").classes or ()
-            names = list(dict.fromkeys([*names, *_present(config.drawings, further)]))
+            drawn = open_source(config.drawings, split="train")
+            further = [(drawn.classes or ())[label] for label in sorted(set(drawn.labels or ()))]  # what it has at all
+            names = list(dict.fromkeys([*names, *further]))
         place = {name: row for row, name in enumerate(names)}
         drawings = Drawings(config, place) if config.drawings and config.drawings_per_scene else None
         texts = [caption.replace("{}", name) for name in names for caption in config.captions]
@@ -288,7 +282,7 @@ class Regions(MeanTask[Clip]):
     def loss_bytes(cls, config: RegionsConfig, gpus: int) -> int:
         """Logits of some 300 names and their gradients, for about 5 boxes a scene and each drawing."""
         views = config.batch_size // gpus * (10 + config.drawings_per_scene)
-        return 3 * _FP32 * views * 300
+        return 3 * FP32 * views * 300
 
     def module(self) -> nn.Module:
         return _Eye(self.model)
@@ -296,18 +290,11 @@ class Regions(MeanTask[Clip]):
     def locked(self) -> Set[nn.Parameter]:
         return set(self.model.text.parameters())
 
-    def rebuild(self) -> Clip:
-        return self.model.config.build()
-
-    def after_update(self) -> None:
-        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
-
     def row_outputs(self) -> list[nn.Module]:
         return [self.model.image]
 
     def flops(self, text_len: int | None) -> float | None:
         """Of a scene: its boxes and drawings at the native size, and every so many-th time the scene itself."""
-        del text_len
         config = self.config
         native = encoder_cost(config.encoder).tower.macs
         area = config.scene_px**2 / (config.image_size[0] * config.image_size[1])
@@ -394,7 +381,6 @@ class Regions(MeanTask[Clip]):
         )
 
     def terms(self, outputs: Seen, part: Batch) -> Tensor:
-        del part
         config, found = self.config, list[Tensor]()
         for weight, features, labels in (
             (config.dense_weight, outputs.dense, outputs.dense_labels),
@@ -408,9 +394,6 @@ class Regions(MeanTask[Clip]):
             near = outputs.crop[outputs.same].detach()
             found.append(config.distill_weight * (1 - (outputs.dense * near).sum(dim=1)))
         return torch.cat(found)
-
-    def description(self) -> dict[str, Any]:
-        return to_dict(self.config)["model"]
 
     def facts(self) -> dict[str, Any]:
         boxes = int((self._rows.classes >= 0).sum())
@@ -433,24 +416,10 @@ class Regions(MeanTask[Clip]):
             rows += [replace(row, split=f"{Path(path).name}:{row.split}") for row in found]
         return rows
 
-    def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
-        """Of initial weights that are all trained ones."""
-        if not self.config.initial.weights or self.config.initial.part != "all":
-            return []
-        return [replace(row, model=row.model + BEFORE) for row in self.measured(model, context)]
-
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
+    def curve_values(self, model: nn.Module, context: RunContext) -> dict[str, float]:
         """Of the first CURVE_PICTURES scenes of each split: SPLIT/dense_acc1, SPLIT/crop_acc1 and so on."""
-        super().curve(context, evaluators)
-        splits = self.config.eval.curve_splits
-
-        def measure(model: nn.Module) -> dict[str, float]:
-            rows = self._boxes(model, splits, context, limit=CURVE_PICTURES)
-            return {f"{one.split}/{one.model.split()[-1]}_{one.metric}": one.value for one in rows}
-
-        return measure if splits else None
+        rows = self._boxes(model, self.config.eval.curve_splits, context, limit=CURVE_PICTURES)
+        return {f"{one.split}/{one.model.split()[-1]}_{one.metric}": one.value for one in rows}
 
     def _boxes(
         self, model: nn.Module, splits: Sequence[str], context: RunContext, *, limit: int | None = None
@@ -478,9 +447,3 @@ def _sides(source: Source) -> Tensor:
     """Width, height, width, height of the scenes of a made set, which are all alike."""
     width, height = open_image(source.image_bytes(0), where=source.keys[0]).size
     return torch.tensor([width, height, width, height], dtype=torch.float32)
-
-
-def _present(data: str, classes: Sequence[str]) -> list[str]:
-    """The classes of a data set that its training split has."""
-    labels = open_source(data, split="train").labels or []
-    return [classes[label] for label in sorted(set(labels))]

@@ -28,7 +28,7 @@ KEY = "objective"  # beside the fields of a config; contrastive runs, the first 
 FILE_KEY = "task_file"  # of a task from a file of the user's own
 TASK_FOLDER = "task"  # of a run folder: the copy of that file
 _FIRST = "contrastive"
-_NOT_TASKS = ("curve", "on_eye", "registry", "task")
+_NOT_TASKS = ("curve", "encoder_run", "on_eye", "registry", "task")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 

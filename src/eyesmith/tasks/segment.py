@@ -1,6 +1,6 @@
 """Training a segmenter on a frozen eye, which then outlines whatever can be named: PMT or FC-CLIP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Self, cast
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from eyesmith.config import to_dict
+from eyesmith.config import check_least, to_dict
 from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.order import step_seed
 from eyesmith.dense.frozen import FrozenEncoder
@@ -25,7 +25,7 @@ from eyesmith.eval import ResultRow
 from eyesmith.hub.run_folder import SEGMENT_KIND
 from eyesmith.models.clip import Clip
 from eyesmith.tasks.on_eye import OnEye, OnEyeConfig, Seeing
-from eyesmith.tasks.task import Evaluator, ImagePlan, RunContext
+from eyesmith.tasks.task import ImagePlan, RunContext
 from eyesmith.train.accumulate import add_up
 from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import StepLoss, Wrapped
@@ -60,8 +60,7 @@ class SegmentConfig(OnEyeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.test_pictures, self.test_stride_px) < 0:
-            raise ConfigError("test_pictures and test_stride_px: expected 0 or more")
+        check_least(self, test_pictures=0, test_stride_px=0)
         if self.test_stride_px and not self.view.window_px:
             raise ConfigError("test_stride_px: goes with view.window_px, which is 0")
 
@@ -103,7 +102,6 @@ class Segment(OnEye[SegmentHead]):
 
     @classmethod
     def maps_of(cls, config: SegmentConfig, head: SegmentHead) -> tuple[str, ...]:
-        del config
         return tuple(head.taps)
 
     @classmethod
@@ -196,23 +194,19 @@ class Segment(OnEye[SegmentHead]):
         config, head = self.config, cast(Seeing[SegmentHead], model).head
         return context.world.once(lambda: self._measured(head, splits, config.measures, config.test_pictures, 500))
 
-    def curve(
-        self, context: RunContext, evaluators: Sequence[Evaluator]
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
+    def curve_values(self, model: nn.Module, context: RunContext) -> dict[str, float]:
         """Of `curve_pictures` pictures, by the cheaper sources."""
-        if super().curve(context, evaluators) is None:
-            return None
-        config = self.config
+        config, head = self.config, cast(Seeing[SegmentHead], model).head
         cheap: tuple[Source, ...] = tuple(source for source in config.measures if source != "crop") or ("head",)
 
-        def reached(model: nn.Module) -> dict[str, float]:
+        def reached() -> dict[str, float]:
             values: dict[str, float] = {}
             for split in config.eval.curve_splits:
-                rows = self._measured(cast(Seeing[SegmentHead], model).head, (split,), cheap, config.curve_pictures, 1)
+                rows = self._measured(head, (split,), cheap, config.curve_pictures, 1)
                 values |= {f"{split}/{row.model.split()[-1]}_{row.split}_{row.metric}": row.value for row in rows}
             return values
 
-        return lambda model: context.world.once(lambda: reached(model))
+        return context.world.once(reached)
 
     def _measured(
         self, head: SegmentHead, splits: Sequence[str], sources: tuple[Source, ...], most: int, replicates: int

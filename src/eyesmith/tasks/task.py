@@ -36,6 +36,7 @@ from eyesmith.train.rng import StepDraws
 from eyesmith.train.sharding import blank, choose_strategy
 
 PASSES = 2 * 3  # operations of a multiply-add in training: it counts two, and the backward pass is twice the forward
+FP32 = 4  # bytes of a number
 BEFORE = " before"  # after the model's name in result rows: what the initial weights reach
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -86,8 +87,8 @@ class TextPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderRunConfig(RunConfig):
-    """A run of an image encoder by itself. Captions are not read."""
+class NamedRunConfig(RunConfig):
+    """A run whose model has no name of its own. Captions are not read."""
 
     name: str
     """What the model is called in tables and results."""
@@ -104,6 +105,14 @@ class EncoderRunConfig(RunConfig):
         super().__post_init__()
         if not self.name:
             raise ConfigError("name: expected what the model shall be called, got nothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderRunConfig(NamedRunConfig):
+    """A run of an image encoder by itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.encoder.embed_dim:
             raise ConfigError(
                 f"model.embed_dim: a run without texts trains no projection, got {self.encoder.embed_dim}; set it to 0"
@@ -177,7 +186,6 @@ class Task(Objective[Model]):
     @classmethod
     def build(cls, config: Any, rows: Rows, context: RunContext) -> Self:
         """The task of a run with its initial weights, on this process's device. The random seed is set before."""
-        del rows
         return cls(cls.first_model(config, context), config)
 
     @classmethod
@@ -189,13 +197,11 @@ class Task(Objective[Model]):
     @classmethod
     def loss_bytes(cls, config: Any, gpus: int) -> int:
         """Memory of one of `gpus` GPUs that the loss takes, beside pixels and what the towers keep; for plans."""
-        del config, gpus
         return 0
 
     @classmethod
     def plan_notes(cls, config: Any) -> tuple[str, ...]:
         """What a plan's numbers do not say of a run."""
-        del config
         return ()
 
     @classmethod
@@ -204,7 +210,6 @@ class Task(Objective[Model]):
 
         model: on the meta device.
         """
-        del config, model
         return None
 
     @classmethod
@@ -213,13 +218,11 @@ class Task(Objective[Model]):
 
         model: on the meta device.
         """
-        del config, model
         return None
 
     @classmethod
     def extra_names(cls, config: Any) -> tuple[str, ...]:
         """Names of the single numbers that train beside the model, see `extra`; for plans."""
-        del config
         return ()
 
     @classmethod
@@ -230,7 +233,6 @@ class Task(Objective[Model]):
     @classmethod
     def frozen_teacher(cls, config: Any) -> FrozenTeacher | None:
         """The model whose answers the image tower learns, where there is one; for plans."""
-        del config
         return None
 
     @classmethod
@@ -267,7 +269,6 @@ class Task(Objective[Model]):
 
         Called in every process of `context.world`, which may share the work, and must give the same in all.
         """
-        del model, splits, context
         return []
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
@@ -276,7 +277,6 @@ class Task(Objective[Model]):
 
     def measured_before(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         """Result rows of the initial weights, where they are worth measuring; see `rows`."""
-        del model, context
         return []
 
     def curve(
@@ -284,19 +284,18 @@ class Task(Objective[Model]):
     ) -> Callable[[nn.Module], dict[str, float]] | None:
         """What measures a whole model while training: values by SPLIT/METRIC; None where there is nothing to measure.
 
-        It is called in every process, and gives the same in all: by default the `rows` of config.eval.curve_splits, in
-        the run's precision. evaluators: a caller's own, beside the config's.
+        It is called in every process, and gives the same in all: by default the `curve_values`, where there are
+        config.eval.curve_splits. evaluators: a caller's own, beside the config's.
         """
         if evaluators:
             raise ConfigError("evaluators: they measure image-text models, and this run trains another model")
-        splits, device = self.config.eval.curve_splits, self.device
+        return (lambda model: self.curve_values(model, context)) if self.config.eval.curve_splits else None
 
-        def measure(model: nn.Module) -> dict[str, float]:
-            with evaluating(model), autocast(choose_precision(self.config.precision, device), device):
-                rows = self.rows(model, splits, context)
-            return {f"{row.split}/{row.metric}": row.value for row in rows}
-
-        return measure if splits else None
+    def curve_values(self, model: nn.Module, context: RunContext) -> dict[str, float]:
+        """Of config.eval.curve_splits: by default their `rows`, in the run's precision."""
+        with evaluating(model), autocast(choose_precision(self.config.precision, self.device), self.device):
+            rows = self.rows(model, self.config.eval.curve_splits, context)
+        return {f"{row.split}/{row.metric}": row.value for row in rows}
 
     def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
         """Write the folder that `eyesmith.load` opens, its weights last; config: the content of config.json."""
@@ -304,7 +303,6 @@ class Task(Objective[Model]):
 
     def flops(self, text_len: int | None) -> float | None:
         """By default of the image encoder, trained."""
-        del text_len
         return float(PASSES * encoder_cost(self.config.encoder).tower.macs)
 
 

@@ -6,12 +6,10 @@ are not read. It leaves an image encoder, measured by what a small network reads
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eyesmith.data import open_source
@@ -20,18 +18,15 @@ from eyesmith.data.loader import Batch, Rows
 from eyesmith.data.sample import Source
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import ResultRow, choose_splits
-from eyesmith.files import atomic_path
-from eyesmith.hub import save_model
-from eyesmith.hub.run_folder import describe_encoder
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig
 from eyesmith.multimodal.eye import Eye, EyeConfig
 from eyesmith.multimodal.probe import cell_of, probe_scenes, thing_box, things_of
-from eyesmith.tasks.task import EncoderRunConfig, MeanTask, RunContext
+from eyesmith.tasks.encoder_run import EncoderRun
+from eyesmith.tasks.task import EncoderRunConfig, RunContext
 from eyesmith.train.objective import Wrapped
 
-HEADS_FILE = "things.safetensors"  # what the run trained beside the encoder
 COUNT = "count"
 _NOBODY = -1
 
@@ -78,13 +73,14 @@ class ThingsModel(nn.Module):
         return self.cells(self.image.project(cells)), self.whole(self.image.project(cells.mean(1)))
 
 
-class Things(MeanTask[ThingsModel]):
+class Things(EncoderRun[ThingsModel]):
     """Scenes: is a thing in this cell, what is it like; how many are there, what is the main one like. A term a scene.
 
     Measured by the probe of tokens, in rows `probe` with splits shape, colour, count and pattern.
     """
 
     config_type = ThingsConfig
+    heads_file = "things.safetensors"
     config: ThingsConfig
 
     def __init__(self, model: ThingsModel, config: ThingsConfig, targets: Mapping[str, Tensor]) -> None:
@@ -119,7 +115,6 @@ class Things(MeanTask[ThingsModel]):
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """things: int64 [b, N, asked], -1 where a cell has none; whole: int64 [b, 1 + asked], the count first."""
-        del step
         assert batch.indices is not None
         return {name: some[batch.indices].long() for name, some in self._targets.items()}
 
@@ -143,19 +138,8 @@ class Things(MeanTask[ThingsModel]):
             loss = loss + F.cross_entropy(logits, wanted[:, place], reduction="none")
         return loss
 
-    def description(self) -> dict[str, Any]:
-        return describe_encoder(self.config.model)
-
     def facts(self) -> dict[str, Any]:
         return {"answers": self.model.answers, "counts": self.model.counts}
-
-    def save(self, folder: Path, model: nn.Module, *, config: dict[str, Any]) -> None:
-        trained = cast(ThingsModel, model)
-        heads = {name: value.contiguous() for name, value in trained.state_dict().items() if name[:6] != "image."}
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / HEADS_FILE) as part:
-            save_file(heads, part, metadata={"format": "pt"})
-        save_model(folder, trained.image, config=config)
 
     def measured(self, model: nn.Module, context: RunContext) -> list[ResultRow]:
         return context.world.once(lambda: self._probed(model, context))

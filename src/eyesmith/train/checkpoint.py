@@ -103,27 +103,22 @@ def write_sharded(
     target = world.once(lambda: _free(folder, step, ""))
     part = target.with_name(f".{target.name}.part")
     world.once(lambda: _empty(part))
+    save = _dcp().async_save if in_background else _dcp().save
+    with _quiet():
+        written = save(dict(content), checkpoint_id=part, process_group=_own_group())
 
     def finish() -> None:
+        if in_background:
+            written.result()
         if world.is_first:
             part.rename(target)
             sync_folder(target.parent)
             _remove_old(folder, keep)
 
-    if not in_background:
-        with _quiet():
-            _dcp().save(dict(content), checkpoint_id=part, process_group=_own_group())
-        finish()
-        return None
-    with _quiet():
-        written = _dcp().async_save(dict(content), checkpoint_id=part, process_group=_own_group())
-    assert isinstance(written, Future)
-
-    def finish_later() -> None:
-        written.result()
-        finish()
-
-    return _in_thread(finish_later)
+    if in_background:
+        return _in_thread(finish)
+    finish()
+    return None
 
 
 def consolidate(folder: Path) -> Path:
@@ -230,10 +225,10 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 
 def _load_folder(path: Path, content: Mapping[str, Tensor], *, no_dist: bool) -> None:
-    from eyesmith.train.checkpoint_reader import planner, reader
+    from eyesmith.train.checkpoint_reader import StateReader, TensorsOnly
 
-    group = None if no_dist else _own_group()
-    _dcp().load(dict(content), storage_reader=reader(path), planner=planner(), process_group=group, no_dist=no_dist)
+    group, reader = None if no_dist else _own_group(), StateReader(path)
+    _dcp().load(dict(content), storage_reader=reader, planner=TensorsOnly(), process_group=group, no_dist=no_dist)
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

@@ -38,16 +38,6 @@ _KNOWN = {
 }
 
 
-def reader(path: Path) -> FileSystemReader:
-    """What `dcp.load` reads a state folder through. Raises CheckpointError for a list that is not the format's."""
-    return _Reader(path)
-
-
-def planner() -> DefaultLoadPlanner:
-    """What `dcp.load` fills tensors by, and nothing else than tensors."""
-    return _TensorsOnly()
-
-
 def read_metadata(file: Path) -> Metadata:
     """The list of tensors in a state folder, from the pickle `file`, whose classes and functions are never called.
 
@@ -165,12 +155,16 @@ def _size(record: Any) -> torch.Size:
     return torch.Size(numbers)
 
 
-class _Reader(FileSystemReader):
+class StateReader(FileSystemReader):
+    """What `dcp.load` reads a state folder through. Raises CheckpointError for a list that is not the format's."""
+
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         rank = kwargs.get("rank")
         return read_metadata(Path(self.path) / (METADATA if rank is None else f"__{rank}{METADATA}"))
 
 
-class _TensorsOnly(DefaultLoadPlanner):
+class TensorsOnly(DefaultLoadPlanner):
+    """What `dcp.load` fills tensors by, and nothing else than tensors."""
+
     def load_bytes(self, read_item: Any, value: Any) -> None:
         raise CheckpointError(f"{read_item.dest_index.fqn}: expected a tensor, got a pickle, which is not read")

@@ -12,6 +12,7 @@ from eyesmith.losses.distill import affinity_distillation, feature_distillation,
 from eyesmith.models.clip import Clip
 from eyesmith.train.accumulate import Features
 from eyesmith.train.precision import Precision, autocast
+from eyesmith.train.teacher import PART_ROWS
 
 
 class Target(NamedTuple):
@@ -25,9 +26,7 @@ class Target(NamedTuple):
 class Teacher:
     """A frozen model to learn from; it sees the same views and captions as the student."""
 
-    def __init__(
-        self, clip: Clip, *, image_size: tuple[int, int], precision: Precision = "fp32", part_rows: int = 256
-    ) -> None:
+    def __init__(self, clip: Clip, *, image_size: tuple[int, int], precision: Precision = "fp32") -> None:
         """image_size, precision: of the student. Raises ConfigError when the teacher takes another."""
         if tuple(clip.image.image_size) != tuple(image_size):
             raise ConfigError(
@@ -35,7 +34,6 @@ class Teacher:
                 "choose a teacher of the same size"
             )
         self.clip = clip.requires_grad_(False).eval()
-        self._part_rows = part_rows
         self._precision: Precision = precision
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -45,10 +43,10 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, pixels: Tensor, ids: Tensor) -> Target:
         """pixels: [b, 3, H, W] uint8; ids: of `tokenize`; both on its device."""
-        clip, rows = self.clip, self._part_rows
+        clip = self.clip
         with autocast(self._precision, clip.logit_scale.device):
-            image = torch.cat([clip.image_features(part) for part in pixels.split(rows)])
-            text = torch.cat([clip.text_features(part) for part in ids.split(rows)])
+            image = torch.cat([clip.image_features(part) for part in pixels.split(PART_ROWS)])
+            text = torch.cat([clip.text_features(part) for part in ids.split(PART_ROWS)])
         return Target(image, text, clip.logit_scale.exp())
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from eyesmith.config import check_choices
+from eyesmith.config import check_choices, check_least
 from eyesmith.data.stream import DEFAULT_CACHE_GIB, DEFAULT_WINDOW, default_lanes
 from eyesmith.errors import ConfigError
 from eyesmith.hub.initial import InitialConfig
@@ -54,15 +54,9 @@ class DataConfig:
     """Remote shards kept on each machine's disk, where the run has a `transform`; at least those of two windows."""
 
     def __post_init__(self) -> None:
-        if self.decode_px < 1 or self.memory_mib < 0 or self.num_workers < 1:
-            raise ConfigError(f"data: decode_px and num_workers must be positive, memory_mib not negative, got {self}")
-        if self.epoch_samples < 0:
-            raise ConfigError(f"data.epoch_samples: expected 0 or more, got {self.epoch_samples}")
-        if self.lanes < 0 or self.window < 1 or self.cache_gib <= 0:
-            raise ConfigError(
-                "data: expected lanes of 0 or more, window of 1 or more and a positive cache_gib, "
-                f"got {self.lanes}, {self.window} and {self.cache_gib}"
-            )
+        check_least(self, "data.", decode_px=1, memory_mib=0, num_workers=1, epoch_samples=0, lanes=0, window=1)
+        if self.cache_gib <= 0:
+            raise ConfigError(f"data.cache_gib: expected a positive number, got {self.cache_gib}")
         if not 0 <= self.max_skipped_frac <= 1:
             raise ConfigError(f"data.max_skipped_frac: expected 0..1, got {self.max_skipped_frac}")
 
@@ -126,13 +120,9 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.suites and not self.suite_data:
             raise ConfigError(f"eval.suite_data: expected the folder that holds the sets of {', '.join(self.suites)}")
-        if self.suite_limit < 0:
-            raise ConfigError(f"eval.suite_limit: expected 0 or more, got {self.suite_limit}")
-        if self.every_epochs <= 0 or self.every_steps < 0:
-            raise ConfigError(
-                "eval: expected a positive every_epochs and every_steps of 0 or more, "
-                f"got {self.every_epochs} and {self.every_steps}"
-            )
+        check_least(self, "eval.", suite_limit=0, every_steps=0)
+        if self.every_epochs <= 0:
+            raise ConfigError(f"eval.every_epochs: expected a positive number, got {self.every_epochs}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +205,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size: expected 1 or more, got {self.batch_size}")
+        check_least(self, batch_size=1, seed=0, log_every_steps=1, save_every_steps=1, keep_states=1)
         if (self.data.more_paths or self.data.weights) and self.transform is None:
             raise ConfigError("data.more_paths and data.weights: several sources are streamed; set `transform` too")
         streamed = (self.data.lanes, self.data.window, self.data.cache_gib)
@@ -237,7 +226,3 @@ class RunConfig:
                 raise ConfigError("augment: is not used where `transform` is set; leave one of them out")
         if self.epochs <= 0:
             raise ConfigError(f"epochs: expected a positive number, got {self.epochs}")
-        if min(self.log_every_steps, self.save_every_steps, self.keep_states) < 1:
-            raise ConfigError("log_every_steps, save_every_steps and keep_states: expected 1 or more")
-        if self.seed < 0:
-            raise ConfigError(f"seed: expected 0 or more, got {self.seed}")

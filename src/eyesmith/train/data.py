@@ -11,6 +11,7 @@ from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
 from eyesmith.data.stream import ShardSource, ShardStream
 from eyesmith.errors import ConfigError
+from eyesmith.images.transforms import TrainTransformConfig
 from eyesmith.train.config import DataConfig, RunConfig
 from eyesmith.train.distributed import World
 
@@ -23,7 +24,7 @@ def open_rows(config: RunConfig, world: World | None = None) -> Rows:
     world, data = world or World(), config.data
     own = world.share(config.batch_size)
     if config.transform is not None:
-        return open_stream(config, world)
+        return _open_stream(config, config.transform, world)
     return IndexedRows(
         open_training_source(data, require_text=config.reads_texts),
         Squares(
@@ -80,16 +81,12 @@ def open_buckets(
     )
 
 
-def open_stream(config: RunConfig, world: World) -> StreamedRows:
-    """Shards as they stream by, views cut while they are decoded. Raises ConfigError without a transform."""
+def _open_stream(config: RunConfig, transform: TrainTransformConfig, world: World) -> StreamedRows:
     data = config.data
-    if config.transform is None:
-        raise ConfigError("transform: streaming from shards cuts views while it decodes; set transform's fields")
-    world.share(config.batch_size)
     stream = ShardStream(
         shard_sources(data),
         config.batch_size,
-        transform=config.transform,
+        transform=transform,
         seed=config.seed,
         rank=world.rank,
         world_size=world.size,

@@ -4,9 +4,10 @@ What is said depends on the lines alone, so a resumed run that reads its old lin
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from eyesmith.config import check_least
 from eyesmith.errors import ConfigError
 from eyesmith.train.symptoms import RULES, Course, Finding, RunShape
 
@@ -26,8 +27,7 @@ class HealthConfig:
     """Rules that say nothing; docs/health.md lists them."""
 
     def __post_init__(self) -> None:
-        if self.patience_steps < 1:
-            raise ConfigError(f"health.patience_steps: expected 1 or more, got {self.patience_steps}")
+        check_least(self, "health.", patience_steps=1)
         if not 0 < self.max_wait_frac <= 1:
             raise ConfigError(f"health.max_wait_frac: expected above 0 and up to 1, got {self.max_wait_frac}")
         if unknown := [name for name in self.ignore if name not in RULES]:
@@ -72,10 +72,4 @@ class Health:
 
 def as_line(finding: Finding) -> dict[str, Any]:
     """The line of log.jsonl that tells a finding."""
-    return {
-        "event": "health",
-        "step": finding.step,
-        "rule": finding.rule,
-        "message": finding.message,
-        "hint": finding.hint,
-    }
+    return {"event": "health", **asdict(finding)}

@@ -89,9 +89,8 @@ def train(
     waiting times. Of several processes each asks `should_stop` at every `STOP_STEPS`-th step only.
 
     The host waits for the device at logged steps alone. In fp16 a step whose gradient overflows is left out. Else a
-    loss or gradient that is not finite shuts a gate there: that
-    step and later ones change nothing. At the next logged, saved or measured step NonFiniteError names the first such
-    step and its samples, and `state` is the one before it.
+    loss or gradient that is not finite shuts a gate there: that step and later ones change nothing. At the next logged,
+    saved or measured step NonFiniteError names the first such step and its samples, and `state` is the one before it.
     """
     last = total_steps(config, batches.steps_per_epoch)
     parallel = state.parallel or Parallel(objective, config.parallel, World())
@@ -166,7 +165,9 @@ class StopSignal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
 
     def __call__(self) -> bool:
         return self.is_set
@@ -175,8 +176,3 @@ class StopSignal:
         self.is_set = True
         if signal.SIGINT in self._before:
             signal.signal(signal.SIGINT, self._before.pop(signal.SIGINT))
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()

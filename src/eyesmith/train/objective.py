@@ -88,7 +88,6 @@ class Objective(ABC, Generic[Model]):
 
         It runs in the loader, beside the step, with nothing to draw from but the seed, the step and the rows.
         """
-        del batch, step
         return {}
 
     @abstractmethod
@@ -133,7 +132,6 @@ class Objective(ABC, Generic[Model]):
 
         text_len: tokens of the last text seen, None without texts.
         """
-        del text_len
         return None
 
     @property

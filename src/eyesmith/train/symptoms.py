@@ -33,7 +33,6 @@ class RunShape:
     steps: int
     warmup_steps: int
     batch_size: int
-    embed_dim: int
     init_scale: float
     log_every_steps: int
     trained: dict[str, int]
@@ -43,10 +42,10 @@ class RunShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One symptom: the rule that saw it, the step, a sentence, and what may help."""
+    """One symptom: the step, the rule that saw it, a sentence, and what may help."""
 
-    rule: str
     step: int
+    rule: str
     message: str
     hint: str
 
@@ -95,16 +94,19 @@ class Course:
         rate = line.get("images_per_s")
         if rate is not None and len(self.first_rates) < FIRST_LINES:
             self.first_rates.append(rate)
-        if self.has_learned():
-            loss, rank = median(self.learned, "loss"), median(self.learned, "image_rank")
-            if loss is not None and loss < self.lowest[0]:
-                self.lowest = (loss, line["step"])
-            self.widest = max(self.widest, rank or 0.0)
+        loss = self.usual("loss")
+        if loss is not None and loss < self.lowest[0]:
+            self.lowest = (loss, line["step"])
+        self.widest = max(self.widest, self.usual("image_rank") or 0.0)
         return True
 
     def has_learned(self) -> bool:
         """Whether a whole window of steps lies behind the warm-up."""
         return bool(self.window) and self.window[-1]["step"] >= self.shape.warmup_steps + self.patience
+
+    def usual(self, name: str) -> float | None:
+        """Median of a field since the warm-up; None before a whole window of steps, and where no line has it."""
+        return median(self.learned, name) if self.has_learned() else None
 
     def span(self) -> str:
         """The window's length in words."""
@@ -119,7 +121,7 @@ def median(lines: Iterable[dict[str, Any]], name: str) -> float | None:
 
 def stuck(course: Course) -> Said | None:
     """The loss stays at that of guessing."""
-    frac = median(course.learned, "loss_frac") if course.has_learned() else None
+    frac = course.usual("loss_frac")
     if frac is None or not AT_CHANCE[0] < frac <= AT_CHANCE[1] or _falls(course):
         return None
     rank, chance = median(course.learned, "image_rank"), median(course.learned, "chance_loss") or 0.0
@@ -147,7 +149,7 @@ def _falls(course: Course) -> bool:
 
 def above_chance(course: Course) -> Said | None:
     """The loss stays above that of guessing: the model is sure, and wrong."""
-    frac = median(course.learned, "loss_frac") if course.has_learned() else None
+    frac = course.usual("loss_frac")
     if frac is None or frac <= AT_CHANCE[1] or _falls(course):
         return None
     return (
@@ -158,7 +160,7 @@ def above_chance(course: Course) -> Said | None:
 
 def diverging(course: Course) -> Said | None:
     """The loss has risen for good."""
-    loss = median(course.learned, "loss") if course.has_learned() else None
+    loss = course.usual("loss")
     low, at = course.lowest
     if loss is None:
         return None
@@ -174,9 +176,7 @@ def diverging(course: Course) -> Said | None:
 
 def spikes(course: Course) -> Said | None:
     """Single gradients far above the others."""
-    if not course.has_learned():
-        return None
-    usual = median(course.learned, "grad_norm")
+    usual = course.usual("grad_norm")
     high = [line["grad_norm"] for line in course.learned if usual and (line.get("grad_norm") or 0) > 10 * usual]
     if len(high) < FEW_CHECKS:
         return None
@@ -189,7 +189,7 @@ def spikes(course: Course) -> Said | None:
 
 def collapse(course: Course) -> Said | None:
     """Image features spread over few directions, or far fewer than before, and pairs are hardly told apart."""
-    rank = median(course.learned, "image_rank") if course.has_learned() else None
+    rank = course.usual("image_rank")
     frac = median(course.learned, "loss_frac") or 0.0
     if rank is None or course.shape.batch_size < MIN_BATCH or frac < 0.9:
         return None
@@ -217,7 +217,7 @@ def scale_bound(course: Course) -> Said | None:
 
 def scale_low(course: Course) -> Said | None:
     """The temperature has drifted towards flat scores."""
-    scale = median(course.learned, "scale") if course.has_learned() else None
+    scale = course.usual("scale")
     if scale is None or scale > 0.5 * course.shape.init_scale:
         return None
     return (
@@ -254,10 +254,7 @@ def _without_gradient(course: Course) -> str | None:
 
 def weak_gradient(course: Course) -> Said | None:
     """One tower's gradient is nothing beside the other's."""
-    if not course.has_learned():
-        return None
-    norms = {name: median(course.learned, f"{name}_grad_norm") for name in ("image", "text")}
-    image, text = norms["image"], norms["text"]
+    image, text = course.usual("image_grad_norm"), course.usual("text_grad_norm")
     if not image or not text or max(image, text) < 1e4 * min(image, text):
         return None
     weak = "image" if image < text else "text"
@@ -310,7 +307,7 @@ def memory(course: Course) -> Said | None:
 
 def low_use(course: Course) -> Said | None:
     """A GPU computes a small part of what it could, and not for want of data."""
-    mfu = median(course.learned, "mfu") if course.has_learned() and course.shape.device == "cuda" else None
+    mfu = course.usual("mfu") if course.shape.device == "cuda" else None
     if mfu is None or mfu > 0.05 or waiting(course):
         return None
     return (

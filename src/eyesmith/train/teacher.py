@@ -1,13 +1,13 @@
 """What hidden patches are predicted as: a frozen teacher's tokens, or their pixels."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eyesmith.config import check_choices
+from eyesmith.config import check_choices, check_least
 from eyesmith.errors import ConfigError
 from eyesmith.images.pixels import OPENAI_MEAN, OPENAI_STD, normalize
 from eyesmith.losses.patch_regression import patch_pixels
@@ -41,35 +41,20 @@ class TargetConfig:
         check_choices(self, "target.")
         if self.kind == "pixels" and (self.teacher or self.cache or self.dim):
             raise ConfigError("target: pixels need no teacher; leave out target.teacher, target.cache and target.dim")
-        if self.dim < 0:
-            raise ConfigError(f"target.dim: expected 0 or more, got {self.dim}")
-
-
-class Targets(Protocol):
-    """What the patches of images shall be predicted as."""
-
-    dim: int
-
-    @property
-    def macs(self) -> int | None:
-        """Multiply-adds that an image's targets take in each step; None where that is not known."""
-        ...
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """[b, N, dim], without gradient. pixels: uint8 [b, 3, H, W]."""
-        ...
+        check_least(self, "target.", dim=0)
 
 
 class PixelTargets:
     """The normalised pixels of each patch."""
 
-    macs = 0
+    macs = 0  # of an image
 
     def __init__(self, patch_px: int) -> None:
         self._patch_px = patch_px
         self.dim = 3 * patch_px**2
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        """[b, N, dim]; pixels: uint8 [b, 3, H, W]."""
         return patch_pixels(normalize(pixels, OPENAI_MEAN, OPENAI_STD), self._patch_px)
 
 
@@ -77,11 +62,12 @@ def encode_macs(config: EncoderConfig) -> tuple[int, int]:
     """Multiply-adds of an encoder for one image, every patch projected, and its number of parameters."""
     cost = encoder_cost(config)
     with torch.device("meta"):  # the class token, or the mean, is projected in `cost` already
-        width = list(_shortest(config).build().taps.values())[-1].channels
+        width = list(shortest(config).build().taps.values())[-1].channels
     return cost.tower.macs + (cost.tokens - 1) * width * config.embed_dim, cost.tower.params
 
 
-def _shortest(config: EncoderConfig) -> EncoderConfig:
+def shortest(config: EncoderConfig) -> EncoderConfig:
+    """An encoder with blocks of the same size, and as few as may be."""
     return replace(config, depth=1) if isinstance(config, Eva02Config) else config
 
 
@@ -93,7 +79,7 @@ class TeacherTargets:
 
         Raises ConfigError when config.dim is not the width of its features, or its size cannot change.
         """
-        self._teacher = teacher.requires_grad_(False).eval()
+        self.teacher = teacher.requires_grad_(False).eval()
         self._grid = grid
         wanted = (grid[0] * teacher.stride, grid[1] * teacher.stride)
         if config.match == "image" and wanted != tuple(teacher.image_size):
@@ -103,21 +89,16 @@ class TeacherTargets:
             raise ConfigError(f"target.dim: the teacher's tokens are {self.dim} wide, expected {config.dim}")
 
     @property
-    def teacher(self) -> Encoder:
-        """The frozen model."""
-        return self._teacher
-
-    @property
     def macs(self) -> int | None:
         """Multiply-adds of the teacher for one image; None for an encoder whose config is not known."""
-        config = getattr(self._teacher, "config", None)
+        config = getattr(self.teacher, "config", None)
         if not isinstance(config, EncoderConfig):
             return None
-        return encode_macs(replace(config, image_size=tuple(self._teacher.image_size)))[0]
+        return encode_macs(replace(config, image_size=tuple(self.teacher.image_size)))[0]
 
     def to(self, device: torch.device) -> "TeacherTargets":
         """Move the teacher."""
-        self._teacher.to(device)
+        self.teacher.to(device)
         return self
 
     @torch.no_grad()
@@ -127,11 +108,15 @@ class TeacherTargets:
 
     def hash(self) -> str:
         """Of the teacher, and of how it is asked."""
-        return f"{module_hash(self._teacher)} {list(self._teacher.image_size)} {list(self._grid)}"
+        return f"{module_hash(self.teacher)} {list(self.teacher.image_size)} {list(self._grid)}"
 
     def _of(self, pixels: Tensor) -> Tensor:
-        cells = on_grid(self._teacher.dense(shown_to(self._teacher, pixels)), self._grid)
-        return self._teacher.project(cells.flatten(2).mT)  # [b, N, D]
+        cells = on_grid(self.teacher.dense(shown_to(self.teacher, pixels)), self._grid)
+        return self.teacher.project(cells.flatten(2).mT)  # [b, N, D]
+
+
+Targets = PixelTargets | TeacherTargets
+"""What the patches of images shall be predicted as, without gradient."""
 
 
 def shown_to(teacher: Encoder, pixels: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Captions as features, for a locked text tower: all of a run kept, or those of a batch as it passes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,16 +13,6 @@ from eyesmith.train.config import WantedPrecision
 from eyesmith.train.precision import autocast, choose_precision
 
 _BATCH = 256  # texts that a tower sees at a time
-
-
-class Texts(Protocol):
-    """Unit features of captions, without gradient. `num_encoded`: how many had to be encoded so far."""
-
-    num_encoded: int
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """[B, D] fp32."""
-        ...
 
 
 class TextBank:
@@ -95,3 +84,7 @@ class PassingTexts:
         self.num_encoded += len(distinct)
         places = torch.tensor([rows[text] for text in texts])
         return torch.cat(found)[on_device(places, device)]
+
+
+Texts = TextBank | PassingTexts
+"""Unit features of captions, without gradient."""

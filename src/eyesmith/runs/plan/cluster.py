@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from eyesmith.config import check_least
 from eyesmith.errors import ConfigError
 
 
@@ -32,16 +33,12 @@ class Cluster:
     """From a failure to the next step: noticed, machines replaced, state read, batches made."""
 
     def __post_init__(self) -> None:
-        others = ("machine_gpus", "sample_kb", "shard_samples", "write_gb_s", "gpu_mtbf_hours")
-        if wrong := [name for name in others if getattr(self, name) <= 0]:
-            raise ConfigError(f"plan.{wrong[0]}: expected a positive number, got {getattr(self, wrong[0])}")
-        if self.restart_minutes < 0:
-            raise ConfigError(f"plan.restart_minutes: expected 0 or more, got {self.restart_minutes}")
-        if self.gpus < 1 or not 0 < self.mfu <= 1 or self.peak_tflops <= 0 or self.gpu_memory_gib <= 0:
-            raise ConfigError(
-                "plan: expected gpus of 1 or more, mfu in 0..1, positive peak_tflops and gpu_memory_gib, "
-                f"got {self.gpus}, {self.mfu}, {self.peak_tflops}, {self.gpu_memory_gib}"
-            )
+        check_least(self, "plan.", gpus=1, machine_gpus=1, shard_samples=1, restart_minutes=0)
+        for name in ("peak_tflops", "gpu_memory_gib", "sample_kb", "write_gb_s", "gpu_mtbf_hours"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"plan.{name}: expected a positive number, got {getattr(self, name)}")
+        if not 0 < self.mfu <= 1:
+            raise ConfigError(f"plan.mfu: expected above 0 and up to 1, got {self.mfu}")
 
     @property
     def machines(self) -> int:

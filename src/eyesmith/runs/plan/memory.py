@@ -9,7 +9,7 @@ from torch import nn
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
 from eyesmith.optim.groups import text_blocks
-from eyesmith.runs.plan.activations import Activations, activations
+from eyesmith.runs.plan.activations import activations
 from eyesmith.runs.plan.scale import MOMENTS
 from eyesmith.tasks import task_of
 from eyesmith.train.config import RunConfig
@@ -29,9 +29,9 @@ class MemoryPart:
 def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: str) -> tuple[MemoryPart, ...]:
     """What one of `gpus` GPUs holds at the end of a forward pass, and what its backward pass adds.
 
-    model: on the meta device. strategy: none, ddp or fsdp, there over
-    config.parallel.shards of them. Gradients count in full although the first appear when
-    activations are already released, so the sum is a bound. Texts count at full length; real captions are shorter.
+    model: on the meta device. strategy: none, ddp or fsdp, there over config.parallel.shards of them. Gradients count
+    in full although the first appear when activations are already released, so the sum is a bound. Texts count at full
+    length; real captions are shorter.
     """
     image_tower, text_tower = cast(Encoder, model.image), cast(nn.Module | None, getattr(model, "text", None))
     is_locked = isinstance(config.model, ClipConfig) and config.model.lock_text
@@ -48,15 +48,15 @@ def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: st
     gathered = 0
     if strategy == "fsdp":
         # two blocks are whole at a time, in the products' format, and the gradient of one is added up in fp32
-        largest = max(sum(p.numel() for p in block.parameters()) for block in _blocks(image_tower, text_tower))
+        blocks = [*image_tower.blocks(), *(text_blocks(text_tower) if text_tower is not None else ())]
+        largest = max(sum(p.numel() for p in block.parameters()) for block in blocks)
         gathered = (2 * (_BF16 if is_bf16 else _FP32) + _FP32) * largest
-    image = _image_activations(image_tower, is_bf16)
-    asked = task_of(config).text_plan(config, model)
-    text = None
+    sample = ((3, *image_tower.image_size), torch.uint8)
+    image, text = activations(image_tower, image_tower.blocks(), sample, bf16=is_bf16), None
     if text_tower is not None and not is_locked:
-        text = _text_activations(
-            text_tower, cast(Any, text_tower).context_len if asked is None else asked.length, is_bf16
-        )
+        asked = task_of(config).text_plan(config, model)
+        length = cast(Any, text_tower).context_len if asked is None else asked.length
+        text = activations(text_tower, text_blocks(text_tower), ((length,), torch.int64), bf16=is_bf16)
     checkpoint = config.parallel.checkpoint_blocks
     pixels = 3 * config.image_size[0] * config.image_size[1]
     parts = {
@@ -74,15 +74,3 @@ def memory_parts(model: nn.Module, config: RunConfig, *, gpus: int, strategy: st
         "context": _CONTEXT_BYTES,
     }
     return tuple(MemoryPart(part=name, num_bytes=size) for name, size in parts.items() if size)
-
-
-def _image_activations(image: Encoder, is_bf16: bool) -> Activations:
-    return activations(image, image.blocks(), ((3, *image.image_size), torch.uint8), bf16=is_bf16)
-
-
-def _text_activations(text: nn.Module, length: int, is_bf16: bool) -> Activations:
-    return activations(text, text_blocks(text), ((length,), torch.int64), bf16=is_bf16)
-
-
-def _blocks(image: Encoder, text: nn.Module | None) -> list[nn.Module]:
-    return [*image.blocks(), *(text_blocks(text) if text is not None else ())]

@@ -23,6 +23,7 @@ from eyesmith.runs.plan.scale import FetchPlan, SavePlan, fetch_plan, save_plan
 from eyesmith.runs.plan.teacher import TeacherCost, named_teacher, teacher_cost
 from eyesmith.tasks import FrozenTeacher, task_of
 from eyesmith.train.config import RunConfig
+from eyesmith.train.loop import total_steps
 
 NUM_RATES = 10
 _PASSES = 3  # forward, and a backward pass of twice its operations
@@ -132,7 +133,7 @@ def plan(config: RunConfig, cluster: Cluster | None = None, *, teacher: EncoderC
             f"{cluster.gpus} GPUs cannot share a batch of {wanted:,} evenly: this is the plan of "
             f"{config.batch_size:,}; the run needs batch_size={config.batch_size}, or another number of GPUs"
         )
-    steps = max(1, round(config.epochs * (per_epoch // config.batch_size)))
+    steps = total_steps(config, per_epoch // config.batch_size)
     samples = steps * config.batch_size
 
     image_flops = 2.0 * encoder_cost(config.encoder).tower.macs * (_PASSES if trained["image"] else 1)

@@ -10,12 +10,11 @@ from eyesmith.hub.stored import read_stored
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.encoder import Encoder
-from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.models.registry import ENCODERS, EncoderConfig, config, encoder_config, list_models
 from eyesmith.runs.plan.activations import activations
 from eyesmith.tasks import task_of
 from eyesmith.train.config import RunConfig
-from eyesmith.train.teacher import PART_ROWS, encode_macs
+from eyesmith.train.teacher import PART_ROWS, encode_macs, shortest
 
 _FP32, _BF16 = 4, 2  # bytes
 
@@ -66,12 +65,12 @@ def teacher_cost(teacher: EncoderConfig, *, grid: tuple[int, int] | None, rows: 
     format.
     """
     with torch.device("meta"):
-        encoder = _short(teacher).build()
+        encoder = shortest(teacher).build()
     assert isinstance(encoder, Encoder)
     if grid is not None:
         teacher = replace(teacher, image_size=(grid[0] * encoder.stride, grid[1] * encoder.stride))
         with torch.device("meta"):
-            encoder = _short(teacher).build()
+            encoder = shortest(teacher).build()
     macs, params = encode_macs(teacher)
     sample = ((3, *teacher.image_size), torch.uint8)
     kept = activations(encoder, encoder.blocks(), sample, bf16=is_bf16)
@@ -82,8 +81,3 @@ def teacher_cost(teacher: EncoderConfig, *, grid: tuple[int, int] | None, rows: 
         weight_bytes=_FP32 * params,
         activation_bytes=cast + min(rows, PART_ROWS) * (kept.boundary + kept.largest_block),
     )
-
-
-def _short(teacher: EncoderConfig) -> EncoderConfig:
-    """An encoder with the same largest block, and as few as may be."""
-    return replace(teacher, depth=1) if isinstance(teacher, Eva02Config) else teacher

@@ -15,8 +15,6 @@ from typing import Any
 from eyesmith.errors import MissingDependencyError
 from eyesmith.files import write_atomic
 
-_PLACES = ("step",)  # says where in the run, no value at that place
-
 
 class Tracker(ABC):
     """Takes lines of the log. `name` is what config and messages call it."""
@@ -158,7 +156,7 @@ def _numbers(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a line by name; a line with an event other than health has none."""
     if "event" in line:
         return {}
-    found = {name: value for name, value in line.items() if name not in _PLACES and isinstance(value, int | float)}
+    found = {name: value for name, value in line.items() if name != "step" and isinstance(value, int | float)}
     checks = {f"check/{name}": value for name, value in line.get("eval", {}).items() if value is not None}
     return {name: float(value) for name, value in (found | checks).items()}
 
