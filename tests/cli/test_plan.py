@@ -42,7 +42,7 @@ def test_factors_of_layers_are_shown(eyesmith) -> None:
         (("--json",), "go with --plan"),
         (("--plan", "--plan.gpu", "4"), "did you mean gpus"),
         (("--plan", "--plan.mfu"), "--plan.mfu: expected a value"),
-        (("--plan", "plan.mfu=2"), "mfu in 0..1"),
+        (("--plan", "plan.mfu=2"), "plan.mfu: expected above 0 and up to 1"),
         (("--plan", "optim.freeze=txt.*", "data.epoch_samples=64000"), "optim.freeze: no parameter fits"),
         (("--plan",), "data.epoch_samples"),
         (("--from", "nowhere"), "no such run folder"),
