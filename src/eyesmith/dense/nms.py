@@ -23,16 +23,21 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, *, labels: Tensor | Non
     finite.
     """
     _check(boxes, scores)
+    if labels is not None:  # each class by itself: boxes of two are never compared
+        own = [(labels == one).nonzero()[:, 0] for one in labels.unique().tolist()]
+        stays = torch.cat([labels.new_zeros(0), *(each[nms(boxes[each], scores[each], threshold)] for each in own)])
+        stays = stays.sort().values
+        return stays[scores[stays].argsort(descending=True, stable=True)]
     order = scores.argsort(descending=True, stable=True)
-    boxes, labels = boxes[order], None if labels is None else labels[order]
+    boxes = boxes[order]
     stays = torch.zeros(0, dtype=torch.int64, device=boxes.device)
     for start in range(0, len(boxes), _BLOCK):
         places = torch.arange(start, min(start + _BLOCK, len(boxes)), device=boxes.device)
         is_free = torch.ones(len(places), dtype=torch.bool, device=boxes.device)
         for better in stays.split(max(1, _PAIRS // _BLOCK)):
-            is_free &= ~_overlaps(boxes, labels, places, better, threshold).any(1)
+            is_free &= ~(iou(boxes[places], boxes[better]) > threshold).any(1)
         places = places[is_free]
-        beaten_by = _overlaps(boxes, labels, places, places, threshold).tril(-1)
+        beaten_by = (iou(boxes[places], boxes[places]) > threshold).tril(-1)
         stays = torch.cat([stays, places[_solved(beaten_by.to(boxes.dtype))]])
     return order[stays]
 
@@ -88,11 +93,6 @@ def _pairs(boxes: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     pairs = torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.int64, device=boxes.device)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     return pairs[:, 0], pairs[:, 1]
-
-
-def _overlaps(boxes: Tensor, labels: Tensor | None, ours: Tensor, theirs: Tensor, threshold: float) -> Tensor:
-    found = iou(boxes[ours], boxes[theirs]) > threshold
-    return found if labels is None else found & (labels[ours][:, None] == labels[theirs][None])
 
 
 def _check(boxes: Tensor, scores: Tensor) -> None:

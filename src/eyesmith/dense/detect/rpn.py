@@ -111,18 +111,17 @@ class Rpn(nn.Module):
         """The best boxes of each picture. sizes: [B, 2] height and width of what of each picture is no padding."""
         config, found = self.config, []
         for row, (height, width) in enumerate(sizes.tolist()):
-            boxes, scores = [], []
-            for own, some, base in zip(logits, moves, anchors, strict=True):  # boxes of a level compete
+            boxes, scores, levels = [], [], []
+            for level, (own, some, base) in enumerate(zip(logits, moves, anchors, strict=True)):
                 top = own[row].topk(min(config.before_nms, own.shape[1]))
-                moved = decode(base[top.indices], some[row, top.indices], size=(height, width))
-                has_area = ((moved[:, 2:] - moved[:, :2]) > 0).all(1)
-                moved, values = moved[has_area], top.values[has_area].sigmoid()
-                keep = nms(moved, values, config.nms)
-                boxes.append(moved[keep])
-                scores.append(values[keep])
-            all_boxes, all_scores = torch.cat(boxes), torch.cat(scores)
-            best = all_scores.argsort(descending=True, stable=True)[: config.after_nms]
-            found.append(Proposals(all_boxes[best], all_scores[best]))
+                boxes.append(decode(base[top.indices], some[row, top.indices], size=(height, width)))
+                scores.append(top.values.sigmoid())
+                levels.append(torch.full_like(top.indices, level))
+            all_boxes, all_scores, all_levels = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
+            has_area = ((all_boxes[:, 2:] - all_boxes[:, :2]) > 0).all(1)
+            all_boxes, all_scores, all_levels = all_boxes[has_area], all_scores[has_area], all_levels[has_area]
+            keep = nms(all_boxes, all_scores, config.nms, labels=all_levels)[: config.after_nms]
+            found.append(Proposals(all_boxes[keep], all_scores[keep]))
         return found
 
     def losses(
