@@ -120,6 +120,12 @@ def test_another_encoder_is_in_an_image_text_model_too(eyesmith) -> None:
     assert json.loads(out)["model"] == "TrV-Nano"
 
 
+def test_crops_of_a_recipe_take_the_size_of_the_encoder(eyesmith) -> None:
+    words = ("data.epoch_samples=640", "--plan", "--json")
+    status, _, err = eyesmith("train", "vitamin-s-1280m", "--encoder", "ViT/16@64", *words)
+    assert status == 0, err
+
+
 def test_another_encoder_drops_as_many_paths_as_the_recipe_says(eyesmith) -> None:
     words = ("drawings=", "data.epoch_samples=640", "--plan", "--json")
     status, out, err = eyesmith("train", "dense-eye", "--encoder", "ViTamin", *words)  # which refuses any
@@ -142,6 +148,7 @@ def test_another_encoder_takes_a_size_of_its_own(eyesmith, tmp_path: Path) -> No
         (("scenes-eye", "--encoder", "vit"), "there is no 'vit'"),
         (("quickstart", "--encoder", "ConvNeXt"), "needs a multiple of 32, got 48"),
         (("quickstart", "--encoder", "ConvNeXt@big"), "the side of its pictures in pixels"),
+        (("quickstart", "--encoder", "ConvNeXt@"), "the side of its pictures in pixels"),
         (("scenes-eye", "--encoder", "ConvNeXt@64"), "in a run of an image-text model"),
         (("detect", "--encoder", "ViT/16", "--from", "somewhere"), "brings its own encoder"),
     ],

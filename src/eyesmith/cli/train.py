@@ -81,7 +81,7 @@ def _with_encoder(config: Any, given: str) -> Any:
     from eyesmith.models.registry import config as model_config
     from eyesmith.models.registry import list_models
 
-    name, _, pixels = given.partition("@")
+    name, at, pixels = given.partition("@")
     is_pair = isinstance(config.model, ClipConfig)
     old = config.model.image if is_pair else config.model
     height, width = old.image_size
@@ -91,7 +91,7 @@ def _with_encoder(config: Any, given: str) -> Any:
             f"--encoder: there is no {name!r}{suggestion(name, known)}; there are {', '.join(ENCODER_NAMES[:5])} ..., "
             "timm:NAME, open_clip:NAME, and what `eyesmith models` lists"
         )
-    if pixels:
+    if at:
         if not pixels.isdecimal() or not is_pair:
             raise ConfigError(
                 f"--encoder {given}: after @ stands the side of its pictures in pixels, in a run of an image-text model"
@@ -109,7 +109,9 @@ def _with_encoder(config: Any, given: str) -> Any:
     if not is_pair:
         return replace(config, model=image)
     preprocess = replace(config.model.preprocess, image_size=(height, width))
-    return replace(config, model=replace(config.model, name=name, image=image, preprocess=preprocess))
+    transform = config.transform and replace(config.transform, image_size=(height, width))
+    pair = replace(config.model, name=name, image=image, preprocess=preprocess)
+    return replace(config, model=pair, transform=transform)
 
 
 def _draw_scenes(folder: Path) -> None:
