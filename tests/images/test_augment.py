@@ -1,5 +1,6 @@
 import colorsys
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, ShapeError
-from eyesmith.images.augment import AugmentConfig, augment_batch, color_matrices, view_matrices
+from eyesmith.images.augment import AugmentConfig, _low_bits, augment_batch, color_matrices, view_matrices
 
 _EVERYTHING = AugmentConfig(
     scale=(0.4, 1.2),
@@ -23,6 +24,7 @@ _EVERYTHING = AugmentConfig(
     hue=0.1,
     grayscale_prob=0.2,
     erase_prob=0.3,
+    outline_prob=0.5,
     fill="white",
 )
 
@@ -188,6 +190,41 @@ def test_erasing_covers_the_stated_share() -> None:
     assert erased.unique(dim=0).tolist() == [[123, 117, 104]]
 
 
+def test_an_outline_darkens_where_colours_lie_apart(natural) -> None:
+    batch = _batch(natural, 40, 20, 24)
+    batch[:, :, :, 12:] = torch.tensor([200, 180, 40], dtype=torch.uint8).view(1, 3, 1, 1)  # flat: nothing to outline
+    views = augment_batch(batch, AugmentConfig(outline_prob=0.5), (20, 24), _generator())
+    hit = 0
+    for view, picture in zip(views.numpy().astype(float), batch.numpy().astype(float), strict=True):
+        edge = np.zeros((20, 24))
+        for y in range(20):
+            for x in range(24):
+                near = picture[:, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+                edge[y, x] = max(channel.max() - channel.min() for channel in near)
+        assert np.array_equal(view[:, :, 13:], picture[:, :, 13:])
+        assert np.array_equal(view[:, edge < 30], picture[:, edge < 30])
+        if np.array_equal(view, picture):
+            continue
+        hit += 1
+        full = (edge > 160) & (picture.min(0) > 20)  # above every threshold: all of the line's darkness
+        if full.any():
+            left = (view[:, full] / picture[:, full]).ravel()
+            assert left.max() <= 0.53
+            assert np.ptp(left) < 0.06  # of one picture the same everywhere, but for rounding
+    assert 10 < hit < 30
+
+
+def test_an_outline_leaves_all_other_draws_as_they_were(natural) -> None:
+    flat = torch.full((60, 3, 24, 24), 255, dtype=torch.uint8)
+    erased = AugmentConfig(erase_prob=0.5)
+    views = augment_batch(flat, erased, (24, 24), _generator())
+    assert torch.equal(augment_batch(flat, replace(erased, outline_prob=1.0), (24, 24), _generator()), views)
+    draws = torch.rand(100_000, 2, generator=_generator())
+    low = _low_bits(draws)
+    assert abs(low.mean() - 0.5) < 0.01
+    assert torch.corrcoef(torch.cat((draws, low), dim=1).T).fill_diagonal_(0).abs().max() < 0.02
+
+
 def test_an_empty_batch_gives_an_empty_batch() -> None:
     empty = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
     assert augment_batch(empty, _EVERYTHING, (4, 5), _generator()).shape == (0, 3, 4, 5)
@@ -214,6 +251,7 @@ def test_other_pixels_and_sizes_are_refused() -> None:
         ("ratio", (2.0, 1.0)),
         ("erase_scale", (0.1, 1.5)),
         ("erase_prob", 1.5),
+        ("outline_prob", -0.1),
         ("brightness", -0.1),
         ("hue", 0.6),
         ("shear_degrees", 75.0),

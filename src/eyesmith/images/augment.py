@@ -15,6 +15,9 @@ _FADED = (122.77, 116.75, 104.09)  # CLIP's mean colour: an erased patch is zero
 # source pixels a bilinear tap may stand for: at 72 to 48 px one tap a pixel is nearer to a bicubic resize than four are
 _CLEAN_SHRINK = 1.5
 _NUM_DRAWS = 18
+# an outline begins where a channel changes by 30 to 120 of 255 within 3 x 3 pixels, is whole 40 above, and half to all
+# of the light goes
+_EDGE, _EDGE_SOFTNESS, _DARKNESS = (30.0, 120.0), 40.0, (0.5, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,7 @@ class AugmentConfig:
     grayscale_prob: float = 0.0
     erase_prob: float = 0.0  # one rectangle in CLIP's mean colour
     erase_scale: tuple[float, float] = (0.02, 0.2)  # its share of the area
+    outline_prob: float = 0.0  # dark lines along what is in the picture, as in an outlined drawing
     fill: Literal["border", "white"] = "border"  # what lies outside of a picture
 
     def __post_init__(self) -> None:
@@ -41,7 +45,7 @@ class AugmentConfig:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"{name}: expected 0 < low <= high, got {getattr(self, name)}")
-        for name in ("horizontal_flip_prob", "grayscale_prob", "erase_prob"):
+        for name in ("horizontal_flip_prob", "grayscale_prob", "erase_prob", "outline_prob"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: expected a number in 0..1, got {getattr(self, name)}")
         for name in ("rotation_degrees", "shear_degrees", "translate_frac", "brightness", "contrast", "saturation"):
@@ -87,7 +91,8 @@ def augment_batch(
     the pictures stand in a larger batch, int64 [B] in 0 .. num_rows - 1; they get the views they would have in it.
     A view is the largest centred rectangle of out_size's shape, scaled, stretched, sheared, rotated, flipped and
     moved, sampled bilinearly (four taps a pixel where it shrinks); then brightness, contrast, saturation and hue in
-    this order, as one matrix; then the erased rectangle. Without any movement it is an antialiased bicubic resize.
+    this order, as one matrix; then the outline; then the erased rectangle. Without any movement it is an antialiased
+    bicubic resize. The outline darkens a pixel by how far colours lie apart in the 3 x 3 about it, from a threshold on.
     Departs from torchvision: hue is a rotation about the grey axis that keeps luma, and there is no rounding between
     the colour steps. Raises ShapeError on other pixels.
     """
@@ -99,7 +104,7 @@ def augment_batch(
     draws = draws if rows is None else draws[rows]
     if len(pixels) == 0:
         return pixels.new_empty((0, 3, *out_size))
-    is_plain = not (config.changes_color or config.erase_prob)
+    is_plain = not (config.changes_color or config.outline_prob or config.erase_prob)
     if not config.moves_pixels:
         views = _resize_center(pixels, out_size)
         if is_plain:
@@ -109,6 +114,8 @@ def augment_batch(
         views = _sample_views(pixels, config, out_size, draws[:, :8])
     if config.changes_color:
         views = _change_colors(views, config, draws[:, 8:13])
+    if config.outline_prob > 0:
+        views = _outline(views, config, _low_bits(draws[:, 13:16]))
     if config.erase_prob > 0:
         views = _erase(views, config, draws[:, 13:18])
     return views.round_().clamp_(0, 255).to(torch.uint8)
@@ -234,6 +241,21 @@ def _change_colors(views: Tensor, config: AugmentConfig, draws: Tensor) -> Tenso
     matrix, offset = color_matrices(draws.to(views.device), config, mean_gray)
     changed = torch.bmm(matrix, views.flatten(2)).add_(offset[:, None, None])  # [B, 3, H*W]
     return changed.view(views.shape)
+
+
+def _low_bits(draws: Tensor) -> Tensor:
+    """Further draws in 0..1 out of the lower 12 of 24 bits: what stands above them says nothing of them."""
+    return (draws * 4096) % 1
+
+
+def _outline(views: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:
+    """[B, 3, H, W] float32, 0..255, with dark lines in some samples where colours meet; draws: [B, 3] in 0..1."""
+    chosen, threshold, darkness = draws.to(views.device)[:, :, None, None, None].unbind(1)  # [B, 1, 1, 1] each
+    apart = F.max_pool2d(views, 3, stride=1, padding=1) + F.max_pool2d(-views, 3, stride=1, padding=1)
+    edge = apart.amax(dim=1, keepdim=True)  # [B, 1, H, W]: of the channel that changes most
+    line = ((edge - _between(threshold, *_EDGE)) / _EDGE_SOFTNESS).clamp_(0, 1)
+    darkness = _between(darkness, *_DARKNESS) * (chosen < config.outline_prob)
+    return views * (1 - line * darkness)
 
 
 def _erase(views: Tensor, config: AugmentConfig, draws: Tensor) -> Tensor:

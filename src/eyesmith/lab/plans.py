@@ -116,24 +116,6 @@ def blocks() -> LabPlan:
     )
 
 
-def optimisers() -> LabPlan:
-    """Muon against AdamW, at the same rate and decay."""
-    return LabPlan(
-        name="optimisers",
-        title="Muon against AdamW",
-        groups=(
-            Group(
-                name="optimisers",
-                question="recipe",
-                encoders=("ViTamin", "ViT/16"),
-                sizes=("pico",),
-                budgets=BUDGETS[2:],
-                recipes=("lab-ltt", "lab-muon"),
-            ),
-        ),
-    )
-
-
 def scaling() -> LabPlan:
     """A law of five budgets at a constant rate with a cool-down; the largest is foretold by the others first."""
     return LabPlan(
@@ -152,6 +134,34 @@ def scaling() -> LabPlan:
     )
 
 
+def _beside(name: str, title: str, recipes: tuple[str, ...]) -> LabPlan:
+    """One way to train beside another, for ViTamin and a plain ViT."""
+    group = Group(
+        name=name,
+        question="recipe",
+        encoders=("ViTamin", "ViT/16"),
+        sizes=("pico",),
+        budgets=BUDGETS[2:],
+        recipes=recipes,
+    )
+    return LabPlan(name=name, title=title, groups=(group,))
+
+
+def optimisers() -> LabPlan:
+    """Muon against AdamW, at the same rate and decay."""
+    return _beside("optimisers", "Muon against AdamW", ("lab-ltt", "lab-muon"))
+
+
+def captioning() -> LabPlan:
+    """Captions told word by word as one more loss (CoCa), beside pairs alone."""
+    return _beside("captioning", "What telling captions adds", ("lab-joint-muon", "lab-caption"))
+
+
+def buckets() -> LabPlan:
+    """Batches of three sizes beside squares of one, at equal images seen."""
+    return _beside("buckets", "Pictures at several sizes", ("lab-muon", "lab-buckets"))
+
+
 PLANS: dict[str, Callable[[], LabPlan]] = {
     "laptop": laptop,
     "smoke": smoke,
@@ -160,6 +170,8 @@ PLANS: dict[str, Callable[[], LabPlan]] = {
     "blocks": blocks,
     "optimisers": optimisers,
     "scaling": scaling,
+    "captioning": captioning,
+    "buckets": buckets,
 }
 
 

@@ -8,7 +8,7 @@ from eyesmith.models.captioner import CaptionerConfig
 from eyesmith.models.lora import LoraConfig
 from eyesmith.models.registry import config as model
 from eyesmith.recipes.finetune import finetune
-from eyesmith.recipes.laptop import lab_ltt, pairs, quickstart
+from eyesmith.recipes.laptop import lab_joint, lab_ltt, pairs, quickstart
 from eyesmith.tasks.caption import CaptionTaskConfig
 from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.distill import DistillTaskConfig
@@ -73,3 +73,21 @@ def lab_cooldown() -> TrainConfig:
     run = lab_ltt()
     optim = replace(run.optim, schedule="constant_cooldown", cooldown_frac=0.2, cooldown_shape="sqrt")
     return replace(run, optim=optim)
+
+
+def lab_joint_muon() -> TrainConfig:
+    """Both towers from random weights, by Muon: what the lab sets captioning beside."""
+    run = lab_joint()
+    return replace(run, optim=replace(run.optim, name="muon"))
+
+
+def lab_caption() -> CaptionTaskConfig:
+    """The same with captions told word by word as one more loss (CoCa)."""
+    run = lab_joint_muon()
+    kept = {field.name: getattr(run, field.name) for field in fields(TrainConfig)}
+    return CaptionTaskConfig(**kept, caption=CaptionerConfig(width=128, depth=2, heads=4))
+
+
+def lab_buckets() -> TrainConfig:
+    """`lab-muon` with batches of three sizes about the model's own, of as many cells each."""
+    return replace(lab_muon(), buckets=BucketConfig(cells=(9, 16, 25), ratios=(1.0,)))

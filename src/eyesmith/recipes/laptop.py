@@ -23,9 +23,10 @@ def quickstart() -> TrainConfig:
         run,
         model=pair,
         loss=LossConfig(kind="names", neighbours=0.6),
+        augment=replace(run.augment, scale=(0.6, 1.5), outline_prob=0.5),
         optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=3e-3, weight_decay=0.1),
         eval=replace(run.eval, splits=(*_SPLITS, "choose_drawing"), curve_splits=("choose_drawing",)),
-        epochs=56,
+        epochs=60,
     )
 
 
@@ -109,7 +110,7 @@ def dense_eye() -> RegionsConfig:
         model=replace(run.model, image=replace(run.model.image, drop_path_prob=0.0)),
         data=replace(DataConfig(path="data/emoji-scenes", split="train"), decode_px=run.data.decode_px),
         drawings="data/emoji",
-        augment=run.augment,
+        augment=quickstart_small().augment,
         scene_augment=AugmentConfig(horizontal_flip_prob=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
         distill_weight=0.5,
         optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=2e-3, weight_decay=0.1),
