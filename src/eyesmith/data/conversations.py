@@ -54,10 +54,15 @@ class ConversationSet:
         read: Callable[[int], bytes],
         num_pictures: int,
         images: str,
+        source: Source | None = None,
     ) -> None:
-        """read: the encoded picture of a place. images: a hash of all pictures, by what is known of their files."""
+        """read: the encoded picture of a place. images: a hash of all pictures, by what is known of their files.
+
+        source: that they come from, whose own bytes say more than `images`.
+        """
         self.name, self.items, self.problems = name, tuple(items), list(problems)
         self.image_bytes, self.num_pictures, self.images_hash = read, num_pictures, images
+        self.source = source
         if not self.items:
             first = f"; first: {self.problems[0].key}: {self.problems[0].detail}" if self.problems else ""
             raise DataError(f"{name}: holds no usable conversation{first}")
@@ -118,6 +123,7 @@ def _of_source(source: Source, *, captions_only: bool) -> ConversationSet:
         read=source.image_bytes,
         num_pictures=len(source),
         images=source.fingerprint(),
+        source=source,
     )
 
 

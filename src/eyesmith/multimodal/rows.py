@@ -13,7 +13,7 @@ from eyesmith.data.loader import Batch, Read
 from eyesmith.data.order import GroupedPlan
 from eyesmith.data.sample import Finding
 from eyesmith.errors import DataError, ImageError
-from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.features.identity import content_hash, decoders
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.identity import module_hash
 from eyesmith.multimodal.eye import Eye, picture_pixels
@@ -117,7 +117,7 @@ class ConversationRows:
             module_hash(eye.encoder),
             to_dict(eye.config),
             to_dict(self._preprocess),
-            self.data.images_hash,
+            self.data.images_hash if self.data.source is None else content_hash(self.data.source),
             decoders(),
         ]
         return keep_features(

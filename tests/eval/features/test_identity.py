@@ -192,3 +192,14 @@ def test_a_file_name_that_is_no_utf8_is_a_key_like_others(tmp_path: Path) -> Non
     first = content_hash(open_image_folder(tmp_path))
     (tmp_path / os.fsdecode(b"cat/caf\xe9.png")).rename(tmp_path / os.fsdecode(b"cat/caf\xe8.png"))
     assert content_hash(open_image_folder(tmp_path)) != first
+
+
+def test_pictures_of_equal_names_and_sizes_are_told_apart_where_nothing_is_kept(clip: Clip, tmp_path: Path) -> None:
+    pictures(tmp_path / "val", 4)
+    for file in pictures(tmp_path / "test", 4):
+        Image.new("RGB", (40, 40), (0, 0, file.stat().st_mtime_ns % 7 * 30)).save(file)
+    val, test = (open_image_folder(tmp_path / split, require_text=False) for split in ("val", "test"))
+    assert val.fingerprint() == test.fingerprint(), "keys and sizes are equal: uncompressed, or written anew"
+    store = FeatureStore(clip)
+    store(val)
+    torch.testing.assert_close(store(test).features, FeatureStore(clip)(test).features)

@@ -22,7 +22,7 @@ from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.batches import BrokenImage, read_pixels
 from eyesmith.eval.features.cache import prune, touch
 from eyesmith.eval.features.fast_tower import with_fast_tower
-from eyesmith.eval.features.identity import cache_key, facts_hash, model_facts
+from eyesmith.eval.features.identity import cache_key, content_hash, facts_hash, model_facts
 from eyesmith.eval.features.images import (
     ImageFeatures,
     check_broken,
@@ -93,8 +93,8 @@ class FeatureStore:
         return self._found(source, self._key(source))
 
     def _key(self, source: Source) -> str:
-        if self._folder is None:
-            return f"{source.fingerprint()} {len(source)}"
+        if self._folder is None:  # a fingerprint alone does not tell pictures of equal names and sizes apart
+            return content_hash(source)
         self._model = self._model or model_facts(self.clip.image, self.clip.preprocess)
         return cache_key(self._model, source, precision=self._precision.name, stored=self._stored)
 
