@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -290,3 +291,29 @@ def test_a_folder_is_proven_to_hold_its_model_and_a_changed_one_is_told(
     report = verify_chat(tmp_path / "blind")
     assert report.ok
     assert sum("picture" in line for line in report.lines) == 1
+
+
+def test_of_a_dialogue_the_last_turn_alone_is_scored_and_a_cut_answer_is_wrong(
+    model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image]
+) -> None:
+    seen = model.eye(picture_pixels(pictures[0], PREPROCESS, pad=True)[None])
+    answers = ("yes", "no", "red", "blue")
+    said = {}  # what follows a first answer that the model would not give
+    for answer in answers:
+        turns = (Turn(WORDS[0], "blue blue"), Turn(WORDS[1], answer))
+        last = encoder.row(((turns[1],),), has_image=False)
+        ids = encoder.row((turns,), has_image=True).ids
+        positions = torch.arange(len(ids))[None]
+        batch = torch.from_numpy(ids)[None]
+        length = int((last.labels != NOT_LEARNT).sum())
+        places = torch.arange(len(ids) - 1 - length, len(ids) - 1)
+        with torch.no_grad():
+            said[answer] = model(Read(batch, torch.ones_like(batch), positions, seen), places).argmax(-1)
+        expected = torch.equal(said[answer], batch[0, places + 1])
+        (found,) = score(model, encoder, [Conversation("k", 0, (turns,))], seen)
+        assert found.is_right == expected, answer
+    whole = encoder.row(((Turn(WORDS[0], "yes"),),), has_image=True)
+    items = [Conversation("k", 0, ((Turn(WORDS[0], "yes"),),))]
+    assert score(model, encoder, items, seen)[0].is_right
+    cut = replace(encoder, max_tokens=len(whole.ids) - 1)
+    assert not score(model, cut, items, seen)[0].is_right, "its end is not there"

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from eyesmith.config import to_dict
 from eyesmith.data.conversations import ConversationSet
+from eyesmith.errors import DataError
 from eyesmith.eval.features.identity import decoders
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.files import write_atomic
@@ -50,14 +52,16 @@ class ChatMeasure:
     ) -> list[ResultRow]:
         """Lines of task `chat` for splits by name, the first of them without its name before the kinds of questions.
 
-        A model that sees is asked about the pictures of others too. folder: where every answer is kept.
+        A model that sees is asked about the pictures of others too, where a set has several. folder: where every answer
+        is kept.
         """
         rows, answers = list[ResultRow](), list[dict[str, Any]]()
         whose = self._facts(model)
         for place, (split, data) in enumerate(sets):
             prefix = f"{split}:" if place else ""
             run = {**whose, "data": data.fingerprint()}
-            for is_wrong in (False,) if model.is_blind else (False, True):
+            has_others = len({item.picture for item in data.items} - {None}) > 1
+            for is_wrong in (False, True) if has_others and not model.is_blind else (False,):
                 found = self.scored(model, data, is_wrong=is_wrong)
                 answers += [{"split": split, "wrong_image": is_wrong, **asdict(one)} for one in found]
                 if folder is not None:
@@ -75,7 +79,7 @@ class ChatMeasure:
         return rows_of(self.scored(model, data), model=self.name)[-1].value
 
     def scored(self, model: ChatModel, data: ConversationSet, *, is_wrong: bool = False) -> list[Scored]:
-        """Every question of a set. is_wrong: about the picture of another conversation."""
+        """Every question of a set. is_wrong: about another picture; raises DataError where there is none."""
         rows = ConversationRows(
             data,
             data.items,
@@ -96,7 +100,7 @@ class ChatMeasure:
         lacking = set(kept.lacking())
         items = [item for item in data.items if item.picture is not None and item.picture not in lacking]
         places = torch.tensor([cast(int, item.picture) for item in items])
-        seen = kept.read(places.roll(1) if is_wrong else places)
+        seen = kept.read(other_pictures(places) if is_wrong else places)
         with evaluating(model):
             return score(model, self.encoder, items, seen)
 
@@ -111,3 +115,15 @@ class ChatMeasure:
             "precision": "fp32",
             "decoders": decoders(),
         }
+
+
+def other_pictures(places: Tensor) -> Tensor:
+    """For each picture, int64 [n], the one before it in the order in which they first come; the last for the first.
+
+    Raises DataError where all are one.
+    """
+    known = list(dict.fromkeys(places.tolist()))
+    if len(known) < 2:
+        raise DataError("pictures of others: all questions are about one picture")
+    before = dict(zip(known, [known[-1], *known[:-1]], strict=True))
+    return torch.tensor([before[place] for place in places.tolist()])

@@ -54,22 +54,31 @@ class ChatEncoder:
 
     def dialogue(self, turns: Sequence[Turn], *, has_image: bool) -> tuple[np.ndarray, np.ndarray]:
         """ids and whether each is learnt, [L] both. Raises DataError where nothing learnt is left after cutting."""
+        whole, turn_of = self._whole(turns, has_image=has_image)
+        ids, learnt = whole[: self.max_tokens], turn_of[: self.max_tokens] > 0
+        if np.count_nonzero(ids == self.image_id) > self.num_image_tokens * has_image:
+            raise DataError(f"says {IMAGE_WORD}, which stands for a picture; write it otherwise")
+        if not learnt.any():
+            raise DataError(f"is {len(whole):,} tokens long, and of the first {self.max_tokens:,} none is an answer's")
+        return ids, learnt
+
+    def last_answer(self, turns: Sequence[Turn], *, has_image: bool) -> tuple[int, bool]:
+        """How many of what `dialogue` learns are the last answer's, and whether that is there to its end."""
+        _, turn_of = self._whole(turns, has_image=has_image)
+        is_last = turn_of == len(turns)
+        return int(is_last[: self.max_tokens].sum()), not is_last[self.max_tokens :].any()
+
+    def _whole(self, turns: Sequence[Turn], *, has_image: bool) -> tuple[np.ndarray, np.ndarray]:
+        """ids of a dialogue before it is cut, and of each the turn, from 1, whose answer it is part of, else 0."""
         rendered = self.template.render(turns, has_image=has_image)
         extra = (self.num_image_tokens - 1) * len(IMAGE_WORD) if has_image else 0
         found = self.tokenizer(self.expand(rendered.text), return_offsets_mapping=True)
-        ids = np.asarray(found["input_ids"][: self.max_tokens])
-        starts = np.asarray([start for start, _ in found["offset_mapping"]][: self.max_tokens]) - extra
-        ends = np.asarray([end for _, end in found["offset_mapping"]][: self.max_tokens]) - extra
-        if np.count_nonzero(ids == self.image_id) > self.num_image_tokens * has_image:
-            raise DataError(f"says {IMAGE_WORD}, which stands for a picture; write it otherwise")
-        learnt = np.zeros(len(ids), dtype=bool)
-        for start, end in rendered.learnt:
-            learnt |= (starts >= start) & (starts < end) & (ends > start)
-        if not learnt.any():
-            raise DataError(
-                f"is {len(found['input_ids']):,} tokens long, and of the first {self.max_tokens:,} none is an answer's"
-            )
-        return ids, learnt
+        starts = np.asarray([start for start, _ in found["offset_mapping"]]) - extra
+        ends = np.asarray([end for _, end in found["offset_mapping"]]) - extra
+        turn_of = np.zeros(len(starts), dtype=np.int64)
+        for turn, (start, end) in enumerate(rendered.learnt, 1):
+            turn_of[(starts >= start) & (starts < end) & (ends > start)] = turn
+        return np.asarray(found["input_ids"]), turn_of
 
     def prompt(self, turns: Sequence[Turn], question: str, *, has_image: bool) -> list[int]:
         """ids of what is read before the answer."""

@@ -42,8 +42,9 @@ def score(
     """Every last turn of every branch of `items`, in order, by one pass over the answers instead of generation.
 
     A greedy model says an answer if and only if each of its tokens, its end included, is the likeliest after those
-    before it, so the one pass decides what generating would, wherever words have one spelling in tokens. seen: the
-    eye's tokens [n, N, C], a row for each item.
+    before it, so the one pass decides what generating would, wherever words have one spelling in tokens. Turns before
+    the last one are read as they were answered. An answer that does not fit into the encoder's `max_tokens` cannot be
+    said, and counts as wrong. seen: the eye's tokens [n, N, C], a row for each item.
     """
     device = next(model.projector.parameters()).device
     found: list[Scored] = []
@@ -59,7 +60,9 @@ def score(
         where = (places // made["ids"].shape[1]).cpu().numpy()
         for number, item in enumerate(some):
             for branch, turns in enumerate(item.branches):
-                own = (where == number) & (segments == 2 + branch)
+                count, is_whole = encoder.last_answer(turns, has_image=item.picture is not None)
+                own = np.flatnonzero((where == number) & (segments == 2 + branch))
+                own = own[len(own) - count :]
                 found.append(
                     Scored(
                         picture=-1 if item.picture is None else item.picture,
@@ -67,7 +70,7 @@ def score(
                         question=turns[-1].question,
                         answer=turns[-1].answer,
                         said=encoder.tokenizer.decode(said[own], skip_special_tokens=True),
-                        is_right=bool((said[own] == wanted[own]).all()),
+                        is_right=is_whole and bool((said[own] == wanted[own]).all()),
                     )
                 )
     return found
