@@ -97,7 +97,8 @@ class ObjectDetector:
     ) -> list[dict[str, Detections]]:
         """What each source finds in pictures, and what is found of anything at all (`AGNOSTIC`).
 
-        pixels: uint8 [B, 3, S, S]; how: the fit of each. maps, dense: of the eye, where they are known.
+        What one finds does not depend on which others are asked. pixels: uint8 [B, 3, S, S]; how: the fit of each;
+        maps, dense: of the eye, where they are known.
         """
         for source in sources:
             if source == "dense":
@@ -111,20 +112,18 @@ class ObjectDetector:
         found, heads = self.detector.regions(maps, sizes)
         results = []
         for row, regions in enumerate(found):
-            if "crop" in sources:
-                regions = likely_first(self.detector, regions, self.predict.crops)
             one: dict[str, Detections] = {}
             for source in sources:
-                config = self.predict.looking_at(source)
-                outside = None
+                config, own, outside = self.predict.looking_at(source), regions, None
                 if source == "dense" and dense is not None:
                     first = config.background == "class"
-                    outside = dense_vectors(self.eye, dense[row], regions.proposals, project_first=first)
+                    outside = dense_vectors(self.eye, dense[row], own.proposals, project_first=first)
                 elif source == "crop":
-                    outside = self._looked_at(pixels[row], regions, heads, row)
+                    own = likely_first(self.detector, regions, self.predict.crops)
+                    outside = self._looked_at(pixels[row], own, heads, row)
                 scale = float(self.clip.logit_scale.detach().exp())
-                scores = class_scores(self.detector, regions, outside, self.seen, config, own_temperature=scale)
-                one[source] = self._detections(*select(regions, scores, config), regions, heads, row, self.names)
+                scores = class_scores(self.detector, own, outside, self.seen, config, own_temperature=scale)
+                one[source] = self._detections(*select(own, scores, config), own, heads, row, self.names)
             keep, scores = agnostic(regions, self.detector, self.predict)
             one[AGNOSTIC] = self._detections(keep, keep * 0, scores, regions, heads, row, ("object",))
             results.append({name: _in_picture(value, how[row]) for name, value in one.items()})
