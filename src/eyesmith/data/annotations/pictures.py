@@ -28,14 +28,14 @@ class PictureFiles(Protocol):
 
 @dataclass(frozen=True)
 class FolderPictures:
-    """Files in the first of some folders that has them: by their whole name, else by its last part."""
+    """Files in the first of some folders that has them: by their whole name in any of them, else by its last part."""
 
     folders: tuple[Path, ...]
 
     def path(self, file: str) -> Path:
         """Where a file is. Raises DataError, naming the folders looked into."""
-        for folder in self.folders:
-            for name in dict.fromkeys((file, PurePosixPath(file).name)):
+        for name in dict.fromkeys((file, PurePosixPath(file).name)):
+            for folder in self.folders:
                 place = folder / name
                 if place.is_file():
                     return place
