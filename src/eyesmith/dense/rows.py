@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from eyesmith.data.annotations import Annotations, Objects
@@ -219,12 +220,7 @@ class AnnotatedRows:
         try:
             pixels = torch.zeros(3, 0, 0, dtype=torch.uint8)
             if not is_seen:
-                image = self.data.image(place)
-                if image.size != (picture.width, picture.height):
-                    raise ImageError(
-                        f"is {image.width} x {image.height}, the annotations say {picture.width} x {picture.height}"
-                    )
-                pixels = view_pixels(image, how, self.side, self._mean)
+                pixels = view_pixels(_image(self.data, place), how, self.side, self._mean)
             return _Row(pixels, self._shown(place, how), how)
         except (ImageError, DataError) as error:
             return Finding("undecodable", "error", picture.file, self.data.name, str(error))
@@ -250,13 +246,13 @@ def squares(
 ) -> Iterator[tuple[list[int], Tensor, list[Fit]]]:
     """Pictures as an eye sees them, some at a time: their places, uint8 [b, 3, side, side], and how each was fitted.
 
-    Pictures that cannot be read are left out.
+    Pictures that cannot be read, or have another size than the annotations say, are left out.
     """
     for start in range(0, len(places), PICTURES):
         good, pixels, fits = list[int](), list[Tensor](), list[Fit]()
         for place in places[start : start + PICTURES]:
             try:
-                image = data.image(place)
+                image = _image(data, place)
                 how = fit((image.height, image.width), side)
                 pixels.append(view_pixels(image, how, side, mean))
             except (ImageError, DataError):
@@ -265,6 +261,14 @@ def squares(
             fits.append(how)
         if good:
             yield good, torch.stack(pixels), fits
+
+
+def _image(data: Annotations, place: int) -> Image.Image:
+    """A picture that its boxes fit. Raises DataError or ImageError."""
+    image, picture = data.image(place), data.pictures[place]
+    if image.size != (picture.width, picture.height):
+        raise ImageError(f"is {image.width} x {image.height}, the annotations say {picture.width} x {picture.height}")
+    return image
 
 
 def _mirrored_pixels(row: _Row) -> Tensor:
