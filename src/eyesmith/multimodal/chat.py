@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from eyesmith.errors import ConfigError
 from eyesmith.images.decode import ImageSource, open_image
 from eyesmith.models.identity import weights_hash
+from eyesmith.multimodal.fingerprint import described
 from eyesmith.multimodal.stock import chat_facts, open_stock
 
 Message = dict[str, str]
@@ -24,7 +26,7 @@ class ChatAssistant:
         """folder: of a finished chat run. Raises CheckpointError where it holds none."""
         facts = chat_facts(folder)
         self.stock, self.processor = open_stock(folder, dtype=dtype)
-        self.facts = {**facts, "weights": weights_hash(self.stock)}
+        self.facts = {**facts, "weights": weights_hash(self.stock), "model": described(Path(folder))}
         self.stock.to(device)
 
     def chat(

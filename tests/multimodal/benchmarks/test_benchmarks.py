@@ -171,8 +171,8 @@ def test_a_missing_picture_and_a_missing_file_are_told(tmp_path: Path) -> None:
 
 
 class _Parrot:
-    def __init__(self, weights: str) -> None:
-        self.facts, self.asked = {"weights": weights}, 0
+    def __init__(self, weights: str, model: str = "read so") -> None:
+        self.facts, self.asked = {"weights": weights, "model": model}, 0
 
     def chat(self, image: Any, messages: Any, *, max_new_tokens: int = 128) -> str:
         del image, max_new_tokens
@@ -194,8 +194,9 @@ def test_answers_are_kept_as_they_come_and_belong_to_their_model(tmp_path: Path)
     assert again.asked == 2
     assert answers == [f"said\u2028{i}" for i in range(5)]
     assert read_answers(tmp_path / "out" / "answers.jsonl", questions) == answers
-    with pytest.raises(DataError, match="holds answers of another model"):
-        answer_benchmark(_Parrot("two"), "gqa", questions, tmp_path / "out")
+    for other in (_Parrot("two"), _Parrot("one", "read otherwise")):
+        with pytest.raises(DataError, match="holds answers of another model"):
+            answer_benchmark(other, "gqa", questions, tmp_path / "out")
     Image.new("RGB", (9, 9)).save(root / "images" / "2.png")
     with pytest.raises(DataError, match="other questions or pictures"):
         answer_benchmark(_Parrot("one"), "gqa", questions, tmp_path / "out")

@@ -18,7 +18,7 @@ ANSWERS = "answers.jsonl"
 
 
 class Assistant(Protocol):
-    """What answers: a `ChatAssistant`."""
+    """What answers: a `ChatAssistant`. facts: `weights` and `model`, digests of its tensors and of their use."""
 
     facts: dict[str, Any]
 
@@ -48,7 +48,8 @@ def answer_benchmark(
     Raises DataError where the file holds answers of another model or to other questions.
     """
     benchmark = BENCHMARKS[name]
-    whose = {"weights": assistant.facts["weights"], "asked": asked_hash(benchmark, questions)}
+    # equal weights may read other tokens of the eye, other pixels, or questions put in another way
+    whose = {name: assistant.facts[name] for name in ("weights", "model")} | {"asked": asked_hash(benchmark, questions)}
     known = _known(out / ANSWERS, whose)
     answers = []
     for question in questions:
@@ -73,8 +74,10 @@ def _known(file: Path, whose: dict[str, str]) -> dict[str, str]:
             key, said, theirs = record["question_id"], record["text"], record["metadata"]
         except (ValueError, KeyError, TypeError):
             continue  # the last line of a process that was killed
+        theirs = {"model": whose["model"], **theirs}  # files of before do not say it
         if theirs != whose:
-            what = "another model" if theirs.get("weights") != whose["weights"] else "other questions or pictures"
+            is_other = any(theirs.get(name) != whose[name] for name in ("weights", "model"))
+            what = "another model" if is_other else "other questions or pictures"
             raise DataError(f"{file}: line {number}: holds answers of {what}; choose another folder")
         found[key] = said
     return found
