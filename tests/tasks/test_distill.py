@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from eyesmith.data.loader import Batch
 from eyesmith.data.make.scenes import make_scenes
+from eyesmith.data.sources import open_source
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval import read_rows
 from eyesmith.hub import load_encoder, save_model, verify
@@ -32,6 +33,7 @@ from eyesmith.tasks.distill import (
 )
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
+from eyesmith.train.distributed import World
 
 STUDENT = ViTaminConfig(image_size=(32, 32), widths=(8, 16, 32), depths=(1, 1, 2), num_heads=2, embed_dim=0)
 ONE = replace(STUDENT, widths=(8, 8, 16), image_size=(48, 48), embed_dim=24)
@@ -189,6 +191,20 @@ def test_both_teachers_are_explained_better_than_by_their_means(config: DistillT
         f"test:{name}:{part}" for name in ("one", "other") for part in ("summary", "dense")
     }
     assert all(row.metric == "explained" and 0.1 < row.value < 1 for row in rows), rows
+
+
+def test_two_teachers_of_one_name_keep_their_own_numbers(config: DistillTaskConfig, tmp_path: Path) -> None:
+    for place, made in (("a", ONE), ("b", OTHER)):
+        save_model(tmp_path / place / "model", made.build())
+    sources = [str(tmp_path / place / "model") for place in "ab"]
+    asked = [DistillTeacher(load_encoder(one), source=one, grid=(2, 2)) for one in sources]
+    assert asked[0].name == asked[1].name
+    student = Student(STUDENT.build(), [one.dims for one in asked])
+    task = Distill(student.eval(), replace(config, cache=False, teachers=tuple(sources)), asked)
+    values, _ = task.explained(student, open_source(config.data.path), World())
+    assert [teacher for teacher, _ in values] == [sources[0], sources[0], sources[1], sources[1]]
+    assert len(set(values.values())) == 4
+    assert len(task.fixed()) == 2
 
 
 def test_without_a_cache_views_may_change(config: DistillTaskConfig, tmp_path: Path) -> None:

@@ -235,9 +235,14 @@ class Distill(EncoderRun[Student]):
         *,
         kept: Sequence[KeptFeatures] | None = None,
     ) -> None:
-        """kept: what each teacher says of all pictures, which a step then takes in its place."""
+        """kept: what each teacher says of all pictures, which a step then takes in its place.
+
+        `names`: what the teachers are called in results, two of one name by where they are.
+        """
         super().__init__(student, config)
         self.asked, self._kept = tuple(teachers), kept
+        names = [one.name for one in teachers]
+        self.names = tuple(one.name if names.count(one.name) == 1 else one.source for one in teachers)
 
     @classmethod
     def new_model(cls, config: DistillTaskConfig) -> Student:
@@ -285,7 +290,9 @@ class Distill(EncoderRun[Student]):
         return {f"teachers.{place}": one.encoder for place, one in enumerate(self.asked)}
 
     def fixed(self) -> dict[str, nn.Module]:
-        return {} if self._kept is not None else {f"teacher {one.name}": one.encoder for one in self.asked}
+        if self._kept is not None:
+            return {}
+        return {f"teacher {name}": one.encoder for name, one in zip(self.names, self.asked, strict=True)}
 
     def watched(self) -> dict[str, nn.Module]:
         return {"image": cast(TeacherHeads, self.model.teachers[0]).heads[next(iter(self.config.parts))]}
@@ -359,7 +366,7 @@ class Distill(EncoderRun[Student]):
         """
         for teacher in self.asked:
             teacher.to(next(student.parameters()).device)
-        places = [(teacher.name, name) for teacher in self.asked for name in self.config.parts]
+        places = [(teacher, name) for teacher in self.names for name in self.config.parts]
 
         def errors(pixels: Tensor) -> Tensor:
             """[b, parts of all teachers] fp64."""
