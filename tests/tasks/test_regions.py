@@ -1,5 +1,7 @@
 """Scenes with boxes as a task: boxes follow what happens to pixels, the loss is that of a loop, runs can be stopped."""
 
+import shutil
+import tarfile
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -12,9 +14,10 @@ from safetensors.torch import load_file
 
 from eyesmith.data.loader import Batch, Loader
 from eyesmith.data.make.scenes import make_scenes
+from eyesmith.dense.named_boxes import scene_boxes
 from eyesmith.dense.regions import crop_boxes
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.images import PreprocessConfig
+from eyesmith.images import PreprocessConfig, open_image
 from eyesmith.images.augment import AugmentConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
@@ -22,7 +25,7 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.config import OptimConfig
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Interrupted
-from eyesmith.tasks.regions import Regions, RegionsConfig, Seen
+from eyesmith.tasks.regions import Regions, RegionsConfig, SceneRows, Seen
 from eyesmith.tasks.task import RunContext
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.distributed import World
@@ -96,6 +99,29 @@ def test_boxes_turn_with_their_scenes(config: RegionsConfig, tmp_path: Path) -> 
         assert (ours.int() - theirs.int()).abs().float().mean() < 0.5
     names = [task._rows.names[label] for label in batch.extra["classes"][0].tolist() if label >= 0]
     assert names == [one["name"] for one in task._rows.source[int(batch.indices[0])].meta["objects"]]
+
+
+def test_scenes_of_several_sizes_keep_their_boxes(config: RegionsConfig, tmp_path: Path) -> None:
+    shutil.copytree(config.data.path, tmp_path / "both")
+    make_scenes(tmp_path / "large", samples=12, size_px=128)
+    for place, shard in enumerate(sorted((tmp_path / "large" / "train").glob("*.tar"))):
+        with (
+            tarfile.open(shard) as old,
+            tarfile.open(tmp_path / "both" / "train" / f"{900 + place:06}.tar", "w") as new,
+        ):
+            for member in old:
+                content = old.extractfile(member)
+                member.name = f"large-{member.name}"
+                new.addfile(member, content)
+    rows = SceneRows(replace(config, data=replace(config.data, path=str(tmp_path / "both"))), World())
+    sizes = set()
+    for index in range(len(rows.source)):
+        boxes = scene_boxes(rows.source, index).boxes
+        side = open_image(rows.source.image_bytes(index), where="scene").width
+        torch.testing.assert_close(rows.boxes[index, : len(boxes)] * side, boxes)
+        sizes.add(side)
+    rows.close()
+    assert sizes == {64, 128}
 
 
 def test_the_loss_is_the_weighted_mean_over_all_views(config: RegionsConfig, tmp_path: Path) -> None:

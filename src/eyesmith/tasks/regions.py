@@ -20,13 +20,13 @@ from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
 from eyesmith.dense.named_boxes import named_boxes, scene_boxes
 from eyesmith.dense.regions import CONTEXT, box_means, crop_boxes
-from eyesmith.errors import ConfigError, DataError
+from eyesmith.errors import ConfigError, DataError, ImageError
 from eyesmith.eval import ResultRow, Settings, choose_splits, evaluate
 from eyesmith.hub import save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.hub.stored import read_stored
-from eyesmith.images import open_image
 from eyesmith.images.augment import AugmentConfig, augment_batch
+from eyesmith.images.decode import image_size
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.tasks.contrastive import PairTask
@@ -167,9 +167,8 @@ class SceneRows(IndexedRows):
         most = max(len(one.boxes) for one in found)
         self.boxes = torch.zeros(len(found), most, 4)  # in units of the picture's side
         self.classes = torch.full((len(found), most), -1)
-        sides = _sides(source)
         for row, one in enumerate(found):
-            self.boxes[row, : len(one.boxes)] = one.boxes / sides
+            self.boxes[row, : len(one.boxes)] = one.boxes / _sides(source, row)
             self.classes[row, : len(one.labels)] = one.labels
         present = sorted({int(label) for label in self.classes.unique() if label >= 0})
         self.names = [source.classes[label] for label in present]
@@ -443,7 +442,10 @@ class Regions(PairTask, MeanTask[Clip]):
         return context.world.once(all_splits)
 
 
-def _sides(source: Source) -> Tensor:
-    """Width, height, width, height of the scenes of a made set, which are all alike."""
-    width, height = open_image(source.image_bytes(0), where=source.keys[0]).size
+def _sides(source: Source, index: int) -> Tensor:
+    """Width, height, width, height of a scene; ones where it cannot be read, and so is never shown."""
+    try:
+        height, width = image_size(source.image_bytes(index), where=source.keys[index])
+    except (DataError, ImageError):
+        height = width = 1
     return torch.tensor([width, height, width, height], dtype=torch.float32)
