@@ -1,6 +1,7 @@
 """One reader for every kind of result file, and for folders that hold several."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,31 @@ def test_what_holds_no_result_says_what_would(tmp_path: Path, name: str) -> None
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(DataError, match=r"no such result file|holds no result file|expected eval_results|is empty"):
         read_result(tmp_path / name)
+
+
+def test_one_model_used_in_several_ways_keeps_the_numbers_apart(tmp_path: Path) -> None:
+    run = {"weights": "w", "precision": "fp32"}
+    used = {"X detector": ("detect", 0.1), "X dense": ("detect", 0.2), "X crop": ("detect", 0.3)}
+    used |= {"X": ("chat", 0.4), "X wrong-image": ("chat", 0.5)}
+    folders = [tmp_path / name for name in "ab"]  # the second says half of it
+    for folder, names in zip(folders, (list(used), ["X crop", "X"]), strict=True):
+        rows = [replace(row(used[name][0], "ap50", used[name][1], model=name), run=run) for name in names]
+        folder.mkdir()
+        append_rows(folder / "results.jsonl", rows)
+    found = {model.line: list(model.records.values()) for model in read_results([folders[1], folders[0]])}
+    assert {name: [one.main for one in records] for name, records in found.items()} == {
+        name: [value] for name, (_, value) in used.items()
+    }
+
+
+def test_the_lines_of_a_run_folder_are_told_apart_by_their_use(tmp_path: Path) -> None:
+    run = {"weights": "w", "precision": "fp32", "source": str(tmp_path)}
+    append_rows(
+        tmp_path / "results.jsonl",
+        [
+            replace(row("boxes", value=value, model=f"X {way}"), run=run)
+            for way, value in (("dense", 0.3), ("crop", 0.6))
+        ],
+    )
+    found = {model.line: model.records["boxes/test"].main for model in read_results([tmp_path])}
+    assert found == {f"{tmp_path} (dense)": 0.3, f"{tmp_path} (crop)": 0.6}

@@ -1,5 +1,6 @@
 """Results out of any file or folder that we know: ours, DataComp's, CLIP_benchmark's, open_clip's."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ OWN = "own:"  # of the keys of a user's own sets
 KINDS = (
     "eval_results.jsonl, results.jsonl, a CLIP_benchmark JSON or CSV, an open_clip CSV, or a folder with any of them"
 )
+# tasks for which the last word of a line's name says how the model was used: its map, crops, pictures of others
+_USED = ("boxes", "chat", "detect", "segment")
 # the main metric of a set that is no task of a suite: the first of these that it has
 PREFERRED = ("acc1", "mean_recall@1", "image_retrieval_recall@1", "group_score", "accuracy")
 
@@ -124,7 +127,7 @@ def _read_own(path: Path) -> list[ModelResults]:
     grouped: dict[tuple[str, str], dict[tuple[str, str, str], ResultRow]] = {}
     origins: dict[tuple[str, str], dict[str, str]] = {}
     for row in read_rows(path):
-        found = origin(path, {"model": row.model, **(row.run or {})}, info)
+        found = _as_used(row, origin(path, {"model": row.model, **(row.run or {})}, info))
         who = row.model, found["identity"]
         origins[who] = found
         rows = grouped.setdefault(who, {})
@@ -149,6 +152,16 @@ def _read_own(path: Path) -> list[ModelResults]:
             )
         )
     return models
+
+
+def _as_used(row: ResultRow, found: dict[str, str]) -> dict[str, str]:
+    """Where a line is from, so that one model used in two ways is two: neither has the other's numbers."""
+    if row.task not in _USED or not found["identity"]:
+        return found
+    words = row.model.split()
+    identity = hashlib.sha256(f"{found['identity']} {row.model}".encode()).hexdigest()[:24]
+    variant = ", ".join(part for part in (words[-1] if len(words) > 1 else "", found["variant"]) if part)
+    return found | {"identity": identity, "variant": variant}
 
 
 def _key(row: ResultRow) -> str:
