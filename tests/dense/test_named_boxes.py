@@ -96,3 +96,14 @@ def test_what_has_no_boxes_is_refused(scenes: Path, tmp_path: Path):
         Image.new("RGB", (32, 32), (color, 0, 0)).save(tmp_path / name / "one.png")
     with pytest.raises(DataError, match="has no boxes with names"):
         scene_boxes(open_source(tmp_path), 0)
+
+
+def test_lines_say_whose_they_are(scenes: Path) -> None:
+    torch.manual_seed(1)
+    one, other = tiny_clip(), tiny_clip()
+    with torch.no_grad():
+        other.image.head.weight.add_(1.0)
+    runs = [named_boxes(clip, str(scenes), "test", ways=("crop",), limit=2)[0].run for clip in (one, other)]
+    assert all(run is not None and run["limit"] == 2 for run in runs)
+    assert runs[0]["weights"] != runs[1]["weights"]
+    assert runs[0]["data"] == runs[1]["data"]

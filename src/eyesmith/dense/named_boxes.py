@@ -1,6 +1,6 @@
 """Naming what stands in given boxes, zero-shot: by the dense map of the whole picture, and by each box cut out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +17,7 @@ from eyesmith.data.shards import read_dataset
 from eyesmith.data.sources import open_source, read_templates
 from eyesmith.dense.regions import box_means, crop_boxes
 from eyesmith.errors import DataError
+from eyesmith.eval.features.identity import content_hash, decoders, model_facts
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import similarity, target_ranks, wilson_interval
@@ -96,6 +97,8 @@ def named_boxes(
     known_rows = torch.tensor([place[name] for name in known])
     among = torch.full((len(names),), -1)
     among[known_rows] = torch.arange(len(known_rows))
+    run = model_facts(clip, clip.preprocess) | {"decoders": decoders(), "precision": "fp32", "prompts": list(prompts)}
+    run |= {"data": content_hash(source), "limit": limit}
     parts: list[tuple[str, Tensor, Tensor, Tensor]] = [(split, is_known, weights[known_rows], among[targets])]
     if not bool(is_known.all()):
         everything = torch.ones_like(is_known)
@@ -104,7 +107,7 @@ def named_boxes(
         for name, chosen, candidates, wanted in parts:
             if bool(chosen.any()):
                 ranks = target_ranks(similarity(found[way][chosen], candidates), wanted[chosen])
-                rows += _rows(ranks, f"{model_name or clip.config.name} {way}", name, len(candidates))
+                rows += _rows(ranks, f"{model_name or clip.config.name} {way}", name, len(candidates), run)
     return rows
 
 
@@ -182,7 +185,7 @@ def _places(classes: tuple[str, ...]) -> dict[str, int]:
     return {name: place for place, name in enumerate(classes)}
 
 
-def _rows(ranks: Tensor, model: str, split: str, num_names: int) -> Iterator[ResultRow]:
+def _rows(ranks: Tensor, model: str, split: str, num_names: int, run: Mapping[str, Any]) -> Iterator[ResultRow]:
     for metric, k in (("acc1", 1), ("acc5", 5)):
         hits = int((ranks < k).sum())
         low, high = wilson_interval(hits, len(ranks))
@@ -196,4 +199,5 @@ def _rows(ranks: Tensor, model: str, split: str, num_names: int) -> Iterator[Res
             high=high,
             n=len(ranks),
             chance=min(1.0, k / num_names),
+            run=run,
         )

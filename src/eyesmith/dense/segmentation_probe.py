@@ -16,7 +16,7 @@ from eyesmith.dense.probes import SegmentationProbe, cell_targets, fit_cells
 from eyesmith.dense.rows import squares
 from eyesmith.dense.view import Fit, ViewConfig
 from eyesmith.errors import DataError
-from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.features.identity import decoders, model_facts
 from eyesmith.eval.located.pixels import PixelScores
 from eyesmith.eval.located.rows import segment_rows
 from eyesmith.eval.results.rows import ResultRow
@@ -77,6 +77,8 @@ def probe_segments(
     if not used:
         raise DataError(f"{test.name}: none of its pictures can be read")
     run = {
+        **model_facts(encoder),
+        "precision": "fp32",
         "eye": eye.identity(),
         "view": to_dict(view),
         "map": "dense",

@@ -8,6 +8,7 @@ from eyesmith.dense.prompts import Prompts
 from eyesmith.dense.training_free.segment import SegmentConfig, TrainingFreeSegmenter
 from eyesmith.dense.vocabulary import encode_vocabulary
 from eyesmith.errors import DataError
+from eyesmith.eval.features.identity import decoders, model_facts
 from eyesmith.eval.located import PixelScores, segment_rows
 from eyesmith.eval.results import ResultRow
 from eyesmith.models.clip import Clip
@@ -40,5 +41,6 @@ def measure_segmentation(
         pixels.add_picture(truth, index, found.labels.numpy())
         if advance is not None:
             advance(index + 1)
-    facts = {"segment": to_dict(config), "prompts": str(prompts), "background": list(background)}
+    facts = model_facts(clip, clip.preprocess) | {"decoders": decoders(), "precision": "fp32", "data": truth.name}
+    facts |= {"segment": to_dict(config), "prompts": str(prompts), "background": list(background)}
     return segment_rows(truth, model=f"{clip.config.name} {config.path}", pixels=pixels, run=facts)
