@@ -317,3 +317,17 @@ def test_of_a_dialogue_the_last_turn_alone_is_scored_and_a_cut_answer_is_wrong(
     assert score(model, encoder, items, seen)[0].is_right
     cut = replace(encoder, max_tokens=len(whole.ids) - 1)
     assert not score(model, cut, items, seen)[0].is_right, "its end is not there"
+
+
+def test_saying_that_a_word_is_unknown_is_not_saying_it(
+    model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = model.eye(picture_pixels(pictures[0], PREPROCESS, pad=True)[None])
+    for answer, is_right in (("yes", True), ("zebra", False)):
+        items = [Conversation("k", 0, ((Turn(WORDS[0], answer),),))]
+        labels = encoder.row(items[0].branches, has_image=True).labels
+        wanted = torch.from_numpy(labels[labels != NOT_LEARNT])
+        assert (encoder.tokenizer.unk_token_id in wanted) != is_right
+        logits = torch.nn.functional.one_hot(wanted, len(encoder.tokenizer)).float()
+        monkeypatch.setattr(ChatModel, "forward", lambda *_, logits=logits: logits)
+        assert score(model, encoder, items, seen)[0].is_right == is_right

@@ -43,10 +43,12 @@ def score(
 
     A greedy model says an answer if and only if each of its tokens, its end included, is the likeliest after those
     before it, so the one pass decides what generating would, wherever words have one spelling in tokens. Turns before
-    the last one are read as they were answered. An answer that does not fit into the encoder's `max_tokens` cannot be
-    said, and counts as wrong. seen: the eye's tokens [n, N, C], a row for each item.
+    the last one are read as they were answered. What cannot be said counts as wrong: an answer that does not fit into
+    the encoder's `max_tokens`, or with a word that the tokenizer does not know. seen: the eye's tokens [n, N, C], a row
+    for each item.
     """
     device = next(model.projector.parameters()).device
+    unknown = -1 if encoder.tokenizer.unk_token_id is None else encoder.tokenizer.unk_token_id
     found: list[Scored] = []
     for start in range(0, len(items), batch_size):
         some = items[start : start + batch_size]
@@ -70,7 +72,7 @@ def score(
                         question=turns[-1].question,
                         answer=turns[-1].answer,
                         said=encoder.tokenizer.decode(said[own], skip_special_tokens=True),
-                        is_right=is_whole and bool((said[own] == wanted[own]).all()),
+                        is_right=is_whole and bool(((said == wanted) & (wanted != unknown))[own].all()),
                     )
                 )
     return found
