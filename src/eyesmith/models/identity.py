@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,5 +61,8 @@ def _settings(value: Any) -> Iterator[str]:
             yield from (f"{key} {line}" for line in _settings(value[key]))
     elif isinstance(value, torch.dtype):
         yield str(value)
+    elif isinstance(value, partial):
+        for part in (value.func, value.args, value.keywords):
+            yield from _settings(part)
     elif callable(value) and hasattr(value, "__qualname__"):
         yield f"{value.__module__}.{value.__qualname__}"
