@@ -37,6 +37,7 @@ def test_the_first_thing_is_asked_for_and_the_number_of_all(scenes: Path) -> Non
 
 def test_a_middle_lies_in_its_cell(scenes: Path) -> None:
     assert [cell_of(x, y, (2, 3)) for x, y in ((0, 0), (0.34, 0.2), (1, 0.4), (0.1, 0.5), (1, 1))] == [0, 1, 2, 3, 5]
+    assert [cell_of(x, y, (2, 3)) for x, y in ((-0.5, 0.6), (0.5, -0.7), (1.4, 1.4))] == [3, 1, 5]
     source = open_source(str(scenes), split="test")
     for index in range(10):
         for thing in things_of(source, index):

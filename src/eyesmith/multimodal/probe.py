@@ -44,8 +44,8 @@ def thing_box(thing: Mapping[str, Any], source: Source, index: int) -> tuple[flo
 
 
 def cell_of(x: float, y: float, grid: tuple[int, int]) -> int:
-    """The place, row by row, of the cell of a grid of (rows, columns) that holds a point given as shares."""
-    row, column = (min(int(value * size), size - 1) for value, size in zip((y, x), grid, strict=True))
+    """The place, row by row, of the cell of a grid of (rows, columns) that is nearest to a point given as shares."""
+    row, column = (min(max(int(value * size), 0), size - 1) for value, size in zip((y, x), grid, strict=True))
     return row * grid[1] + column
 
 
