@@ -371,7 +371,7 @@ class _Run:
         result = TaskResult(key=task.key, dataset=task.name, metrics=metrics, main_metric=value, rows=rows, facts=facts)
         self.write(
             lambda folder: (
-                write_records(folder, task.key, answered.records),
+                write_records(folder, task.key, answered.records, data=found.source.fingerprint()),
                 append_rows(folder / ROWS, rows),
                 append_record(folder / RECORDS, result, main=task.metric),  # last: it is what a restart goes by
             )

@@ -165,3 +165,17 @@ def test_damaged_files_are_named(tmp_path):
         read_predictions(path)
     with pytest.raises(DataError, match="no such prediction file"):
         read_predictions(tmp_path / "no.npz")
+
+
+def test_samples_called_alike_of_other_sets_are_told(tmp_path):
+    for side, share in (("a", 0.5), ("b", 0.7)):
+        write(tmp_path / side, "own:test", share=share, seed=1)
+    (one,) = compare_folders(tmp_path / "a", tmp_path / "b").tasks
+    assert one.note == "", "files of before do not say"
+    for side, data in (("a", "birds"), ("b", "birds"), ("c", "pets")):
+        rows = read_predictions(tmp_path / ("a" if side == "c" else side) / "predictions" / "own:test.npz").records
+        write_records(tmp_path / side, "own:test", rows, data=data)
+    (one,) = compare_folders(tmp_path / "a", tmp_path / "b").tasks
+    assert one.note == ""
+    (one,) = compare_folders(tmp_path / "a", tmp_path / "c").tasks
+    assert "not the same set" in one.note

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from eyesmith.eval.statistics.paired import Paired, compare_paired, holm
 MetricName = Literal[
     "main", "acc1", "acc5", "mean_per_class_recall", "f1_macro", "worst_group_acc1", "worst_group_acc5"
 ]
+OTHER_SET = "not the same set: sizes of pictures, texts or labels differ"
 _ROUNDS = 2000  # of a permutation test: p down to 0.0005, so that 40 tasks can still be told apart after adjustment
 
 
@@ -158,9 +159,12 @@ def _paired(one: TaskPredictions, other: TaskPredictions, metric: MetricName) ->
     if metric != "main" and "ranks" not in kind.arrays:
         raise DataError(f"{one.where}: {metric} is a metric of classification, and this task is {one.kind}; use main")
     try:
-        return kind.paired(_task(one.task), one.records, other.records, metric)
+        found = kind.paired(_task(one.task), one.records, other.records, metric)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
+    if found is None or one.data == other.data or not (one.data and other.data):
+        return found
+    return replace(found, note="; ".join([*([found.note] if found.note else []), OTHER_SET]))
 
 
 def _task(name: str) -> Task | None:

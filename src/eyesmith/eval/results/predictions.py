@@ -26,12 +26,14 @@ FOLDER = "predictions"
 
 @dataclass(frozen=True, kw_only=True)
 class TaskPredictions:
-    """One file. task: its name without extension; kind: what was scored; records: as stored; where: the path."""
+    """One file. task: its name without extension; kind: what was scored; records: as stored; where: the path; data:
+    the fingerprint of the samples, "" in files of before."""
 
     task: str
     kind: str
     where: str
     records: dict[str, NDArray[Any]]
+    data: str = ""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -39,8 +41,14 @@ class TaskPredictions:
         return tuple(str(key) for key in self.records.get("keys", self.records.get("cues", ())))
 
 
-def write_records(folder: str | os.PathLike[str], task: str, records: Mapping[str, NDArray[Any]]) -> Path:
-    """Write `folder`/predictions/TASK.npz, whole or not at all; returns its path."""
+def write_records(
+    folder: str | os.PathLike[str], task: str, records: Mapping[str, NDArray[Any]], *, data: str = ""
+) -> Path:
+    """Write `folder`/predictions/TASK.npz, whole or not at all; returns its path.
+
+    data: the fingerprint of the samples, wherever they lie; "" where nobody says.
+    """
+    records = {**records, "data": np.array(data)} if data else records
     path = Path(folder) / FOLDER / f"{file_name(task)}.npz"
     with atomic_path(path) as part, part.open("wb") as stream:
         np.savez(stream, **cast(dict[str, Any], dict(records)))
@@ -70,7 +78,8 @@ def read_predictions(path: str | os.PathLike[str]) -> TaskPredictions:
         if "num_classes" not in records:  # a file of before: the most that is named in it
             named = [int(records[name].max(initial=-1)) for name in ("top", "targets")]
             records["num_classes"] = np.array(1 + max(named))
-    return TaskPredictions(task=file.stem, kind=kind.name, where=str(file), records=records)
+    data = str(records.pop("data", ""))
+    return TaskPredictions(task=file.stem, kind=kind.name, where=str(file), records=records, data=data)
 
 
 def prediction_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
