@@ -1,7 +1,17 @@
 import math
 
 from eyesmith.report.content import Interval
-from eyesmith.report.words import count, duration, interval_text, params, percent, shorten, split_title
+from eyesmith.report.words import (
+    SPLIT_MEANINGS,
+    SPLIT_TITLES,
+    count,
+    duration,
+    interval_text,
+    params,
+    percent,
+    shorten,
+    split_title,
+)
 
 
 def plain(value: str) -> str:
@@ -28,6 +38,13 @@ def test_unknown_splits_read_as_words() -> None:
     assert split_title("unseen_drawing") == "Unseen drawings"
     assert split_title("my_own_split") == "My own split"
     assert split_title("all") == "All pictures"
+
+
+def test_every_split_that_is_made_has_a_title_and_a_meaning_of_its_own() -> None:
+    made = {f"unseen_{what}{wide}" for what in ("drawing", "concept", "style") for wide in ("", "_wide")}
+    made |= {"choose_drawing", "choose_concept", "unseen_combination", "test", "train"}
+    assert made <= SPLIT_TITLES.keys() & SPLIT_MEANINGS.keys()
+    assert len(set(SPLIT_TITLES.values())) == len(SPLIT_TITLES)
 
 
 def test_splits_of_what_is_located_are_of_names() -> None:
