@@ -206,6 +206,19 @@ def test_names_are_escaped(truth: Annotations) -> None:
     assert "<script>" not in html
 
 
+def test_of_a_hundred_wrong_detections_the_surest_are_drawn_and_the_others_counted(truth: Annotations) -> None:
+    one = replace(truth, pictures=truth.pictures[:1])
+    boxes, scores = np.tile([[0.0, 0.0, 2.0, 2.0]], (100, 1)), np.linspace(0.2, 0.1, 100)
+    html = render_located("nano", one, [found(boxes, scores, np.zeros(100, np.int64))], ())
+    assert html.count(", wrong</span>") == 10
+    assert "and 90 more, wrong" in html
+    assert ">0.20<" in html
+    assert ">0.10<" not in html
+    assert "100 detections overlap nothing" in html
+    assert "of every score, as none of them is right" in html
+    assert "F1" not in html
+
+
 def test_pictures_are_chosen_between_best_and_worst(truth: Annotations) -> None:
     listed = [outcomes(objects, one) for objects, one in zip(truth, guesses(truth), strict=True)]
     chosen = chosen_pictures(listed, 5)

@@ -300,8 +300,11 @@ def _pictures(
     chosen = chosen_pictures(listed)
     scenes = [scene(truth, index, found[index], listed[index], region) for index in chosen]
     is_part = len(chosen) < sum(map(bool, listed))
+    is_any_right = any(one.kind == "right" for each in listed for one in each)
     said = [
-        f"{_FOUND[region].capitalize()} with a score of at least {floor:.2f}, where F1 over all pictures is highest.",
+        f"{_FOUND[region].capitalize()} with a score of at least {floor:.2f}, where F1 over all pictures is highest."
+        if is_any_right
+        else f"{_FOUND[region].capitalize()} of every score, as none of them is right.",
         "The pictures stand evenly between the best and the worst of the set."
         if is_part
         else "All pictures that hold anything, the best first.",

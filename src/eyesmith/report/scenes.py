@@ -15,18 +15,24 @@ from eyesmith.data.annotations.outline import mask_rings
 from eyesmith.eval.located import Found, Outcome
 from eyesmith.eval.located.precision import Region
 from eyesmith.report.markup import Markup, element
-from eyesmith.report.words import shorten
+from eyesmith.report.words import count, shorten
 
 KINDS = ("right", "confused", "missed", "wrong")
 SIDE_PX = 420
+MAX_WRONG = 10  # of a picture, that overlap nothing: a head of little training finds hundreds, which hide the picture
 TAG = 2.4  # radius of a number, in hundredths of the picture's longer side
 _CELLS = 64  # along a mask's longer side, among which its number finds a place
 
 
 def scene(truth: Annotations, index: int, found: Found, listed: Sequence[Outcome], region: Region) -> Markup:
-    """A picture of a set with its outcomes, as an item of a list. found: all detections in it."""
+    """A picture of a set with its outcomes, as an item of a list. found: all detections in it.
+
+    Of those that overlap nothing the surest MAX_WRONG are drawn, and the others counted.
+    """
     picture, objects = truth.pictures[index], truth.objects(index)
     order = sorted(listed, key=lambda one: (KINDS.index(one.kind), -one.score))
+    left_out = max(0, sum(one.kind == "wrong" for one in order) - MAX_WRONG)
+    order = order[: len(order) - left_out]
     unit = max(objects.width, objects.height) / 100
     shapes, tags, places = list[tuple[float, Markup]](), list[Markup](), list[tuple[float, float]]()
     for number, one in enumerate(order, 1):
@@ -63,8 +69,14 @@ def scene(truth: Annotations, index: int, found: Found, listed: Sequence[Outcome
         )
         for number, one in enumerate(order, 1)
     ]
+    more = f"and {count(left_out)} more, wrong, of lower scores; not drawn" if left_out else ""
     return element(
-        "li", svg, element("ol", items), element("p", shorten(picture.file, 60), class_="file"), class_="scene"
+        "li",
+        svg,
+        element("ol", items),
+        element("p", more, class_="file") if more else None,
+        element("p", shorten(picture.file, 60), class_="file"),
+        class_="scene",
     )
 
 
