@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from typing import get_args
@@ -37,6 +38,16 @@ def test_every_verb_has_help(eyesmith, verb: str) -> None:
     status, out, _ = eyesmith(verb, "--help")
     assert status == 0
     assert f"usage: eyesmith {verb}" in out
+
+
+@pytest.mark.parametrize("words", [["eval"], ["probe"], ["report"], ["data", "convert"]])
+def test_an_option_that_says_no_tells_what_it_leaves_out(eyesmith, words: list[str]) -> None:
+    _, out, _ = eyesmith(*words, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    options = re.findall(r"--no-[\w-]+", text)
+    assert options, "none left: this test can go"
+    for option in set(options):  # in the option's column, and in the words beside it
+        assert options.count(option) >= 2, option
 
 
 def test_an_unknown_option_names_the_closest(eyesmith) -> None:

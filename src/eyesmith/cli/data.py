@@ -119,7 +119,7 @@ def _convert(
         images: The folder of the pictures, when they do not lie beside the annotations.
         form: What DATA is, where its layout does not say it: voc or voc-boxes, coco, panoptic, yolo ...
         keep: All of it, or the open-vocabulary split of COCO (48 base and 17 novel classes) or of LVIS (866 and 337).
-        pictures: Copy the pictures too.
+        pictures: Whether the pictures are copied too; --no-pictures leaves them where they are.
     """
     from eyesmith.data.annotations import convert_annotations, open_annotations, ov_coco, ov_lvis
 

@@ -97,7 +97,7 @@ def evaluate(
         limit: Only so many images of each set, spread evenly over its classes, to try a command out.
         explain: The key of one picture: show each step from its bytes to its rank, beside open_clip's.
         cache: Where features of images and classifiers are kept for the next evaluation of the same weights.
-        keep_features: Keep them at all.
+        keep_features: Whether they are kept; --no-keep-features leaves nothing behind.
         fresh: Measure everything anew, whatever features and results are kept.
     """
     given = dict(locals())

@@ -40,7 +40,7 @@ def report(
         out: The page to write; its CSV has the same name.
         data: The folder of the evaluation sets, for names and pictures of the worst classes.
         compare: Two models, as the page calls them, for the task-by-task chart; the two best when not given.
-        published: Show the papers' rows too.
+        published: Whether the papers' rows stand beside; --no-published leaves them out.
     """
     from eyesmith.report.leaderboard import write_leaderboard
 

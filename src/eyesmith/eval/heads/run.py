@@ -52,7 +52,7 @@ class ProbePlan:
     """Side of the square that the head segment fits pictures into; the model's own size when absent. Objects smaller
     than a cell of its map cannot be learnt: twice the side has cells of half the size."""
     zero_shot: bool = True
-    """Mix the Gaussian head with zero-shot (a model with a text tower)."""
+    """Whether the Gaussian head is mixed with zero-shot (a model with a text tower); --no-zero-shot leaves it alone."""
     batch_size: int = 64
     """Images that go through the model at once."""
     fresh: bool = False
