@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import eyesmith
-from eyesmith.errors import ConfigError
+from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval import evaluate_own
 from eyesmith.eval.comparison.models import compare_models
 from eyesmith.hub import save_model
@@ -43,6 +43,15 @@ def test_two_models_side_by_side(run: Path, open_clip_folder: Path, pairs: Path)
     values = {row.model: row.value for row in found.rows if row.metric == "acc1"}
     assert task.result.difference.value == pytest.approx(values[other] - values[str(run)])
     assert task.result.n == 24
+
+
+def test_captions_without_classes_are_refused_with_the_way_to_compare_them(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (30, 40), "red" if name == "a" else "blue").save(tmp_path / f"{name}.png")
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,caption\na.png,red\nb.png,blue\n")
+    with pytest.raises(DataError, match=r"pairs\.csv: has no classes.*labelled images.*eyesmith compare"):
+        compare_models(str(run), str(run), str(table))
 
 
 @needs_packages

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from eyesmith.errors import ConfigError
+from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.engine import Settings, evaluate_own
 from eyesmith.eval.heads.run import ProbePlan, run_probes
 from eyesmith.eval.results.compare import ModelComparison, compare_folders
@@ -93,7 +93,13 @@ def compare_models(
         for source, model, folder in zip((a, b), models, folders, strict=True):
             if train is None:
                 assert isinstance(model, Clip)
-                rows += evaluate_own(model, data, folder, model_name=source, settings=Settings(note=note)).rows
+                found = evaluate_own(model, data, folder, model_name=source, settings=Settings(note=note)).rows
+                if not any(row.metric == "acc1" for row in found):
+                    raise DataError(
+                        f"{data}: has no classes, so no name is right or wrong; give labelled images (a folder a "
+                        "class), or measure both by `eyesmith eval MODEL DATA --out FOLDER` and `eyesmith compare` them"
+                    )
+                rows += found
             else:
                 run_probes(model, ProbePlan(train=train, test=data), model_name=source, out=folder, note=note)
                 rows += read_rows(folder / "results.jsonl")
