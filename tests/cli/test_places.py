@@ -50,7 +50,10 @@ def test_findings_set_the_exit_status(scenes: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{scenes}", "{out}", "--to", "coco"], "which split? It has test, train, unseen_combination"),
+        (
+            ["{scenes}", "{out}", "--to", "coco"],
+            "It has test, train, unseen_combination; say split=test (--split test)",
+        ),
         (["{scenes}", "{out}", "--to", "coco", "--split", "tset"], "no split 'tset'"),
         (["{out}/none.json", "{out}", "--to", "coco"], "no such file or folder"),
         (["{scenes}", "{out}", "--to", "voc"], "voc"),

@@ -104,6 +104,13 @@ def test_folder_without_images(tmp_path):
         open_source(tmp_path)
 
 
+def test_a_model_given_as_data_is_called_one(tmp_path):
+    for name in ("config.json", "model.safetensors", "log.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="is a model .* data are expected"):
+        open_source(tmp_path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes among its files")
 @pytest.mark.parametrize("what", ["pipe", "device"])
 def test_what_is_no_file_is_not_waited_for(tmp_path, what):

@@ -118,6 +118,11 @@ def test_a_bad_fingerprint_is_an_error(run: Path, content: str | None, message: 
         verify(run)
 
 
+def test_a_weight_file_is_no_run_folder_and_is_there(run: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is a file; expected the folder"):
+        verify(run / "model.safetensors")
+
+
 def test_an_unfinished_run_cannot_be_verified(run: Path) -> None:
     (run / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="resume"):

@@ -233,5 +233,9 @@ def _walk(folder: Path) -> _Found:
 def _what_is_missing(folder: Path, tables: list[str]) -> str:
     if not any(folder.iterdir()):
         return "the folder is empty"
+    if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+        return (
+            "is a model (the folder of a run), and data are expected here; give a folder of pictures, shards or a table"
+        )
     hint = f"; to use its table, give {folder / tables[0]}" if tables else ""
     return f"no images ({', '.join(IMAGE_EXTENSIONS)}) and no .tar in it{hint}"

@@ -230,6 +230,8 @@ def is_run_folder(folder: str | os.PathLike[str]) -> bool:
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """config.json of a finished run. Raises CheckpointError, saying what to do, when there is none."""
     root = Path(folder)
+    if root.is_file():
+        raise CheckpointError(f"{root}: is a file; expected the folder that a training wrote, with {CONFIG_FILE} in it")
     if not root.is_dir():
         raise CheckpointError(f"{root}: no such run folder")
     path = root / CONFIG_FILE

@@ -187,7 +187,9 @@ def split_folder(folder: Path, split: str | None, *, wanted: str = "") -> Path:
     inner = sorted(one.name for one in folder.iterdir() if one.is_dir() and (not wanted or (one / wanted).is_dir()))
     if split is None:
         if len(inner) > 1:
-            raise ConfigError(f"{folder}: which split? It has {', '.join(inner)}; say split={inner[0]}")
+            raise ConfigError(
+                f"{folder}: which split? It has {', '.join(inner)}; say split={inner[0]} (--split {inner[0]})"
+            )
         return folder / inner[0] if inner else folder
     if split not in inner:
         raise ConfigError(f"{folder}: no split {split!r}; it has {', '.join(inner) or 'none'}")

@@ -130,7 +130,9 @@ def _jsons(folder: Path) -> dict[str, Path]:
 
 def _chosen(folder: Path, split: str | None, known: list[str]) -> str:
     if split is None and len(known) > 1:
-        raise ConfigError(f"{folder}: which split? It has {', '.join(known)}; say split={known[0]}")
+        raise ConfigError(
+            f"{folder}: which split? It has {', '.join(known)}; say split={known[0]} (--split {known[0]})"
+        )
     if split is not None and split not in known:
         raise ConfigError(f"{folder}: no split {split!r}; it has {', '.join(known) or 'none'}")
     if not known:

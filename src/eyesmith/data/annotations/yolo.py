@@ -30,9 +30,8 @@ def read_yolo(folder: Path, split: str | None = None) -> Annotations:
     """
     names, pictures_of = _described(folder)
     if split is None and len(pictures_of) > 1:
-        raise ConfigError(
-            f"{folder}: which split? It has {', '.join(pictures_of)}; say split={next(iter(pictures_of))}"
-        )
+        one = next(iter(pictures_of))
+        raise ConfigError(f"{folder}: which split? It has {', '.join(pictures_of)}; say split={one} (--split {one})")
     chosen = split if split is not None else next(iter(pictures_of))
     if chosen not in pictures_of:
         raise ConfigError(f"{folder}: no split {chosen!r}; it has {', '.join(pictures_of)}")
