@@ -68,6 +68,14 @@ def test_wrong_input_to_classify(eyesmith, run_folder: Path, photos: Path, words
     assert message in err
 
 
+def test_one_name_alone_is_said_to_mean_nothing(eyesmith, run_folder: Path, photos: Path) -> None:
+    status, out, err = eyesmith("classify", run_folder, photos, "--names", "cat")
+    assert status == 0
+    assert "cat 100.0 %" in out
+    assert "one name alone always gets 100 %" in err
+    assert "alone" not in eyesmith("classify", run_folder, photos, "--names", "cat", "dog")[2]
+
+
 def test_a_wrong_model_is_a_message(eyesmith, photos: Path, tmp_path: Path) -> None:
     status, _, err = eyesmith("classify", tmp_path / "nowhere", photos, "--names", "cat")
     assert status == 2

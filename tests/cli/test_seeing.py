@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import eyesmith as package
+from eyesmith.cli.segment import _largest
 from eyesmith.data.annotations import open_annotations
 from eyesmith.dense.training_free import BoxFinder, TrainingFreeSegmenter
 from eyesmith.dense.vocabulary import encode_vocabulary
@@ -126,3 +127,8 @@ def test_a_file_of_classes(eyesmith, run_folder: Path, photos: Path, tmp_path: P
     )
     assert status == 0, err
     assert (out / "classes.txt").read_text() == "person\nsky\n"
+
+
+def test_a_picture_without_any_named_thing_says_so() -> None:
+    assert _largest({"cat": 0.0, "dog": 0.0}) == "nothing"
+    assert _largest({"cat": 0.25, "dog": 0.0}) == "cat 25.0 %"

@@ -15,7 +15,7 @@ from eyesmith.cli.images import (
     own_classes,
     read_lines,
 )
-from eyesmith.cli.output import AsJson, print_json, print_table
+from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.errors import ConfigError
 from eyesmith.eval.features.index import check_class_names, class_probabilities, open_images
 from eyesmith.hub.device import find_device
@@ -86,4 +86,6 @@ def classify(
         for key, order, row in zip(index.keys, best.tolist(), values.tolist(), strict=True)
     ]
     print_table(("image", "names, the likeliest first"), rows)
+    if len(choices) == 1 and bool((probabilities == 1).all()):
+        say("one name alone always gets 100 %, whatever the pictures show: give others that it is told apart from")
     return 0

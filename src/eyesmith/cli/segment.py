@@ -184,4 +184,4 @@ def _percent(value: float | None) -> str:
 
 def _largest(parts: dict[str, float], count: int = 5) -> str:
     best = sorted(parts.items(), key=lambda one: -one[1])[:count]
-    return "   ".join(f"{name} {100 * part:.1f} %" for name, part in best if part > 0)
+    return "   ".join(f"{name} {100 * part:.1f} %" for name, part in best if part > 0) or "nothing"
