@@ -40,6 +40,13 @@ def test_eval_adds_lines_to_the_result_file(eyesmith, run_folder: Path, photos: 
     assert [ResultRow(**row) for row in json.loads(out)] == read_rows(out_file)[len(rows) :]
 
 
+def test_eval_refuses_a_folder_for_lines_before_it_measures(eyesmith, run_folder: Path, photos: Path) -> None:
+    status, out, err = eyesmith("eval", run_folder, "zero_shot", "--data", photos, "--out", photos)
+    assert (status, out) == (2, "")
+    assert "photos is a folder; say" in err
+    assert "results.jsonl" in err
+
+
 def test_wrong_input_to_eval(eyesmith, run_folder: Path, photos: Path) -> None:
     status, _, err = eyesmith("eval", run_folder, "zeroshot", "--data", photos)
     assert status == 2

@@ -197,7 +197,7 @@ def _made(
         raise ConfigError(
             f"{task}: expected --data DIR, the data set to measure on; or give a folder instead of {task}"
         )
-    target = _target(model, out)
+    target = _file(model, out)
     with _alone(target, model):
         found = load_clip_or_classifier(model, name, device)
         if isinstance(found, Classifier):
@@ -228,7 +228,7 @@ def _boxes(
 
     if data is None:
         raise ConfigError("boxes: expected --data DIR, scenes of `eyesmith data make emoji-scenes`")
-    target = _target(model, out)
+    target = _file(model, out)
     with _alone(target, model):
         clip = load_model(model, name, device)
         rows = [
@@ -268,7 +268,7 @@ def _finder(
         )
     if len(splits) > 1:
         raise ConfigError(f"splits: a {kind.kind} is measured on one at a time, got {', '.join(splits)}")
-    target = _target(model, out)
+    target = _file(model, out)
     data = open_annotations(what, splits[0] if splits else None)
     called, page = label or Path(model).resolve().name, target.with_name("located.html")
     with _alone(target, model):
@@ -316,6 +316,13 @@ def _own(
             return _add(result.rows, target)
     say(f"{len(result.rows)} result lines added to {target}")
     return 0
+
+
+def _file(model: str, out: Path | None) -> Path:
+    """`_target` where results are lines of one file. Raises ConfigError as it does, and for a folder."""
+    if out is not None and out.is_dir():
+        raise ConfigError(f"out: expected a file that lines are added to, {out} is a folder; say {out}/results.jsonl")
+    return _target(model, out)
 
 
 def _target(model: str, out: Path | None, name: str = "results.jsonl") -> Path:
