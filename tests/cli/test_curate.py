@@ -48,3 +48,10 @@ def test_marks_are_written(pool: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_mistakes_are_explained(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["curate", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_pool_is_not_made_among_files_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert main(["curate", "make-pool", str(tmp_path), "--samples", "4", "--files", "1"]) == 2
+    assert "expected an empty folder, found mine.txt" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.txt"]

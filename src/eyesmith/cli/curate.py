@@ -168,6 +168,11 @@ def _make_pool(
     """
     from eyesmith.data.curate import make_pool
 
+    if folder.is_dir() and (there := sorted(one.name for one in folder.iterdir())):
+        raise ConfigError(
+            f"{folder}: expected an empty folder, found {', '.join(there[:3])}{' ...' if len(there) > 3 else ''}; "
+            "choose another place, nothing was changed"
+        )
     made = make_pool(folder, samples=samples, files=files, shard_samples=shard_samples, seed=seed)
     if as_json:
         print_json({"metadata": str(made.metadata), "shards": None if made.shards is None else str(made.shards)})
