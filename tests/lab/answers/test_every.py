@@ -1,12 +1,14 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from eyesmith.lab.answers import Metric, answer_all, answer_data, main_metric, results_csv, rows_csv, to_json
 from eyesmith.lab.answers.answer import grid_points
+from eyesmith.lab.page.tables import tables_of
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,27 @@ def test_correlation_with_the_paper(exact, synthetic) -> None:
     assert within.is_exact
     assert within.spearman_p >= 1 / 24
     assert "all 24 settings" in exact.correlation.sentence
+
+
+def test_equal_encoders_have_no_order_and_no_nan_is_told(synthetic, tmp_path) -> None:
+    made = synthetic.lab_results(tmp_path)
+
+    def with_value(levels: tuple[int, ...]):
+        cells = [
+            replace(cell, rows=tuple(replace(row, value=0.25, low=0.2, high=0.3) for row in cell.rows))
+            if cell.level in levels
+            else cell
+            for cell in made.cells
+        ]
+        return answer_all(replace(made, cells=tuple(cells)))
+
+    part, none = with_value((0,)), with_value((0, 1, 2))
+    assert "it cannot be taken, as in one or more of them all encoders are equally good" in part.correlation.sentence
+    assert "so there is no order to correlate" in none.correlation.sentence
+    for found in (part, none):
+        said = [found.data.sentence, found.correlation.sentence]
+        said += map(str, [*tables_of(found.correlation), *tables_of(found.data)])
+        assert not [text for text in said if re.search(r"\bnan\b|-0\.00\b", text)]
 
 
 def test_what_is_missing_is_told(synthetic, tmp_path) -> None:

@@ -1,5 +1,6 @@
 """How far the small benchmark may be trusted: its order of encoders beside the paper's."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -172,11 +173,18 @@ def _sentence(answer: CorrelationAnswer) -> str:
     whole, within = answer.find("all"), answer.find("within")
     if whole is None:
         return "Fewer than three settings stand for a model of the paper's table, so nothing can be correlated."
+    if math.isnan(whole.spearman):
+        return f"All {whole.pairs} settings are equally good here, so there is no order to correlate with the paper's."
     text = (
         f"Over all {whole.pairs} settings the rank correlation with the paper's {SCORES['imagenet']} is "
         f"{_rho(whole)}, which more data and larger encoders alone would raise"
     )
-    if within is not None:
+    if within is not None and math.isnan(within.spearman):
+        text += (
+            "; within one size and budget, where only the encoder differs, it cannot be taken, as in one or more "
+            "of them all encoders are equally good"
+        )
+    elif within is not None:
         verdict = "so the order of encoders here says something about theirs"
         if not within.spearman_low > 0 or within.spearman_p > 0.05:
             verdict = "so the order of encoders is not told from a chance one"

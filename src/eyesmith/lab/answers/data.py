@@ -8,7 +8,7 @@ import numpy as np
 
 from eyesmith.lab.answers.answer import Answer, Label, amount, by_label, gain, listed, missing_note, told
 from eyesmith.lab.answers.power_law import FLOOR_BUDGETS, PowerLaw, fit_power_law
-from eyesmith.lab.answers.spread import Point
+from eyesmith.lab.answers.spread import Point, Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +160,8 @@ def _sentence(points: Sequence[Point], laws: dict, gains: dict, fits: Sequence[F
         steep = sorted(laws, key=lambda key: laws[key].exponent.value)
         fast, slow = laws[steep[-1]].exponent, laws[steep[0]].exponent
         text += (
-            f". The error falls as samples^-b, fastest in {' '.join(steep[-1]).strip()}, b = {fast.value:.2f} "
-            f"({fast.low:.2f} to {fast.high:.2f}), and slowest in {' '.join(steep[0]).strip()}, b = {slow.value:.2f} "
-            f"({slow.low:.2f} to {slow.high:.2f}){told(fast.minus(slow))}"
+            f". The error falls as samples^-b, fastest in {' '.join(steep[-1]).strip()}, b = {_exponent(fast)}, "
+            f"and slowest in {' '.join(steep[0]).strip()}, b = {_exponent(slow)}{told(fast.minus(slow))}"
         )
     if missed:
         text += (
@@ -170,3 +169,9 @@ def _sentence(points: Sequence[Point], laws: dict, gains: dict, fits: Sequence[F
             f"the mean of {len(missed)} curves, {100 * max(missed):.1f} % at most"
         )
     return text + "."
+
+
+def _exponent(spread: Spread) -> str:
+    """ "0.12 (0.10 to 0.15)", and no "-0.00"."""
+    value, low, high = (round(one, 2) + 0.0 for one in (spread.value, spread.low, spread.high))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"

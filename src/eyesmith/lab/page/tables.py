@@ -1,5 +1,6 @@
 """The tables of the lab's page."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from eyesmith.lab.answers.ablation import AblationAnswer
@@ -38,11 +39,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Child]], label: str, *, w
 
 
 def with_range(value: float, low: float, high: float, *, signed: bool = False, points: bool = True) -> list[Child]:
-    """A value with its interval beneath; points: in hundredths."""
+    """A value with its interval beneath; points: in hundredths. A dash where there is no value (nan)."""
+    if math.isnan(value):
+        return ["–"]
     factor, places = (100, 1) if points else (1, 2)
     sign = "+" if signed else ""
+    least = 0.5 * 10**-places
+    value, low, high = (0.0 if abs(factor * one) < least else one for one in (value, low, high))  # no "-0.0"
     shown = f"{factor * value:{sign}.{places}f}"
-    low, high = (0.0 if abs(factor * end) < 0.5 * 10**-places else end for end in (low, high))  # no "-0.0"
     return [shown, element("small", f"{factor * low:.{places}f}{SPACE}to{SPACE}{factor * high:.{places}f}")]
 
 
