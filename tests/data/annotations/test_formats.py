@@ -1,6 +1,7 @@
 """Round trips through every format that is written, on drawn sets, and what each of them refuses."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,20 @@ def test_two_splits_share_a_yolo_folder(made: Annotations, tmp_path: Path) -> No
     (tmp_path / "out" / "data.yaml").write_text("names: [a, b]\ntrain: images/train\n")
     with pytest.raises(DataError, match="has other class names"):
         convert_annotations(other, tmp_path / "out", to="yolo", split="test", pictures=False)
+
+
+def test_a_set_is_not_written_over_or_among_another(made: Annotations, make_set: MakeSet, tmp_path: Path) -> None:
+    convert_annotations(made, tmp_path / "out", to="coco")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    convert_annotations(made, tmp_path / "out", to="coco")  # the same again
+    fewer = replace(made, pictures=made.pictures[:2])
+    for other in (make_set(tmp_path / "in", 7), fewer):
+        with pytest.raises(DataError, match=r"images/train: pictures of another set lie there, such as .*nothing was"):
+            convert_annotations(other, tmp_path / "out", to="yolo")
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+    again = open_annotations(tmp_path / "out")
+    (tmp_path / "out" / "images" / "train" / "unlisted.png").write_bytes(b"")
+    convert_annotations(again, tmp_path / "out", to="yolo")  # beside what it was read from
 
 
 def test_boxes_alone_and_plain_folders_of_yolo(tmp_path: Path) -> None:

@@ -31,12 +31,14 @@ def convert_annotations(
     to: one of TARGETS. coco: annotations/SPLIT.json; panoptic: the same with PNGs in annotations/SPLIT/; yolo:
     labels/SPLIT and data.yaml; png: masks/SPLIT and classes.txt. Pictures go to images/SPLIT, their bytes as they are,
     and are called by the last part of their names, or not at all with `pictures` false.
-    Raises ConfigError for an unknown format, DataError when two pictures would have one name.
+    Raises ConfigError for an unknown format, DataError when two pictures would have one name, or when other pictures
+    lie in images/SPLIT: nothing is written then.
     """
     if to not in TARGETS:
         raise ConfigError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}")
     files = _names(annotations, split) if pictures else {}
     if pictures:
+        _refuse_others(annotations, files, folder, folder / "images" / split)
         for done, (old, new) in enumerate(files.items(), 1):
             write_file(folder / "images" / split / new, annotations.images.content(old))
             if on_progress is not None:
@@ -54,6 +56,29 @@ def convert_annotations(
             return write_yolo(folder, there, split)
         case _:
             return write_png_masks(folder, there, split)
+
+
+def _refuse_others(annotations: Annotations, files: dict[str, str], folder: Path, home: Path) -> None:
+    """Raise DataError where `home` holds pictures of another set, which would be mixed with these or lost.
+
+    A set may be written into the folder it was read from, where there may be pictures that it does not list.
+    """
+    there = {one.name for one in home.iterdir()} if home.is_dir() else set[str]()
+    path = annotations.path.resolve()
+    is_its_own = folder.resolve() in (path, *path.parents)
+    other = set[str]() if is_its_own else there - set(files.values())
+    if not other:
+        changed = (new for old, new in files.items() if new in there and not _is_same(annotations, old, home / new))
+        other = {new for new in (next(changed, ""),) if new}
+    if other:
+        raise DataError(
+            f"{home}: pictures of another set lie there, such as {min(other)}; choose another folder, or another name "
+            "for the split; nothing was changed"
+        )
+
+
+def _is_same(annotations: Annotations, old: str, file: Path) -> bool:
+    return file.read_bytes() == annotations.images.content(old)
 
 
 def _names(annotations: Annotations, split: str) -> dict[str, str]:
