@@ -6,7 +6,7 @@ from rich.console import Console
 
 import eyesmith
 from eyesmith.cli.alternate import main
-from eyesmith.errors import ConfigError, MissingDependencyError
+from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.eval import ResultRow
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.report.alternation import StageRow, render_alternation, stage_table
@@ -89,3 +89,12 @@ def test_the_table_has_a_line_a_stage() -> None:
     page = render_alternation(stages)
     assert "&lt;random&gt;" in page
     assert "cosine 50.0" in page
+
+
+def test_a_command_that_failed_at_once_leaves_its_folder_free(config: AlternateConfig) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        alternate(replace(config, data=config.data / "nowhere"), console=Console(quiet=True))
+    alternation._claim(config)
+    (config.out / "teacher").mkdir()
+    with pytest.raises(ConfigError, match="other settings; choose another folder, or delete this one"):
+        alternation._claim(replace(config, seed=1))

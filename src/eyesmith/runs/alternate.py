@@ -102,14 +102,20 @@ def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
 
 
 def _claim(config: AlternateConfig) -> None:
-    """Note what this folder is for. Raises ConfigError where it is for something else."""
+    """Note what this folder is for. Raises ConfigError where it is for something else.
+
+    A note without any stage beside it is of a command that failed at once, and is for nothing.
+    """
     path = config.out / CONFIG_FILE
     wanted = plain(to_dict(replace(config, out=Path("."))))
-    if path.is_file():
+    is_begun = config.out.exists() and any(one.name != CONFIG_FILE for one in config.out.iterdir())
+    if path.is_file() and is_begun:
         if load_json(path.read_text(encoding="utf-8")) != wanted:
-            raise ConfigError(f"{config.out}: holds an alternation with other settings; choose another folder")
+            raise ConfigError(
+                f"{config.out}: holds an alternation with other settings; choose another folder, or delete this one"
+            )
         return
-    if config.out.exists() and any(config.out.iterdir()):
+    if is_begun:
         raise ConfigError(f"{config.out}: is not empty; choose another folder")
     write_json(path, wanted)
 
