@@ -9,6 +9,7 @@ from eyesmith.cli.alternate import main
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.eval import ResultRow
 from eyesmith.models.eva02.model import Eva02Config
+from eyesmith.optim.config import OptimConfig
 from eyesmith.report.alternation import StageRow, render_alternation, stage_table
 from eyesmith.runs import alternate as alternation
 from eyesmith.runs.alternate import AlternateConfig, alternate, clip_config
@@ -57,6 +58,13 @@ def test_the_last_clip_starts_from_the_masked_run(config: AlternateConfig) -> No
     made = clip_config(config, start="runs/masked", note=Console(quiet=True))
     assert isinstance(made.model.image, Eva02Config)
     assert (made.initial.weights, made.initial.part) == ("runs/masked", "image")
+
+
+def test_the_clip_stages_take_what_they_are_given(config: AlternateConfig) -> None:
+    given = replace(config, clip=replace(config.clip, optim=OptimConfig(name="muon", peak_lr=1e-3), epochs=7.0))
+    assert clip_config(given, start="", note=Console(quiet=True)).optim == given.clip.optim
+    assert clip_config(replace(given, clip_epochs=0.0), start="", note=Console(quiet=True)).epochs == 7.0
+    assert clip_config(given, start="", note=Console(quiet=True)).epochs == config.clip_epochs
 
 
 def test_what_makes_no_alternation_is_said(config: AlternateConfig, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ class AlternateConfig:
     """Also train the last CLIP from random weights, to see what the masked images gave."""
     masked: MaskedConfig = field(default_factory=mim_nano)
     """The masked-image stage; its data, teacher, seed and epochs come from the fields above."""
+    clip: TrainConfig = field(default_factory=quickstart_trv)
+    """The CLIP stages; their data, first weights, seed and epochs come from the fields above."""
 
     def __post_init__(self) -> None:
         check_least(self, rounds=1, clip_epochs=0, masked_epochs=0, batch_size=0)
@@ -142,8 +144,8 @@ def _masked(config: AlternateConfig, name: str, teacher: str, console: Console) 
 
 
 def clip_config(config: AlternateConfig, *, start: str, note: Console) -> TrainConfig:
-    """The CLIP stage: the quick start's run with TrV-Nano, its image tower from the run `start` if one is named."""
-    run = with_text_at_hand(quickstart_trv(), note)
+    """A CLIP stage, its image tower from the run `start` if one is named."""
+    run = with_text_at_hand(config.clip, note)
     initial = InitialConfig(weights=start, part="image") if start else InitialConfig()
     return replace(run, initial=initial, **_shared(config, run, config.clip_epochs))
 
