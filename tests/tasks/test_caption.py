@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import eyesmith
-from eyesmith.errors import ConfigError
+from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.hub import verify
-from eyesmith.losses.caption import caption_loss
+from eyesmith.losses.caption import _told, caption_loss
 from eyesmith.models.captioner import Captioner, CaptionerConfig
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Work
@@ -30,8 +31,10 @@ def captions(config: TrainConfig) -> CaptionTaskConfig:
 def test_the_loss_is_a_loop_over_the_words_of_each_caption() -> None:
     draws = torch.Generator().manual_seed(0)
     ids = torch.tensor([[8, 1, 2, 9, 0], [8, 3, 9, 0, 0], [8, 9, 0, 0, 0]])
-    logits = torch.randn(3, 4, 10, generator=draws)
-    found = caption_loss(logits, ids, torch.tensor([4, 3, 2]))
+    states, words = torch.randn(3, 4, 6, generator=draws), torch.randn(10, 6, generator=draws)
+    logits = states @ words.T
+    found = caption_loss(states, words, ids, torch.tensor([4, 3, 2]))
+    whole = _told(states, words, ids[:, 1:])  # what is not on a CPU makes all
     for row, length in enumerate((4, 3, 2)):
         costs = []
         for place in range(length - 1):
@@ -39,6 +42,26 @@ def test_the_loss_is_a_loop_over_the_words_of_each_caption() -> None:
             total = sum(math.exp(score) for score in scores)
             costs.append(-math.log(math.exp(scores[ids[row, place + 1]]) / total))
         assert found[row].item() == pytest.approx(sum(costs) / len(costs), rel=1e-5)
+        assert whole[row, : length - 1].tolist() == pytest.approx(costs, rel=1e-5)
+
+
+def test_padding_costs_nothing_and_gets_no_gradient() -> None:
+    draws = torch.Generator().manual_seed(0)
+    ids, lengths = torch.tensor([[8, 1, 2, 9, 0], [8, 9, 0, 0, 0]]), torch.tensor([4, 2])
+    states = torch.randn(2, 4, 6, generator=draws, requires_grad=True)
+    words = torch.randn(10, 6, generator=draws, requires_grad=True)
+    caption_loss(states, words, ids, lengths).sum().backward()
+    slow = torch.stack(
+        [
+            F.cross_entropy(states[0, :3] @ words.T, ids[0, 1:4]),
+            F.cross_entropy(states[1, :1] @ words.T, ids[1, 1:2]),
+        ]
+    )
+    for ours, theirs in zip((states.grad, words.grad), torch.autograd.grad(slow.sum(), (states, words)), strict=True):
+        assert ours is not None
+        torch.testing.assert_close(ours, theirs)
+    with pytest.raises(ShapeError, match="caption_loss"):
+        caption_loss(states[:, :3], words, ids, lengths)
 
 
 def test_no_word_sees_a_later_one_and_every_word_sees_the_cells() -> None:
@@ -49,7 +72,7 @@ def test_no_word_sees_a_later_one_and_every_word_sees_the_cells() -> None:
     later[:, 3] = 7
     with torch.no_grad():
         found, changed, blind = decoder(cells, ids), decoder(cells, later), decoder(cells + 1, ids)
-    assert found.shape == (2, 4, 12)
+    assert found.shape == (2, 4, 16)
     torch.testing.assert_close(found[:, :3], changed[:, :3])
     assert not torch.allclose(found[:, 3], changed[:, 3])
     assert not torch.isclose(found, blind).all(-1).any()

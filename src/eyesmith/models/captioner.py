@@ -49,11 +49,14 @@ class Captioner(nn.Module):
         nn.init.normal_(self.positions, std=0.01)
 
     def forward(self, cells: Tensor, ids: Tensor) -> Tensor:
-        """What may follow each token but the last: cells [b, N, C], ids int64 [b, L] -> logits [b, L - 1, V]."""
+        """States after each token but the last: cells [b, N, C], ids int64 [b, L] -> [b, L - 1, W].
+
+        Their products with the table `words` are the logits of what may follow.
+        """
         seen = self.cells(cells)  # [b, N, W]
         length = ids.shape[1] - 1
         x = self.words(ids[:, :-1]) + self.positions[:length]  # [b, L - 1, W]
         later = torch.ones(length, length, dtype=torch.bool, device=ids.device).triu(1)
         for layer in self.layers:
             x = layer(x, seen, tgt_mask=later)
-        return nn.functional.linear(self.norm(x), self.words.weight)
+        return self.norm(x)

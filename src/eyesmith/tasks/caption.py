@@ -78,7 +78,8 @@ class CaptionTowers(nn.Module):
         pooled = F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
         text = clip.text_features(ids) if self._is_contrastive else None
         lengths = cast(ClipText, clip.text).ends(ids) + 1
-        told = caption_loss(decoder_of(clip)(seen, ids), ids, lengths)
+        decoder = decoder_of(clip)
+        told = caption_loss(decoder(seen, ids), decoder.words.weight, ids, lengths)
         return pooled, text, clip.logit_scale.exp(), None if self.bias is None else self.bias.view(()), told
 
 
@@ -108,7 +109,7 @@ class Captioning(Contrastive):
 
     @classmethod
     def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
-        """And the logits of all words, with their gradient."""
+        """And the logits of all words, with their gradient; a CPU makes them of captions without their padding."""
         text = config.model.text
         assert isinstance(text, ClipTextConfig)
         words = config.batch_size // gpus * text.context_len * text.vocab_size
