@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from eyesmith.errors import ConfigError
+from eyesmith.lab.cells import DataFacts, cells_of, samples_as_stated
 from eyesmith.lab.plan import Group, LabPlan, changed
 from eyesmith.lab.plans import PLANS, read_plan
 
@@ -12,6 +13,13 @@ from eyesmith.lab.plans import PLANS, read_plan
 def test_every_named_plan_is_read_by_its_name(name: str) -> None:
     assert read_plan(name) == PLANS[name]()
     assert PLANS[name]().name == name
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_cell_of_every_plan_can_be_trained(name: str) -> None:
+    """A recipe may refuse an encoder, which is known when its config is made."""
+    plan = PLANS[name]()
+    assert cells_of(plan, {plan.data: DataFacts(split="train", samples=783)}, samples_as_stated)
 
 
 def test_the_laptop_plan_is_the_papers_grid() -> None:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eyesmith.models.linear import Linear, can_fuse, pack
+from eyesmith.models.lora import LoraConfig, add_adapters
 
 DTYPES = {torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float64: 1e-12}
 ACTIVATIONS = {
@@ -92,6 +93,20 @@ def test_a_packed_weight_never_outlives_a_change() -> None:
         layer.pack()
         change(layer)
         torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("is_packed_before", [True, False])
+def test_an_adapter_beside_a_packed_weight_is_heard(is_packed_before: bool) -> None:
+    net, x = nn.Sequential(Linear(8, 6)), torch.randn(4, 8)
+    if is_packed_before:
+        pack(net)
+    add_adapters(net, ["0.weight"], LoraConfig(rank=2))
+    pack(net)
+    for _ in range(2):
+        nn.init.normal_(net[0].parametrizations.weight[0].lora_up)
+        for mode in (torch.inference_mode, torch.no_grad):
+            with mode():
+                torch.testing.assert_close(net(x), F.linear(x, net[0].weight, net[0].bias), rtol=0, atol=1e-6)
 
 
 @torch.no_grad()

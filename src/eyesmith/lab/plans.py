@@ -134,12 +134,14 @@ def scaling() -> LabPlan:
     )
 
 
-def _beside(name: str, title: str, recipes: tuple[str, ...]) -> LabPlan:
-    """One way to train beside another, for ViTamin and a plain ViT."""
+def _beside(
+    name: str, title: str, recipes: tuple[str, ...], encoders: tuple[str, ...] = ("ViTamin", "ViT/16")
+) -> LabPlan:
+    """One way to train beside another."""
     group = Group(
         name=name,
         question="recipe",
-        encoders=("ViTamin", "ViT/16"),
+        encoders=encoders,
         sizes=("pico",),
         budgets=BUDGETS[2:],
         recipes=recipes,
@@ -158,8 +160,8 @@ def captioning() -> LabPlan:
 
 
 def buckets() -> LabPlan:
-    """Batches of three sizes beside squares of one, at equal images seen."""
-    return _beside("buckets", "Pictures at several sizes", ("lab-muon", "lab-buckets"))
+    """Batches of three sizes beside squares of one, at equal images seen; timm's backbones see one size only."""
+    return _beside("buckets", "Pictures at several sizes", ("lab-muon", "lab-buckets"), ("ViTamin",))
 
 
 PLANS: dict[str, Callable[[], LabPlan]] = {

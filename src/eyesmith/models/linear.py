@@ -81,10 +81,10 @@ class Linear(nn.Linear):
         """Keep a copy of the weight in oneDNN's layout beside it, for use without gradient on a CPU.
 
         The copy is dropped at the first call after the weight was replaced or changed in place. Does nothing where
-        the kernels do not exist.
+        the kernels do not exist, and where the weight is made anew at each call (an adapter beside it).
         """
         self._packed = None
-        if can_fuse(self.weight, self.weight, is_grad_off=True):
+        if "weight" in self._parameters and can_fuse(self.weight, self.weight, is_grad_off=True):
             parts = self.weight.detach().chunk(self.num_parts)
             blocked = tuple(torch.ops.mkldnn._reorder_linear_weight(part, None) for part in parts)
             self._packed = _Packed(blocked, self._state())
@@ -93,7 +93,7 @@ class Linear(nn.Linear):
         return self.weight.data_ptr(), self.weight._version, self.weight.dtype
 
     def _fresh(self) -> _Packed | None:
-        if self._packed is not None and self._packed.made_from != self._state():
+        if self._packed is not None and ("weight" not in self._parameters or self._packed.made_from != self._state()):
             self._packed = None
         return self._packed
 
