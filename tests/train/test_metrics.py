@@ -1,7 +1,10 @@
 import math
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from eyesmith.images import PreprocessConfig
@@ -11,8 +14,10 @@ from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.train.config import DataConfig
+from eyesmith.train.loop import new_state, train
 from eyesmith.train.metrics import Metrics, Throughput, gram, rank_of
 from eyesmith.train.readings import Readings, StepFacts
+from eyesmith.train.sharding import Parallel
 from eyesmith.train.state import TrainState
 from eyesmith.train.utilisation import PEAK_BF16, StepCost, measured_flops, peak_flops, peak_memory_mib
 
@@ -142,3 +147,39 @@ def test_peaks_by_device_name() -> None:
     assert peak_flops("Some Other 9000") is None
     assert measured_flops(torch.device("cpu"), "fp32") > 1e8
     assert peak_memory_mib(torch.device("cpu")) > 50
+
+
+@pytest.mark.parametrize("clip_by", ["all", "part"])
+def test_norms_in_the_log_are_those_before_clipping(clip_by: Literal["all", "part"]) -> None:
+    optim = replace(tiny.CLIP.optim, clip_norm=1e-3, clip_by=clip_by)  # every step is clipped
+    config = replace(tiny.CLIP, optim=optim, log_every_steps=1, epochs=1.0)
+    objective = tiny.objective_of(config)
+    state = new_state(objective, config)
+    wanted: list[dict[str, float]] = []
+    clip = Parallel.clip_grad_norm
+
+    def look(parallel: Parallel, parameters: Any, *given: Any, **named: Any) -> Any:
+        wanted.append(
+            {
+                f"{part}_grad_norm": math.sqrt(
+                    sum(p.grad.square().sum().item() for name, p in parameters.items() if name.startswith(part))
+                )
+                for part in ("image", "text")
+            }
+        )
+        return clip(parallel, parameters, *given, **named)
+
+    metrics = Metrics(objective, state, every_steps=1, last_step=2, clip_norm=1e-3, clip_by=clip_by)
+    found: list[dict[str, float | None]] = []
+    with pytest.MonkeyPatch.context() as patched, metrics:
+        patched.setattr(Parallel, "clip_grad_norm", look)
+        train(
+            state,
+            objective,
+            tiny.Noise(2, objective.prepare),
+            config,
+            hooks=[lambda _, facts: found.append(metrics.of(facts))],
+        )
+    assert len(found) == 2
+    for one, other in zip(found, wanted, strict=True):
+        assert {name: one[name] for name in other} == pytest.approx(other, rel=2e-3)

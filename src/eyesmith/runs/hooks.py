@@ -39,7 +39,14 @@ def run_hooks(
     config, folder, is_first = task.config, context.folder, context.world.is_first
     every = config.log_every_steps
     with ExitStack() as stack:
-        metrics = Metrics(task, state, every_steps=every, last_step=steps, clip_norm=config.optim.clip_norm)
+        metrics = Metrics(
+            task,
+            state,
+            every_steps=every,
+            last_step=steps,
+            clip_norm=config.optim.clip_norm,
+            clip_by=config.optim.clip_by,
+        )
         stack.enter_context(metrics)
         listeners: list[Any] = []
         if is_first:
@@ -82,7 +89,7 @@ def run_shape(task: Task, steps: int) -> RunShape:
     clip = config.model if isinstance(config.model, ClipConfig) else None
     return RunShape(
         steps=steps,
-        warmup_steps=config.optim.warmup_steps or round(config.optim.warmup_frac * steps),
+        warmup_steps=config.optim.num_warmup(steps),
         batch_size=config.batch_size,
         init_scale=clip.init_scale if clip else 0.0,
         log_every_steps=config.log_every_steps,

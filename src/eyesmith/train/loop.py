@@ -112,8 +112,8 @@ def train(
             group["lr"] = lr * group["lr_scale"]
         found = objective.backward(parallel, batch, state.step)
         part = partial(part_of, model=objective.model) if config.optim.clip_by == "part" else None
-        grad_norm = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm, part=part)
-        seen = gate.look(found.loss, grad_norm)
+        norms = parallel.clip_grad_norm(state.trained(), config.optim.clip_norm, part=part)
+        seen = gate.look(found.loss, norms.total)
         state.readings.clear()
         state.optimizer.step()
         state.optimizer.zero_grad()
@@ -124,7 +124,8 @@ def train(
         elapsed_s = state.elapsed_s
         state.step += 1
         is_last = state.step == last
-        readings = {**seen, "loss": found.loss, "grad_norm": grad_norm, "scale": found.scale}
+        readings = {**seen, "loss": found.loss, "grad_norm": norms.total, "scale": found.scale}
+        readings |= {f"{name}_grad_norm": value for name, value in norms.parts.items()}
         readings |= {f"{name}{PART}": value for name, value in found.parts.items()}
         facts = StepFacts(
             step=state.step,

@@ -1,6 +1,6 @@
 """What is measured inside a logged step: features, gradients by tower, use of the machine. Nothing it does is felt."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -29,10 +29,21 @@ class Metrics:
     """
 
     def __init__(
-        self, objective: Objective, state: TrainState, *, every_steps: int, last_step: int, clip_norm: float
+        self,
+        objective: Objective,
+        state: TrainState,
+        *,
+        every_steps: int,
+        last_step: int,
+        clip_norm: float,
+        clip_by: Literal["all", "part"] = "all",
     ) -> None:
+        """clip_norm, clip_by: of the run, whose gradients are looked at after they were clipped; those that were
+        clipped by parts the loop has measured before.
+        """
         self._objective, self._state = objective, state
-        self._every_steps, self._last_step, self._clip_norm = every_steps, last_step, clip_norm
+        self._every_steps, self._last_step = every_steps, last_step
+        self._clip_norm, self._is_by_part = clip_norm, clip_by == "part"
         self._features: dict[str, list[Tensor]] = {name: [] for name in TOWERS}
         self._text_len: int | None = None
         self._seen_step = -1
@@ -62,7 +73,8 @@ class Metrics:
         norm of a tower's gradients, before clipping.
         """
         readings = facts.readings
-        shrunk = max(1.0, facts.grad_norm / self._clip_norm) if self._clip_norm else 1.0
+        is_shrunk = self._clip_norm and not self._is_by_part
+        shrunk = max(1.0, facts.grad_norm / self._clip_norm) if is_shrunk else 1.0
 
         def number(name: str, factor: float = 1.0) -> float | None:
             return readings.number(name) * factor if name in readings else None
@@ -103,7 +115,7 @@ class Metrics:
                     features = _of_all(features, self._state.world)
                 found[f"{name}_norm"] = features.norm(dim=-1).mean()
                 found[f"{name}_gram"] = gram(features)
-        for name in TOWERS:
+        for name in () if self._is_by_part else TOWERS:
             tower = getattr(self._objective.model, name, None)
             grads = [] if tower is None else [value.grad for value in tower.parameters() if value.grad is not None]
             if grads:

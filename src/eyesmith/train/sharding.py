@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,13 @@ from eyesmith.train.precision import HALF, LossScale, Precision
 
 Strategy = Literal["none", "ddp", "fsdp"]
 Made = TypeVar("Made", bound=nn.Module)
+
+
+class GradNorms(NamedTuple):
+    """L2 norms [] of gradients before they were clipped: of all, and of each part where parts are told apart."""
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
 
 
 class Parallel:
@@ -174,11 +181,11 @@ class Parallel:
 
     def clip_grad_norm(
         self, parameters: Mapping[str, Tensor], max_norm: float, *, part: Callable[[str], str] | None = None
-    ) -> Tensor:
-        """L2 norm of all gradients [], equal in every process; above max_norm (0: never) they are scaled down to it.
+    ) -> GradNorms:
+        """Norms of the gradients, equal in every process; above max_norm (0: never) they are scaled down to it.
 
-        part: names what a parameter belongs to; each part is then scaled by its own norm. The result is of all.
-        Gradients and norm are without fp16's scale then.
+        part: names what a parameter belongs to; each part is then scaled by its own norm. Gradients and norms are
+        without fp16's scale then.
         """
         grads: dict[str, list[Tensor]] = {}
         for name, parameter in parameters.items():
@@ -190,7 +197,8 @@ class Parallel:
         if max_norm:  # else a pass over all gradients for nothing
             for name, some in grads.items():
                 torch._foreach_mul_(parts_here(some), (max_norm / (norms[name] + 1e-6)).clamp(max=1.0))
-        return next(iter(norms.values())) if len(norms) == 1 else torch.stack(list(norms.values())).norm()
+        total = next(iter(norms.values())) if len(norms) == 1 else torch.stack(list(norms.values())).norm()
+        return GradNorms(total, {} if part is None else norms)
 
     def whole(self) -> nn.Module:
         """The model with whole weights: itself, or under FSDP a copy; every process must call it.
