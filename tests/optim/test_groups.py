@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from eyesmith.errors import ConfigError
+from eyesmith.hub.foreign import foreign_config
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.foreign.timm import TimmConfig
@@ -197,3 +198,30 @@ def test_the_table_shows_what_trains_and_what_does_not(clip: Clip) -> None:
     ]
     assert sum(row.num_parameters for row in rows) == sum(value.numel() for value in clip.parameters())
     assert rows[4].num_parameters == sum(value.numel() for value in clip.image.get_submodule("stem").parameters())
+
+
+def test_projections_of_other_packages_come_after_the_last_block() -> None:
+    """open_clip's towers hold theirs themselves, so that it comes before the blocks by name."""
+    ensure_torchvision()
+    pytest.importorskip("open_clip")
+    found = foreign_config("open_clip:ViT-S-32")
+    with torch.device("meta"):
+        pair = found.build()
+    assert isinstance(pair, Clip)
+    facts = _facts(pair, layer_decay=0.5, text_layer_decay=0.5)
+    for part, name in (("image", "proj"), ("text", "text_projection")):
+        assert facts[f"{part}.tower.{name}"][0] == 1.0
+        assert facts[f"{part}.tower.positional_embedding"][0] == 0.5**13
+        assert facts[f"{part}.tower.transformer.resblocks.11.ln_1.weight"][0] == 0.5
+    facts = _facts(pair, layer_decay=0.5, text_layer_decay=0.5, layer_decay_by="open_clip")
+    assert (facts["image.tower.proj"][0], facts["image.tower.ln_post.weight"][0]) == (1.0, 0.5)
+    assert (facts["text.tower.text_projection"][0], facts["text.tower.ln_final.weight"][0]) == (1.0, 0.5)
+
+
+def test_a_decay_by_layers_of_a_tower_without_blocks_is_an_error(clip: Clip) -> None:
+    clip.text = nn.Linear(4, 16)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match=r"optim\.text_layer_decay: the text tower is a Linear, whose blocks are not"):
+        parameter_groups(clip, OptimConfig(text_layer_decay=0.5))
+    parameter_groups(clip, OptimConfig())
+    clip.text.requires_grad_(False)
+    parameter_groups(clip, OptimConfig(text_layer_decay=0.5))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.foreign.transformers_text import TransformersText
 from eyesmith.optim.config import LayerRule, OptimConfig
 
 # the part that is in no tower: of an image-text model, of an encoder by itself, of a language model with an eye
@@ -34,6 +35,8 @@ class TrainedRow:
     num_parameters: int
 
 
+# where a tower's projection lies, ours and other packages'; some towers hold it themselves, before their blocks
+_PROJECTIONS = ("head.", "text_projection", "tower.head.", "tower.text_projection", "tower.visual_projection.")
 _MATRIX_SIDE = 16  # what is shorter is no matrix to Muon
 
 
@@ -82,6 +85,7 @@ def parameter_groups(
     class tokens undecayed too, "open_clip" class tokens (a vector there, [1, 1, C] here).
 
     model: its image encoder is called `image`, its text tower, where it has one, `text`.
+    Raises ConfigError for a decay by layers of a tower that shows no blocks.
     Source: BEiT's layer-wise decay as EVA-02 uses it; timm's param_groups_layer_decay; the groups that open_clip's
     towers unlock by. Raises ConfigError for a pattern that fits nothing.
     """
@@ -111,6 +115,12 @@ def parameter_groups(
         if part in towers:
             _, lr_scale, decay = towers[part]
             if decay != 1:
+                if not towers[part][0]:
+                    field = "layer_decay" if part == "image" else "text_layer_decay"
+                    raise ConfigError(
+                        f"optim.{field}: the {part} tower is a {type(getattr(model, part)).__name__}, whose blocks are "
+                        "not known, so none can be slower than another; set it to 1"
+                    )
                 layer = layers[part][inner]
                 lr_scale *= decay ** (last[part] - layer)
         else:
@@ -174,7 +184,7 @@ def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module], *, by: LayerRul
         if id(parameter) in numbers:
             present = numbers[id(parameter)]
             layers[name] = present
-        elif name == "text_projection" or name.startswith("head."):  # the first comes first: the tower itself holds it
+        elif name == "tower.proj" or name.startswith(_PROJECTIONS):
             layers[name] = len(blocks) + 1
         else:
             layers[name] = len(blocks) + 1 if present == len(blocks) and is_norm_apart else present
@@ -227,6 +237,8 @@ def text_blocks(text: nn.Module) -> list[nn.Module]:
     if hasattr(text, "get_decoder"):
         decoder: Any = text
         return list(decoder.get_decoder().layers)
+    if isinstance(text, TransformersText):
+        return text.blocks()
     transformer = getattr(text, "transformer", None)
     return list(getattr(transformer, "resblocks", ()))
 

@@ -17,6 +17,7 @@ from eyesmith.models.foreign.packages import import_transformers
 from eyesmith.models.foreign.transformers_image import TransformersImageConfig, feature_dim, native_size
 from eyesmith.models.foreign.transformers_model import IMAGES, is_of, named_tensors, read_settings
 from eyesmith.models.foreign.transformers_text import TransformersTextConfig
+from eyesmith.optim.groups import layer_numbers, text_blocks
 
 pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="needs transformers")
 
@@ -88,6 +89,12 @@ def test_texts_of_kinds_that_are_not_told_their_padding(kind: str) -> None:
         ours = text.eval()(ids)
         torch.testing.assert_close(ours, theirs.get_text_features(input_ids=ids).pooler_output)
     assert ours.shape == (2, text.out_dim)
+    layers, last = layer_numbers(text, text_blocks(text), by="eva")
+    assert (len(text.blocks()), last) == (3, 4)
+    assert {layer for name, layer in layers.items() if "embeddings." in name} == {0}
+    for k in range(3):
+        assert {layer for name, layer in layers.items() if f"layers.{k}." in name} == {k + 1}
+    assert {layer for name, layer in layers.items() if "final_layer_norm" in name or "projection" in name} == {4}
 
 
 def test_a_folder_of_save_pretrained_loads_with_its_tokenizer(transformers_folder: Path) -> None:

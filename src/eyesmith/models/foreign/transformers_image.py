@@ -12,7 +12,7 @@ from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.foreign.packages import package_version
 from eyesmith.models.foreign.sequence import SequenceEncoder
-from eyesmith.models.foreign.transformers_model import DISTRIBUTION, IMAGES, make_config, make_module
+from eyesmith.models.foreign.transformers_model import DISTRIBUTION, IMAGES, longest_list, make_config, make_module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class TransformersImage(SequenceEncoder):
             width = self.tower.visual_projection.in_features
             self.tower.visual_projection = nn.Identity()
         self.embed_dim = config.embed_dim or width
-        self._blocks_name = _longest_list(root)
+        self._blocks_name = longest_list(root)
         target = self.tower.forward if self._kind in IMAGES else self.tower.get_image_features
         self._takes_any_size = "interpolate_pos_encoding" in inspect.signature(target).parameters
         side = getattr(vision, "image_size", None)
@@ -110,14 +110,6 @@ class TransformersImage(SequenceEncoder):
         is_free = self._takes_any_size or self._kind.startswith("dinov")
         if not is_free and (height, width) != self._native_size:
             raise ConfigError(f"image_size: transformers' {self._kind} takes {self._native_size} alone")
-
-
-def _longest_list(root: nn.Module) -> str:
-    """Name of the list of blocks: the longest one."""
-    lists = {name: len(part) for name, part in root.named_modules() if isinstance(part, nn.ModuleList)}
-    if not lists:
-        raise ConfigError("settings: the image tower has no list of blocks")
-    return max(lists, key=lambda name: lists[name])
 
 
 def _clip_tail(tower: Any, cells: Tensor) -> Tensor:

@@ -142,3 +142,11 @@ def _own_fields(transformers: Any, config_class: Any, content: Mapping[str, Any]
     # of a text tower these decide where a text ends
     ends = {name: content[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in content}
     return fields | ends
+
+
+def longest_list(root: nn.Module) -> str:
+    """Name of a tower's list of blocks: the longest one. Raises ConfigError where it has none."""
+    lists = {name: len(part) for name, part in root.named_modules() if isinstance(part, nn.ModuleList)}
+    if not lists:
+        raise ConfigError(f"settings: {type(root).__name__} has no list of blocks")
+    return max(lists, key=lambda name: lists[name])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eyesmith.errors import CheckpointError, ConfigError, ShapeError
 from eyesmith.models.foreign.packages import import_transformers, package_version
-from eyesmith.models.foreign.transformers_model import DISTRIBUTION, PAIRS, make_config, make_module
+from eyesmith.models.foreign.transformers_model import DISTRIBUTION, PAIRS, longest_list, make_config, make_module
 from eyesmith.models.text.hugging_face_files import load_tokenizer, save_parts
 
 HUB_PREFIX = "hf:"
@@ -56,8 +56,13 @@ class TransformersText(nn.Module):
             raise ConfigError(f"settings: {config.model_name} is a {made.model_type!r}, which has no text tower")
         self._padding, self._is_told = PAIRS[made.model_type]
         self.tower: Any = make_module(config.settings, config.model_name, "text")
+        self._blocks_name = longest_list(self.tower)
         self.out_dim, self.context_len = config.embed_dim, config.context_len
         self._tokenizer: Any = None
+
+    def blocks(self) -> list[nn.Module]:
+        """The residual units in order."""
+        return list(self.tower.get_submodule(self._blocks_name))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """int64 [T, L] ids, as the model's processor makes them."""
