@@ -4,6 +4,7 @@ import io
 import json
 import random
 import re
+import shutil
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -416,3 +417,19 @@ def test_changed_entries_are_another_curation(pool: Any, tmp_path: Path) -> None
     assert curate(plan, pool.metadata, tmp_path / "again").kept > first.kept
     with pytest.raises(DataError, match="no column 'caption'"):
         curate(CurationPlan(rules=("balance",), text="caption", balance=plan.balance), pool.metadata, tmp_path / "b")
+
+
+def test_changed_features_are_another_curation(pool: Any, clusters: ClustersRule, tmp_path: Path) -> None:
+    metadata = tmp_path / "metadata"
+    shutil.copytree(pool.metadata, metadata)
+    plan = CurationPlan(rules=("clusters",), clusters=clusters)
+    first = curate(plan, metadata, tmp_path / "out")
+    curate(CurationPlan(), metadata, tmp_path / "all")
+    for file in metadata.glob("*.npz"):  # of another encoder, say
+        with np.load(file) as stored:
+            turned = {name: np.roll(stored[name], 1, axis=1) for name in stored.files}
+        np.savez(file, **turned)
+    with pytest.raises(ConfigError, match="its pool or a file of its rules has changed"):
+        curate(plan, metadata, tmp_path / "out")
+    assert curate(plan, metadata, tmp_path / "again").kept != first.kept
+    curate(CurationPlan(), metadata, tmp_path / "all")  # reads none

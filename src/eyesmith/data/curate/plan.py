@@ -216,6 +216,12 @@ class CurationPlan:
             if rule in self.rules and near.by == "hash" and not near.marks:
                 raise _missing_file(rule, "marks")
 
+    @property
+    def reads_features(self) -> bool:
+        """Whether a rule may read the features beside the pool."""
+        near = (("decontaminate", self.decontaminate), ("duplicates", self.duplicates))
+        return "clusters" in self.rules or any(name in self.rules and rule.by == "embedding" for name, rule in near)
+
     def files(self) -> list[str]:
         """Files that the plan's rules read beside the pool; a folder of WordNet is named by its noun index."""
         near = [(self.decontaminate.marks, *self.decontaminate.against), (self.duplicates.marks,)]

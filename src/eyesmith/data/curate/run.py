@@ -191,6 +191,8 @@ def _claim(folder: Path, plan: CurationPlan, pool: str | os.PathLike[str], files
     """Take `out` for this plan and pool; returns their digest."""
     facts: list[list[Any]] = [[file.name, file.num_rows, *_stamp(file.path)] for file in files]
     facts += [[file, *_stamp(Path(file))] for file in plan.files()]
+    if plan.reads_features:
+        facts += [[file.features.name, *_stamp(file.features)] for file in files]
     settings = to_dict(plan)
     settings = {name: value for name, value in settings.items() if name not in RULES or name in plan.rules}
     digest = hashlib.sha256(json.dumps([settings, facts]).encode()).hexdigest()
