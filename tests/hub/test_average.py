@@ -82,6 +82,27 @@ def test_models_of_another_kind_are_refused() -> None:
         weighted([one, one], [1.0, 0.5])
 
 
+def test_weights_that_are_used_otherwise_are_refused() -> None:
+    """OpenAI's models and LAION's have the same shapes and other activations."""
+    tensors = {"w": torch.zeros(2)}
+    plain, quick = (Stored(config(name), tensors, name) for name in ("ViT-B-32", "ViT-B-32-quickgelu"))
+    with pytest.raises(CheckpointError, match=r"quickgelu: image\.activation is 'quick_gelu', in ViT-B-32 'gelu'"):
+        soup([plain, quick])
+    pair = config("ViT-B-32")
+    tuned = replace(
+        pair,
+        name="tuned",
+        image=replace(pair.image, drop_path_prob=0.1),  # pyright: ignore[reportCallIssue]
+        prompts=("{}",),
+        lock_text=True,
+        preprocess=replace(pair.preprocess, resize="squash"),
+    )
+    assert soup([plain, Stored(tuned, tensors, "tuned")]).config is plain.config
+    bright = replace(pair, preprocess=replace(pair.preprocess, mean=(0.5, 0.5, 0.5)))
+    with pytest.raises(CheckpointError, match=r"bright: preprocess\.mean"):
+        soup([plain, Stored(bright, tensors, "bright")])
+
+
 def test_a_greedy_soup_takes_what_helps_best_first() -> None:
     # the score is the nearness of w to 1: m1 is best alone, with m3 the mean is nearer, others spoil it
     values = {"m0": 1.4, "m1": 0.8, "m2": 3.0, "m3": 1.3}

@@ -4,16 +4,21 @@ Sources: WiSE-FT (arXiv 2109.01903), model soups (arXiv 2203.05482). Every param
 temperature's logarithm too. Sums are made in float64 and rounded once to the type of the first model's tensor.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from eyesmith.config import to_dict
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.hub.stored import Stored
 
 Tensors = Mapping[str, Tensor]
+_UNUSED = ("name", "prompts", "init_scale", "lock_text", "drop_path_prob", "initial", "is_packed", "resize", "source")
+# what a model is called, its sentences for class names, what only training asks ("initial": how weights are drawn), how
+# a matrix is laid out in files, tables at another size, and where it came from
 
 
 def wise_ft(before: Stored, after: Stored, alpha: float) -> Stored:
@@ -64,7 +69,7 @@ def weighted(models: Sequence[Stored], weights: Sequence[float]) -> Stored:
 
     A tensor that is equal in all of them (a locked tower) stays as it is, bit for bit; so does one of whole numbers,
     which must be equal. Raises ConfigError without models or for weights that do not add up to 1, CheckpointError
-    naming the first tensor that differs in name or shape.
+    naming the first tensor that differs in name or shape, or the first setting by which equal shapes are another model.
     """
     if not models or len(models) != len(weights):
         raise ConfigError(f"weights: expected one for each of 1 or more models, got {len(weights)} for {len(models)}")
@@ -94,6 +99,7 @@ def _mean(values: Sequence[Tensor], weights: Sequence[float], *, name: str, wher
 
 
 def _check_alike(first: Stored, other: Stored) -> None:
+    """Raise CheckpointError where tensors differ in name or shape, or are used in other ways."""
     odd = sorted(first.tensors.keys() ^ other.tensors.keys())
     if odd:
         raise CheckpointError(
@@ -106,3 +112,23 @@ def _check_alike(first: Stored, other: Stored) -> None:
                 f"{other.where}: '{name}' is {list(other.tensors[name].shape)}, in {first.where} "
                 f"{list(value.shape)}; only weights of one architecture and image size can be averaged"
             )
+    mine, theirs = (dict(_used(to_dict(model.config))) for model in (first, other))
+    for name in mine:
+        if mine[name] != theirs.get(name):
+            raise CheckpointError(
+                f"{other.where}: {name} is {theirs.get(name)!r}, in {first.where} {mine[name]!r}; weights that are "
+                "used in other ways cannot be averaged, though their names and shapes are the same"
+            )
+
+
+def _used(config: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """What the weights of a model are used by, by dotted name."""
+    for name, value in config.items():
+        if name in _UNUSED or (name == "model_name" and "settings" in config):  # which say it, the name is for messages
+            continue
+        if name == "preprocess":  # how pictures are cut and resampled changes no feature of a picture that is prepared
+            value = {key: value[key] for key in ("mean", "std")} if value else {}
+        if isinstance(value, Mapping):
+            yield from _used(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value
