@@ -16,6 +16,21 @@ def test_rows_agree_by_text_or_label() -> None:
     assert len(same) == 4
 
 
+def test_rows_without_a_label_agree_by_text() -> None:
+    texts, labels = ["a cat", "a dog", "a dog", "a fox"], torch.tensor([0, -1, -1, 0])
+    same = same_from(texts, labels)
+    assert same.matrix().tolist() == [
+        [True, False, False, True],
+        [False, True, True, False],
+        [False, True, True, False],
+        [True, False, False, True],
+    ]
+    # of two processes the second has no label at all
+    halves = [same_from(["a", "b"], torch.tensor([3, -1])), same_from(["c", "a"])]
+    whole = same_from(["a", "b", "c", "a"], torch.tensor([3, -1, -1, -1]))
+    assert torch.equal(torch.cat([half.image_codes for half in halves]), whole.image_codes)
+
+
 def test_without_labels_only_texts_count() -> None:
     same = same_from(["x", "y", "x"])
     assert same.matrix().tolist() == [[True, False, True], [False, True, False], [True, False, True]]

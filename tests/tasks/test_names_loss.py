@@ -73,6 +73,14 @@ def test_the_loss_is_that_of_a_loop_over_images(config: TrainConfig, tmp_path: P
     assert found.chance == pytest.approx(math.log(len(texts)))
 
 
+def test_a_row_that_is_left_out_is_left_out_of_the_mean(config: TrainConfig, tmp_path: Path) -> None:
+    """A picture that cannot be read makes a batch one shorter: the loss is the mean of what is there."""
+    task, batch = made(config, tmp_path)
+    parallel = new_state(task, config).parallel
+    whole, *parts = (float(task.backward(parallel, one, 1).loss) for one in (batch, *batch.parts(2)))
+    assert sum(parts) / 2 == pytest.approx(whole, rel=1e-5)
+
+
 def test_neighbours_share_the_target(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, loss=LossConfig(kind="names", neighbours=0.25))
     task, batch = made(config, tmp_path)

@@ -26,10 +26,10 @@ class Batch:
     """Samples of one step that this process computes. Row i of every field is one of them.
 
     pixels: [b, 3, H, W] uint8; texts: one caption each, none where the run reads no texts; labels: [b] int64 class of
-    each, or None; keys: for messages; rows: [b] int64 place of each in the batch of all processes, on the CPU;
-    indices: [b] int64 place of each in the data set, on the CPU, None where they stream by; extra: what else was made
-    of the rows before the step, [b, ...] each: token ids, masks, second labels; host: the same on the CPU wherever the
-    batch is, for what must be known without waiting for a device.
+    each, -1 for a streamed row without one, or None; keys: for messages; rows: [b] int64 place of each in the batch of
+    all processes, on the CPU; indices: [b] int64 place of each in the data set, on the CPU, None where they stream by;
+    extra: what else was made of the rows before the step, [b, ...] each: token ids, masks, second labels; host: the
+    same on the CPU wherever the batch is, for what must be known without waiting for a device.
     """
 
     pixels: Tensor

@@ -1,7 +1,7 @@
 """Which pairs of a batch are positives too, so no negatives of each other: two codes a row, not a [B, B] matrix."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import torch
@@ -53,7 +53,8 @@ class Same:
 def same_from(texts: Sequence[str], labels: Tensor | None = None, images: Sequence[str] | None = None) -> Same:
     """Codes of a batch: two rows agree when their texts are equal, or their labels, or their image names.
 
-    texts: one caption a row. labels: int64 [b], class of each row. images: a name a row, for batches that may hold an
+    texts: one caption a row. labels: int64 [b], class of each row, below 0 for one without, whose image counts as
+    another's where captions are equal alone. images: a name a row, for batches that may hold an
     image twice with different captions; give labels or images, not both (rows of one image have one label). Text codes
     are 63-bit hashes, equal in every process and on every machine; in a batch of 100,000 the chance that two different
     texts share one is 5e-10.
@@ -62,7 +63,8 @@ def same_from(texts: Sequence[str], labels: Tensor | None = None, images: Sequen
         raise ConfigError("same_from: expected labels or images, got both; rows of one image have one label")
     text_codes = _hashes(texts)
     if labels is not None:
-        return Same(labels.to(device="cpu", dtype=torch.int64), text_codes)
+        told = Same(labels.to(device="cpu", dtype=torch.int64), text_codes)  # of one length, or it raises
+        return replace(told, image_codes=torch.where(told.image_codes < 0, text_codes, told.image_codes))
     return Same(text_codes if images is None else _hashes(images), text_codes)
 
 

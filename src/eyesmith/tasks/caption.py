@@ -148,7 +148,9 @@ class Captioning(Contrastive):
             loss = config.caption_weight * told.sum() * (world.size / count)
             pairs = torch.zeros((), device=device)
             if text is not None:
-                pairs = contrast(config.loss, Features(image, text, scale, bias), self._same(batch), max_rows=max_rows)
+                pairs = contrast(
+                    config.loss, Features(image, text, scale, bias), self._same(batch, world), max_rows=max_rows
+                )
             parallel.backward(loss + config.contrastive_weight * pairs)
         found = world.total(loss.detach()) / world.size + config.contrastive_weight * pairs.detach()
         return StepLoss(found, scale.detach())

@@ -313,7 +313,7 @@ class Contrastive(PairTask):
         precision = choose_precision(config.precision, device)
         max_rows = config.batch_size // parallel.world.size  # a picture that cannot be read leaves a process one less
         batch = batch.to(device)
-        chance, same = self._chance(batch, parallel.world), self._same(batch)
+        chance, same = self._chance(batch, parallel.world), self._same(batch, parallel.world)
         if self.bank is not None and "known" not in batch.extra:
             batch = replace(batch, extra={**batch.extra, "known": self.bank(batch.texts)})  # [b, D]
         names = None if self.class_texts is None else on_device(self.class_texts(step), device)  # [K, D]
@@ -341,10 +341,15 @@ class Contrastive(PairTask):
             loss = parallel.world.total(loss) / parallel.world.size
         return StepLoss(loss, features.scale, chance)
 
-    def _same(self, batch: Batch) -> Same | None:
+    def _same(self, batch: Batch, world: World) -> Same | None:
         """Which rows are no negatives of each other, those of one class or with equal captions; None: all are."""
         extra = batch.extra
-        return Same(extra["image_codes"], extra["text_codes"]) if "text_codes" in extra else None
+        if "text_codes" not in extra:
+            return None
+        images = extra["image_codes"]
+        if world.size > 1 and batch.indices is None:
+            images = images.clone()  # where some shards have labels, processes without one must tell two codes as well
+        return Same(images, extra["text_codes"])
 
     def _chance(self, batch: Batch, world: World) -> float:
         """The loss of guessing; classes are read on the host, where `prepare` left them as codes."""
@@ -416,14 +421,15 @@ def class_texts_of(config: TrainConfig, bank: Texts | None, rows: Rows) -> Class
 def _by_names(config: TrainConfig, found: Features, names: Tensor, place: Tensor, world: World) -> Tensor:
     """This process's part of the mean over the global batch, [], times the number of processes, which average.
 
-    names: unit features [K, D]; place: int64 [b], the right one of each row.
+    names: unit features [K, D]; place: int64 [b], the right one of each row. A process may have a row less, where a
+    picture cannot be read.
     """
     logits = found.scale * found.image @ names.mT  # [b, K]
     loss = nn.functional.cross_entropy(logits, place, reduction="sum")
     if share := config.loss.neighbours:
         near = (NEIGHBOUR_SCALE * names[place] @ names.mT).softmax(dim=1)  # [b, K]
         loss = torch.lerp(loss, nn.functional.cross_entropy(logits, near, reduction="sum"), share)
-    return loss * (world.size / config.batch_size)
+    return loss * (world.size / world.total(torch.full((), float(len(place)), device=loss.device)))
 
 
 def chance_loss(config: LossConfig, texts: Sequence[str], labels: Tensor | None, batch_size: int) -> float:

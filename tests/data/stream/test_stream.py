@@ -104,6 +104,20 @@ def test_labels_are_given_when_every_row_has_one(tmp_path, tar, pair) -> None:
     assert got.labels.tolist() == [int(key) for key in got.keys]
 
 
+def test_labels_of_a_row_do_not_depend_on_the_rows_beside_it(tmp_path, tar, pair) -> None:
+    """Some shards have labels, and two processes see what one sees."""
+    tar(tmp_path / "0.tar", [part for i in range(4) for part in pair(f"{i}", i, cls=str(i).encode())])
+    tar(tmp_path / "1.tar", [part for i in range(4, 12) for part in pair(f"{i}", i)])
+    for step in range(3):
+        whole = stream(tmp_path, 4).batch(step)
+        labels = [-1] * 4 if whole.labels is None else whole.labels.tolist()
+        assert labels == [int(key) if int(key) < 4 else -1 for key in whole.keys]
+        parts = [stream(tmp_path, 4, rank=rank, world_size=2).batch(step) for rank in range(2)]
+        assert labels == [
+            label for part in parts for label in ([-1] * 2 if part.labels is None else part.labels.tolist())
+        ]
+
+
 def test_any_number_of_workers_gives_the_same_batches_from_any_step(shards) -> None:
     folder = shards(20, 17, 11)
     here = stream(folder, 12)

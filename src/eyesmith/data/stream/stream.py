@@ -37,8 +37,8 @@ _JUDGED_FROM = 1000  # samples: a handful of broken ones at the start is no rate
 class Pairs:
     """The rows of one step for one process. Row i of every field is one sample.
 
-    pixels: [b, 3, H, W] uint8 RGB, channels-last memory; texts: one caption each; labels: int64 [b], or None unless
-    every row has one; keys: of the samples that are shown.
+    pixels: [b, 3, H, W] uint8 RGB, channels-last memory; texts: one caption each; labels: int64 [b], -1 for a
+    row without one, or None where no row has one; keys: of the samples that are shown.
     """
 
     pixels: Tensor
@@ -140,11 +140,11 @@ class ShardStream:
         self._next_step = step + 1
         self._judge(parts)
         labels = [label for part in parts for label in part.labels]
-        whole = [label for label in labels if label is not None]
+        is_labelled = any(label is not None for label in labels)
         return Pairs(
             pixels=pixels,
             texts=[text for part in parts for text in part.texts],
-            labels=torch.tensor(whole) if len(whole) == len(labels) else None,
+            labels=torch.tensor([-1 if label is None else label for label in labels]) if is_labelled else None,
             keys=tuple(key for part in parts for key in part.keys),
         )
 
