@@ -1,10 +1,13 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from eyesmith.data.indexed import IndexedRows
 from eyesmith.data.loader import Loader
 from eyesmith.data.order import step_seed
 from eyesmith.errors import ConfigError, DataError
@@ -99,6 +102,25 @@ def test_both_ways_of_reading_give_the_same_batches(pairs: Path) -> None:
         a, b = kept.batch(step), decoding.batch(step)
         assert (a.keys, a.texts) == (b.keys, b.texts)
         torch.testing.assert_close(a.pixels.float(), b.pixels.float(), atol=1, rtol=0)
+
+
+def test_rows_say_how_they_decode(tmp_path: Path) -> None:
+    """A JPEG that is made four times smaller: exactly where it is kept, fast where it is not, which is not the same."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 30, 3), np.uint8)
+    Image.fromarray(noise.repeat(16, axis=0).repeat(16, axis=1)).save(tmp_path / "0.jpg", quality=90)
+    shutil.copy(tmp_path / "0.jpg", tmp_path / "1.jpg")
+    (tmp_path / "pairs.csv").write_text("image,caption\n0.jpg,one\n1.jpg,other\n")
+    found: dict[str, torch.Tensor] = {}
+    for memory_mib in (0, 16):
+        config = replace(_config(tmp_path / "pairs.csv", memory_mib=memory_mib), augment=AugmentConfig(), batch_size=2)
+        rows = open_rows(config)
+        assert isinstance(rows, IndexedRows)
+        (_, pixels), *_ = rows.fixed_views(2)
+        found[rows.decoding] = pixels[0].float()
+        rows.close()
+    assert found.keys() == {"exact", "fast"}
+    assert not torch.equal(found["exact"], found["fast"])
+    torch.testing.assert_close(found["exact"], found["fast"], atol=16, rtol=0)
 
 
 @pytest.mark.parametrize("memory_mib", [0, 16])

@@ -268,6 +268,16 @@ def test_an_edited_config_is_refused_finished_or_not(
         resume(run)
 
 
+def test_a_run_keeps_to_one_way_of_decoding(
+    short: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept in memory was decoded exactly, what is not is decoded fast: other pixels."""
+    run = stopped(short, tmp_path / "run", monkeypatch)
+    edit(run, data=to_dict(replace(short.data, memory_mib=0)))
+    with pytest.raises(ConfigError, match=r"edited since the run began: data\.memory_mib was"):
+        resume(run)
+
+
 # ---- one writer a folder
 
 

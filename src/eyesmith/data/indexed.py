@@ -19,7 +19,7 @@ from eyesmith.errors import DataError, ImageError
 from eyesmith.images.augment import AugmentConfig, augment_batch
 from eyesmith.images.class_views import ClassViewConfig, class_view
 from eyesmith.images.mix import MixConfig, draw_mix, mix_pixels
-from eyesmith.images.transforms import PreprocessConfig, evaluation_pixels
+from eyesmith.images.transforms import Mode, PreprocessConfig, evaluation_pixels
 
 View = Tensor | Finding  # uint8 [3, H, W], or why there is none
 
@@ -150,6 +150,11 @@ class IndexedRows:
         self.num_samples = len(self.indices)
         self.steps_per_epoch = epoch_steps or self._order.steps_per_epoch
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="decode")
+
+    @property
+    def decoding(self) -> Mode:
+        """How images become pixels: exactly where they are kept in memory, else fast, which differs by a few levels."""
+        return "fast" if self._kept is None else "exact"
 
     @property
     def problems(self) -> list[Finding]:

@@ -23,7 +23,6 @@ _FREE = (  # may be edited before it goes on: no weight depends on them, or what
     "data.path",
     "data.more_paths",
     "data.num_workers",
-    "data.memory_mib",
     "data.cache_gib",
     "data.max_skipped_frac",
     "initial.weights",

@@ -79,7 +79,8 @@ def keep_said(
     """
     assert isinstance(rows, IndexedRows), "the config has no streams beside kept targets"
     device = context.world.device()
-    views = facts_hash([content_hash(rows.source), decoders(), config.data.decode_px, config.image_size])
+    shown = [rows.decoding, decoders(), config.data.decode_px, config.image_size]
+    views = facts_hash([content_hash(rows.source), *shown])
     with context.world.first_on_each_machine():  # one computes, the others find the file
         return keep_features(
             ask,

@@ -33,7 +33,8 @@ class DataConfig:
     decode_px: int = 72
     """Side of the squares that images are decoded to, before augmentation cuts and bends them."""
     memory_mib: int = 1024
-    """Decoded images are kept in memory when all of them need no more than this; otherwise decoded at each use."""
+    """Decoded images are kept in memory when all of them need no more than this; otherwise decoded at each use, faster
+    and a few levels less exactly, so that a run keeps to one of the two."""
     max_skipped_frac: float = 0.01
     """Share of unusable samples above which the run stops."""
     num_workers: int = 2
