@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from eyesmith.eval import read_rows
 from eyesmith.hub import load_model, save_model
 from eyesmith.hub.initial import InitialConfig, load_initial
 from eyesmith.models.clip import Clip, ClipConfig
+from eyesmith.models.text import ClipTextConfig
 from eyesmith.recipes import locked_text
 from eyesmith.runs.average import average
 from eyesmith.runs.train import start
@@ -55,6 +57,24 @@ def test_all_weights_or_those_of_the_text_tower(tiny_model: ClipConfig, trained:
     assert not same(weights(text, "image."), weights(source, "image."))
     assert same(weights(neither, ""), random)
     assert all(parameter.requires_grad for parameter in whole.parameters())
+
+
+@pytest.mark.parametrize("projection", ["plain", "biased"])
+def test_a_text_tower_starts_without_the_projection_to_other_images(
+    tiny_model: ClipConfig, tmp_path: Path, projection: Literal["plain", "biased"]
+) -> None:
+    """That of SigLIP is a layer, CLIP's a matrix."""
+    assert isinstance(tiny_model.text, ClipTextConfig)
+    config = replace(tiny_model, text=replace(tiny_model.text, projection=projection))
+    torch.manual_seed(7)
+    save_model(tmp_path / "source", config.build().eval())
+    torch.manual_seed(0)
+    clip = config.build()
+    before = weights(clip, "text.text_projection")
+    path = str(tmp_path / "source")
+    load_initial(clip, InitialConfig(weights=path, part="image", text=path))
+    assert same(weights(clip, "text.text_projection"), before)
+    assert same(weights(clip, "text.transformer."), weights(load_model(path), "text.transformer."))
 
 
 def test_weights_of_another_model_are_refused(tiny_model: ClipConfig, trained: Path) -> None:

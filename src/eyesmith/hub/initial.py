@@ -19,6 +19,7 @@ from eyesmith.models.eva02.weights import resize_patch_kernel
 
 # of our encoders and other packages'
 PROJECTIONS = ("head.", "tower.proj", "tower.head.", "tower.trunk.head.", "tower.visual_projection.")
+TEXT_PROJECTIONS = ("text_projection", "tower.text_projection")  # matrices, or layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,8 @@ def _load_text(clip: Clip, source: str) -> None:
     found = {name.removeprefix("text."): value for name, value in stored.tensors.items() if name.startswith("text.")}
     if not found:
         raise CheckpointError(f"initial.text: {stored.where} has no text tower")
-    taken = {name: value for name, value in found.items() if name != "text_projection"}
-    kept = {name: value for name, value in own.items() if name == "text_projection"}
+    taken = {name: value for name, value in found.items() if not name.startswith(TEXT_PROJECTIONS)}
+    kept = {name: value for name, value in own.items() if name.startswith(TEXT_PROJECTIONS)}
     load_tensors(clip.text, {**taken, **kept}, where=f"text tower of {stored.where}")
 
 
