@@ -104,6 +104,12 @@ def test_both_ways_of_reading_give_the_same_batches(pairs: Path) -> None:
         torch.testing.assert_close(a.pixels.float(), b.pixels.float(), atol=1, rtol=0)
 
 
+@pytest.mark.parametrize(("samples", "steps"), [(0, 2), (4, 1), (7, 1), (3, 1), (40, 10)])
+def test_an_epoch_has_the_stated_number_of_samples(pairs: Path, samples: int, steps: int) -> None:
+    """Ten pictures in batches of four; an epoch that is shorter than a batch is one."""
+    assert _batches(_config(pairs, epoch_samples=samples)).steps_per_epoch == steps
+
+
 def test_rows_say_how_they_decode(tmp_path: Path) -> None:
     """A JPEG that is made four times smaller: exactly where it is kept, fast where it is not, which is not the same."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 30, 3), np.uint8)

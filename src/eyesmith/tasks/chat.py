@@ -184,7 +184,7 @@ class Chat(MeanTask[ChatModel]):
             is_seen=config.keep_seen,
             num_workers=config.data.num_workers,
             max_skipped_frac=config.data.max_skipped_frac,
-            epoch_steps=config.data.epoch_samples // config.batch_size,
+            epoch_steps=config.data.epoch_steps(config.batch_size),
         )
 
     @classmethod

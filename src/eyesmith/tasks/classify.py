@@ -105,7 +105,7 @@ class LabelledRows(IndexedRows):
             require_text=False,
             num_workers=data.num_workers,
             max_skipped_frac=data.max_skipped_frac,
-            epoch_steps=data.epoch_samples // config.batch_size,
+            epoch_steps=data.epoch_steps(config.batch_size),
         )
 
 

@@ -61,6 +61,10 @@ class DataConfig:
         if not 0 <= self.max_skipped_frac <= 1:
             raise ConfigError(f"data.max_skipped_frac: expected 0..1, got {self.max_skipped_frac}")
 
+    def epoch_steps(self, batch_size: int) -> int:
+        """Steps that count as one epoch, at least one; 0 where those of all samples do."""
+        return max(1, self.epoch_samples // batch_size) if self.epoch_samples else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:

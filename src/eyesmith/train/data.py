@@ -41,6 +41,7 @@ def open_rows(config: RunConfig, world: World | None = None) -> Rows:
         num_workers=data.num_workers,
         keep_mib=data.memory_mib,
         max_skipped_frac=data.max_skipped_frac,
+        epoch_steps=data.epoch_steps(config.batch_size),
     )
 
 
@@ -99,9 +100,7 @@ def _open_stream(config: RunConfig, transform: TrainTransformConfig, world: Worl
         counts="stated" if data.epoch_samples else "index",
         require_text=config.reads_texts,
     )
-    return StreamedRows(
-        stream, epoch_steps=max(1, data.epoch_samples // config.batch_size) if data.epoch_samples else 0
-    )
+    return StreamedRows(stream, epoch_steps=data.epoch_steps(config.batch_size))
 
 
 def open_training_source(data: DataConfig, *, require_text: bool = True) -> Source:
