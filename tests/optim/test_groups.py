@@ -140,7 +140,14 @@ def test_vitamin_has_timms_sixteen_rates() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "eva02_tiny_patch14_224", "convnext_atto", "coatnet_nano_rw_224"]
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "vit_base_patch16_siglip_224",
+        "eva02_tiny_patch14_224",
+        "convnext_atto",
+        "coatnet_nano_rw_224",
+    ],
 )
 def test_a_timm_backbone_has_timms_own_rates(name: str) -> None:
     timm = _timm()
@@ -225,3 +232,28 @@ def test_a_decay_by_layers_of_a_tower_without_blocks_is_an_error(clip: Clip) -> 
     parameter_groups(clip, OptimConfig())
     clip.text.requires_grad_(False)
     parameter_groups(clip, OptimConfig(text_layer_decay=0.5))
+
+
+def test_siglips_pooling_stands_with_the_head_as_in_timm() -> None:
+    """Our own tower, and open_clip's around timm's backbone."""
+    timm = _timm()
+    pytest.importorskip("open_clip")
+    with torch.device("meta"):
+        theirs = timm.create_model("vit_base_patch16_siglip_224", num_classes=0)
+        ours, other = model("ViT-B-16-SigLIP").build(), foreign_config("open_clip:ViT-B-16-SigLIP").build()
+    expected = _timm_facts(theirs)
+    names = {
+        "attn_pool.latent": "attention_pool.query",
+        "attn_pool.proj.weight": "attention_pool.out.weight",
+        "norm.weight": "norm.weight",
+        "pos_embed": "position",
+    }
+    facts = _facts(ours, layer_decay=0.75, layer_decay_by="timm")
+    assert {name: facts[f"image.{own}"][0] for name, own in names.items()} == {
+        name: expected[name][0] for name in names
+    }
+    assert isinstance(other, Clip)
+    facts = _facts(other, layer_decay=0.75, layer_decay_by="timm")
+    prefix = "image.tower.trunk."
+    found = {name.removeprefix(prefix): value for name, value in facts.items() if name.startswith(prefix)}
+    assert found == expected

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
 from eyesmith.models.encoder import Encoder
+from eyesmith.models.foreign.timm_maps import TimmMaps
 from eyesmith.models.foreign.transformers_text import TransformersText
 from eyesmith.optim.config import LayerRule, OptimConfig
 
@@ -171,9 +172,9 @@ def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module], *, by: LayerRul
 
     blocks: the tower's residual units in order. by: as in `parameter_groups`.
     """
-    backbone = getattr(tower, "backbone", None)
+    prefix, backbone = _timm_backbone(tower)
     if by != "eva" and hasattr(backbone, "group_matcher"):
-        return _timm_layers(tower, backbone)
+        return _timm_layers(tower, prefix, backbone)
     if by != "eva":
         blocks = [block for block in blocks if hasattr(block, "attention") or hasattr(block, "attn")] or blocks
     numbers = {id(parameter): k for k, block in enumerate(blocks, 1) for parameter in block.parameters()}
@@ -184,30 +185,38 @@ def layer_numbers(tower: nn.Module, blocks: Sequence[nn.Module], *, by: LayerRul
         if id(parameter) in numbers:
             present = numbers[id(parameter)]
             layers[name] = present
-        elif name == "tower.proj" or name.startswith(_PROJECTIONS):
+        elif name == "tower.proj" or name.startswith((*_PROJECTIONS, "attention_pool.")):
             layers[name] = len(blocks) + 1
         else:
             layers[name] = len(blocks) + 1 if present == len(blocks) and is_norm_apart else present
     return layers, len(blocks) + 1
 
 
-def _timm_layers(tower: nn.Module, backbone: Any) -> tuple[dict[str, int], int]:
+def _timm_backbone(tower: nn.Module) -> tuple[str, Any]:
+    """The timm backbone of a tower that has one, and what its parameters' names begin with there; else ("", None)."""
+    backbone = tower.timm() if isinstance(tower, TimmMaps) else getattr(tower, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        return "", None
+    return next(f"{name}." for name, part in tower.named_modules() if part is backbone), backbone
+
+
+def _timm_layers(tower: nn.Module, prefix: str, backbone: Any) -> tuple[dict[str, int], int]:
     from timm.models import group_parameters  # there is a timm backbone, so there is timm
 
     found: dict[int, list[str]] = group_parameters(backbone, backbone.group_matcher(coarse=False))
-    layers = {f"backbone.{name}": layer for layer, part in found.items() for name in part}
-    # our head is timm's head: beside a norm that the matcher leaves to the head too, else a layer of its own
+    layers = {f"{prefix}{name}": layer for layer, part in found.items() for name in part}
+    # our head is timm's head: beside what the matcher leaves to the head too, else a layer of its own
     last = max(layers.values())
-    if not any(name.startswith(("fc_norm.", "head.")) for name in found[last]):
+    if not any(name.startswith(("fc_norm.", "head.", "attn_pool.")) for name in found[last]):
         last += 1
     return layers | {name: last for name, _ in tower.named_parameters() if name not in layers}, last
 
 
 def _tables(tower: nn.Module, by: LayerRule) -> list[str]:
     """Position tables and class tokens of a tower that a peer does not decay."""
-    backbone: Any = getattr(tower, "backbone", None)
+    prefix, backbone = _timm_backbone(tower)
     if by == "timm" and hasattr(backbone, "no_weight_decay"):
-        return [f"backbone.{name}" for name in backbone.no_weight_decay()]
+        return [f"{prefix}{name}" for name in backbone.no_weight_decay()]
     kinds = {
         "eva": (),
         "timm": ("position", "positional_embedding", "pos_embed", "class_token", "cls_token"),
