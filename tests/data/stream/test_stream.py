@@ -97,6 +97,16 @@ def test_captions_come_from_txt_and_json(tmp_path, tar, pair) -> None:
     assert stream(tmp_path, 3).captions() == ["from json 0", "caption 1", "more", "caption 2"]
 
 
+def test_captions_leave_out_what_no_batch_shows(tmp_path, tar, pair) -> None:
+    """A sample whose json is damaged is skipped while streaming, so that it has no caption to know."""
+    broken = pair("1", 1, txt=b"", json=b"{")
+    tar(tmp_path / "0.tar", [*pair("0", 0), *broken, *pair("2", 2), *pair("3", 3)])
+    one = stream(tmp_path, 2, max_skipped_frac=0.5)
+    assert one.captions() == ["caption 0", "caption 2", "caption 3"]
+    shown = {text for step in range(4) for text in one.batch(step).texts}
+    assert shown <= set(one.captions())
+
+
 def test_labels_are_given_when_every_row_has_one(tmp_path, tar, pair) -> None:
     tar(tmp_path / "0.tar", [part for i in range(4) for part in pair(f"{i}", i, cls=str(i).encode())])
     got = stream(tmp_path, 4).batch(0)

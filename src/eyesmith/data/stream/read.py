@@ -56,7 +56,9 @@ class ChunkRead:
     broken: list[Broken]
 
 
-class _BrokenError(Exception):
+class BrokenError(Exception):
+    """A sample cannot be used; `kind` as in `Broken`."""
+
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -97,7 +99,7 @@ class Reader:
                 sample = (row + step) % len(chunk.keys)
                 try:
                     text, label, pixels = self._sample(chunk, sample)
-                except _BrokenError as error:
+                except BrokenError as error:
                     shard = os.path.basename(chunk.paths[chunk.path_of[sample]])
                     first = first or Broken(error.kind, shard, chunk.keys[sample], str(error))
                     continue
@@ -142,15 +144,15 @@ class Reader:
         path, key = chunk.paths[chunk.path_of[sample]], chunk.keys[sample]
         image, _, _, cls = chunk.places[sample].tolist()
         if image[1] < 0:
-            raise _BrokenError("missing_sample", "the shard holds fewer samples than its stated count")
+            raise BrokenError("missing_sample", "the shard holds fewer samples than its stated count")
         captions = self.captions(chunk, sample) if self.require_text else ("",)
         if not captions:
-            raise _BrokenError("empty_caption", "no caption that is not blank")
+            raise BrokenError("empty_caption", "no caption that is not blank")
         label = None
         if cls[1] >= 0:
             label = label_of(self._bytes(path, cls), None)
             if not isinstance(label, int):
-                raise _BrokenError("bad_label", f"cls: expected a whole number, got {label}")
+                raise BrokenError("bad_label", f"cls: expected a whole number, got {label}")
         rng = sample_rng(self.seed, int(chunk.epochs[sample]), key)
         text = captions[below(rng, len(captions))]
         content = self.image_bytes(chunk, sample)
@@ -160,7 +162,7 @@ class Reader:
             else:
                 pixels = evaluation_pixels(content, self.transform, mode=self.mode)
         except ImageError as error:
-            raise _BrokenError("undecodable", str(error)) from None
+            raise BrokenError("undecodable", str(error)) from None
         return text, label, pixels
 
     def _bytes(self, path: str, place: list[int]) -> bytes:
@@ -168,9 +170,9 @@ class Reader:
         try:
             content = read_at(self._descriptor(path), size, offset)
         except OSError as error:
-            raise _BrokenError("unreadable_shard", f"{path}: {error.strerror or error}") from None
+            raise BrokenError("unreadable_shard", f"{path}: {error.strerror or error}") from None
         if len(content) != size:
-            raise _BrokenError("cut_member", f"got {len(content):,} of {size:,} bytes: the shard changed while in use")
+            raise BrokenError("cut_member", f"got {len(content):,} of {size:,} bytes: the shard changed while in use")
         return content
 
     def _descriptor(self, path: str) -> int:
@@ -186,12 +188,12 @@ class Reader:
 def stored_captions(txt: bytes | None, meta: bytes | None) -> Sequence[str]:
     """Captions of a sample as `captions_of` reads them, with replacement characters for what is not UTF-8.
 
-    Raises _BrokenError for json that cannot be read and is needed.
+    Raises BrokenError for json that cannot be read and is needed.
     """
     faults: list[tuple[str, str]] = []
     known = read_meta(meta, faults) if meta is not None and needs_json(txt, meta) else None
     texts = captions_of(txt, known, faults)
     broken = next((detail for kind, detail in faults if kind == "bad_json"), None)
     if broken is not None and not texts:
-        raise _BrokenError("bad_json", broken)
+        raise BrokenError("bad_json", broken)
     return texts

@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -22,7 +23,7 @@ from eyesmith.data.stream.line import Line
 from eyesmith.data.stream.opening import Counts, Exchange, open_shards, worst
 from eyesmith.data.stream.order import DEFAULT_WINDOW, Position, StreamPlan
 from eyesmith.data.stream.places import ShardSource
-from eyesmith.data.stream.read import Chunk, ChunkRead, Reader, stored_captions
+from eyesmith.data.stream.read import BrokenError, Chunk, ChunkRead, Reader, stored_captions
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.files import cache_folder
 from eyesmith.images.transforms import Mode, PreprocessConfig, TrainTransformConfig
@@ -185,7 +186,8 @@ class ShardStream:
                     for offset, size in (members[TXT], members[JSON]):
                         stream.seek(offset)
                         raw.append(stream.read(size) if size >= 0 else None)
-                    texts.extend(stored_captions(*raw))
+                    with suppress(BrokenError):  # counted where it would be shown, and never is
+                        texts.extend(stored_captions(*raw))
             self._cache.release(shard)
         return texts
 
