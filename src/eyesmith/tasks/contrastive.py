@@ -144,7 +144,8 @@ class PairTask(Task[Clip]):
         return self.model.config.build()
 
     def after_update(self) -> None:
-        self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
+        if self.model.logit_scale.requires_grad:  # a SigLIP's is above the bound, and may be kept
+            self.model.logit_scale.clamp_(0, MAX_LOG_SCALE)
 
     def description(self) -> dict[str, Any]:
         return to_dict(self.config)["model"]
