@@ -45,6 +45,9 @@ def test_the_rate_of_a_branch_is_the_runs_and_then_falls(config: TrainConfig) ->
 def test_what_cannot_be_branched_is_said(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match="falls by a cosine"):
         branched(config, 8, at=10, steps=4, shape="sqrt")
+    falling = replace(config, optim=replace(config.optim, schedule="steps", step_fracs=(0.5,)))
+    with pytest.raises(ConfigError, match=r"falls in steps at \(0.5,\); a branch leaves a run of"):
+        branched(falling, 8, at=10, steps=4, shape="sqrt")
     trunk = replace(config, optim=replace(config.optim, schedule="constant", warmup_frac=0.25), epochs=2)
     with pytest.raises(ConfigError, match="constant from step 4 to 16, got 3"):
         branched(trunk, 8, at=3, steps=4, shape="sqrt")

@@ -62,10 +62,10 @@ def branched(config: RunConfig, steps_per_epoch: int, *, at: int, steps: int, sh
     optim = config.optim
     if steps < 1:
         raise ConfigError(f"steps: expected 1 or more of cool-down, got {steps}")
-    if optim.schedule == "cosine":
+    if optim.schedule in ("cosine", "steps"):
+        how = "by a cosine from its beginning" if optim.schedule == "cosine" else f"in steps at {optim.step_fracs}"
         raise ConfigError(
-            "optim.schedule: the run's rate falls by a cosine from its beginning; a branch leaves a run of "
-            "optim.schedule=constant"
+            f"optim.schedule: the run's rate falls {how}; a branch leaves a run of optim.schedule=constant"
         )
     last = total_steps(config, steps_per_epoch)
     first, end = optim.num_warmup(last), optim.cooldown_start(last)
