@@ -516,3 +516,22 @@ def test_an_assumed_activation_is_told(tmp_path: Path) -> None:
     assert any("taken for GELU" in part for part in done.left_out)
     quick = load_clip(saved(theirs(QUICK, "open_clip"), tmp_path / "vit_metaclip.pt"))
     same(quick, QUICK)
+    done = convert(tmp_path / "vit_metaclip.pt", tmp_path / "c.safetensors", to="open_clip", parity=False)
+    assert any("taken for QuickGELU, as 'metaclip' in its name says" in part for part in done.left_out)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_quick"),
+    [
+        ("openai/experiments/laion/vit.pt", False),
+        ("experiments/openai/vit.pt", True),
+        ("models--openai--clip/snapshots/0a1b/vit.pt", True),
+        ("models--laion--clip/snapshots/0a1b/vit.pt", False),
+    ],
+)
+def test_folders_further_up_tell_no_activation(place: str, is_quick: bool, tmp_path: Path) -> None:
+    file = tmp_path / place
+    file.parent.mkdir(parents=True)
+    found = load_clip(saved(theirs(CLIP, "open_clip"), file))
+    assert isinstance(found.config.image, VitConfig)
+    assert found.config.image.activation == ("quick_gelu" if is_quick else "gelu")

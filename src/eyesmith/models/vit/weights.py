@@ -7,6 +7,7 @@ OpenCLIP's own code build a model from tensors: heads of 64 channels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ BIAS = text_weights.BIAS
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 """Beside the tensors of OpenAI's own archives, and of no other program's: such a file computes QuickGELU."""
 QUICK_HINTS = ("quickgelu", "openai", "dfn2b", "dfn5b", "metaclip")
-"""In the name of a file: weights that OpenCLIP runs with QuickGELU."""
+"""In the name of a file, of its folder, or of a repository: weights that OpenCLIP runs with QuickGELU."""
 ASSUMED = "taken for GELU: tensors do not tell it from QuickGELU, which OpenAI's, DFN's and MetaCLIP's weights need; "
 ASSUMED += "pass name=...-quickgelu for one of those"
 NAFLEX = "NaFlex's sizes at will: here pictures are squashed to one size"
@@ -212,6 +213,14 @@ def _named(name: str, found: Found, *, wants_pair: bool) -> ClipConfig | VitConf
     return model_config(name) if wants_pair else image
 
 
+def _quick_hint(hint: str) -> str:
+    """Which of QUICK_HINTS a path, or a hub's id, has; "" for none. Folders further up say nothing of a file."""
+    *above, folder, name = ("", "", *PurePath(hint).parts)
+    words = [*(part for part in above if part.startswith("models--")), folder, name]  # those of a cache of the hub
+    plain = " ".join(words).lower().replace("-", "").replace("_", "")
+    return next((one for one in QUICK_HINTS if one in plain), "")
+
+
 def _guessed(
     found: Found, asked: Asked, *, is_openai: bool, wants_pair: bool
 ) -> tuple[ClipConfig | VitConfig, tuple[str, ...]]:
@@ -220,9 +229,11 @@ def _guessed(
     text = _rough_text(found) if wants_pair else None
     if wants_pair and text is None:
         raise CheckpointError("a CLIP whose text tower is not whole: its sizes cannot be told")
-    quick = is_openai or any(hint in asked.hint.lower().replace("-", "").replace("_", "") for hint in QUICK_HINTS)
+    said = "" if is_openai else _quick_hint(asked.hint)
+    quick = is_openai or bool(said)
     wanted: Activation = "quick_gelu" if quick else "gelu"
-    notes = () if quick or found.has_pool else (ASSUMED,)
+    assumed = f"taken for QuickGELU, as {said!r} in its name says; pass name=... for one of GELU" if said else ASSUMED
+    notes = () if is_openai or found.has_pool else (assumed,)
     fitting = [
         known
         for known in pairs_of(VitConfig)
