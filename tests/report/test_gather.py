@@ -1,5 +1,6 @@
 """From run folders to the page, with a tiny model on a tiny made data set."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -13,7 +14,7 @@ from eyesmith.config import to_dict
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import evaluate
-from eyesmith.eval.results.rows import append_rows
+from eyesmith.eval.results.rows import append_rows, read_rows
 from eyesmith.hub import load, save_model
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
@@ -165,3 +166,15 @@ def test_missing_data_leaves_the_numbers(ours: Path, tmp_path: Path) -> None:
 def test_no_run_is_an_error(tmp_path: Path, data: Path) -> None:
     with pytest.raises(EyesmithError, match="no such run folder"):
         write_report(tmp_path / "gone", baseline=None, data=data)
+
+
+def test_results_of_other_data_do_not_take_the_place_of_those_of_the_page(ours: Path, runs: Path, data: Path) -> None:
+    before = gather(ours, baseline=runs / "plain", data=data)
+    rows = read_rows(ours / "results.jsonl")
+    others = [
+        dataclasses.replace(row, value=1.0, high=1.0, run={**(row.run or {}), "samples": "0" * 64}) for row in rows
+    ]
+    append_rows(ours / "results.jsonl", others)
+    after = gather(ours, baseline=runs / "plain", data=data)
+    assert after.scores == before.scores
+    assert f"{len(others)} results of other data with splits of the same names were left out." in after.notices

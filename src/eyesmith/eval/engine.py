@@ -411,6 +411,7 @@ class _Run:
         facts = self.facts | {
             "images": len(images.indices),
             "data": content_hash(found.source),
+            "samples": found.source.fingerprint(),
             "words": words_of(found),
             "code": task.code,
             "image_tower": for_image.name,

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from eyesmith.data.shards import DATASET_FILE
+from eyesmith.data.sources import open_source
 from eyesmith.errors import EyesmithError
 from eyesmith.eval.results.rows import ResultRow, read_rows
-from eyesmith.eval.sets.made import choose_splits
+from eyesmith.eval.sets.made import WHOLE, choose_splits
 from eyesmith.files import load_json
 from eyesmith.hub.load import load_clip
 from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE
@@ -78,7 +79,8 @@ def gather(run: Path, *, baseline: Path | None, data: Path) -> ReportData:
     rows = _rows(run, notices)
     if not rows:
         notices.append("This run has no evaluation results yet: `eyesmith eval` writes them.")
-    scores = _scores(rows, _rows(baseline, notices) if other is not None and baseline is not None else [])
+    others = _rows(baseline, notices) if other is not None and baseline is not None else []
+    scores = _scores(*_of_one_set(rows, others, data, notices))
     pairs = [(ours, ours_log)] + ([(other, other_log)] if other is not None else [])
     report: dict[str, Any] = {
         "ours": ours,
@@ -168,6 +170,48 @@ def _rows(run: Path, notices: list[str]) -> list[ResultRow]:
     except EyesmithError as error:
         notices.append(f"The results of {run.name} cannot be read: {error}")
         return []
+
+
+def _of_one_set(
+    rows: list[ResultRow], others: list[ResultRow], data: Path, notices: list[str]
+) -> tuple[list[ResultRow], list[ResultRow]]:
+    """Both without the lines of other sets, where lines of one task and split are of several: those of `data` stay, of
+    others the last of the run. A line that does not say its samples stays."""
+    last: dict[tuple[str, str], str] = {}
+    several: set[tuple[str, str]] = set()
+    for row in (*others, *rows):
+        samples = _samples(row)
+        if samples and last.setdefault((row.task, row.split), samples) != samples:
+            several.add((row.task, row.split))
+            last[row.task, row.split] = samples
+    if not several:
+        return rows, others
+    here = {split: _fingerprint(data, split) for split in {split for _, split in several}}
+    said = {(row.task, row.split, _samples(row)) for row in (*rows, *others)}
+
+    def is_kept(row: ResultRow) -> bool:
+        key = row.task, row.split
+        if key not in several or not _samples(row):
+            return True
+        wanted = here[row.split] if (*key, here[row.split]) in said else last[key]
+        return _samples(row) == wanted
+
+    kept = [row for row in rows if is_kept(row)], [row for row in others if is_kept(row)]
+    lost = len(rows) + len(others) - len(kept[0]) - len(kept[1])
+    notices.append(f"{lost} results of other data with splits of the same names were left out.")
+    return kept
+
+
+def _samples(row: ResultRow) -> str:
+    return str((row.run or {}).get("samples") or "")
+
+
+def _fingerprint(data: Path, split: str) -> str:
+    """Of the samples of a split as they lie there now, "" where they cannot be opened."""
+    try:
+        return open_source(data, split=None if split == WHOLE else split, require_text=False).fingerprint()
+    except EyesmithError:
+        return ""
 
 
 def _scores(rows: list[ResultRow], baseline_rows: list[ResultRow]) -> tuple[Score, ...]:

@@ -114,3 +114,40 @@ def test_the_lines_of_a_run_folder_are_told_apart_by_their_use(tmp_path: Path) -
     )
     found = {model.line: model.records["boxes/test"].main for model in read_results([tmp_path])}
     assert found == {f"{tmp_path} (dense)": 0.3, f"{tmp_path} (crop)": 0.6}
+
+
+def test_two_sets_of_one_name_do_not_take_each_others_place(tmp_path: Path) -> None:
+    def own(model: str, value: float, samples: str, task: str = "own:test"):
+        return replace(row(task, value=value, model=model), run={"weights": model, "samples": samples})
+
+    append_rows(tmp_path / "a.jsonl", [own("a", 0.1, "1" * 64), own("a", 0.9, "2" * 64), own("a", 0.4, "2" * 64)])
+    append_rows(tmp_path / "b.jsonl", [own("b", 0.2, "1" * 64), own("b", 0.3, "3" * 64, "probe_linear")])
+    found = {
+        model.line: {record.name: record.main for record in model.records.values()}
+        for model in read_results([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    }
+    assert found == {
+        "a": {"own:test [111111]": 0.1, "own:test [222222]": 0.4},
+        "b": {"own:test [111111]": 0.2, "probe_linear/test": 0.3},
+    }
+    (alone,) = read_result(tmp_path / "b.jsonl")
+    assert {key: record.name for key, record in alone.records.items()} == {
+        "own:test": "own:test",
+        "probe_linear/test": "probe_linear/test",
+    }
+
+
+def test_lines_that_do_not_say_their_samples_are_of_the_one_set_there_is(tmp_path: Path) -> None:
+    append_rows(tmp_path / "old.jsonl", [replace(row("own:x", value=0.1), run={"weights": "w"})])
+    append_rows(tmp_path / "new.jsonl", [replace(row("own:x", value=0.2), run={"weights": "w", "samples": "1" * 64})])
+    (model,) = read_results([tmp_path / "old.jsonl", tmp_path / "new.jsonl"])
+    assert {key: record.main for key, record in model.records.items()} == {"own:x": 0.2}
+
+
+def test_a_caption_test_of_both_files_is_one_set(tmp_path: Path) -> None:
+    run = {"weights": "w", "samples": "1" * 64}
+    append_rows(tmp_path / "results.jsonl", [replace(row("own:x", "accuracy", split="all"), run=run)])
+    entry = {"key": "own:x", "dataset": "own:x", "metrics": {"accuracy": 0.5, "main_metric": 0.5}, "run": run}
+    (tmp_path / "eval_results.jsonl").write_text(json.dumps(entry) + "\n")
+    (model,) = read_result(tmp_path)
+    assert [(key, record.name, record.low) for key, record in model.records.items()] == [("own:x", "own:x", 0.4)]

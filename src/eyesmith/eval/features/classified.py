@@ -65,6 +65,7 @@ def accuracy_rows(
     ranks = target_ranks(found.rows, torch.tensor([labels[index] for index in found.indices]))
     run = {"source": model_source, **model_facts(classifier, classifier.preprocess), "decoders": decoders()}
     run |= {"precision": "fp32", "wording": None, "limit": None, "data": content_hash(source)}
+    run["samples"] = source.fingerprint()
     rows = []
     for name, k in (("acc1", 1), ("acc5", 5)):
         if k >= classifier.embed_dim:

@@ -65,7 +65,12 @@ def read_labelled(
         note(f"{source.name}: left out {len(images.broken)} images; first: {images.broken[0].reason}")
     assert images.labels is not None
     return Labelled(
-        features=images.features, labels=images.labels, keys=images.keys, names=source.classes, name=source.name
+        features=images.features,
+        labels=images.labels,
+        keys=images.keys,
+        names=source.classes,
+        name=source.name,
+        samples=source.fingerprint(),
     )
 
 

@@ -31,13 +31,15 @@ _DEFAULT_C, _DEFAULT_SHRINKAGE, _DEFAULT_ALPHA = 10.0, 0.5, 0.1  # where no samp
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """features: [N, D] unit rows on the CPU; labels: [N] int64 into names; keys: [N]; name: of the data, for people."""
+    """features: [N, D] unit rows on the CPU; labels: [N] int64 into names; keys: [N]; name: of the data, for people;
+    samples: their fingerprint, "" where nobody says."""
 
     features: Tensor
     labels: Tensor
     keys: tuple[str, ...]
     names: tuple[str, ...]
     name: str
+    samples: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,4 +56,4 @@ def write_probe_predictions(
         "top_score": torch.nn.functional.pad(values, (0, fill)).float().numpy(),
         "num_classes": np.array(logits.shape[1]),
     }
-    write_records(folder, probe_task(result), records)
+    write_records(folder, probe_task(result), records, data=test.samples)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from eyesmith.config import closest
 from eyesmith.errors import ConfigError
-from eyesmith.eval.features.identity import WHY, decoders, model_facts
+from eyesmith.eval.features.identity import WHY, decoders, facts_hash, model_facts
 from eyesmith.eval.heads.data import choose_splits, feature_store, read_labelled, zero_shot_head
 from eyesmith.eval.heads.probe import HeadName, Labelled, ProbeResult, align, probe, shared_samples
 from eyesmith.eval.heads.rows import probe_rows, write_probe_predictions
@@ -176,7 +176,15 @@ def run_probes(
             write_probe_predictions(out, result, train, test)
     if out is not None:
         tower = store.clip
-        run = {"source": model_name, **model_facts(tower.image, tower.preprocess), "decoders": decoders()}
+        run = {
+            "source": model_name,
+            **model_facts(tower.image, tower.preprocess),
+            "decoders": decoders(),
+            "data": test.samples,
+            "learnt_from": {"data": train.samples, "seeds": plan.seeds},
+            "given": {name: getattr(plan, name) for name in ("c", "shrinkage", "alpha", "zero_shot")},
+            "samples": facts_hash([train.samples, test.samples]),  # what was learnt is another thing with other images
+        }
         rows = [
             row
             for one in found

@@ -16,7 +16,7 @@ from typing import Any
 from eyesmith.errors import DataError
 from eyesmith.eval.published.tables import FACTS, TEXT_FACTS
 from eyesmith.eval.results.lines import append_objects, read_bytes, read_objects
-from eyesmith.eval.results.models import ModelResults, TaskRecord, number
+from eyesmith.eval.results.models import ModelResults, TaskRecord, key_of, number
 from eyesmith.eval.sets import TASKS
 from eyesmith.files import load_json, write_json
 
@@ -57,13 +57,16 @@ def read_eval_results(path: str | os.PathLike[str]) -> dict[str, TaskRecord]:
         main = numbers.pop(MAIN, None)
         run = entry.get("run")  # ours: what the numbers depend on
         images = run.get("images") if isinstance(run, dict) else None
+        key, data = key_of(key, run if isinstance(run, dict) else None)
+        records.pop(key, None)
         records[key] = TaskRecord(
             key=key,
-            name=name,
+            name=key if data else name,
             metrics=numbers,
             main_metric=_main_metric(key, main, numbers),
             main=main,
             images=images if isinstance(images, int) else None,
+            data=data,
         )
     return records
 

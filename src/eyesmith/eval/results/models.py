@@ -4,9 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from eyesmith.errors import DataError
-from eyesmith.eval.sets import Suite
+from eyesmith.eval.sets import TASKS, Suite
 
 Metrics = Mapping[str, float | None]
 
@@ -17,7 +18,8 @@ class TaskRecord:
 
     main_metric: which of `metrics` is the main one, None where the task has none or the file does not name it.
     main: its value. low, high: its 95 % interval, chance: where the file gives them. counts: of how many queries each
-    metric is the mean, where the file says so; images: how many images were measured.
+    metric is the mean, where the file says so; images: how many images were measured. data: a digest of the samples,
+    "" where the file does not say or the task is a published set.
     """
 
     key: str
@@ -30,6 +32,7 @@ class TaskRecord:
     counts: Mapping[str, int] = field(default_factory=dict)
     images: int | None = None
     chance: float | None = None
+    data: str = ""
 
     def value(self, metric: str | None) -> float | None:
         """The metric of that name; None where the file does not have it."""
@@ -124,6 +127,48 @@ def told_apart(results: Sequence[ModelResults]) -> list[ModelResults]:
         replace(one, label=f"{one.line} [{one.identity[:6] or one.source}]") if lines[one.line] > 1 else one
         for one in found
     ]
+
+
+def key_of(key: str, run: Mapping[str, Any] | None) -> tuple[str, str]:
+    """The key under which a line's numbers are kept, and the digest of its samples; run: what the line says of itself.
+
+    The key of a task is that of one set, wherever it lies. Any other names a folder or a kind of measurement, which
+    several sets share: it gets a mark of the samples, so that those of another set do not take their place.
+    """
+    data = (run or {}).get("samples")
+    if key in TASKS or not isinstance(data, str) or not data:
+        return key, ""
+    return f"{key} [{data[:6]}]", data
+
+
+def plain_keys(results: Sequence[ModelResults]) -> list[ModelResults]:
+    """The same without the marks of `key_of` where all results of a key are of the same samples.
+
+    Numbers of which nobody says the samples are then taken for theirs; those of the same model give way.
+    """
+    sets: dict[str, set[str]] = {}
+    for one in results:
+        for key, record in one.records.items():
+            sets.setdefault(_plain(key, record), set()).update({record.data} - {""})
+    found = []
+    for one in results:
+        records: dict[str, TaskRecord] = {}
+        for key, record in sorted(one.records.items(), key=lambda pair: bool(pair[1].data)):
+            plain = _plain(key, record)
+            if len(sets[plain]) > 1:
+                records[key] = record
+                continue
+            name = plain if record.name == key else record.name
+            known, renamed = records.get(plain), replace(record, key=plain, name=name)
+            records[plain] = renamed if known is None else _joined(known, renamed)
+        order = {_plain(key, record): place for place, (key, record) in enumerate(one.records.items())}
+        pairs = sorted(records.items(), key=lambda pair: order[_plain(*pair)])
+        found.append(replace(one, records=dict(pairs)))
+    return found
+
+
+def _plain(key: str, record: TaskRecord) -> str:
+    return key.removesuffix(f" [{record.data[:6]}]") if record.data else key
 
 
 def _joined(old: TaskRecord, new: TaskRecord) -> TaskRecord:

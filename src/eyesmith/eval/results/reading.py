@@ -18,10 +18,11 @@ from eyesmith.eval.results.datacomp import (
     read_result_folder,
 )
 from eyesmith.eval.results.lines import read_bytes, read_objects, read_table
-from eyesmith.eval.results.models import ModelResults, TaskRecord, merge, told_apart
+from eyesmith.eval.results.models import ModelResults, TaskRecord, key_of, merge, plain_keys, told_apart
 from eyesmith.eval.results.open_clip import is_open_clip_header, read_open_clip_csv
 from eyesmith.eval.results.rows import ResultRow, read_rows
 from eyesmith.eval.sets import TASKS
+from eyesmith.eval.sets.made import WHOLE
 from eyesmith.files import load_json
 
 RESULTS_FILE = "results.jsonl"
@@ -38,18 +39,22 @@ PREFERRED = ("acc1", "mean_recall@1", "image_retrieval_recall@1", "group_score",
 def read_results(paths: Sequence[str | os.PathLike[str]]) -> list[ModelResults]:
     """The models of all files and folders, in the order they come; what several files say of one model is joined.
 
-    A folder is read with everything in it that is a result file, but not the folders below it. Raises DataError for a
-    path that is not there, holds no result, or is damaged.
+    A folder is read with everything in it that is a result file, but not the folders below it. Sets of one name whose
+    samples differ, such as two folders called `test`, are told apart by a mark behind it. Raises DataError for a path
+    that is not there, holds no result, or is damaged.
     """
     found: list[ModelResults] = []
     for path in paths:
-        found += read_result(path)
-    return told_apart(merge(found))
+        found += _read(Path(path))
+    return told_apart(plain_keys(merge(found)))
 
 
 def read_result(path: str | os.PathLike[str]) -> list[ModelResults]:
     """The models of one file or folder. Raises DataError as `read_results` does."""
-    path = Path(path)
+    return plain_keys(_read(Path(path)))
+
+
+def _read(path: Path) -> list[ModelResults]:
     if path.is_dir():
         return _read_folder(path)
     if path.suffix == ".csv":
@@ -122,17 +127,17 @@ def _read_lines(path: Path) -> list[ModelResults]:
 
 
 def _read_own(path: Path) -> list[ModelResults]:
-    """Models of a `results.jsonl`; of a (model, task, split, metric) that comes twice, the last line."""
+    """Models of a `results.jsonl`; of a (model, set, split, metric) that comes twice, the last line."""
     info = read_info(path.parent)
-    grouped: dict[tuple[str, str], dict[tuple[str, str, str], ResultRow]] = {}
+    grouped: dict[tuple[str, str], dict[tuple[str, str], ResultRow]] = {}
     origins: dict[tuple[str, str], dict[str, str]] = {}
     for row in read_rows(path):
         found = _as_used(row, origin(path, {"model": row.model, **(row.run or {})}, info))
         who = row.model, found["identity"]
         origins[who] = found
         rows = grouped.setdefault(who, {})
-        rows.pop((row.task, row.split, row.metric), None)  # the last line, in the place of the last
-        rows[row.task, row.split, row.metric] = row
+        rows.pop((_key(row), row.metric), None)  # the last line, in the place of the last
+        rows[_key(row), row.metric] = row
     facts = {name: info[name] for name in FACTS if info.get(name) is not None}
     models = []
     for who, rows in grouped.items():
@@ -166,8 +171,8 @@ def _as_used(row: ResultRow, found: dict[str, str]) -> dict[str, str]:
 
 def _key(row: ResultRow) -> str:
     """As `eval_results.jsonl` calls the task, so that a set which both files have is one."""
-    is_whole = row.task.startswith(OWN) and row.split == "test"
-    return row.task if row.task in TASKS or is_whole else f"{row.task}/{row.split}"
+    is_whole = row.task.startswith(OWN) and row.split in ("test", WHOLE)
+    return key_of(row.task if row.task in TASKS or is_whole else f"{row.task}/{row.split}", row.run)[0]
 
 
 def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:
@@ -186,4 +191,5 @@ def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:
         high=main.high if main else None,
         counts={metric: row.n for metric, row in by_metric.items()},
         chance=main.chance if main else None,
+        data=key_of(key, rows[-1].run)[1],
     )
