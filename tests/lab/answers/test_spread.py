@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from eyesmith.lab.answers.spread import Metric, Spread, mean_spread, metrics_of, points_of, pooled_residuals
 
@@ -86,3 +87,24 @@ def test_a_mean_over_settings_keeps_the_test_sets_part() -> None:
 
 def test_metrics_are_found_as_they_stand(results) -> None:
     assert metrics_of(results.cells) == [METRIC, Metric(split="unseen_concept")]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("with_ranks", [False, True])
+def test_all_wrong_or_all_right_is_no_certainty(results, tmp_path, value, with_ranks) -> None:
+    cells = []
+    for place, one in enumerate([cell for cell in results.cells if cell.seed == 0][:2]):
+        rows = tuple(replace(row, value=value) for row in one.rows)
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        if with_ranks:
+            (folder / "ranks.json").write_text(json.dumps({"unseen_drawing": [0 if value else 5] * 800}))
+        cells.append(replace(one, rows=rows, folder=folder))
+    first, second = points_of(cells, METRIC).values()
+    bound = float(beta.ppf(0.975, 1, 800))  # Clopper and Pearson's for 0 of 800
+    wide = bound if value == 0 else -bound
+    assert sorted([first.low, first.high]) == pytest.approx(sorted([value, value + wide]), abs=0.0005)
+    apart = second.minus(first)
+    assert apart.value == 0
+    assert -0.006 < apart.low < -0.003
+    assert 0.003 < apart.high < 0.006
