@@ -1,6 +1,6 @@
 """What the lab found: one record for each finished cell, each contender's cost here, and what failed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -102,12 +102,23 @@ class LabResults:
     """Of the plan's answers, OUT/PLAN."""
 
 
+def folder_names(paths: Iterable[str]) -> dict[str, str]:
+    """What data sets are called: by path, as many of its last parts as tell them apart, the folder's name at best."""
+    parts = {path: Path(path).parts or (path,) for path in paths}
+    for count in range(1, max(map(len, parts.values()), default=1) + 1):
+        names = {path: "/".join(one[-count:]) for path, one in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {path: path for path in parts}
+
+
 def summary(cells: Sequence[CellResult]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of a table: zero-shot top-1 in per cent on each split, the mean over seeds."""
     splits = list(dict.fromkeys(row.split for cell in cells for row in cell.rows if row.task == "zero_shot"))
+    names = folder_names([cell.data for cell in cells])
     alike: dict[tuple[str, str, str, str, int], list[CellResult]] = {}
     for cell in cells:
-        alike.setdefault((cell.encoder, cell.size, cell.recipe, Path(cell.data).name, cell.samples), []).append(cell)
+        alike.setdefault((cell.encoder, cell.size, cell.recipe, names[cell.data], cell.samples), []).append(cell)
     rows = []
     for (encoder, size, recipe, data, samples), same in sorted(alike.items()):
         means = (f"{100 * fmean(cell.value(split) for cell in same):.1f}" for split in splits)

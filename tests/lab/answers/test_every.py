@@ -9,6 +9,7 @@ import pytest
 from eyesmith.lab.answers import Metric, answer_all, answer_data, main_metric, results_csv, rows_csv, to_json
 from eyesmith.lab.answers.answer import grid_points
 from eyesmith.lab.page.tables import tables_of
+from eyesmith.lab.result import summary
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,22 @@ def test_numbers_as_files(answers, results) -> None:
     assert len(lines) == 2 * len(results.cells)
     assert float(lines[0]["value"]) == pytest.approx(results.cells[0].rows[0].value, rel=1e-5)
     assert len(list(csv.DictReader(io.StringIO(rows_csv(answers.data.rows))))) == 24
+
+
+def test_data_sets_of_one_name_are_told_apart(results) -> None:
+    places = {"data/raw": "one/pairs", "data/clean": "two/pairs"}
+    cells = tuple(replace(cell, data=places.get(cell.data, cell.data)) for cell in results.cells)
+    groups = tuple(
+        replace(group, data=tuple(places.values())) if group.question == "quality" else group
+        for group in results.plan.groups
+    )
+    renamed = replace(results, cells=cells, plan=replace(results.plan, groups=groups))
+    found = answer_all(renamed)
+    assert found is not None
+    quality = next(one for one in found.ablations if one.name == "quality")
+    assert quality.sentence.startswith("Against one/pairs, everything else equal: two/pairs ")
+    mine = [cell for cell in cells if "quality" in cell.groups]
+    columns, rows = summary(mine)
+    assert {row[columns.index("data")] for row in rows} == {"one/pairs", "two/pairs"}
+    assert sum(int(row[columns.index("seeds")]) for row in rows) == len(mine)
+    assert len(rows) == len({(cell.encoder, cell.size, cell.recipe, cell.data, cell.samples) for cell in mine})

@@ -6,7 +6,6 @@ pair is taken first and its spread over seeds pooled as `spread` does it.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from eyesmith.lab.answers.answer import Answer, cells_of, data_of, gain, listed, sizes_in_order, told
@@ -22,7 +21,7 @@ from eyesmith.lab.answers.spread import (
     seed_draws,
 )
 from eyesmith.lab.plan import Group
-from eyesmith.lab.result import LabResults
+from eyesmith.lab.result import LabResults, folder_names
 
 Axis = Literal["encoder", "recipe", "data"]
 TITLES = {
@@ -87,6 +86,7 @@ def answer_ablation(results: LabResults, group: Group, metric: Metric) -> Ablati
     axis = AXES[group.question]
     points = points_of(cells_of(results, [group]), metric)
     choices = {"encoder": group.encoders, "recipe": group.recipes, "data": data_of(group, results)}[axis]
+    shown = folder_names(choices) if axis == "data" else {choice: choice for choice in choices}
     pairs = list(_pairs(points, axis, choices))
     spreads = _paired(pairs, metric)
     rows, effects = [], []
@@ -95,8 +95,8 @@ def answer_ablation(results: LabResults, group: Group, metric: Metric) -> Ablati
             DifferenceRow(
                 group=group.name,
                 axis=axis,
-                base=_shown(getattr(base.setting, axis), axis),
-                variant=_shown(getattr(variant.setting, axis), axis),
+                base=shown[getattr(base.setting, axis)],
+                variant=shown[getattr(variant.setting, axis)],
                 encoder=variant.setting.encoder,
                 size=variant.setting.size,
                 level=variant.setting.level,
@@ -117,14 +117,14 @@ def answer_ablation(results: LabResults, group: Group, metric: Metric) -> Ablati
             if getattr(variant.setting, axis) == choice
         ]
         if mine:
-            means[_shown(choice, axis)] = mean_spread(mine)
-            effects.append(_effect(group, axis, _shown(choices[0], axis), _shown(choice, axis), len(mine), mine))
-    lost = [_shown(choice, axis) for choice in choices if choice not in {getattr(one, axis) for one in points}]
+            means[shown[choice]] = mean_spread(mine)
+            effects.append(_effect(group, axis, shown[choices[0]], shown[choice], len(mine), mine))
+    lost = [shown[choice] for choice in choices if choice not in {getattr(one, axis) for one in points}]
     capacity = _capacity(group, points, choices[0]) if group.question == "quality" else None
     return AblationAnswer(
         name=group.name,
         title=TITLES[group.question],
-        sentence=_sentence(_shown(choices[0], axis), means, capacity),
+        sentence=_sentence(shown[choices[0]], means, capacity),
         rows=tuple(rows),
         notes=(f"Not there, and not counted: {listed(lost)}.",) if lost else (),
         effects=tuple(effects),
@@ -211,8 +211,3 @@ def _sentence(base: str, means: dict[str, Spread], capacity: tuple[Effect, Sprea
         verdict = {1: "more than", -1: "less than", 0: "about as much as (not told apart)"}[against.sign]
         text += f", so {best} in place of {base} gives {verdict} the larger encoder"
     return text + "."
-
-
-def _shown(name: str, axis: Axis) -> str:
-    """Of a data set the folder's name alone."""
-    return Path(name).name if axis == "data" else name
