@@ -1,15 +1,17 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from eyesmith.errors import CheckpointError
+from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.lab.cells import Cell
+from eyesmith.lab.cells import Cell, cells_of, data_facts, data_of, samples_as_stated
 from eyesmith.lab.folder import (
     cell_folder,
+    check_data,
     held,
     is_done,
     read_failure,
@@ -90,3 +92,28 @@ def test_what_a_cell_of_somebody_elses_asks_for_is_written_anew(
     assert read_request(folder)["encoder_files"] == [str(tmp_path / "evil.py")]
     write_request(folder, cells[0], plan, [])
     assert read_request(folder)["encoder_files"] == []
+
+
+def test_a_cell_of_other_data_is_no_part_of_the_comparison(tmp_path: Path, pairs: Path, plan: LabPlan) -> None:
+    place = tmp_path / "discs"
+    shutil.copytree(pairs, place)
+    plan = changed(plan, data=str(place))
+
+    def cell() -> Cell:
+        return cells_of(plan, data_facts(data_of(plan)), samples_as_stated)[0]
+
+    before = cell()
+    folder = cell_folder(tmp_path / "out", before.id)
+    folder.mkdir(parents=True)
+    write_request(folder, before, plan, [])
+    check_data(folder, before)
+    (place / "red" / "3.png").unlink()
+    shutil.copy(place / "blue" / "3.png", place / "red" / "4.png")  # as many as before
+    after = cell()
+    assert after.id == before.id
+    with pytest.raises(ConfigError, match="was trained and measured on other samples"):
+        check_data(folder, after)
+    request = json.loads((folder / "cell.json").read_text())
+    del request["pictures"]  # of a version before
+    (folder / "cell.json").write_text(json.dumps(request))
+    check_data(folder, after)

@@ -11,6 +11,7 @@ from typing import Any
 
 from eyesmith.data.sources import open_source, split_names
 from eyesmith.errors import ConfigError
+from eyesmith.eval.features.identity import facts_hash
 from eyesmith.lab.encoders import Contender, contender
 from eyesmith.lab.plan import Group, LabPlan
 from eyesmith.recipes import recipe as recipe_config
@@ -35,6 +36,9 @@ class Cell:
     steps: int
     config: TrainConfig
     id: str
+    pictures: str = ""
+    """A digest of the samples that it is trained and measured on, "" where nobody says: data can be made anew at one
+    place. No part of the id, which stays that of the place."""
 
     @property
     def samples(self) -> int:
@@ -58,16 +62,18 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """Of one training set: its split to train on, and how many samples that holds."""
+    """Of one data set: its split to train on, how many samples that holds, and a digest of those of all splits."""
 
     split: str | None
     samples: int
+    pictures: str = ""
 
 
 def cells_of(plan: LabPlan, facts: Mapping[str, DataFacts], samples_of: SamplesOf) -> list[Cell]:
     """All cells of `plan`, each once, in the order they are run: by seed, then budget.
 
-    facts: of every data set of the plan. samples_of: images that a budget buys.
+    facts: of every data set that is trained on, and of eval_data where its samples shall count. samples_of: images that
+    a budget buys.
     Raises ConfigError for an unknown encoder, size or recipe, and for a recipe that does not train with text.
     """
     found: dict[str, Cell] = {}
@@ -90,7 +96,9 @@ def cells_of(plan: LabPlan, facts: Mapping[str, DataFacts], samples_of: SamplesO
                 config=config,
                 id="",
             )
-            cell = replace(cell, id=_id(cell, plan))
+            eval_facts = facts.get(plan.eval_data or data)
+            seen = [facts[data].pictures, eval_facts.pictures if eval_facts else ""]
+            cell = replace(cell, id=_id(cell, plan), pictures=facts_hash(seen) if any(seen) else "")
             known = found.get(cell.id)
             groups = cell.groups if known is None else tuple(dict.fromkeys((*known.groups, *cell.groups)))
             found[cell.id] = replace(cell, groups=groups)
@@ -136,7 +144,10 @@ def data_facts(paths: Sequence[str]) -> dict[str, DataFacts]:
     for path in paths:
         names = split_names(path)
         split = "train" if "train" in names else None
-        found[path] = DataFacts(split=split, samples=len(open_source(path, split=split)))
+        opened = {name: open_source(path, split=name, require_text=name == split) for name in names or (None,)}
+        source = opened[split] if split in opened else open_source(path, split=split)
+        pictures = facts_hash([[name, one.fingerprint()] for name, one in opened.items()])
+        found[path] = DataFacts(split=split, samples=len(source), pictures=pictures)
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eyesmith.errors import CheckpointError
+from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.files import load_json, locked, write_atomic, write_json
 from eyesmith.lab.cells import Cell
@@ -35,6 +35,7 @@ def write_request(folder: Path, cell: Cell, plan: LabPlan, encoder_files: Sequen
         "splits": list(plan.splits),
         "keeps_weights": keeps,
         "encoder_files": [str(Path(file).resolve()) for file in encoder_files],
+        **({"pictures": cell.pictures} if cell.pictures else {}),
     }
     if not (folder / _REQUEST).is_file() or read_request(folder) != content:
         write_json(folder / _REQUEST, content)
@@ -48,6 +49,16 @@ def read_request(folder: Path) -> dict[str, Any]:
 def is_done(folder: Path) -> bool:
     """Whether the cell was run and measured; its result is written last."""
     return (folder / _RESULT).is_file()
+
+
+def check_data(folder: Path, cell: Cell) -> None:
+    """Raise ConfigError where the finished cell in `folder` was of other data than lie at its place now."""
+    was = read_request(folder).get("pictures", "") if (folder / _REQUEST).is_file() else ""
+    if was and cell.pictures and was != cell.pictures:
+        raise ConfigError(
+            f"{folder}: was trained and measured on other samples than {cell.data} holds now, so it is no part of one "
+            "comparison with cells of these; take another --out, or delete the folder to run it again"
+        )
 
 
 def write_result(folder: Path, facts: dict[str, Any], rows: Sequence[ResultRow]) -> None:

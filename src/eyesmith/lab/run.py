@@ -12,7 +12,7 @@ from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError
 from eyesmith.files import write_json
 from eyesmith.lab.budget import samples_of
 from eyesmith.lab.cells import Cell, cells_of, data_facts, data_of
-from eyesmith.lab.folder import PLAN_FILE, cell_folder, is_done, read_failure, read_result, write_request
+from eyesmith.lab.folder import PLAN_FILE, cell_folder, check_data, is_done, read_failure, read_result, write_request
 from eyesmith.lab.grid import GridState, run_grid
 from eyesmith.lab.measure import measured
 from eyesmith.lab.place import PlaceConfig, open_place
@@ -41,16 +41,19 @@ class Lab:
     def cells(self) -> list[Cell]:
         """All cells of the plan.
 
-        Raises ConfigError and DataError where it cannot be run, and what `locate` raises where a recipe's frozen text
-        encoder is not on this machine.
+        Raises ConfigError and DataError where it cannot be run, or a finished cell was of other data, and what `locate`
+        raises where a recipe's frozen text encoder is not on this machine.
         """
         for file in self.encoder_files:
             register_encoder(file)
-        facts = data_facts(data_of(self.plan))
+        facts = data_facts(list(dict.fromkeys([*data_of(self.plan), *filter(None, [self.plan.eval_data])])))
         cells = cells_of(self.plan, facts, samples_of(self.plan, self.folder, threads=self.place.threads))
         for text in {cell.config.model.text for cell in cells}:
             if isinstance(text, HuggingFaceTextConfig):
                 _check_text_encoder(text)
+        for cell in cells:
+            if is_done(folder := cell_folder(self.out, cell.id)):
+                check_data(folder, cell)
         return cells
 
 
