@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import torch
 from eyesmith.errors import ConfigError
 from eyesmith.hub import load
 from eyesmith.lab import measure, run, work
+from eyesmith.lab.cells import Cell
 from eyesmith.lab.folder import CELLS, read_failure
 from eyesmith.lab.place import Job, Place, PlaceConfig
 from eyesmith.lab.plan import LabPlan, changed
@@ -147,3 +149,20 @@ def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(plan: LabPlan, p
     for name in names:
         one, two = (load(tmp_path / which / CELLS / name / "run") for which in ("whole", "killed"))
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True)), name
+
+
+def test_what_was_measured_elsewhere_is_measured_again(
+    cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {name: {"1": 1.0, "32": 2.0} for name in ("median", "low", "high")}
+    asked = []
+
+    def answered(command: list[str], **given: str) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, json.dumps({**times, "peak_mib": float(len(asked))}), "")
+
+    monkeypatch.setattr(measure.subprocess, "run", answered)
+    cell = cells[0]
+    for machine, peak in (("here", 1.0), ("here", 1.0), ("there", 2.0)):
+        monkeypatch.setattr(measure, "machine_facts", lambda machine=machine: {"processor": machine})
+        assert measure.measured(cell.contender, cell.config.model, tmp_path).peak_mib == peak

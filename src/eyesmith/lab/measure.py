@@ -21,7 +21,7 @@ from eyesmith.models.clip import ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.registry import register_encoder
-from eyesmith.runs.machine import choose_device
+from eyesmith.runs.machine import choose_device, machine_facts
 from eyesmith.train.utilisation import added_memory_mib
 
 FOLDER = "measured"  # in OUT
@@ -30,13 +30,14 @@ WARM_UP, REPEATS = 3, 15
 
 
 def measured(contender: Contender, pair: ClipConfig, out: Path, encoder_files: Sequence[str] = ()) -> Measured:
-    """The cost of a contender's image tower, from `out` where it was measured before.
+    """The cost of a contender's image tower, from `out` where it was measured before, on this machine as it is.
 
     pair: a model with that tower, which says size and projection. Raises TrainingError where the process fails.
     """
     name = re.sub(r"[^A-Za-z0-9.]+", "_", f"{contender.encoder}-{contender.size}-{pair.image.image_size[0]}px").lower()
     path = out / FOLDER / f"{name}.json"
-    request = {"model": to_dict(pair), "encoder_files": list(encoder_files)}
+    asked = {"model": to_dict(pair), "encoder_files": list(encoder_files), "machine": machine_facts()}
+    request = load_json(json.dumps(asked))  # as it is read again, with lists for tuples
     known = load_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if known.get("request") != request:
         command = [sys.executable, "-P", "-m", "eyesmith.lab.measure"]
