@@ -1,11 +1,13 @@
 """`lab vlm`: paired differences of answers; `vlm-fit`: scores that know a good eye from a bad one."""
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from eyesmith.cli.main import main
@@ -185,3 +187,27 @@ def test_two_eyes_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     fit += ["--reference", str(tmp_path / "a")]
     assert main(fit) == 0
     assert "Spearman" in capsys.readouterr().out
+
+
+def test_p_of_few_eyes_is_the_share_of_their_orders(tmp_path: Path) -> None:
+    rights = (1, 2, 3, 4)
+    for name, right in zip("abcd", rights, strict=True):
+        lines = [
+            {"kind": "what", "picture": place, "is_right": place < right, "wrong_image": False} for place in range(5)
+        ]
+        folder = tmp_path / name / "seed-0"
+        folder.mkdir(parents=True)
+        (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    probes = (0.1, 0.3, 0.2, 0.9)
+    fits = [
+        EyeFit(name=name, probe=probe, correspondence=right, distance=0.0)
+        for name, probe, right in zip("abcd", probes, rights, strict=True)
+    ]
+    for count in (2, 3, 4):
+        found = correlations(fits[:count], tmp_path)
+        for name, scores in (("probe", probes[:count]), ("correspondence", rights[:count])):
+            pair = found[name]
+            assert pair is not None
+            rho = spearmanr(scores, rights[:count]).statistic
+            every = [abs(spearmanr(scores, one).statistic) for one in permutations(rights[:count])]
+            assert pair == (pytest.approx(rho), pytest.approx(np.mean(np.array(every) >= abs(rho) - 1e-9)))

@@ -55,6 +55,12 @@ def kendall(one: Floats, two: Floats) -> Floats:
     return _ratio((x * y).sum(-1), np.sqrt((x * x).sum(-1) * (y * y).sum(-1)))
 
 
+def spearman_two_sided(one: Floats, two: Floats) -> tuple[float, float]:
+    """rho of two lists [N] and the share of re-orderings at least as far from 0; (NaN, 1) for a constant list."""
+    rho = float(spearman(one, two))
+    return rho, _share(np.abs(_shuffled("spearman", one, two, _orders(len(one))[0])), abs(rho))
+
+
 def correlate(ours: Floats, theirs: Floats, draws: Floats) -> Correlation:
     """ours, theirs: [N], N >= 2; draws: [R, N] of ours, for the intervals. p is one-sided: as well or better."""
     n = len(ours)
