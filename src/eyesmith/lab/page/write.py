@@ -230,7 +230,7 @@ def _machine_section(results: LabResults) -> Markup:
     return element(
         "section",
         element("h2", "Machine and versions", id="machine-title"),
-        table(["", ""], lines, "Machine and versions", words=2) if lines else element("p", "Not recorded."),
+        table(["What", "Here"], lines, "Machine and versions", words=2) if lines else element("p", "Not recorded."),
         id="machine",
         aria_labelledby="machine-title",
     )
