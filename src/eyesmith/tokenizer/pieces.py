@@ -1,5 +1,6 @@
 """The tokenizers of SigLIP, CLIPA and MetaCLIP 2: other people's vocabularies, run by the `tokenizers` library."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -111,6 +112,10 @@ class PieceTokenizer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the vocabulary to one file, as it was read."""
         write_atomic(path, self._content)
+
+    def content_hash(self) -> str:
+        """Hexadecimal digest of the vocabulary's file."""
+        return hashlib.sha256(self._content).hexdigest()[:24]
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text with its end token, at most `context_len` of them."""

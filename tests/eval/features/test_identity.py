@@ -78,6 +78,18 @@ def test_another_number_of_heads_is_another_model(clip: Clip, tmp_path: Path) ->
     assert not torch.allclose(found, first, atol=1e-4)
 
 
+def test_classifiers_kept_of_another_tokenizer_are_not_taken(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reused = []
+    for tokenizer in ("one", "one", "other"):
+        monkeypatch.setattr(type(clip.text), "tokenizer_hash", lambda _, tokenizer=tokenizer: tokenizer)
+        texts = TextFeatures(clip, folder=tmp_path)
+        texts.class_weights(["cat", "dog"], ["a {}"])
+        reused.append(texts.num_reused)
+    assert reused == [0, 1, 0]
+
+
 def test_another_activation_is_another_model() -> None:
     class Tower(nn.Module):
         def __init__(self, activation: Any) -> None:

@@ -1,7 +1,7 @@
 import dataclasses
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from eyesmith.errors import CheckpointError, ConfigError, MissingDependencyError, ShapeError
 from eyesmith.models.text import HuggingFaceText, HuggingFaceTextConfig
+from eyesmith.models.text.cache import TextCache
 from eyesmith.models.text.hugging_face import locate
 
 pytestmark = [
@@ -84,6 +86,33 @@ def test_assets_rebuild_the_tower_without_the_package(
     other.load_state_dict(tower.state_dict())
     assert torch.equal(other.tokenize(TEXTS), tower.tokenize(TEXTS))
     assert torch.equal(other(other.tokenize(TEXTS)), tower(tower.tokenize(TEXTS)))
+
+
+def test_features_kept_of_another_tokenizer_are_not_taken(tower: HuggingFaceText, tmp_path: Path) -> None:
+    source = tmp_path / "text"
+    tower.save_assets(source)
+    towers = []
+    for is_swapped in (False, True):
+        if is_swapped:
+            file = source / "tokenizer.json"
+            rules = json.loads(file.read_text())
+            words = rules["model"]["vocab"]
+            words["cat"], words["dog"] = words["dog"], words["cat"]
+            file.write_text(json.dumps(rules))
+        one = HuggingFaceTextConfig(source=str(source)).build()
+        one.load_state_dict(tower.state_dict())
+        towers.append(one)
+    kept = []
+    for one in towers:
+        before = one.tokenizer_hash()
+
+        def encode(texts: Sequence[str], one: HuggingFaceText = one) -> Tensor:
+            return F.normalize(one(one.tokenize(texts)))
+
+        kept.append(TextCache(one, encode, folder=tmp_path / "cache")(["a cat"]))
+        assert one.tokenizer_hash() == before  # using it changes nothing
+        torch.testing.assert_close(kept[-1], encode(["a cat"]))
+    assert (kept[0] @ kept[1].mT).item() < 0.9
 
 
 def test_a_folder_without_weights_is_no_random_tower(tower: HuggingFaceText, tmp_path: Path) -> None:

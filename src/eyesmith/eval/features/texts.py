@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.agreement import agree
@@ -154,7 +154,9 @@ class TextFeatures:
     def _kept(self, what: str, content: object) -> Path | None:
         if self._folder is None:
             return None
-        self._tower_hash = self._tower_hash or cache_key(model_facts(self._clip.text), precision=self._precision.name)
+        self._tower_hash = self._tower_hash or cache_key(
+            {**model_facts(self._clip.text), **_tokenizer(self._clip.text)}, precision=self._precision.name
+        )
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
         return self._folder / f"{what}-{self._tower_hash}" / f"{digest}.npy"
 
@@ -173,6 +175,13 @@ class TextFeatures:
             with sealed_path(path) as part, part.open("wb") as stream:
                 np.save(stream, rows.numpy())
             prune(self._folder)
+
+
+def _tokenizer(tower: nn.Module) -> dict[str, str]:
+    """The digest of a tokenizer whose files can be others with the same weights."""
+    known = getattr(tower, "tokenizer_hash", None)
+    found = known() if known is not None else ""
+    return {"tokenizer": found} if found else {}
 
 
 def fill_prompt(prompt: str, name: str) -> str:

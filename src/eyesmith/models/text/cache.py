@@ -21,9 +21,9 @@ BATCH = 256  # texts of one call of the tower
 class TextCache:
     """Features by text, for one frozen tower.
 
-    The file in the cache folder is keyed by the tower (all weights and its context length) and the precision, inside
-    it by the text, so no text is encoded twice by one tower. It only saves time: a damaged or missing file is made
-    anew. `num_encoded` counts the texts that had to be encoded.
+    The file in the cache folder is keyed by the tower (`text_tower_hash`) and the precision, inside it by the text, so
+    no text is encoded twice by one tower. It only saves time: a damaged or missing file is made anew. `num_encoded`
+    counts the texts that had to be encoded.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TextCache:
         for features of another are others.
         """
         self._encode = encode
-        name = module_hash(tower) + ("" if precision == "fp32" else f"-{precision}")
+        name = text_tower_hash(tower) + ("" if precision == "fp32" else f"-{precision}")
         self._path = (folder or cache_folder() / "text") / f"{name}.safetensors"
         self._known = _read(self._path)
         self.num_encoded = 0
@@ -57,6 +57,14 @@ class TextCache:
             self.num_encoded += len(missing)
             _write(self._path, self._known)
         return torch.stack([self._known[key] for key in keys])
+
+
+def text_tower_hash(tower: nn.Module) -> str:
+    """Hexadecimal digest of all that the features of a text depend on: weights, structure, and the tower's tokenizer,
+    which lies in files beside the weights and can be another with the same ones."""
+    known = getattr(tower, "tokenizer_hash", None)
+    tokenizer = known() if known is not None else ""
+    return module_hash(tower) + (f"-{tokenizer}" if tokenizer else "")
 
 
 def _key(text: str) -> str:

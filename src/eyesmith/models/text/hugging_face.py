@@ -1,6 +1,8 @@
 """A text encoder from a Hugging Face folder as a frozen text tower: tokens in, one pooled vector a text out."""
 
+import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,6 +113,18 @@ class HuggingFaceText(nn.Module):
         """
         mark = {"weights": "in the state dict of the model that uses this tower"}
         save_parts((self.encoder.config, self._tokenizer), folder, mark)
+
+    def tokenizer_hash(self) -> str:
+        """Hexadecimal digest of how texts become ids, which no weight tells."""
+        tokenizer = self._tokenizer
+        facts: dict[str, Any] = {"class": type(tokenizer).__name__, "pad": self._pad_id}
+        if tokenizer.is_fast:
+            rules = json.loads(tokenizer.backend_tokenizer.to_str())
+            of_the_last_call = ("truncation", "padding")
+            facts["rules"] = {name: part for name, part in rules.items() if name not in of_the_last_call}
+        else:
+            facts["words"] = tokenizer.get_vocab()
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
     def load_assets(self, folder: str | os.PathLike[str]) -> None:
         """Take the tokenizer from `folder`."""

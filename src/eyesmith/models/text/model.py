@@ -357,6 +357,10 @@ class ClipText(nn.Module):
                 self._tokenizer = PieceTokenizer.find(config.tokenizer, cleaning=config.cleaning, context_len=length)
         return self._tokenizer
 
+    def tokenizer_hash(self) -> str:
+        """Hexadecimal digest of the vocabulary, which no weight tells; "" for CLIP's and bytes, which are fixed."""
+        return "" if isinstance(self.tokenizer, ClipTokenizer) else self.tokenizer.content_hash()
+
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """int64 [T, L] ids. Where padding cannot be seen, L is that of the longest of these texts, at most
         `context_len`, else `context_len`; shorter rows end in padding.
