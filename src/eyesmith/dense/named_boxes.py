@@ -98,7 +98,7 @@ def named_boxes(
     among = torch.full((len(names),), -1)
     among[known_rows] = torch.arange(len(known_rows))
     run = model_facts(clip, clip.preprocess) | {"decoders": decoders(), "precision": "fp32", "prompts": list(prompts)}
-    run |= {"data": content_hash(source), "limit": limit}
+    run |= {"data": content_hash(source), "samples": source.fingerprint(), "limit": limit}
     parts: list[tuple[str, Tensor, Tensor, Tensor]] = [(split, is_known, weights[known_rows], among[targets])]
     if not bool(is_known.all()):
         everything = torch.ones_like(is_known)

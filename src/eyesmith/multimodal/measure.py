@@ -23,6 +23,7 @@ from eyesmith.multimodal.packing import ChatEncoder
 from eyesmith.multimodal.rows import ConversationRows
 from eyesmith.multimodal.scoring import Scored, rows_of, score
 from eyesmith.train.config import WantedPrecision
+from eyesmith.train.precision import choose_precision
 
 ANSWERS_FILE = "answers.jsonl"  # of a run folder: every question measured, and what was said
 
@@ -59,7 +60,8 @@ class ChatMeasure:
         whose = self._facts(model)
         for place, (split, data) in enumerate(sets):
             prefix = f"{split}:" if place else ""
-            run = {**whose, "data": data.fingerprint()}
+            samples = data.fingerprint()
+            run = {**whose, "data": samples, "samples": samples}
             has_others = len({item.picture for item in data.items} - {None}) > 1
             for is_wrong in (False, True) if has_others and not model.is_blind else (False,):
                 found = self.scored(model, data, is_wrong=is_wrong)
@@ -112,7 +114,7 @@ class ChatMeasure:
             "preprocess": {**to_dict(self.preprocess), **to_dict(model.eye.config)},
             "template": self.encoder.template.name,
             "language": self.language,
-            "precision": "fp32",
+            "precision": choose_precision(self.precision, next(model.projector.parameters()).device),  # of the eye
             "decoders": decoders(),
         }
 

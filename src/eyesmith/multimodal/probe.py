@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyesmith.config import to_dict
 from eyesmith.data.sample import Source
 from eyesmith.errors import DataError
-from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.features.identity import decoders, facts_hash
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.metrics import wilson_interval
 from eyesmith.images.transforms import PreprocessConfig
@@ -90,6 +90,7 @@ def probe_scenes(
         "weights": weights_hash(eye.encoder),
         "preprocess": {**to_dict(preprocess), **to_dict(eye.config), "pad": True},
         "data": test.fingerprint(),
+        "samples": facts_hash([train.fingerprint(), test.fingerprint()]),
         "learnt_from": {"data": train.fingerprint(), "scenes": counts[0]},
         "precision": "fp16 tokens",
         "decoders": decoders(),
