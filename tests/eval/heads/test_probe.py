@@ -109,3 +109,10 @@ def test_wrong_settings_are_named():
         probe(made(), made(9, 1), head="mlp")
     with pytest.raises(ConfigError, match="seeds"):
         probe(made(), made(9, 1), seeds=(1, 1))
+
+
+def test_all_right_is_no_certainty():
+    found = probe(made(noise=0.0), made(30, 1, noise=0.0), seeds=(0, 1), shots=2)
+    for value, low, high in found.metrics.values():
+        assert value == 1
+        assert (low, high) == pytest.approx(wilson_interval(30, 30))

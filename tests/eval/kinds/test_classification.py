@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import pytest
@@ -109,3 +110,14 @@ def test_records_hold_all_that_the_metrics_are_made_of(make_clip: Any, colour_so
     assert ((records["top"][:, 0] == records["targets"]) == (records["ranks"] == 0)).all()
     stored = kind_of(task.task).metrics(task.task, records)
     assert stored["acc1"] == task.rows(clip)[0].value
+
+
+def test_all_right_is_no_certainty_in_any_metric(make_clip: Any, colour_source: Any) -> None:
+    task = zero_shot(colour_source, split="val")
+    clip = make_clip()
+    records = task.answered(clip, encode_source(clip, colour_source), TextFeatures(clip)).records
+    spans = kind_of(task.task).spans(dataclasses.replace(task.task, lines=()), records)
+    number = len(records["keys"])
+    assert kind_of(task.task).metrics(task.task, records)["mean_per_class_recall"] == 1
+    # classes of equal size: as many answers as images
+    assert spans["mean_per_class_recall"][:2] == pytest.approx(wilson_interval(number, number))

@@ -6,7 +6,8 @@ from sklearn.metrics import f1_score, recall_score
 
 from eyesmith.errors import ConfigError, DataError, ShapeError
 from eyesmith.eval.statistics import bootstrap_interval, f1_macro, group_mean, mean, resampled, worst_group
-from eyesmith.eval.statistics.bootstrap import evaluate_metric
+from eyesmith.eval.statistics.bootstrap import bounded, evaluate_metric
+from eyesmith.eval.statistics.metrics import wilson_interval
 
 RNG = np.random.default_rng(3)
 LABELS = RNG.integers(0, 5, 200)
@@ -113,3 +114,18 @@ def test_wrong_values_are_named():
         bootstrap_interval([0.0, 1.0], level=95)
     with pytest.raises(ConfigError, match="replicates"):
         bootstrap_interval([0.0, 1.0], replicates=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_right_or_all_wrong_is_bounded_by_as_many_answers_as_the_statistic_stands_for(value):
+    sizes = np.array([2, 10, 40])
+    groups = np.repeat(np.arange(3), sizes)
+    values = np.full(52, value)
+    # independent: the variance of a mean over groups at p, over p (1 - p)
+    alike = 0.25 / np.var((RNG.binomial(sizes, 0.5, (400_000, 3)) / sizes).mean(1))
+    for metric, trials in ((mean, 52), (group_mean, alike), (worst_group, 2)):
+        found = bootstrap_interval(values, metric=metric, groups=groups)
+        assert found.low == found.high == value
+        assert bounded(found, metric, 52, groups) == pytest.approx(wilson_interval(value * trials, trials), abs=0.003)
+    some = bootstrap_interval(HITS)
+    assert bounded(some, mean, len(HITS)) == (some.low, some.high)

@@ -22,7 +22,16 @@ from eyesmith.eval.heads.choose import (
 )
 from eyesmith.eval.heads.gaussian import GaussianStatistics
 from eyesmith.eval.heads.logistic import check_labelled, fit_logistic
-from eyesmith.eval.statistics.bootstrap import Metric, evaluate_metric, group_mean, mean, percentiles, resampled
+from eyesmith.eval.statistics.bootstrap import (
+    Interval,
+    Metric,
+    bounded,
+    evaluate_metric,
+    group_mean,
+    mean,
+    percentiles,
+    resampled,
+)
 from eyesmith.eval.statistics.metrics import similarity, target_ranks, wilson_interval
 
 HeadName = Literal["linear", "gaussian"]
@@ -241,4 +250,4 @@ def _over_seeds(hits: Tensor, labels: Tensor, metric: Metric, replicates: int = 
     drawn = resampled(hits, metric=metric, groups=labels, replicates=replicates)  # [R, S]
     seeds = np.random.default_rng(1).integers(0, drawn.shape[1], drawn.shape)
     low, high = percentiles(np.take_along_axis(drawn, seeds, axis=1).mean(1))
-    return value, low, high
+    return value, *bounded(Interval(value, low, high), metric, len(hits), labels)

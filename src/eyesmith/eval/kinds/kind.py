@@ -23,7 +23,7 @@ from eyesmith.errors import DataError
 from eyesmith.eval.features.images import ImageFeatures
 from eyesmith.eval.features.texts import TextFeatures
 from eyesmith.eval.sets.task import Task
-from eyesmith.eval.statistics.bootstrap import Codes, Floats, Metric, bootstrap_interval, mean
+from eyesmith.eval.statistics.bootstrap import Codes, Floats, Metric, bootstrap_interval, bounded, mean
 from eyesmith.eval.statistics.metrics import wilson_interval
 
 Records = dict[str, NDArray[Any]]
@@ -133,9 +133,10 @@ def wilson(hits: Tensor) -> Span:
 
 
 def resampled_span(values: Tensor, metric: Metric, groups: Tensor | None = None) -> Span:
-    """The bootstrap interval of a statistic of values [N]."""
+    """The bootstrap interval of a statistic of values [N] in 0..1 (of f1_macro: guesses), or the bound of what is 0 or
+    1 in every resample."""
     found = bootstrap_interval(values.double(), metric=metric, groups=groups, replicates=_REPLICATES)
-    return found.low, found.high, len(values)
+    return *bounded(found, metric, len(values), groups), len(values)
 
 
 def text_array(texts: Sequence[str]) -> NDArray[np.str_]:

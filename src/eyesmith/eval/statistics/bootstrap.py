@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError, ShapeError
+from eyesmith.eval.statistics.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -86,8 +87,8 @@ def bootstrap_interval(
     groups: [N] integers, the class (or region, ...) of each sample; None: all samples are one group, or, with `over`
     "classes", an error. over: what another draw of the data would draw anew: "samples", or whole "classes" with all
     their samples (would the number hold for other classes of this kind?). level: of the interval, between 0 and 1.
-    Equal seeds give equal intervals. A metric at its bound in every resample gives an interval of width 0: for plain
-    accuracy near 0 or 1 prefer `eyesmith.eval.wilson_interval`.
+    Equal seeds give equal intervals. A metric at its bound in every resample gives an interval of width 0, which
+    `bounded` widens: for plain accuracy near 0 or 1 prefer `eyesmith.eval.wilson_interval`.
     Raises ShapeError or DataError for values that are empty, not finite, or of another shape than groups.
     Source: Efron and Tibshirani 1993, chapter 13 (percentile), chapter 8.3 (resampling whole groups).
     """
@@ -97,6 +98,24 @@ def bootstrap_interval(
     drawn = resampled(columns, metric=metric, groups=groups, over=over, replicates=replicates, seed=seed)
     low, high = percentiles(drawn[:, 0], level)
     return Interval(float(evaluate_metric(columns, metric, groups)[0]), low, high)
+
+
+def bounded(
+    found: Interval, metric: Metric, count: int, groups: Tensor | ArrayLike | None = None
+) -> tuple[float, float]:
+    """Low and high of a percentile interval; of one without width at 0 or 1 Wilson's instead, of as many independent
+    answers as the statistic stands for, because drawing anew says nothing of how sure that is.
+
+    count: samples; groups: as `bootstrap_interval` takes them. A mean over G groups of n_1 .. n_G samples has the
+    variance of G^2 / (1/n_1 + .. + 1/n_G) samples together; the worst group counts as the smallest.
+    """
+    if found.low != found.high or found.low != found.value or found.value not in (0, 1):
+        return found.low, found.high
+    trials = float(count)
+    if groups is not None and metric is not mean:
+        sizes = np.unique(as_groups(groups, count), return_counts=True)[1]
+        trials = float(sizes.min()) if metric is worst_group else len(sizes) ** 2 / float((1 / sizes).sum())
+    return wilson_interval(found.value * trials, trials)
 
 
 def evaluate_metric(values: Tensor | ArrayLike, metric: Metric, groups: Tensor | ArrayLike | None = None) -> Floats:

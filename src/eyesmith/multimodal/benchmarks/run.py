@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from eyesmith.errors import DataError, MissingDependencyError
 from eyesmith.eval.results.lines import append_objects
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.eval.statistics.bootstrap import bootstrap_interval
+from eyesmith.eval.statistics.bootstrap import bootstrap_interval, bounded, mean
 from eyesmith.files import atomic_path, write_json
 from eyesmith.multimodal.benchmarks.question import BenchQuestion
 from eyesmith.multimodal.benchmarks.table import BENCHMARKS, Benchmark
@@ -122,8 +122,7 @@ def write_results(
         for found in benchmark.score(questions, answers):
             low = high = None
             if found.per_question:
-                interval = bootstrap_interval(found.per_question)
-                low, high = interval.low, interval.high
+                low, high = bounded(bootstrap_interval(found.per_question), mean, len(found.per_question))
             rows.append(
                 ResultRow(
                     model=model,
