@@ -16,7 +16,7 @@ from eyesmith.cli.images import (
     read_lines,
 )
 from eyesmith.cli.output import AsJson, print_json, print_table, say
-from eyesmith.errors import ConfigError
+from eyesmith.errors import ConfigError, InputError
 from eyesmith.eval.features.index import check_class_names, class_probabilities, open_images
 from eyesmith.hub.device import find_device
 from eyesmith.models.classifier import Classifier
@@ -25,7 +25,14 @@ from eyesmith.models.clip import check_prompts
 
 def main(argv: list[str], prog: str) -> int:
     """Run the verb on its own arguments."""
-    return call(classify, argv, prog=prog)
+    try:
+        return call(classify, argv, prog=prog)
+    except InputError as error:
+        if "--name" not in argv or {"--names", "--names-file"} & set(argv):
+            raise
+        raise ConfigError(
+            f"{error} (--name says which model a weight file is of; the names to choose from are --names)"
+        ) from None
 
 
 def classify(

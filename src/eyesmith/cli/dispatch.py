@@ -72,6 +72,15 @@ def call(function: Callable[..., int], argv: Sequence[str], *, prog: str, use_un
     def fill(*positional: Any, **named: Any) -> inspect.BoundArguments:
         return inspect.signature(function).bind(*positional, **named)
 
+    places = [one.name for one in inspect.signature(function).parameters.values() if one.kind is one.POSITIONAL_ONLY]
+    for word in argv:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in places:
+            order = " ".join(place.upper() for place in places)
+            raise ConfigError(
+                f"--{name}: {name.upper()} has no name before it but its place: `{prog} {order} ...`; "
+                f"`{prog} --help` shows its options"
+            )
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes)
     given = parsed(fill, argv, prog=prog, use_underscores=use_underscores, config=config)
     check_arguments(function, given.arguments)
