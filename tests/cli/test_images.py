@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import eyesmith as package
+from eyesmith.data.shards import ShardWriter
 from eyesmith.models.clip import Clip
 
 
@@ -58,6 +59,11 @@ def test_only_broken_images_is_a_failure(eyesmith, run_folder: Path, broken: Pat
         (["PHOTOS", "--names", "cat", "--prompts", "a photo"], "has no {} for the class name"),
         (["PHOTOS", "--names-file", "nowhere.txt"], "nowhere.txt: No such file"),
         (["--names", "cat"], "expected at least one image file"),
+        (["PHOTOS", "--name", "cat", "dog"], "the names to choose from are --names"),
+        (
+            ["PHOTOS", "--images", "x"],
+            "--images: IMAGES has no name before it but its place: `eyesmith classify MODEL IMA",
+        ),
         (["nowhere", "--names", "cat"], "nowhere: no such file or folder"),
         (["nowhere/*.jpg", "--names", "cat"], "this pattern matches no image"),
     ],
@@ -100,6 +106,22 @@ def test_embed_writes_unit_rows_in_order(eyesmith, run_folder: Path, broken: Pat
     assert "is there already" in err
     assert eyesmith("embed", run_folder, broken, "--out", out_file, "--overwrite")[0] == 0
     assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_embed_takes_a_data_set_as_search_does(eyesmith, run_folder: Path, photos: Path, tmp_path: Path) -> None:
+    for split in ("one", "two"):
+        with ShardWriter(tmp_path / "shards" / split) as writer:
+            for file in sorted((photos / "cat").iterdir()):
+                writer.write(f"{split}-{file.stem}", {"png": file.read_bytes(), "txt": b"a cat"})
+    out = tmp_path / "f.npz"
+    status, _, err = eyesmith("embed", run_folder, tmp_path / "shards", "--split", "two", "--out", out)
+    assert status == 0, err
+    with np.load(out) as found:
+        assert found["keys"].tolist() == ["two-blue", "two-red"]
+        torch.testing.assert_close(
+            torch.from_numpy(found["features"]),
+            package.load(run_folder).encode_image([photos / "cat" / "blue.png", photos / "cat" / "red.png"]),
+        )
 
 
 def test_features_that_are_no_numbers_are_never_written(

@@ -1,7 +1,7 @@
 """What classify, embed and search share: a model, a user's images with a progress bar, and the ones that are broken."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,9 +12,10 @@ from tyro.conf import Positional
 
 from eyesmith.cli.output import messages, say
 from eyesmith.data.sample import Source
-from eyesmith.errors import DataError
+from eyesmith.data.sources import open_source, split_names
+from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.classified import class_logits
-from eyesmith.eval.features.index import ImageIndex, encode_images
+from eyesmith.eval.features.index import ImageIndex, encode_images, open_images
 from eyesmith.models.classifier import Classifier
 from eyesmith.models.clip import Clip
 
@@ -66,6 +67,22 @@ def load_for_features(source: str, name: str | None, device: torch.device) -> Cl
         return model.to(device)
     encoder = model.image if isinstance(model, Classifier) else model
     return cast(Clip, EncoderFeatures(encoder).to(device))
+
+
+def open_images_or_data(places: Sequence[str], split: str | None) -> Source:
+    """The pictures of files, folders and patterns; one place alone may be a data set (tar shards, a made one, a table).
+
+    A folder without tars is taken as pictures, whatever else lies in it. split: of a data set that has several.
+    """
+    place = places[0] if len(places) == 1 else ""
+    path = Path(place)
+    is_data = bool(place) and path.is_dir() and (bool(split_names(path)) or any(path.glob("*.tar")))
+    is_table_or_shard = ".tar" in place or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet")
+    if split is not None and not place:
+        raise ConfigError(f"split: expected one data set that has splits, got {len(places)} places")
+    if split is not None or is_data or is_table_or_shard:
+        return open_source(place, split=split, require_text=False)
+    return open_images(places)
 
 
 def encode(clip: Clip, source: Source, *, batch_size: int, what: str = "images") -> ImageIndex:

@@ -1,17 +1,24 @@
 """`eyesmith search`: the images of a folder or data set that are nearest to a text."""
 
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
 
 from eyesmith.cli.dispatch import call
-from eyesmith.cli.images import BatchSize, Device, Model, ModelName, encode, load_model, report_broken
+from eyesmith.cli.images import (
+    BatchSize,
+    Device,
+    Model,
+    ModelName,
+    encode,
+    load_model,
+    open_images_or_data,
+    report_broken,
+)
 from eyesmith.cli.output import AsJson, print_json, print_table, say
 from eyesmith.data.sample import Source
-from eyesmith.data.sources import open_source, split_names
-from eyesmith.eval.features.index import ImageIndex, check_query, open_images, read_index, search, write_index
+from eyesmith.eval.features.index import ImageIndex, check_query, read_index, search, write_index
 from eyesmith.hub.device import find_device
 from eyesmith.models.clip import Clip
 
@@ -52,7 +59,7 @@ def find(
     """
     check_query(text)
     where = find_device(device)
-    source = _open(images, split)
+    source = open_images_or_data((images,), split)
     clip = load_model(model, name, where)
     index = _index(clip, source, batch_size=batch_size, fresh=fresh)
     hits = search(clip, index, text, top=top)
@@ -77,16 +84,6 @@ def find(
     rows = [[f"{one[name]:.3f}" if name == "score" else one[name] for name in columns] for one in found]
     print_table(columns, rows, right=("rank", "score"))
     return 0
-
-
-def _open(place: str, split: str | None) -> Source:
-    """A folder without tars is taken as pictures, whatever else lies in it; everything else is a data set."""
-    path = Path(place)
-    is_data = path.is_dir() and (bool(split_names(path)) or any(path.glob("*.tar")))
-    is_table_or_shard = ".tar" in place or path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet")
-    if split is not None or is_data or is_table_or_shard:
-        return open_source(place, split=split, require_text=False)
-    return open_images([place])
 
 
 def _index(clip: Clip, source: Source, *, batch_size: int, fresh: bool) -> ImageIndex:
