@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -102,6 +104,13 @@ def test_pictures_of_both_sets_are_found():
     )
     assert shared_samples(train, test) == []
     assert shared_samples(train, both) == [("0-7", "again")]
+
+
+def test_a_class_without_training_samples_is_named():
+    train = made()
+    train = replace(train, features=train.features[train.labels != 1], labels=train.labels[train.labels != 1])
+    with pytest.raises(DataError, match="class 'bee' has no training sample"):
+        probe(train, made(30, 1))
 
 
 def test_wrong_settings_are_named():

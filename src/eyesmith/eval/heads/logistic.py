@@ -1,7 +1,7 @@
 """Logistic regression on frozen features: L-BFGS on the convex problem, in float64, to its optimum."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -130,10 +130,12 @@ def _block(features: Tensor, device: torch.device) -> Tensor:
     return F.pad(features.to(device).double(), (0, 1), value=1.0)
 
 
-def check_labelled(features: Tensor, labels: Tensor, num_classes: int, *, every_class: bool = True) -> None:
+def check_labelled(
+    features: Tensor, labels: Tensor, num_classes: int, *, every_class: bool = True, names: Sequence[str] = ()
+) -> None:
     """Raise ShapeError or DataError unless features [N, D] are finite and labels [N] int64 lie in 0..num_classes-1.
 
-    every_class: each class must come at least once.
+    every_class: each class must come at least once. names: of the classes, for the message.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1] or labels.dtype != torch.int64 or not len(labels):
         raise ShapeError(
@@ -147,4 +149,5 @@ def check_labelled(features: Tensor, labels: Tensor, num_classes: int, *, every_
     if not bool(torch.isfinite(features).all()):
         raise EyesmithError("a feature is not finite (NaN or infinity): the weights are damaged")
     if every_class and len(empty := (torch.bincount(labels, minlength=num_classes) == 0).nonzero().flatten()):
-        raise DataError(f"class {int(empty[0])} has no training sample ({len(empty)} such classes of {num_classes})")
+        first = repr(names[int(empty[0])]) if names else str(int(empty[0]))
+        raise DataError(f"class {first} has no training sample ({len(empty)} such classes of {num_classes})")

@@ -160,7 +160,7 @@ def probe(
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds: expected at least one, all different, got {list(seeds)}")
     test, num_classes = align(test, train), len(train.names)
-    check_labelled(train.features, train.labels, num_classes)
+    check_labelled(train.features, train.labels, num_classes, names=train.names)
     check_labelled(test.features, test.labels, num_classes, every_class=False)
     fits: list[Fitted] = []
     for number, seed in enumerate(seeds):
