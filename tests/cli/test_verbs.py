@@ -40,11 +40,14 @@ def test_eval_adds_lines_to_the_result_file(eyesmith, run_folder: Path, photos: 
     assert [ResultRow(**row) for row in json.loads(out)] == read_rows(out_file)[len(rows) :]
 
 
-def test_eval_refuses_a_folder_for_lines_before_it_measures(eyesmith, run_folder: Path, photos: Path) -> None:
-    status, out, err = eyesmith("eval", run_folder, "zero_shot", "--data", photos, "--out", photos)
-    assert (status, out) == (2, "")
-    assert "photos is a folder; say" in err
-    assert "results.jsonl" in err
+@pytest.mark.parametrize("words", [("zero_shot", "--data"), ()])
+def test_out_of_eval_is_a_file_by_its_ending_else_a_folder(
+    eyesmith, run_folder: Path, photos: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for out, file in (("a.jsonl", "a.jsonl"), ("made/new", "made/new/results.jsonl"), ("", "results.jsonl")):
+        status, _, err = eyesmith("eval", run_folder, *words, photos, "--out", tmp_path / out)
+        assert status == 0, err
+        assert read_rows(tmp_path / file)
 
 
 def test_wrong_input_to_eval(eyesmith, run_folder: Path, photos: Path) -> None:

@@ -84,8 +84,9 @@ def evaluate(
 
     Args:
         splits: Of a made data set: the splits to measure; all but train when not given.
-        out: Where results go: a folder for a suite (RUN/eval by default), else a file that lines are added to
-            (RUN/results.jsonl for a run folder, else results.jsonl here).
+        out: Where results go: a file whose name ends in .jsonl, which lines are added to (RUN/results.jsonl by default
+            for a run folder, else results.jsonl here), or a folder for that file and predictions; of a suite a folder
+            (RUN/eval by default).
         task: Python files that define tasks of your own, below --data; docs/own-task.md.
         label: What tables of results call the model; the run's folder when not given.
         num_workers: Threads that decode pictures.
@@ -319,10 +320,8 @@ def _own(
 
 
 def _file(model: str, out: Path | None) -> Path:
-    """`_target` where results are lines of one file. Raises ConfigError as it does, and for a folder."""
-    if out is not None and out.is_dir():
-        raise ConfigError(f"out: expected a file that lines are added to, {out} is a folder; say {out}/results.jsonl")
-    return _target(model, out)
+    """`_target` where results are lines of one file: of a folder its results.jsonl."""
+    return _target(model, out if out is None or out.suffix == ".jsonl" else out / "results.jsonl")
 
 
 def _target(model: str, out: Path | None, name: str = "results.jsonl") -> Path:
@@ -354,6 +353,7 @@ def _alone(target: Path, model: str) -> AbstractContextManager[None]:
 
 
 def _add(rows: "Sequence[ResultRow]", target: Path) -> int:
+    target.parent.mkdir(parents=True, exist_ok=True)
     append_rows(target, rows)
     say(f"{len(rows)} result lines added to {target}")
     return 0
