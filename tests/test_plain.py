@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from eyesmith.console import PlainConsole
 from eyesmith.eval.results.rows import ResultRow
@@ -62,3 +63,15 @@ def test_the_leaderboards_csv_has_empty_cells(tmp_path: Path) -> None:
     cells = [cell for row in csv.reader((tmp_path / "page.csv").read_text("utf-8").splitlines()) for cell in row]
     assert "" in cells
     assert "'" not in cells
+
+
+def test_no_line_of_a_table_in_a_file_ends_in_blanks() -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("a", "b"):
+        table.add_column(name)
+    table.add_row("short", "one")
+    table.add_row("much longer", "")
+    file = io.StringIO()
+    PlainConsole(file=file, width=200).print(table)
+    assert file.getvalue() == "a            b\nshort        one\nmuch longer\n"
+    assert PlainConsole(file=io.StringIO(), quiet=True).print(table) is None

@@ -14,5 +14,12 @@ class PlainConsole(Console):
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich's, each text in one line."""
-        super().print(*(plain(one) if isinstance(one, str) else one for one in objects), **settings)
+        """As rich's, each text in one line; of a table no line ends in blanks where no terminal shows it."""
+        objects = tuple(plain(one) if isinstance(one, str) else one for one in objects)
+        if self.is_terminal or all(isinstance(one, str) for one in objects):
+            super().print(*objects, **settings)
+            return
+        with self.capture() as shown:
+            super().print(*objects, **settings)
+        self.file.write("\n".join(line.rstrip(" ") for line in shown.get().split("\n")))
+        self.file.flush()
