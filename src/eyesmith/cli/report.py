@@ -66,7 +66,8 @@ def report(
             (row["suite"], row["model"], row["tasks"], len(row["missing"]), _averages(row["averages"])) for row in rows
         ]
         print_table(("suite", "model", "tasks", "missing", "averages"), cells, right=("tasks", "missing"))
-    say(f"{out} and {out.with_suffix('.csv')} written: {len(board.models)} models")
+    number = board.num_models
+    say(f"{out} and {out.with_suffix('.csv')} written: {number} model{'s' * (number != 1)}")
     return 0
 
 

@@ -261,3 +261,17 @@ def test_a_users_own_set_stands_once_and_its_temperature_is_no_share(tmp_path: P
     assert "60.0\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}80.0" in page
     assert ">1.08<" in page
     assert "108.3" not in page
+
+
+def test_a_run_that_is_used_in_several_ways_is_one_model(tmp_path: Path) -> None:
+    rows = [
+        ResultRow(
+            model=f"X {way}", task="boxes", split="test", metric="acc1", value=0.5, low=None, high=None, n=9,
+            chance=None, run={"weights": "w", "precision": "fp32", "source": "runs/a"},
+        )
+        for way in ("dense", "crop")
+    ]  # fmt: skip
+    append_rows(tmp_path / "results.jsonl", rows)
+    board = write_leaderboard([tmp_path], tmp_path / "b.html", with_published=False)
+    assert (len(board.models), board.num_models) == (2, 1)
+    assert "1 model measured on 1 set." in (tmp_path / "b.html").read_text()

@@ -64,6 +64,11 @@ class Board:
     suites: tuple[SuiteBoard, ...]
     others: tuple[tuple[str, TaskRecord], ...] = ()
 
+    @property
+    def num_models(self) -> int:
+        """How many models the lines are of: a run that was used in several ways has a line for each."""
+        return len({model.home or model.line for model in self.models})
+
 
 def make_board(models: Sequence[ModelResults], *, with_published: bool = True) -> Board:
     """Tables of every suite whose first average some model has, and of those that the other tasks need."""

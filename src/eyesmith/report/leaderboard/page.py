@@ -67,7 +67,7 @@ def _resource(name: str) -> str:
 
 
 def _lead(board: Board) -> Markup:
-    models = len(board.models)
+    models = board.num_models
     tasks = len({key for model in board.models for key in model.records})
     parts: list[Child] = [f"{count(models)} {'model' if models == 1 else 'models'} measured on {count(tasks)} "]
     parts.append("set. " if tasks == 1 else "sets. ")
