@@ -1,13 +1,17 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from eyesmith.config import to_dict
 from eyesmith.lab import budget
 from eyesmith.lab.budget import samples_of, train_flops
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan, changed
+from eyesmith.tasks.contrastive import TrainConfig
 
 END_OF_TEXT = 49407
 
@@ -45,3 +49,30 @@ def test_a_budget_of_seconds_is_measured_once(
         assert buys(cells[0].config, 100.0) == 100 / 0.5 * 4
         assert buys(cells[2].config, 50.0) == 50 / 0.5 * 4
     assert len(built) == 1
+
+
+def test_a_rate_is_of_one_batch_size_recipe_and_number_of_threads(
+    plan: LabPlan, cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AsLargeAsItsBatch:
+        def __init__(self, config: TrainConfig, *, steps: int) -> None:
+            self._config = config
+
+        def step_s(self) -> float:
+            slow = 2 if self._config.optim.name == "muon" else 1
+            return slow * self._config.batch_size / 100 / torch.get_num_threads()
+
+    monkeypatch.setattr(budget, "Trial", AsLargeAsItsBatch)
+    seconds, config = changed(plan, budget_unit="seconds"), cells[0].config
+    slower = replace(config, optim=replace(config.optim, name="muon"))
+    images = [
+        samples_of(seconds, tmp_path, threads=threads)(one, 10.0)
+        for one, threads in ((config, 1), (replace(config, batch_size=8), 1), (slower, 1), (config, 2))
+    ]
+    assert images == [1000, 1000, 500, 2000]
+
+
+def test_rates_of_a_version_before_are_kept(plan: LabPlan, cells: list[Cell], tmp_path: Path) -> None:
+    config = cells[0].config
+    (tmp_path / "rates.json").write_text(json.dumps({json.dumps(to_dict(config.model), sort_keys=True): 0.5}))
+    assert samples_of(changed(plan, budget_unit="seconds"), tmp_path, threads=1)(config, 100.0) == 100 / 0.5 * 4

@@ -14,6 +14,7 @@ from eyesmith.lab.plan import LabPlan
 from eyesmith.models.cost import encoder_cost, text_cost
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.runs.equal_time import Trial
+from eyesmith.tasks import run_to_dict
 from eyesmith.tasks.contrastive import TrainConfig
 
 RATES_FILE = "rates.json"  # seconds a step, measured once, so that a plan that goes on buys the same
@@ -45,8 +46,16 @@ class _Rates:
         self._known: dict[str, float] = load_json(path.read_text()) if path.is_file() else {}
 
     def step_s(self, config: TrainConfig) -> float:
-        """Median seconds of a step with the cell's threads, from the file where it was measured before."""
-        key = json.dumps(to_dict(replace(config, seed=0, epochs=1).model), sort_keys=True)
+        """Median seconds of a step with the cell's threads, from the file where it was measured before.
+
+        A file of a version before says the model alone: what it knows stays, so that a plan that goes on buys the same.
+        """
+        data = replace(config.data, path="", split=None)  # sets that are compared must not differ by a measurement
+        asked = run_to_dict(replace(config, data=data, seed=0, epochs=1.0))
+        key = json.dumps([asked, self._threads], sort_keys=True)
+        of_before = json.dumps(to_dict(config.model), sort_keys=True)
+        if key not in self._known and of_before in self._known:
+            return self._known[of_before]
         if key not in self._known:
             before = torch.get_num_threads()
             torch.set_num_threads(self._threads)
