@@ -2,6 +2,7 @@ import dataclasses
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -183,7 +184,7 @@ def test_what_the_hub_says_is_passed_on(name: str, message: str, monkeypatch: py
     def answer(*args: Any, **kwargs: Any) -> Any:
         raise kind.__new__(kind)
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", answer)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", answer)
     with pytest.raises(CheckpointError, match=message):
         load("hf:me/model@v9")
 
@@ -217,7 +218,7 @@ def test_the_hub_is_not_asked_for_what_the_cache_holds(
     import huggingface_hub
 
     asked: list[Any] = []
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *args, **kwargs: asked.append(kwargs))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: asked.append(kwargs))
     put_in_cache(offline_cache, "me/run", {str(f.relative_to(saved)): f for f in saved.rglob("*") if f.is_file()})
     assert same(load("hf:me/run"), tiny)
     assert asked == []
@@ -230,8 +231,9 @@ def test_a_part_of_a_model_is_not_taken_for_all_of_it(
 
     # the weights came, then the line broke
     put_in_cache(offline_cache, "me/run", {"model.safetensors": saved / "model.safetensors"})
-    there = ["README.md", "config.json", "model.safetensors"]
-    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *args, **kwargs: there)
+    files = ["README.md", "config.json", "model.safetensors"]
+    there = SimpleNamespace(siblings=[SimpleNamespace(rfilename=file) for file in files])
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *args, **kwargs: there)
     with pytest.raises(CheckpointError, match=r"not whole, it lacks config\.json"):
         load("hf:me/run")
     index = tmp_path / "model.safetensors.index.json"

@@ -13,6 +13,8 @@ from eyesmith.hub.run_folder import CONFIG_FILE, MODEL_FILE, TEXT_FOLDER
 from eyesmith.hub.weights import INDEX_SUFFIX
 from eyesmith.models.text.hugging_face_files import TABLES
 
+_PATIENCE_S = 10.0  # until the hub says what a repository holds
+
 
 def fetch(name: str) -> tuple[str, Path]:
     """Bring OWNER/NAME or OWNER/NAME@REVISION into the hub's cache, if it is not there; a broken download goes on.
@@ -35,7 +37,8 @@ def fetch(name: str) -> tuple[str, Path]:
     known: list[str] = []
     reason = "fetching it stopped"
     try:
-        files = HfApi().list_repo_files(**place)
+        # the listing of files tries again for half a minute where there is no network; this asks once
+        files = [one.rfilename for one in HfApi().model_info(**place, timeout=_PATIENCE_S).siblings or ()]
         wanted = _choose(files)
         if not wanted:
             raise CheckpointError(
