@@ -15,7 +15,7 @@ from eyesmith.data.evaluation.evaluation_set import EvaluationSet
 from eyesmith.errors import ConfigError, DataError, EyesmithError
 from eyesmith.eval.features.agreement import agreed
 from eyesmith.eval.features.classifier import LogitTower
-from eyesmith.eval.features.identity import WHY, content_hash, decoders, model_facts
+from eyesmith.eval.features.identity import WHY, content_hash, decoders, facts_hash, model_facts
 from eyesmith.eval.features.images import ImageFeatures
 from eyesmith.eval.features.precision import Precision
 from eyesmith.eval.features.store import Stored
@@ -371,7 +371,7 @@ class _Run:
         result = TaskResult(key=task.key, dataset=task.name, metrics=metrics, main_metric=value, rows=rows, facts=facts)
         self.write(
             lambda folder: (
-                write_records(folder, task.key, answered.records, data=found.source.fingerprint()),
+                write_records(folder, task.key, answered.records, data=_samples(found)),
                 append_rows(folder / ROWS, rows),
                 append_record(folder / RECORDS, result, main=task.metric),  # last: it is what a restart goes by
             )
@@ -411,7 +411,7 @@ class _Run:
         facts = self.facts | {
             "images": len(images.indices),
             "data": content_hash(found.source),
-            "samples": found.source.fingerprint(),
+            "samples": _samples(found),
             "words": words_of(found),
             "code": task.code,
             "image_tower": for_image.name,
@@ -433,6 +433,12 @@ class _Run:
             self._told.add(line)
             self.note(line)
         return images
+
+
+def _samples(found: EvaluationSet) -> str:
+    """A digest of what is asked, wherever it lies: of a caption test its items too, which no picture tells."""
+    pictures = found.source.fingerprint()
+    return facts_hash([pictures, words_of(found)]) if found.pairs or found.choices else pictures
 
 
 def _is_of(row: ResultRow, facts: Mapping[str, Any]) -> bool:

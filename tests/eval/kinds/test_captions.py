@@ -11,6 +11,7 @@ from eyesmith.errors import DataError, ShapeError
 from eyesmith.eval import evaluate_own
 from eyesmith.eval.kinds.choice import right_is_best
 from eyesmith.eval.kinds.pairs import CHANCE, pair_answers
+from eyesmith.eval.results.compare import compare_folders
 from eyesmith.images.transforms import PreprocessConfig
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
@@ -117,6 +118,20 @@ def test_files_of_sugarcrepe_and_of_ones_own(folder):
     (folder / "negatives.jsonl").write_text(json.dumps(own[0]) + "\n\n")
     (row,) = evaluate_own(Words(), folder).rows
     assert (row.task, row.value, row.chance) == (f"own:{folder.name}", 1, 0.25)
+
+
+def test_other_captions_of_the_same_pictures_are_another_test(folder, tmp_path):
+    samples = []
+    for side, wrong in (("a", "blue"), ("b", "green"), ("c", "green")):
+        item = {"image": "red", "caption": "red", "negatives": [wrong]}
+        (folder / "negatives.jsonl").write_text(json.dumps(item) + "\n")
+        (row,) = evaluate_own(Words(), folder, tmp_path / side).rows
+        assert row.run is not None
+        samples.append(row.run["samples"])
+    assert samples[0] != samples[1] == samples[2]
+    assert compare_folders(tmp_path / "b", tmp_path / "c").tasks[0].result.n == 1
+    with pytest.raises(DataError, match="different data, and their samples have no keys"):
+        compare_folders(tmp_path / "a", tmp_path / "b")
 
 
 def test_what_is_wrong_is_named(folder):

@@ -155,6 +155,9 @@ def _paired(one: TaskPredictions, other: TaskPredictions, metric: MetricName) ->
     where = f"{one.where} and {other.where}"
     if one.kind != other.kind:
         raise DataError(f"{where}: are files of different tasks ({one.kind}, {other.kind})")
+    is_other = bool(one.data and other.data) and one.data != other.data
+    if is_other and not one.keys:  # nothing says which sample is which
+        raise DataError(f"{where}: were measured on different data, and their samples have no keys to match them by")
     kind = KINDS[one.kind]
     if metric != "main" and "ranks" not in kind.arrays:
         raise DataError(f"{one.where}: {metric} is a metric of classification, and this task is {one.kind}; use main")
@@ -162,7 +165,7 @@ def _paired(one: TaskPredictions, other: TaskPredictions, metric: MetricName) ->
         found = kind.paired(_task(one.task), one.records, other.records, metric)
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
-    if found is None or one.data == other.data or not (one.data and other.data):
+    if found is None or not is_other:
         return found
     return replace(found, note="; ".join([*([found.note] if found.note else []), OTHER_SET]))
 
