@@ -1,13 +1,17 @@
 import math
 
 import numpy as np
+import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 from eyesmith.data.evaluation.evaluation_set import Instance
 from eyesmith.eval.kinds.association import association_metrics, cue_prompt, jaccard_scores
 from eyesmith.eval.kinds.classification import mean_per_class_recall
 from eyesmith.eval.kinds.groups import macro_scores
 from eyesmith.eval.kinds.multilabel import average_precisions
+from eyesmith.eval.kinds.registry import KINDS
+from eyesmith.eval.sets.task import Task
 
 
 def test_recall_and_f1_count_classes_of_the_truth_only() -> None:
@@ -58,3 +62,22 @@ def test_equal_candidates_are_chosen_as_numpy_orders_them() -> None:
         chosen = np.isin(np.arange(count), np.argsort(close)[-int(gold.sum()) :])
         expected.append((chosen & gold.numpy()).sum() / (chosen | gold.numpy()).sum())
     assert jaccard_scores(images, cues, instances, half=torch.float16).tolist() == expected
+
+
+def test_classes_without_an_image_do_not_lower_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    scores, marks = rng.random((40, 6)), rng.random((40, 6)) < 0.3
+    marks[:, [1, 4]] = False  # as a part of a set may have it
+    found = average_precisions(torch.from_numpy(scores), torch.from_numpy(marks))
+    records = {"average_precision": found.float().numpy(), "keys": np.arange(40).astype(str)}
+    oracle = [average_precision_score(marks[:, place], scores[:, place]) for place in (0, 2, 3, 5)]
+    task = Task(key="own:x", name="own:x", size=None, layout="multilabel", folder="x")
+    kind = KINDS["multilabel"]
+    value = kind.metrics(task, records)["mean_average_precision"]
+    assert value == pytest.approx(np.mean(oracle), abs=1e-6)
+    low, high, count = kind.spans(task, records)["mean_average_precision"]
+    assert min(oracle) - 1e-6 <= low <= value <= high <= max(oracle) + 1e-6
+    assert count == 4
+    paired = kind.paired(task, records, records, "main")
+    assert paired is not None
+    assert len(paired.left) == 4

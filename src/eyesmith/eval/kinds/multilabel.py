@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eyesmith.errors import DataError
@@ -28,7 +29,10 @@ PRECISION = "mean_average_precision"
 
 
 class Multilabel(Kind):
-    """Mean average precision. Records: average_precision [K] fp32, of each class over all images."""
+    """Mean average precision over the classes that have an image, which a part of a set may lack.
+
+    Records: average_precision [K] fp32, of each class over all images, 0 where it has none (and only there).
+    """
 
     name = "multilabel"
     arrays = ("average_precision",)
@@ -43,17 +47,19 @@ class Multilabel(Kind):
         return Answered(records=records)
 
     def metrics(self, task: Task, records: Records) -> Metrics:
-        return {PRECISION: float(torch.from_numpy(records["average_precision"]).mean())}
+        known = _known(records["average_precision"])
+        return {PRECISION: float(torch.from_numpy(known).mean()) if len(known) else None}
 
     def spans(self, task: Task, records: Records) -> dict[str, Span]:
-        return {PRECISION: resampled_span(torch.from_numpy(records["average_precision"]), mean)}
+        known = _known(records["average_precision"])
+        return {PRECISION: resampled_span(torch.from_numpy(known), mean)} if len(known) else {}
 
     def paired(self, task: Task | None, one: Records, other: Records, metric: str) -> PairedValues | None:
         check_same(one, other, "keys")
         left, right = one["average_precision"].astype(float), other["average_precision"].astype(float)
         if left.shape != right.shape:
             raise DataError("have different numbers of classes")
-        known = np.isfinite(left) & np.isfinite(right)  # a class without an image has none
+        known = (left > 0) & (right > 0)  # as `_known`
         return PairedValues(name=PRECISION, left=left[known], right=right[known], note="samples are classes")
 
 
@@ -96,6 +102,11 @@ class AnyLabel(Kind):
 
     def spans(self, task: Task, records: Records) -> dict[str, Span]:
         return {"acc1": wilson(torch.from_numpy(records["ranks"] < 1))}
+
+
+def _known(precisions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The average precisions of classes with an image: above 0, as each of its images is found at some place."""
+    return precisions[precisions > 0]
 
 
 def average_precisions(scores: Tensor, marks: Tensor) -> Tensor:
