@@ -216,3 +216,25 @@ def test_a_detector_refuses_what_it_would_not_heed(
     (tmp_path / "config.json").write_text(json.dumps({"eyesmith_version": "0", "model": {"kind": DETECT_KIND}}))
     assert main(["eval", str(tmp_path), str(tmp_path), *words]) == 2
     assert f"{named}: a detector has its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "message"),
+    [
+        ("photos", ("--splits", "val"), "splits: PHOTOS: has no splits to choose from"),
+        (
+            "zero_shot",
+            ("--compare-templates", "a.txt", "b.txt"),
+            "compare_templates: zero_shot: a data set with splits",
+        ),
+        ("zero_shot", ("--format", "open_clip"), "formats: zero_shot: a data set with splits"),
+        ("boxes", ("--precision", "bf16"), "precision: boxes: are named in the words and precision of the model"),
+    ],
+)
+def test_what_would_not_be_heeded_is_refused(
+    eyesmith: Eyesmith, model: Path, photos: Path, what: str, words: tuple[str, ...], message: str
+) -> None:
+    given = (photos,) if what == "photos" else (what, "--data", photos)
+    status, out, err = eyesmith("eval", model, *given, *words)
+    assert (status, out) == (2, "")
+    assert message.replace("PHOTOS", str(photos)) in err

@@ -46,6 +46,8 @@ Data = Annotated[
 ]
 
 
+_OF_SUITES = ("compare_templates", "formats")
+_OF_TEXTS = ("precision", "language", "templates")
 _OF_FINDERS = ("model", "what", "splits", "out", "label", "device", "limit", "as_json")
 
 
@@ -140,12 +142,15 @@ def evaluate(
     is_path = data is None and Path(what).exists()
     if explain is not None:
         return _explain(model, what, None if is_path else data, explain, name, where, settings, as_json=as_json)
-    if is_path and is_made_data(what):
-        return _made(model, "all", what, splits, out, name, where, settings, as_json=as_json)
-    if what in MADE_TASKS and not is_path and not is_suite_folder(what, data):
-        return _made(model, what, data, splits, out, name, where, settings, as_json=as_json)
-    if what == "boxes" and not is_path and not is_suite_folder(what, data):
-        return _boxes(model, data, splits, out, name, where, settings, as_json=as_json)
+    is_made = is_made_data(what) if is_path else what in (*MADE_TASKS, "boxes") and not is_suite_folder(what, data)
+    if is_made:
+        _refuse(given, _OF_SUITES, f"{what}: a data set with splits is measured as it is")
+        if what == "boxes" and not is_path:
+            _refuse(given, _OF_TEXTS, "boxes: are named in the words and precision of the model")
+            return _boxes(model, data, splits, out, name, where, settings, as_json=as_json)
+        task_words, place = ("all", what) if is_path else (what, data)
+        return _made(model, task_words, place, splits, out, name, where, settings, given, as_json=as_json)
+    _refuse(given, ("splits",), f"{what}: has no splits to choose from; those are of made data sets")
     suite = None if is_path else chosen_suite(what, data)
     if compare_templates:
         return _prompts(model, what, suite, data, compare_templates, name, where, settings, as_json=as_json)
@@ -167,6 +172,13 @@ def evaluate(
         return status
 
 
+def _refuse(given: dict[str, Any], names: Sequence[str], reason: str) -> None:
+    """Raise ConfigError where one of these options was given: what it asks for would silently not be done."""
+    usual = inspect.signature(evaluate).parameters
+    if unheeded := [name for name in names if given[name] != usual[name].default]:
+        raise ConfigError(f"{', '.join(unheeded)}: {reason}; leave out what cannot be heeded")
+
+
 def _measurable(model: str, name: str | None, device: "torch.device") -> "Clip | LogitTower":
     """An image-text model, or a classifier in its place."""
     from eyesmith.eval.features.classifier import LogitTower
@@ -185,10 +197,11 @@ def _made(
     name: str | None,
     device: "torch.device",
     settings: "Settings",
+    given: dict[str, Any],
     *,
     as_json: bool,
 ) -> int:
-    """Zero-shot and retrieval on the splits of a data set."""
+    """Zero-shot and retrieval on the splits of a data set. given: the options as they were typed."""
     from eyesmith.eval.engine import evaluate as evaluate_splits
     from eyesmith.eval.features.classified import split_rows
     from eyesmith.eval.sets.made import MADE_TASKS
@@ -202,6 +215,7 @@ def _made(
     with _alone(target, model):
         found = load_clip_or_classifier(model, name, device)
         if isinstance(found, Classifier):
+            _refuse(given, (*_OF_TEXTS, "limit", "fresh"), f"{model}: is a classifier, which reads no texts")
             rows = split_rows(found, data, splits, batch_size=settings.batch_size, model_source=model, note=say)
         else:
             rows = evaluate_splits(found, data, splits or None, tasks=MADE_TASKS[task], settings=settings)
