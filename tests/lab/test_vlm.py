@@ -76,6 +76,15 @@ def test_the_macro_mean_and_its_differences_are_paired(runs: Path, tmp_path: Pat
     assert "<script" not in page
 
 
+def test_runs_that_were_asked_other_questions_are_not_compared(runs: Path) -> None:
+    asked = [("color", one, True) for one in range(30)] + [("count", one, True) for one in range(30)]
+    (runs / "bad" / "seed-1" / "answers.jsonl").unlink()
+    (runs / "bad" / "seed-1").rmdir()
+    _write(runs / "bad" / "seed-1", asked)
+    with pytest.raises(DataError, match="seed-1: was asked other questions than .*good"):
+        compare(("good", "bad"), runs, (0, 1))
+
+
 def test_an_eye_called_blind_or_alone_is_refused(tmp_path: Path) -> None:
     base = recipe("chat-scenes")
     assert isinstance(base, ChatConfig)
@@ -83,6 +92,8 @@ def test_an_eye_called_blind_or_alone_is_refused(tmp_path: Path) -> None:
         run_vlm({"a": "x"}, base, tmp_path, (0,))
     with pytest.raises(ConfigError, match="no eye can be called blind"):
         run_vlm({"a": "x", BLIND: "y"}, base, tmp_path, (0,))
+    with pytest.raises(ConfigError, match="seeds: expected each once, got 0, 1, 0"):
+        run_vlm({"a": "x", "b": "y"}, base, tmp_path, (0, 1, 0))
 
 
 def test_distances_between_equal_geometries_are_nought() -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from eyesmith.errors import ConfigError
+from eyesmith.errors import ConfigError, DataError
 from eyesmith.multimodal.measure import ANSWERS_FILE
 from eyesmith.runs.train import start_or_resume
 from eyesmith.tasks.chat import ChatConfig
 
 BLIND = "blind"
 _REPLICATES = 2000
+_ASKED = ("picture", "kind", "question", "answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +51,15 @@ class VlmResult:
 
 
 class Answers:
-    """Right or wrong of every question of a run, by kind and picture: hits and asked, [K, P] each."""
+    """Right or wrong of every question of a run, by kind and picture: hits and asked, [K, P] each.
+
+    questions: what was asked and what is right, sorted; equal where two runs can be paired.
+    """
 
     def __init__(self, folder: Path, *, is_wrong: bool = False) -> None:
         lines = (folder / ANSWERS_FILE).read_text("utf-8").split("\n")
         records = [one for line in lines if line and (one := json.loads(line))["wrong_image"] == is_wrong]
+        self.questions = sorted(str([one.get(name) for name in _ASKED]) for one in records)
         self.kinds = tuple(sorted({one["kind"] or "all" for one in records}))
         pictures = {picture: place for place, picture in enumerate(sorted({one["picture"] for one in records}))}
         self.hits, self.asked = (np.zeros((len(self.kinds), len(pictures))) for _ in range(2))
@@ -86,6 +91,8 @@ def run_vlm(
     """
     if len(eyes) < 2 or not seeds:
         raise ConfigError(f"lab vlm: expected at least two eyes and one seed, got {len(eyes)} and {len(seeds)}")
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"lab vlm: seeds: expected each once, got {', '.join(map(str, seeds))}")
     if BLIND in eyes or not base.eval.splits:
         raise ConfigError(f"lab vlm: no eye can be called {BLIND}, and eval.splits must name what is measured")
     first = next(iter(eyes.values()))
@@ -106,8 +113,17 @@ def run_vlm(
 
 
 def compare(names: Sequence[str], out: Path, seeds: Sequence[int]) -> VlmResult:
-    """The result of runs that are done."""
+    """The result of runs that are done. Raises DataError where not all of them were asked the same questions."""
     runs = {name: [Answers(_cell(out, name, seed)) for seed in seeds] for name in (*names, BLIND)}
+    first = runs[names[0]][0].questions
+    for name, some in runs.items():
+        for seed, run in zip(seeds, some, strict=True):
+            if run.questions != first:
+                raise DataError(
+                    f"{_cell(out, name, seed)}: was asked other questions than {_cell(out, names[0], seeds[0])}, so "
+                    "they cannot be compared; were the data made anew in between? Delete the older runs, or take "
+                    "another --out"
+                )
     drawn = {name: np.mean([run.drawn() for run in some], axis=0) for name, some in runs.items()}
     macros = {name: [float(run.by_kind.mean()) for run in some] for name, some in runs.items()}
     order = sorted(names, key=lambda name: -float(np.mean(macros[name])))
