@@ -275,3 +275,13 @@ def test_a_run_that_is_used_in_several_ways_is_one_model(tmp_path: Path) -> None
     board = write_leaderboard([tmp_path], tmp_path / "b.html", with_published=False)
     assert (len(board.models), board.num_models) == (2, 1)
     assert "1 model measured on 1 set." in (tmp_path / "b.html").read_text()
+
+
+def test_a_part_of_a_set_is_told_from_either_file(tmp_path: Path) -> None:
+    row = ResultRow(
+        model="mine", task="cifar10", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=100, chance=0.1,
+        run={"weights": "w", "images": 100},
+    )  # fmt: skip
+    append_rows(tmp_path / "results.jsonl", [row])
+    board = write_leaderboard([tmp_path / "results.jsonl"], tmp_path / "b.html", with_published=False)
+    assert {entry.partial for one in board.suites for entry in one.entries} == {("CIFAR-10",)}

@@ -181,6 +181,7 @@ def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:
         TASKS[key].metric if key in TASKS else next((name for name in PREFERRED if name in by_metric), rows[0].metric)
     )
     main = by_metric.get(wanted or "")
+    images = (rows[-1].run or {}).get("images")
     return TaskRecord(
         key=key,
         name=TASKS[key].name if key in TASKS else key,
@@ -191,5 +192,6 @@ def _record(key: str, rows: Sequence[ResultRow]) -> TaskRecord:
         high=main.high if main else None,
         counts={metric: row.n for metric, row in by_metric.items()},
         chance=main.chance if main else None,
+        images=images if isinstance(images, int) else None,
         data=key_of(key, rows[-1].run)[1],
     )
