@@ -11,7 +11,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet -c 
 .PHONY: help demo test slow fake-gpu check check-format check-lint check-types format clean
 
 help:
-	@echo "make demo    the quick start: real pairs in, a trained model and a report out (about 10 minutes on 2 cores)"
+	@echo "make demo    the quick start: real pairs in, a trained model and a report out (6 to 12 minutes on 2 cores)"
 	@echo "make test    the test suite            make slow    the long tests"
 	@echo "make fake-gpu  every task's run on a GPU that is not there (installs torch's CUDA build, gigabytes, in .venv-gpu)"
 	@echo "make check   format, lint and types    make format  write what \`make check\` would ask for"

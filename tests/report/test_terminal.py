@@ -81,3 +81,14 @@ def test_an_empty_table_is_a_table() -> None:
 def test_rows_of_another_model_are_left_out() -> None:
     lines = shown([row("test", "acc1", 0.5), row("test", "acc1", 0.25, model="nearest pixels", task="pixel_neighbour")])
     assert not any("25.0 %" in line for line in lines)
+
+
+def test_where_titles_are_long_they_are_folded_and_no_number_is_cut() -> None:
+    names = ("unseen_drawing", "unseen_concept_wide", "choose_drawing")
+    rows = [row(name, "text_retrieval_recall@10", 0.5, model="ViTamin-Nano", task="retrieval") for name in names]
+    lines = shown(
+        rows, [row(name, "text_retrieval_recall@10", 0.4, model="ViT-Nano", task="retrieval") for name in names]
+    )
+    assert max(map(len, lines)) <= 80
+    assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)
+    assert sum(line.count("49.0 \N{EN DASH} 51.0") for line in lines) == 3

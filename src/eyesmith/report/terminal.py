@@ -26,7 +26,7 @@ def splits_table(
     baseline = {(row.task, row.split, row.metric): row for row in baseline_rows}
     shown = [task for task in dict.fromkeys(row.task for row in rows) if tasks is None or task in tasks]
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("split", no_wrap=True)
+    table.add_column("split", overflow="fold")  # what gives way where there is little room, so that no number does
     table.add_column("metric", no_wrap=True)
     table.add_column(
         Text(plain(next((row.model for row in rows), "model"))), justify="right", style="bold cyan", no_wrap=True
