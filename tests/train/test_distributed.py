@@ -1,5 +1,6 @@
 """What several processes tell each other, and how long they wait: real processes over gloo."""
 
+import sys
 from datetime import timedelta
 
 import pytest
@@ -38,6 +39,28 @@ with distributed.joined() as world:
         os._exit(7)
     os._exit(1)
 """
+
+
+LEFT = """
+from pathlib import Path
+from eyesmith.train import distributed
+with distributed.joined() as world:
+    world.wait()
+names = {file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")}
+assert world.patient is None  # nobody could wait on it any more
+raise SystemExit(", ".join(name for name in names if "gloo" in name or "store" in name) or 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads by name are Linux's")
+def test_no_thread_of_an_exchange_outlives_it() -> None:
+    """One that was still tidying up when Python ended aborted the process, whose work was done."""
+    processes = start_processes(["-c", LEFT], 2)
+    try:
+        assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_a_dead_peer_is_noticed_and_a_long_measurement_waited_for() -> None:

@@ -165,10 +165,16 @@ def joined() -> Iterator[World]:
         store, rank, size = next(dist.rendezvous("env://", timeout=STEP_TIMEOUT))  # pyright: ignore[reportPrivateImportUsage]
         store = dist.PrefixStore(_attempt(), store)  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=STEP_TIMEOUT)
-    patient = patient_group() if is_ours else None
-    world = World(rank=dist.get_rank(), size=dist.get_world_size(), local_rank=local_rank, patient=patient)
+    world = World(
+        rank=dist.get_rank(),
+        size=dist.get_world_size(),
+        local_rank=local_rank,
+        patient=patient_group() if is_ours else None,
+    )
     try:
         yield world
     finally:
         if is_ours:
             dist.destroy_process_group()
+            # the last to hold the group ends its threads; one still tidying up when Python ends aborts the process
+            object.__setattr__(world, "patient", None)
