@@ -194,7 +194,7 @@ def test_an_outline_darkens_where_colours_lie_apart(natural) -> None:
     batch = _batch(natural, 40, 20, 24)
     batch[:, :, :, 12:] = torch.tensor([200, 180, 40], dtype=torch.uint8).view(1, 3, 1, 1)  # flat: nothing to outline
     views = augment_batch(batch, AugmentConfig(outline_prob=0.5), (20, 24), _generator())
-    hit = 0
+    hit = whole = 0
     for view, picture in zip(views.numpy().astype(float), batch.numpy().astype(float), strict=True):
         edge = np.zeros((20, 24))
         for y in range(20):
@@ -208,10 +208,12 @@ def test_an_outline_darkens_where_colours_lie_apart(natural) -> None:
         hit += 1
         full = (edge > 160) & (picture.min(0) > 20)  # above every threshold: all of the line's darkness
         if full.any():
+            whole += 1
             left = (view[:, full] / picture[:, full]).ravel()
             assert left.max() <= 0.53
             assert np.ptp(left) < 0.06  # of one picture the same everywhere, but for rounding
     assert 10 < hit < 30
+    assert whole > 3
 
 
 def test_an_outline_leaves_all_other_draws_as_they_were(natural) -> None:

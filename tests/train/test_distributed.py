@@ -52,24 +52,24 @@ raise SystemExit(", ".join(name for name in names if "gloo" in name or "store" i
 """
 
 
+def ended(script: str) -> list[int]:
+    """Exit statuses of two processes that run a script."""
+    processes = start_processes(["-c", script], 2)
+    try:
+        return [process.wait(timeout=100) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads by name are Linux's")
 def test_no_thread_of_an_exchange_outlives_it() -> None:
     """One that was still tidying up when Python ended aborted the process, whose work was done."""
-    processes = start_processes(["-c", LEFT], 2)
-    try:
-        assert [process.wait(timeout=100) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    assert ended(LEFT) == [0, 0]
 
 
 def test_a_dead_peer_is_noticed_and_a_long_measurement_waited_for() -> None:
-    processes = start_processes(["-c", LIMITS], 2)
-    try:
-        assert [process.wait(timeout=100) for process in processes] == [0, 7]
-    finally:
-        for process in processes:
-            process.kill()
+    assert ended(LIMITS) == [0, 7]
 
 
 def test_limits_are_minutes_in_a_step_and_hours_beside_it() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eyesmith.data.conversations import Conversation
 from eyesmith.eval.results.rows import ResultRow
-from eyesmith.eval.statistics.metrics import wilson_interval
+from eyesmith.eval.statistics.bootstrap import Interval, bounded, mean
 from eyesmith.multimodal.model import ChatModel, Read
 from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, padded
 
@@ -104,14 +104,11 @@ def rows_of(
     columns = [(kind, values[i], drawn[:, i], int(asked[i].sum()), chances[i]) for i, kind in enumerate(kinds)]
     columns.append((MACRO, values.mean(), np.nanmean(drawn, axis=1), len(scored), chances.mean()))
     rows = []
-    counted = [
-        float((row > 0).sum()) for row in asked
-    ]  # pictures of each kind, and what the mean over kinds stands for
+    counted = [float((row > 0).sum()) for row in asked]  # pictures of each kind, then what the mean over kinds is of
     counted.append(min(len(pictures), len(kinds) ** 2 / sum(1 / count for count in counted)))
     for (kind, value, samples, n, chance), trials in zip(columns, counted, strict=True):
-        low, high = np.nanpercentile(samples, [2.5, 97.5])
-        if low == high == value and value in (0, 1):  # drawing anew says nothing there
-            low, high = wilson_interval(float(value) * trials, trials)
+        drawn_span = Interval(float(value), *map(float, np.nanpercentile(samples, [2.5, 97.5])))
+        low, high = bounded(drawn_span, mean, trials)
         rows.append(
             ResultRow(
                 model=model,

@@ -86,9 +86,9 @@ def parameter_groups(
     class tokens undecayed too, "open_clip" class tokens (a vector there, [1, 1, C] here).
 
     model: its image encoder is called `image`, its text tower, where it has one, `text`.
-    Raises ConfigError for a decay by layers of a tower that shows no blocks.
     Source: BEiT's layer-wise decay as EVA-02 uses it; timm's param_groups_layer_decay; the groups that open_clip's
-    towers unlock by. Raises ConfigError for a pattern that fits nothing.
+    towers unlock by. Raises ConfigError for a pattern that fits nothing, and for a decay by layers of a tower that
+    shows no blocks.
     """
     undecayed = {
         name

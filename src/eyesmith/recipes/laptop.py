@@ -110,7 +110,7 @@ def dense_eye() -> RegionsConfig:
         model=replace(run.model, image=replace(run.model.image, drop_path_prob=0.0)),
         data=replace(DataConfig(path="data/emoji-scenes", split="train"), decode_px=run.data.decode_px),
         drawings="data/emoji",
-        augment=quickstart_small().augment,
+        augment=quickstart_small().augment,  # without outlines: as docs/dense-eye.md was measured
         scene_augment=AugmentConfig(horizontal_flip_prob=0.5, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05),
         distill_weight=0.5,
         optim=OptimConfig(name="muon", muon_momentum=0.9, peak_lr=2e-3, weight_decay=0.1),

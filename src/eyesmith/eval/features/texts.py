@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.features.agreement import agree
@@ -19,7 +19,7 @@ from eyesmith.eval.features.precision import TowerPrecision
 from eyesmith.eval.features.prefixes import shared_features, text_batches
 from eyesmith.files import is_sealed, sealed_path
 from eyesmith.models.clip import Clip, evaluating
-from eyesmith.models.text.cache import TextCache
+from eyesmith.models.text.cache import TextCache, tokenizer_hash
 from eyesmith.models.text.model import ClipText
 from eyesmith.train.distributed import World
 
@@ -154,9 +154,10 @@ class TextFeatures:
     def _kept(self, what: str, content: object) -> Path | None:
         if self._folder is None:
             return None
-        self._tower_hash = self._tower_hash or cache_key(
-            {**model_facts(self._clip.text), **_tokenizer(self._clip.text)}, precision=self._precision.name
-        )
+        if not self._tower_hash:
+            tokenizer = tokenizer_hash(self._clip.text)
+            facts = model_facts(self._clip.text) | ({"tokenizer": tokenizer} if tokenizer else {})
+            self._tower_hash = cache_key(facts, precision=self._precision.name)
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
         return self._folder / f"{what}-{self._tower_hash}" / f"{digest}.npy"
 
@@ -175,13 +176,6 @@ class TextFeatures:
             with sealed_path(path) as part, part.open("wb") as stream:
                 np.save(stream, rows.numpy())
             prune(self._folder)
-
-
-def _tokenizer(tower: nn.Module) -> dict[str, str]:
-    """The digest of a tokenizer whose files can be others with the same weights."""
-    known = getattr(tower, "tokenizer_hash", None)
-    found = known() if known is not None else ""
-    return {"tokenizer": found} if found else {}
 
 
 def fill_prompt(prompt: str, name: str) -> str:

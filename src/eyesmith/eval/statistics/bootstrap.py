@@ -101,19 +101,20 @@ def bootstrap_interval(
 
 
 def bounded(
-    found: Interval, metric: Metric, count: int, groups: Tensor | ArrayLike | None = None
+    found: Interval, metric: Metric, count: float, groups: Tensor | ArrayLike | None = None
 ) -> tuple[float, float]:
     """Low and high of a percentile interval; of one without width at 0 or 1 Wilson's instead, of as many independent
     answers as the statistic stands for, because drawing anew says nothing of how sure that is.
 
-    count: samples; groups: as `bootstrap_interval` takes them. A mean over G groups of n_1 .. n_G samples has the
-    variance of G^2 / (1/n_1 + .. + 1/n_G) samples together; the worst group counts as the smallest.
+    count: samples, of a mean also what it stands for; groups: as `bootstrap_interval` takes them. A mean over G groups
+    of n_1 .. n_G samples has the variance of G^2 / (1/n_1 + .. + 1/n_G) samples together; the worst group counts as the
+    smallest.
     """
     if found.low != found.high or found.low != found.value or found.value not in (0, 1):
         return found.low, found.high
     trials = float(count)
     if groups is not None and metric is not mean:
-        sizes = np.unique(as_groups(groups, count), return_counts=True)[1]
+        sizes = np.unique(as_groups(groups, int(count)), return_counts=True)[1]
         trials = float(sizes.min()) if metric is worst_group else len(sizes) ** 2 / float((1 / sizes).sum())
     return wilson_interval(found.value * trials, trials)
 

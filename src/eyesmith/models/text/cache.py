@@ -62,9 +62,14 @@ class TextCache:
 def text_tower_hash(tower: nn.Module) -> str:
     """Hexadecimal digest of all that the features of a text depend on: weights, structure, and the tower's tokenizer,
     which lies in files beside the weights and can be another with the same ones."""
-    known = getattr(tower, "tokenizer_hash", None)
-    tokenizer = known() if known is not None else ""
+    tokenizer = tokenizer_hash(tower)
     return module_hash(tower) + (f"-{tokenizer}" if tokenizer else "")
+
+
+def tokenizer_hash(tower: nn.Module) -> str:
+    """Digest of a tower's tokenizer whose files can be others with the same weights; "" where it is fixed."""
+    known = getattr(tower, "tokenizer_hash", None)
+    return known() if known is not None else ""
 
 
 def _key(text: str) -> str:
