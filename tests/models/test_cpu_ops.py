@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eyesmith.models import cpu_ops
 from eyesmith.models.cpu_ops import (
+    PRODUCT_TOKENS,
     SHORT_SEQUENCE_LEN,
     Conv,
     DepthwiseConv,
@@ -45,6 +47,42 @@ def test_attention_equals_torchs_own(tokens: int) -> None:
         torch.autograd.grad(ours, (q, k, v), grad), torch.autograd.grad(theirs, (q, k, v), grad), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [PRODUCT_TOKENS - 1, PRODUCT_TOKENS, 70])
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_attention_by_products_is_as_near_the_truth_as_torchs_own_layer(
+    tokens: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_ops, "_are_products_faster", lambda q: True)
+    monkeypatch.setattr(cpu_ops, "SCORE_BYTES", 2 * 4 * 70 * 70 * 2)  # of two images
+    torch.manual_seed(0)
+    layer = nn.MultiheadAttention(32, 4, batch_first=True).eval().bfloat16()
+    x = torch.randn(batch, tokens, 32).bfloat16()
+    with torch.inference_mode():
+        qkv = F.linear(x, layer.in_proj_weight * 3, layer.in_proj_bias).view(batch, tokens, 3, 4, 8)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+        ours = attend(q, k, v)
+        theirs = (q / 8**0.5 @ k.mT).softmax(-1) @ v  # what nn.MultiheadAttention does without gradient
+        fused = F.scaled_dot_product_attention(q, k, v)
+    assert ours.shape == q.shape
+    bound = ((fused if tokens < PRODUCT_TOKENS else theirs).double() - exact).abs().max()
+    assert (ours.double() - exact).abs().max() <= 1.5 * bound
+
+
+def test_products_serve_inference_in_bfloat16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    q = torch.randn(1, 2, 64, 8).bfloat16()
+    assert not cpu_ops._are_products_faster(q)  # a gradient may be asked of k and v
+    with torch.no_grad():
+        assert cpu_ops._are_products_faster(q)
+        assert not cpu_ops._are_products_faster(q.float())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not cpu_ops._are_products_faster(q)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+        assert not cpu_ops._are_products_faster(q)
 
 
 def _pair(side: int, stride: int, *, bias: bool = True) -> tuple[nn.Conv2d, DepthwiseConv]:

@@ -12,6 +12,7 @@ from eyesmith.models import create, create_encoder
 from eyesmith.models.conformance import check_encoder
 from eyesmith.models.cost import model_cost
 from eyesmith.models.registry import config
+from eyesmith.models.vit.blocks import attend_one
 from eyesmith.models.vit.model import Vit, VitConfig
 
 TINY = VitConfig(
@@ -33,6 +34,25 @@ VARIANTS = {
         norm_eps=1e-6,
     ),
 }
+
+
+def test_one_query_through_the_tokens_themselves_equals_attention_with_keys_and_values() -> None:
+    torch.manual_seed(0)
+    q, x = torch.randn(2, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    key, value = (torch.randn(12, 12, dtype=torch.float64) for _ in range(2))
+    key_bias, value_bias = (torch.randn(12, dtype=torch.float64) for _ in range(2))
+    inputs = [part.requires_grad_() for part in (q, x, key, value, value_bias)]
+
+    heads = [part.unflatten(-1, (3, 4)) for part in (q, x @ key.T + key_bias, x @ value.T + value_bias)]
+    weights = (torch.einsum("bhc,bnhc->bhn", heads[0], heads[1]) / 2).softmax(-1)
+    theirs = torch.einsum("bhn,bnhc->bhc", weights, heads[2]).flatten(1)
+    ours = attend_one(q, x, key, value, value_bias, 3)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)  # a short softmax is in fp32
+    grad = torch.randn_like(theirs)
+    for mine, slow in zip(
+        torch.autograd.grad(ours, inputs, grad), torch.autograd.grad(theirs, inputs, grad), strict=True
+    ):
+        torch.testing.assert_close(mine, slow, rtol=1e-5, atol=1e-5)
 
 
 def away_from_its_start(encoder: Vit) -> Vit:

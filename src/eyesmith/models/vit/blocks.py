@@ -13,6 +13,22 @@ from eyesmith.models.drop_path import DropPath
 from eyesmith.models.linear import Linear, can_fuse
 
 
+def attend_one(q: Tensor, x: Tensor, key: Tensor, value: Tensor, value_bias: Tensor, num_heads: int) -> Tensor:
+    """What one query an image sees of all its tokens, its heads joined: [B, C].
+
+    q: [B, C]; x: tokens [B, N, C]; key, value: weights [C, C], in each the rows head by head; value_bias: [C].
+
+    No token gets a key or a value: the query times a head's keys is compared with the tokens themselves, and what it
+    finds of them goes through the values, 2 B N C^2 products fewer. The keys' bias would add the same to all scores of
+    a query, which softmax takes out.
+    """
+    heads = (num_heads, q.shape[-1] // num_heads)
+    q = torch.bmm(q.unflatten(1, heads).transpose(0, 1), key.unflatten(0, heads))  # [heads, B, C]
+    seen = attend(q.transpose(0, 1)[:, None], x[:, None], x[:, None], scale=heads[1] ** -0.5)  # [B, 1, heads, C]
+    v = torch.bmm(seen[:, 0].transpose(0, 1), value.unflatten(0, heads).mT)  # [heads, B, C/heads]
+    return v.transpose(0, 1).flatten(1) + value_bias
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one matrix for q, k and v."""
 
@@ -26,12 +42,9 @@ class Attention(nn.Module):
         """x: [B, N, C]. plus: added to the result. is_first_wanted: [B, 1, C] of the first token alone comes out."""
         batch, tokens, width = x.shape
         if is_first_wanted:
-            weight, bias = self.qkv.weight, self.qkv.bias
-            q = F.linear(x[:, :1], weight[:width], bias[:width])
-            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-            heads = (self.num_heads, width // self.num_heads)
-            q, k, v = (part.unflatten(-1, heads).transpose(1, 2) for part in (q, k, v))  # q: [B, heads, 1, C/heads]
-            return self.out(attend(q, k, v).transpose(1, 2).flatten(2), plus=plus)
+            (query, key, value), (query_bias, _, value_bias) = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+            q = F.linear(x[:, 0], query, query_bias)
+            return self.out(attend_one(q, x, key, value, value_bias, self.num_heads)[:, None], plus=plus)
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, heads, N, C/heads]
         return self.out(attend(q, k, v).transpose(1, 2).reshape(batch, tokens, width), plus=plus)
@@ -114,15 +127,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, N, C] -> [B, C]."""
-        width = x.shape[-1]
-        heads = (self.num_heads, width // self.num_heads)
-        (query, key, value), (query_bias, key_bias, value_bias) = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
-        q = nn.functional.linear(self.query.to(x.dtype), query, query_bias).unflatten(-1, heads)
-        k = nn.functional.linear(x, key, key_bias).unflatten(-1, heads)
-        v = nn.functional.linear(x, value, value_bias).unflatten(-1, heads)
-        q = q.expand(len(x), -1, -1, -1)
-        pooled = attend(*(part.transpose(1, 2) for part in (q, k, v)))  # [B, heads, 1, C/heads]
-        return self._finish(pooled.transpose(1, 2).flatten(2)[:, 0])
+        (query, key, value), (query_bias, _, value_bias) = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        q = F.linear(self.query[0].to(x.dtype), query, query_bias).expand(len(x), -1)
+        return self._finish(attend_one(q, x, key, value, value_bias, self.num_heads))
 
     def of_each(self, x: Tensor) -> Tensor:
         """What forward gives for each vector as the only token: [..., C] -> [..., C]."""
