@@ -81,6 +81,10 @@ def test_a_linear_layer_tells_halves_apart_and_cannot_learn_what_fills_no_cell(d
     (again,) = probe_segments(eye, train, test, model="tiny", side_px=64, replicates=20)
     assert again.run is not None
     assert again.run["c"] in (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    assert row.run["samples"] == again.run["samples"]
+    (less,) = probe_segments(eye, train.some(range(len(train) - 1)), test, model="tiny", c=10.0, side_px=64)
+    assert less.run is not None
+    assert (less.run["data"], less.run["samples"] == row.run["samples"]) == (row.run["data"], False)
     other = replace(test, categories=test.categories[::-1])
     with pytest.raises(DataError, match="has other classes than"):
         probe_segments(eye, train, other, model="tiny")

@@ -15,6 +15,7 @@ from tests.runs.processes import assert_same_weights, kill_after, step_lines, to
 
 from eyesmith import load, load_detector
 from eyesmith.cli.main import main
+from eyesmith.data.annotations import open_annotations, truth_hash
 from eyesmith.data.annotations.masks import encode_mask
 from eyesmith.dense.detect.detector import DetectorConfig
 from eyesmith.dense.detect.roi import BoxHeadConfig, MaskHeadConfig
@@ -131,6 +132,8 @@ def test_a_run_ends_as_a_detector_of_other_words_too(
     assert {(row.task, row.metric) for row in rows} == {("detect", "ap50"), ("detect", "mask_ap50")}
     assert {row.split for row in rows} == {"base", "novel", "all", "agnostic"}
     assert {row.model for row in rows} == {f"small {source}" for source in ("detector", "dense", "crop")}
+    measured = truth_hash(open_annotations(data, split="test"))
+    assert {row.run["samples"] for row in rows if row.run} == {measured}
     parts = step_lines(tmp_path / "run")[-1]
     sums = [parts[f"{name}_loss"] for name in ("objectness", "anchors", "classes", "boxes", "masks")]
     assert parts["loss"] == pytest.approx(sum(sums), rel=1e-3)

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from eyesmith.config import to_dict
-from eyesmith.data.annotations import Annotations
+from eyesmith.data.annotations import Annotations, truth_hash
 from eyesmith.dense.frozen import FrozenEncoder
 from eyesmith.dense.view import ViewConfig
-from eyesmith.eval.features.identity import decoders
+from eyesmith.eval.features.identity import decoders, facts_hash
 from eyesmith.eval.located import Found
 from eyesmith.eval.located.precision import Region
 from eyesmith.eval.results.rows import ResultRow
@@ -110,6 +110,12 @@ def with_novel(data: Annotations, novel: Sequence[bool]) -> Annotations:
     return replace(data, categories=categories)
 
 
+def data_facts(truth: Annotations) -> dict[str, Any]:
+    """Which set numbers are of, for `ResultRow.run`: by its name, for people, and by what it holds."""
+    samples = truth_hash(truth)
+    return {"set": truth.name, "data": samples, "samples": samples}
+
+
 def facts(finder: Finder, head: nn.Module, truth: Annotations) -> dict[str, Any]:
     """What numbers of a finder on a set depend on, for `ResultRow.run`."""
     return {
@@ -119,7 +125,8 @@ def facts(finder: Finder, head: nn.Module, truth: Annotations) -> dict[str, Any]
         "predict": to_dict(finder.predict),
         "prompts": finder.prompts,
         "classes": len(truth.categories),
-        "data": truth.name,
+        **data_facts(truth),
+        "novel": facts_hash(sorted(one.name for one in truth.categories if one.is_novel)),
         "decoders": decoders(),
         "precision": "fp32",
     }

@@ -12,11 +12,12 @@ from torch import Tensor
 from eyesmith.config import to_dict
 from eyesmith.data.annotations import VOID, Annotations
 from eyesmith.dense.frozen import FrozenEncoder
+from eyesmith.dense.measuring import data_facts
 from eyesmith.dense.probes import SegmentationProbe, cell_targets, fit_cells
 from eyesmith.dense.rows import squares
 from eyesmith.dense.view import Fit, ViewConfig
 from eyesmith.errors import DataError
-from eyesmith.eval.features.identity import decoders, model_facts
+from eyesmith.eval.features.identity import decoders, facts_hash, model_facts
 from eyesmith.eval.located.pixels import PixelScores
 from eyesmith.eval.located.rows import segment_rows
 from eyesmith.eval.results.rows import ResultRow
@@ -76,18 +77,21 @@ def probe_segments(
         used += places
     if not used:
         raise DataError(f"{test.name}: none of its pictures can be read")
+    scored = test.some(used)
+    learnt_from, scored_on = data_facts(train), data_facts(scored)
     run = {
         **model_facts(encoder),
         "precision": "fp32",
         "eye": eye.identity(),
         "view": to_dict(view),
         "map": "dense",
-        "train": {"data": train.name, "cells": len(target), "classes": len(learnt)},
-        "data": test.name,
+        "train": {**learnt_from, "cells": len(target), "classes": len(learnt)},
+        **scored_on,
+        "samples": facts_hash([learnt_from["samples"], scored_on["samples"]]),  # with other training it is another
         "c": chosen,
         "decoders": decoders(),
     }
-    rows = segment_rows(test.some(used), model=model, pixels=scores, replicates=replicates, run=run)
+    rows = segment_rows(scored, model=model, pixels=scores, replicates=replicates, run=run)
     return [replace(row, task="probe_segment") for row in rows]
 
 

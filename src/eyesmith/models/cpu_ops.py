@@ -33,13 +33,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Te
 
     scale: of the scores, None for 1 / sqrt(C/heads).
     """
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor: float = q.shape[-1] ** -0.5 if scale is None else scale
     if q.device.type == "cpu" and q.requires_grad and q.shape[-2] <= SHORT_SEQUENCE_LEN:
-        weights = (q * scale @ k.mT).softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32))
+        weights = (q * factor @ k.mT).softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32))
         return weights.to(v.dtype) @ v
     score_bytes = q[0].numel() // q.shape[-1] * k.shape[-2] * q.element_size()  # of one image
     if q.shape[-2] >= PRODUCT_TOKENS and score_bytes <= SCORE_BYTES and _are_products_faster(q):
-        return _attend_by_products(q, k, v, scale, SCORE_BYTES // score_bytes)
+        return _attend_by_products(q, k, v, factor, SCORE_BYTES // score_bytes)
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 

@@ -4,6 +4,7 @@ from eyesmith.data.annotations.check import check_annotations as check_annotatio
 from eyesmith.data.annotations.coco import write_coco as write_coco
 from eyesmith.data.annotations.convert import TARGETS as TARGETS
 from eyesmith.data.annotations.convert import convert_annotations as convert_annotations
+from eyesmith.data.annotations.identity import truth_hash as truth_hash
 from eyesmith.data.annotations.open import FORMS as FORMS
 from eyesmith.data.annotations.open import holds_annotations as holds_annotations
 from eyesmith.data.annotations.open import open_annotations as open_annotations

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from eyesmith.config import to_dict
 from eyesmith.data.annotations.types import Annotations
+from eyesmith.dense.measuring import data_facts
 from eyesmith.dense.prompts import Prompts
 from eyesmith.dense.training_free.segment import SegmentConfig, TrainingFreeSegmenter
 from eyesmith.dense.vocabulary import encode_vocabulary
@@ -41,6 +42,7 @@ def measure_segmentation(
         pixels.add_picture(truth, index, found.labels.numpy())
         if advance is not None:
             advance(index + 1)
-    facts = model_facts(clip, clip.preprocess) | {"decoders": decoders(), "precision": "fp32", "data": truth.name}
+    facts = model_facts(clip, clip.preprocess) | {"decoders": decoders(), "precision": "fp32"}
+    facts |= data_facts(truth)
     facts |= {"segment": to_dict(config), "prompts": str(prompts), "background": list(background)}
     return segment_rows(truth, model=f"{clip.config.name} {config.path}", pixels=pixels, run=facts)
