@@ -227,3 +227,11 @@ def test_models_and_data_that_do_not_fit_are_named(config: RegionsConfig, tmp_pa
         replace(config, model=replace(config.model, image=replace(config.model.image, drop_path_prob=0.1)))
     with pytest.raises(DataError, match="a step takes 4000"):
         batch_of(replace(config, drawings_per_scene=1000), tmp_path, 0)
+
+
+def test_a_set_to_measure_on_that_is_not_there_stops_a_run_before_it_trains(
+    config: RegionsConfig, tmp_path: Path
+) -> None:
+    missing = replace(config, eval=EvalConfig(curve_data=(str(tmp_path / "emoji"),)))
+    with pytest.raises(DataError, match=r"^eval\.curve_data: .*emoji: no such file or folder$"):
+        batch_of(missing, tmp_path, 0)

@@ -41,6 +41,16 @@ class _Split:
     tasks: tuple[Measurement, ...]
 
 
+def curve_sets(config: EvalConfig) -> list[tuple[str, str | None]]:
+    """Path and split of everything that `curve_data` asks for. Raises DataError, naming the field, for a set that is
+    not there: better before the training than after.
+    """
+    try:
+        return [(path, split) for path in config.curve_data for split in choose_splits(path)]
+    except DataError as error:
+        raise DataError(f"eval.curve_data: {error}") from error
+
+
 class Curve:
     """Measures an image-text model on the same splits each time: values by SPLIT/METRIC. True if there are any."""
 
@@ -62,8 +72,7 @@ class Curve:
         self._precision = precision
         self._room_bytes = KEEP_BYTES
         self._splits = [self._split(data, split, "") for split in config.curve_splits]
-        for path in config.curve_data:
-            self._splits += [self._split(path, split, f"{Path(path).name}:") for split in choose_splits(path)]
+        self._splits += [self._split(path, split, f"{Path(path).name}:") for path, split in curve_sets(config)]
         self._suites = [
             SuiteEvaluator(name, config.suite_data, limit=config.suite_limit, world=world) for name in config.suites
         ]

@@ -30,6 +30,7 @@ from eyesmith.images.decode import image_size
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.cost import encoder_cost
 from eyesmith.tasks.contrastive import PairTask
+from eyesmith.tasks.curve import curve_sets
 from eyesmith.tasks.task import FP32, PASSES, MeanTask, RunContext
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_training_source
@@ -241,6 +242,7 @@ class Regions(PairTask, MeanTask[Clip]):
         assert isinstance(rows, SceneRows)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
+        curve_sets(config.eval)
         clip = cls.first_model(config, context)
         clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
         if not clip.image.is_mean_pooled and config.dense_weight:
