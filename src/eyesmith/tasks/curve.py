@@ -14,6 +14,7 @@ from eyesmith.errors import DataError
 from eyesmith.eval import (
     ImageFeatures,
     Measurement,
+    SplitTasks,
     SuiteEvaluator,
     TextFeatures,
     choose_splits,
@@ -41,12 +42,12 @@ class _Split:
     tasks: tuple[Measurement, ...]
 
 
-def curve_sets(config: EvalConfig) -> list[tuple[str, str | None]]:
-    """Path and split of everything that `curve_data` asks for. Raises DataError, naming the field, for a set that is
-    not there: better before the training than after.
+def curve_sets(config: EvalConfig) -> list[tuple[str, SplitTasks]]:
+    """Every split that `curve_data` asks for, opened, with the path of its set. Raises DataError, naming the field, for
+    a set that is not there or can carry no task: better before the training than after.
     """
     try:
-        return [(path, split) for path in config.curve_data for split in choose_splits(path)]
+        return [(path, split_tasks(path, split)) for path in config.curve_data for split in choose_splits(path)]
     except DataError as error:
         raise DataError(f"eval.curve_data: {error}") from error
 
@@ -71,8 +72,8 @@ class Curve:
         self._tasks, self._preprocess, self._world = config.curve_tasks, preprocess, world
         self._precision = precision
         self._room_bytes = KEEP_BYTES
-        self._splits = [self._split(data, split, "") for split in config.curve_splits]
-        self._splits += [self._split(path, split, f"{Path(path).name}:") for path, split in curve_sets(config)]
+        self._splits = [self._split(data, split_tasks(data, split), "") for split in config.curve_splits]
+        self._splits += [self._split(path, found, f"{Path(path).name}:") for path, found in curve_sets(config)]
         self._suites = [
             SuiteEvaluator(name, config.suite_data, limit=config.suite_limit, world=world) for name in config.suites
         ]
@@ -96,8 +97,7 @@ class Curve:
         own = lambda: {name: value for one in self._evaluators for name, value in one.run(clip)}  # noqa: E731
         return found | (self._world.once(own) if self._evaluators else {})
 
-    def _split(self, path: str, split: str | None, prefix: str) -> _Split:
-        found = split_tasks(path, split)
+    def _split(self, path: str, found: SplitTasks, prefix: str) -> _Split:
         tasks = tuple(task for task in found.tasks if task.key in self._tasks)
         if not tasks:
             has = ", ".join(task.key for task in found.tasks)
