@@ -63,7 +63,7 @@ def backward(
     # from the last to the first, as autograd would add up the parts' gradients, had it kept the graphs of all of them
     for i, part in reversed(list(enumerate(parts))):
         is_last = i == 0
-        with model.sync(is_last):
+        with model.sync(is_last), model.repeated():
             found = part()
             pairs = [(found.image, image_grads[i]), (found.text, text_grads[i])]
             # the scale's gradient is complete already; it goes with the last part, where processes meet

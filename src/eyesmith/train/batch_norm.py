@@ -4,8 +4,10 @@ As torch.nn.SyncBatchNorm, but on any device, and in place of modules that stay 
 names and results. Means and deviations from them are joined by Chan's rule, so nothing cancels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -15,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from eyesmith.errors import ConfigError
 
 
-def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """Every batch norm of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
@@ -33,7 +35,25 @@ def share_statistics(model: nn.Module) -> None:
                 f"{name}: {type(module).__name__} is a batch norm of its own kind, whose statistics several processes "
                 "cannot share; train in one process, or freeze it"
             )
-        module.forward = partial(_forward, module, has_activation)
+        module.forward = partial(_forward, module, has_activation)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextmanager
+def counted_before(model: nn.Module) -> Iterator[None]:
+    """Inside, batch norms in training leave their running statistics as they are: the rows have been counted before.
+
+    By a momentum of 0: what a norm keeps for its gradient must stay the same when a pass is made again.
+    """
+    norms = [one for one in batch_norms(model).values() if one.training and one.num_batches_tracked is not None]
+    before = [(norm, norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, count in before:
+            norm.momentum = momentum
+            cast(Tensor, norm.num_batches_tracked).copy_(count)
 
 
 def _forward(module: Any, has_activation: bool, x: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ class Wrapped(Protocol):
         """Whether the gradients of all processes meet at the end of the passes inside."""
         ...
 
+    def repeated(self) -> AbstractContextManager[None]:
+        """For passes over rows that went through before: inside, nothing that passes leave behind changes."""
+        ...
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss [], times the scale that fp16 needs."""
         ...

@@ -8,7 +8,7 @@ What is here is torch's own: its wrappers see one module, the objective's, whose
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -23,7 +23,7 @@ from eyesmith.models.acceleration import compile_blocks
 from eyesmith.models.encoder import Encoder
 from eyesmith.models.lora import add_adapters_like
 from eyesmith.optim.held import parts_here, shard_groups
-from eyesmith.train.batch_norm import share_statistics
+from eyesmith.train.batch_norm import counted_before, share_statistics
 from eyesmith.train.config import ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.objective import Objective
@@ -64,7 +64,7 @@ class Parallel:
             share_statistics(objective.model)
         if config.checkpoint_blocks:
             for block in blocks:
-                block.forward = _Recomputed(block.forward)
+                block.forward = _Recomputed(block)
         if config.compile_blocks:
             image = objective.model.image
             assert isinstance(image, Encoder)
@@ -146,6 +146,10 @@ class Parallel:
     def __call__(self, *given: Any) -> Any:
         """As the objective's module."""
         return self._module(*given)
+
+    def repeated(self) -> AbstractContextManager[None]:
+        """For passes over rows that went through before: batch norms do not count them again."""
+        return counted_before(self.objective.model)
 
     @contextmanager
     def sync(self, is_on: bool) -> Iterator[None]:
@@ -298,10 +302,12 @@ def is_part(value: Tensor) -> bool:
 class _Recomputed:
     """A forward whose inner values are dropped and computed again in the backward pass."""
 
-    def __init__(self, forward: Callable[..., Tensor]) -> None:
-        self.forward = forward
+    def __init__(self, block: nn.Module) -> None:
+        self.forward: Callable[..., Tensor] = block.forward
+        self._contexts = lambda: (nullcontext(), counted_before(block))
 
     def __call__(self, *args: object, **kwargs: object) -> Tensor:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
-        return checkpoint(partial(self.forward, **kwargs), *args, use_reentrant=False)
+        forward = partial(self.forward, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, context_fn=self._contexts)
