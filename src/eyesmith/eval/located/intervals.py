@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eyesmith.errors import ConfigError
-from eyesmith.eval.statistics.bootstrap import Interval, percentiles
+from eyesmith.eval.statistics.bootstrap import Interval, bounded, mean, percentiles
 
 Floats = NDArray[np.float64]
 
@@ -20,11 +20,15 @@ def picture_intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """The mean over the classes of each group, with a percentile interval over pictures.
+    """The mean over the classes of each group, with an interval over pictures.
 
-    by_class: how often each picture counts [R, P] -> scores of classes [R, K], NaN where a class has nothing to score.
-    groups: classes [K] by name. A group without any scored class is left out. Equal seeds give equal intervals.
-    Source: Efron and Tibshirani 1993, chapter 13.
+    by_class: how often each picture counts [R, P] -> scores of classes [R, K] in 0..1, NaN where a class has nothing to
+    score. groups: classes [K] by name. A group without any scored class is left out. Equal seeds give equal intervals.
+
+    Percentiles of pictures drawn anew, less the bias of the draws: a class with few objects gains by a picture that
+    comes twice, which moves all draws up by points. A score at 0 or 1 in every draw has Wilson's interval of as many
+    answers as pictures.
+    Source: Efron and Tibshirani 1993, chapters 10.2 (bias) and 13 (percentiles).
     """
     if replicates < 1 or num_pictures < 1:
         raise ConfigError(f"replicates and num_pictures: expected 1 or more, got {replicates} and {num_pictures}")
@@ -35,8 +39,12 @@ def picture_intervals(
         value = _means(values[None, classes])[0]
         if np.isnan(value):
             continue
-        low, high = percentiles(_means(drawn[:, classes]), level)
-        found[name] = Interval(float(value), min(low, float(value)), max(high, float(value)))
+        means = _means(drawn[:, classes])
+        means = np.append(means[~np.isnan(means)], [value] * bool(np.isnan(means).all()))
+        bias = means.mean() - value
+        low, high = (min(max(float(bound - bias), 0.0), 1.0) for bound in percentiles(means, level))
+        span = Interval(float(value), min(low, float(value)), max(high, float(value)))
+        found[name] = Interval(span.value, *bounded(span, mean, num_pictures))
     return found
 
 
