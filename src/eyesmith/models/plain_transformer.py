@@ -54,7 +54,12 @@ class PlainTransformer(Encoder):
         return x
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.pool(self.encode(self.patches(pixels)))
+        if self.config.pooling != "token":
+            return self.pool(self.encode(self.patches(pixels)))
+        x, *places = self._enter(self.patches(pixels), None)
+        for block in self.layers[:-1]:
+            x = block(x, *places)
+        return self.pool(self.layers[-1](x, *places, is_first_wanted=True))  # of the last block nothing else is read
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The feature of an image out of `encode`'s tokens: [B, N, C] -> [B, D]."""

@@ -22,6 +22,7 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.eva02 import Eva02Config
 from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.models.last_block import open_block
+from eyesmith.models.vit.model import VitConfig
 from eyesmith.models.vitamin import ViTaminConfig
 
 CONFIGS = {
@@ -43,6 +44,9 @@ CONFIGS = {
         has_inner_norm=True,
         pooling="normed_mean",
     ),
+    "vit": VitConfig(
+        image_size=(48, 64), patch_px=16, width=32, depth=2, num_heads=2, hidden_dim=48, embed_dim=16
+    ),  # CLIP's: pooled by its class token, which alone goes through the last block
     "timm": TimmConfig(
         model_name="vit_tiny_patch16_224", image_size=(48, 64), embed_dim=16, widths=(32,), depths=(2,), num_heads=2
     ),
@@ -110,7 +114,7 @@ def test_blocks_of_other_packages_are_known(package: str) -> None:
 
 @torch.no_grad()
 def written_out(encoder: Any, path: str, sigma: float) -> tuple[Tensor, Tensor]:
-    """ViTamin's or timm's last block for one picture, head by head and token by token: [T, C], and its input."""
+    """ViTamin's, ViT's or timm's last block for one picture, head by head and token by token: [T, C], and its input."""
     x, _ = last_input(encoder, noise(encoder, 1))
     x, block = x[0], encoder.blocks()[-1]
     ours = hasattr(block, "attention")
@@ -141,7 +145,7 @@ def written_out(encoder: Any, path: str, sigma: float) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("path", ["value", "neighbour"])
-@pytest.mark.parametrize("name", ["vitamin", "timm"])
+@pytest.mark.parametrize("name", ["vitamin", "vit", "timm"])
 def test_the_paths_equal_blocks_written_out(name: str, path: Any) -> None:
     encoder = make(name)
     pixels = noise(encoder, 1)
@@ -183,6 +187,7 @@ def test_each_encoder_gets_a_path_whose_cells_are_in_text_space() -> None:
     vitamin, trv = make("vitamin"), make("trv")
     assert not isinstance(dense_encoder(vitamin), LastBlockEncoder)
     assert isinstance(dense_encoder(trv), LastBlockEncoder)
+    assert isinstance(dense_encoder(make("vit")), LastBlockEncoder)
     with pytest.warns(PatchSpaceWarning, match="near chance"):
         dense_encoder(trv, "projection")
     pixels = noise(vitamin)

@@ -100,7 +100,37 @@ def test_clip_models_are_as_large_as_open_clips(name: str, image: int, text: flo
     assert cost.image.tower.params == image
     assert cost.text.params / 1e6 == pytest.approx(text, abs=0.005)
     assert cost.image_size == (side, side)
-    assert cost.image.tower.macs / 1e9 == pytest.approx(gmacs, abs=0.006)
+    tower = config(name).image
+    assert isinstance(tower, Eva02Config)
+    # in the last block open_clip asks every patch for what only the class token is asked for here
+    patches, width = cost.image.tokens, tower.width
+    unread = patches * (2 * width * (1 + patches) + 2 * width**2 + 3 * width * tower.hidden_dim)
+    assert (cost.image.tower.macs + unread) / 1e9 == pytest.approx(gmacs, abs=0.006)
+
+
+@pytest.mark.parametrize("relation", ["rope", "bias", "none"])
+@pytest.mark.parametrize("norm", ["pre", "sub", "post"])
+def test_a_last_block_for_the_class_token_alone_gives_what_the_whole_one_does(relation: Any, norm: Any) -> None:
+    torch.manual_seed(0)
+    config = replace(TINY, relation=relation, norm=norm, pooling="token", has_inner_norm=norm == "sub")
+    encoder = config.build().double()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    pixels = torch.randn(2, 3, *config.image_size, dtype=torch.float64)
+    whole = encoder.pool(encoder.encode(encoder.patches(pixels)))
+    alone = encoder(pixels)
+    torch.testing.assert_close(alone, whole, rtol=1e-6, atol=1e-6)  # a short softmax is in fp32
+    grads = [
+        torch.autograd.grad(one.square().sum(), list(encoder.parameters()), allow_unused=True) for one in (alone, whole)
+    ]
+    for ours, theirs in zip(*grads, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    fused = encoder.float().eval()
+    with torch.no_grad():
+        torch.testing.assert_close(fused(pixels.float()), whole.float(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_giants_have_the_parameters_of_their_files() -> None:

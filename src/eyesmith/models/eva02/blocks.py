@@ -29,21 +29,33 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPS) if has_norm else None
         self.out = Linear(width, width)
 
-    def forward(self, x: Tensor, places: Tensor | None, *, plus: Tensor | None = None) -> Tensor:
-        """x: [B, 1 + N, C]. places: rope_table's, or relative_index's [1 + N, 1 + N]. plus: added to the result."""
-        batch, tokens, width = x.shape
+    def forward(
+        self, x: Tensor, places: Tensor | None, *, plus: Tensor | None = None, is_first_wanted: bool = False
+    ) -> Tensor:
+        """x: [B, 1 + N, C]. places: rope_table's, or relative_index's [1 + N, 1 + N]. plus: added to the result.
+
+        is_first_wanted: [B, 1, C] of the class token alone comes out.
+        """
+        width, heads = x.shape[2], (self.num_heads, x.shape[2] // self.num_heads)
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = self.qkv(x, bias=bias).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        v = qkv[:, :, 2].transpose(1, 2)  # [B, heads, 1 + N, C/heads]
-        scores = None
-        qk = qkv[:, :, :2]
+        rope = places if self.relative is None else None
+        if is_first_wanted:
+            q = F.linear(x[:, :1], self.qkv.weight[:width], bias[:width]).unflatten(-1, heads)
+            kv = F.linear(x, self.qkv.weight[width:], bias[width:]).unflatten(-1, (2, *heads))
+            k, v = kv.unbind(2)
+            if rope is not None:
+                q, k = rotate(q, rope.narrow(-3, 0, 1)), rotate(k, rope)
+        else:
+            qkv = self.qkv(x, bias=bias).unflatten(-1, (3, *heads))
+            qk, v = qkv[:, :, :2], qkv[:, :, 2]
+            q, k = (qk if rope is None else rotate(qk, rope)).unbind(2)
+        q, k, v = (part.transpose(1, 2) for part in (q, k, v))  # each [B, heads, 1 + N, C/heads], q perhaps [.., 1, ..]
         if self.relative is not None and places is not None:
-            scores = self.relative[places].permute(2, 0, 1).to(v.dtype)  # [heads, 1 + N, 1 + N]
-        elif places is not None:
-            qk = rotate(qk, places)
-        q, k = qk.permute(2, 0, 3, 1, 4)  # each [B, heads, 1 + N, C/heads]
-        x = attend(q, k, v) if scores is None else F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
-        x = x.transpose(1, 2).reshape(batch, tokens, width)
+            scores = self.relative[places[: q.shape[2]]].permute(2, 0, 1).to(v.dtype)  # [heads, 1 + N or 1, 1 + N]
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=scores)
+        else:
+            x = attend(q, k, v)
+        x = x.transpose(1, 2).flatten(2)
         if self.norm is not None:
             x = self.norm(x)
         return self.out(x, plus=plus)
@@ -98,12 +110,15 @@ class Block(nn.Module):
         self.mlp = mlp
         self.drop1, self.drop2 = DropPath(drop_path_prob), DropPath(drop_path_prob)
 
-    def forward(self, x: Tensor, places: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, places: Tensor | None = None, *, is_first_wanted: bool = False) -> Tensor:
+        """x: [B, 1 + N, C] to the same; is_first_wanted: to the class token's [B, 1, C], at a fifth of the cost."""
+        y = x if self.is_post else self.norm1(x)
+        x = x[:, :1] if is_first_wanted else x
         if self.is_post:
-            x = x + self.drop1(self.norm1(self.attention(x, places)))
+            x = x + self.drop1(self.norm1(self.attention(y, places, is_first_wanted=is_first_wanted)))
             return x + self.drop2(self.norm2(self.mlp(x)))
         if can_fuse(x, self.attention.out.weight) and not self.training:
-            x = self.attention(self.norm1(x), places, plus=x)
+            x = self.attention(y, places, plus=x, is_first_wanted=is_first_wanted)
             return self.mlp(self.norm2(x), plus=x)
-        x = x + self.drop1(self.attention(self.norm1(x), places))
+        x = x + self.drop1(self.attention(y, places, is_first_wanted=is_first_wanted))
         return x + self.drop2(self.mlp(self.norm2(x)))

@@ -149,12 +149,6 @@ class Vit(PlainTransformer):
         self.head = nn.Linear(width, config.embed_dim, bias=False) if has_head else nn.Identity()
         _initialise(self)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        if self.config.pooling != "token":
-            return super().forward(pixels)
-        x = self.encode(self.patches(pixels), depth=len(self.layers) - 1)
-        return self.pool(self.layers[-1](x, is_first_wanted=True))  # of the last block nothing else is read
-
     def pool(self, tokens: Tensor) -> Tensor:
         """The feature of an image out of `encode`'s tokens: [B, N, C] -> [B, D]."""
         if self.attention_pool is None:
