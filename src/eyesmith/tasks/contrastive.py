@@ -38,7 +38,7 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, FP32, Evaluator, RunContext, Task
-from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.accumulate import Features, backward, cut
 from eyesmith.train.clip_teacher import Teacher, distill
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_buckets
@@ -335,7 +335,7 @@ class Contrastive(PairTask):
                 loss = contrast(config.loss, found, same, max_rows=max_rows)
             return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
 
-        parts = [partial(features_of, part) for part in batch.parts(config.accumulate)]
+        parts = [partial(features_of, part) for part in cut(batch, config)]
         with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
             loss, features = backward(parallel, parts, loss_of)
         if names is not None:
