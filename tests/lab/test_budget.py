@@ -35,6 +35,8 @@ def test_a_budget_of_seconds_is_measured_once(
     plan: LabPlan, cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Steady:
+        samples_per_step = 4.0
+
         def __init__(self, config: object, *, steps: int) -> None:
             built.append(config)
 
@@ -57,6 +59,7 @@ def test_a_rate_is_of_one_batch_size_recipe_and_number_of_threads(
     class AsLargeAsItsBatch:
         def __init__(self, config: TrainConfig, *, steps: int) -> None:
             self._config = config
+            self.samples_per_step = float(config.batch_size)
 
         def step_s(self) -> float:
             slow = 2 if self._config.optim.name == "muon" else 1
@@ -76,3 +79,19 @@ def test_rates_of_a_version_before_are_kept(plan: LabPlan, cells: list[Cell], tm
     config = cells[0].config
     (tmp_path / "rates.json").write_text(json.dumps({json.dumps(to_dict(config.model), sort_keys=True): 0.5}))
     assert samples_of(changed(plan, budget_unit="seconds"), tmp_path, threads=1)(config, 100.0) == 100 / 0.5 * 4
+
+
+def test_a_rate_is_of_images_where_steps_have_fewer_than_a_batch(
+    plan: LabPlan, cells: list[Cell], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OfHalfABatch:
+        samples_per_step = 2.0
+
+        def __init__(self, config: TrainConfig, *, steps: int) -> None:
+            assert config.batch_size == 4
+
+        def step_s(self) -> float:
+            return 0.5
+
+    monkeypatch.setattr(budget, "Trial", OfHalfABatch)
+    assert samples_of(changed(plan, budget_unit="seconds"), tmp_path, threads=1)(cells[0].config, 100.0) == 400

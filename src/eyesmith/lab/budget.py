@@ -46,7 +46,7 @@ class _Rates:
         self._known: dict[str, float] = load_json(path.read_text()) if path.is_file() else {}
 
     def step_s(self, config: TrainConfig) -> float:
-        """Median seconds of a step with the cell's threads, from the file where it was measured before.
+        """Median seconds of batch_size images with the cell's threads, from the file where it was measured before.
 
         A file of a version before says the model alone: what it knows stays, so that a plan that goes on buys the same.
         """
@@ -64,6 +64,7 @@ class _Rates:
                 times = [trial.step_s() for _ in range(WARM_UP_STEPS + TIMED_STEPS)][WARM_UP_STEPS:]
             finally:
                 torch.set_num_threads(before)
-            self._known[key] = statistics.median(times)
+            # steps of buckets have fewer samples than a batch, and budgets are of images
+            self._known[key] = statistics.median(times) * config.batch_size / trial.samples_per_step
             write_json(self._path, self._known)
         return self._known[key]
