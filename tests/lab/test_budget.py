@@ -7,10 +7,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eyesmith.config import to_dict
+from eyesmith.errors import ConfigError
 from eyesmith.lab import budget
 from eyesmith.lab.budget import samples_of, train_flops
 from eyesmith.lab.cells import Cell
 from eyesmith.lab.plan import LabPlan, changed
+from eyesmith.tasks.caption import CaptionTaskConfig
 from eyesmith.tasks.contrastive import TrainConfig
 
 END_OF_TEXT = 49407
@@ -29,6 +31,13 @@ def test_operations_are_those_of_a_training_step(cells: list[Cell]) -> None:
 def test_a_budget_of_operations(plan: LabPlan, cells: list[Cell], tmp_path: Path) -> None:
     buys = samples_of(changed(plan, budget_unit="tflop"), tmp_path, threads=1)
     assert buys(cells[0].config, 2.0) == round(2e12 / train_flops(cells[0].config))
+
+
+def test_operations_that_are_not_counted_are_no_budget(cells: list[Cell]) -> None:
+    config = cells[0].config
+    told = CaptionTaskConfig(**{name: getattr(config, name) for name in TrainConfig.__dataclass_fields__})
+    with pytest.raises(ConfigError, match="of CaptionTaskConfig are not counted; take samples or seconds"):
+        train_flops(told)
 
 
 def test_a_budget_of_seconds_is_measured_once(

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eyesmith.config import to_dict
+from eyesmith.errors import ConfigError
 from eyesmith.files import load_json, write_json
 from eyesmith.lab.cells import SamplesOf, samples_as_stated
 from eyesmith.lab.plan import LabPlan
@@ -33,8 +34,15 @@ def samples_of(plan: LabPlan, folder: Path, *, threads: int) -> SamplesOf:
 
 
 def train_flops(config: TrainConfig) -> float:
-    """Operations of training on one pair, a multiply-add as 2; a text tower that is locked costs nothing a step."""
+    """Operations of training on one pair, a multiply-add as 2; a text tower that is locked costs nothing a step.
+
+    Raises ConfigError for what is not counted: a decoder beside the towers, another package's text tower that trains.
+    """
     macs = encoder_cost(config.model.image).tower.macs
+    is_counted = config.model.lock_text or isinstance(config.model.text, ClipTextConfig)
+    if type(config) is not TrainConfig or not is_counted:
+        what = type(config.model.text).__name__ if not is_counted else type(config).__name__
+        raise ConfigError(f"budget_unit: the operations of a step of {what} are not counted; take samples or seconds")
     if not config.model.lock_text and isinstance(config.model.text, ClipTextConfig):
         macs += text_cost(config.model.text).macs
     return 2.0 * PASSES * macs
