@@ -51,6 +51,11 @@ class CaptionTaskConfig(TrainConfig):
             raise ConfigError(
                 "model.text: captions are told in the tokens of a text tower of this house, which is not locked"
             )
+        if self.model.text.pooling == "last":  # `ends` is the last place then, and padding would be told as words
+            raise ConfigError(
+                "model.text.pooling: captions are told to their end token, which a tower that pools at the last place "
+                "does not know; take one that pools at the end of a text (largest or end)"
+            )
         if self.accumulate > 1 or self.patch_drop_prob or self.loss.distill.teacher:
             raise ConfigError("accumulate, patch_drop_prob and loss.distill: do not go with captions; leave them out")
         if not self.contrastive_weight and not {"text.*", "logit_scale"} <= set(self.optim.freeze):
