@@ -1,5 +1,6 @@
 """A branch is the run that would have been planned so from its beginning, without training its first steps again."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,3 +54,17 @@ def test_what_cannot_be_branched_is_said(config: TrainConfig) -> None:
         branched(trunk, 8, at=3, steps=4, shape="sqrt")
     with pytest.raises(ConfigError, match="1 or more of cool-down"):
         branched(trunk, 8, at=8, steps=0, shape="sqrt")
+
+
+def test_a_branch_goes_on_from_what_the_run_was_and_wrote_last(config: TrainConfig, tmp_path: Path) -> None:
+    optim = replace(config.optim, schedule="constant", warmup_steps=2)
+    start(replace(config, optim=optim, epochs=0.5, save_every_steps=4), tmp_path / "trunk")
+    state = tmp_path / "trunk" / "state" / "step-00000004.pt"
+    shutil.copy(state, state.with_name("step-00000004-2.pt"))  # as a run that found the first one damaged wrote it
+    state.write_bytes(state.read_bytes()[:1000])
+    branch(tmp_path / "trunk", tmp_path / "branch", at=4, steps=1)
+    assert (tmp_path / "branch" / "model.safetensors").is_file()
+    file = tmp_path / "trunk" / "config.json"
+    file.write_text(file.read_text().replace('"peak_lr": 0.001', '"peak_lr": 0.01'))
+    with pytest.raises(ConfigError, match=r"was edited since the run began: optim\.peak_lr was 0\.001, now 0\.01"):
+        branch(tmp_path / "trunk", tmp_path / "other", at=4, steps=1)
