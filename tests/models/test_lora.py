@@ -47,6 +47,9 @@ def test_adapters_begin_as_nothing_and_add_up_to_a_plain_model() -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
         assert not torch.allclose(theirs, before, atol=1e-3)
     assert any(MARK in name for name, _ in clip.named_parameters()), "merging makes a copy"
+    for again in (_features(clip), _features(merged(clip))):  # which may be trained, and merged, on
+        for ours, theirs in zip(again, tuned, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     loaded = _clip()
     loaded.load_state_dict(whole.state_dict())
     assert merged(loaded) is loaded
