@@ -47,8 +47,7 @@ def branch(
             world.once(lambda: check_empty(root))
             config, origin = world.once(lambda: _begun(parent))
             state = world.once(lambda: _state_of(parent, at))
-            config = branched(config, _steps_per_epoch(config, world), at=at, steps=steps, shape=shape)
-            work = Work(config, root, shown, world, is_new=True, origin=origin)
+            work = _work(config, origin, root, shown, world, at=at, steps=steps, shape=shape)
             # before the config is there, so that nobody can go on from nothing
             world.once(lambda: _copy(state, root / checkpoint.FOLDER))
             work.state.load(root)
@@ -102,9 +101,28 @@ def _state_of(run: Path, at: int) -> Path:
     return kept[at]
 
 
-def _steps_per_epoch(config: RunConfig, world: World) -> int:
-    with closing(task_of(config).open_rows(config, world)) as rows:
-        return rows.steps_per_epoch
+def _work(
+    trunk: RunConfig,
+    origin: Origin | None,
+    root: Path,
+    console: Console,
+    world: World,
+    *,
+    at: int,
+    steps: int,
+    shape: Shape,
+) -> Work:
+    """A branch of `trunk`, built and not begun."""
+    with closing(task_of(trunk).open_rows(trunk, world)) as rows:
+        expected = rows.steps_per_epoch
+    while True:
+        config = branched(trunk, expected, at=at, steps=steps, shape=shape)
+        work = Work(config, root, console, world, is_new=True, origin=origin)
+        found = work.rows.steps_per_epoch
+        if found == expected:
+            return work
+        work.batches.close()  # building has left out what cannot be used, so an epoch has fewer steps
+        expected = found
 
 
 def _copy(state: Path, folder: Path) -> None:
