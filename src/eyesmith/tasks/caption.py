@@ -120,6 +120,10 @@ class Captioning(Contrastive):
         words = config.batch_size // gpus * text.context_len * text.vocab_size
         return super().loss_bytes(config, gpus) + 2 * FP32 * words
 
+    @classmethod
+    def plan_notes(cls, config: TrainConfig) -> tuple[str, ...]:
+        return (*super().plan_notes(config), "operations of the decoder, and what its blocks keep, are not counted")
+
     def module(self) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         return CaptionTowers(self.model, self._bias, is_contrastive=self.config.contrastive_weight > 0)
 

@@ -240,9 +240,11 @@ class Contrastive(PairTask):
 
     @classmethod
     def plan_notes(cls, config: TrainConfig) -> tuple[str, ...]:
-        if not config.buckets.cells:
-            return ()
-        return ("counted as pictures of the model's own size: larger ones of buckets come fewer a step, in more steps",)
+        size = "counted as pictures of the model's own size: larger ones of buckets come fewer a step, in more steps"
+        patches = f"counted as pictures with all patches, though a step leaves out {config.patch_drop_prob:.0%} of them"
+        teacher = "the forward pass of loss.distill.teacher, and its memory, are not counted"
+        held = ((config.buckets.cells, size), (config.patch_drop_prob, patches), (config.loss.distill.teacher, teacher))
+        return tuple(note for is_held, note in held if is_held)
 
     @classmethod
     def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
@@ -281,8 +283,8 @@ class Contrastive(PairTask):
         return {"image": self.model.image, "text": self.model.text}
 
     def flops(self, text_len: int | None) -> float | None:
-        if self.config.buckets.cells:
-            return None  # it varies from step to step
+        if self.config.buckets.cells or self.config.patch_drop_prob:
+            return None  # it varies from step to step, or is less than that of all patches
         return StepCost(self.model).flops(text_len)
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:

@@ -285,6 +285,10 @@ class Distill(EncoderRun[Student]):
 
         return cls(cls.first_model(config, context, make), config, teachers, kept=kept, spreads=spreads)
 
+    @classmethod
+    def plan_notes(cls, config: DistillTaskConfig) -> tuple[str, ...]:
+        return ("the teachers' forward passes, and their memory, are not counted",)
+
     def rebuild(self) -> Student:
         dims = [cast(TeacherHeads, one).dims for one in self.model.teachers]
         return Student(self.config.model.build(), dims, hidden=self.config.hidden)
