@@ -11,6 +11,7 @@ from eyesmith.models.clip import Clip
 from eyesmith.models.lora import (
     MARK,
     LoraConfig,
+    adapt_blocks,
     add_adapters,
     add_adapters_like,
     chosen_matrices,
@@ -83,3 +84,8 @@ def test_wrong_settings_are_named() -> None:
         chosen_matrices(linear_matrices(_clip()), LoraConfig(rank=2, layers=("image.stage9.*",)))
     with pytest.raises(ConfigError, match="rank and alpha"):
         LoraConfig(rank=-1)
+
+
+def test_a_run_without_blocks_to_adapt_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"lora\.rank: this run trains no block .*set it to 0"):
+        adapt_blocks(_clip(), [], CONFIG)

@@ -251,6 +251,9 @@ def test_wrong_settings_and_changed_teachers_are_said(config: DistillTaskConfig,
         replace(config, weights=(1.0,))
     with pytest.raises(ConfigError, match="one of them above"):
         replace(config, dense_weight=0.0, summary_weight=0.0)
+    for unheard in (EvalConfig(curve_data=("other",)), EvalConfig(suites=("retrieval",), suite_data="sets")):
+        with pytest.raises(ConfigError, match=r"eval\.(curve_data|suites): .*leave it out"):
+            replace(config, eval=unheard)
     with pytest.raises(ConfigError, match="expected each once"):
         replace(config, teachers=(config.teachers[0],) * 2)
     origin = Origin(train={}, data={}, frozen="", initial="", teachers={"teachers.1": "x"})

@@ -238,6 +238,7 @@ def test_boxes_are_measured_by_both_ways(
         ({"captions": ("a thing",)}, "with {} for the name"),
         ({"crop_jitter": 0.5}, "crop_jitter"),
         ({"dense_every": 0}, "dense_every"),
+        ({"eval": EvalConfig(suites=("retrieval",), suite_data="sets")}, "eval.suites: .*leave it out"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(config: RegionsConfig, changes: dict, said: str) -> None:

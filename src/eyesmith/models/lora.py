@@ -95,11 +95,14 @@ def adapt_blocks(
 ) -> None:
     """Put adapters beside the chosen matrices of blocks, but for `locked` ones; nothing else of the towers trains then.
 
-    model: its towers are called `image` and `text`. Raises ConfigError for a pattern that fits no layer.
+    model: its towers are called `image` and `text`. Raises ConfigError for a pattern that fits no layer, and where no
+    block has one.
     """
     own = {id(one) for block in blocks for one in block.parameters() if one not in locked}
     held = dict(model.named_parameters())
     names = [name for name in linear_matrices(model) if id(held[name]) in own]
+    if not names:
+        raise ConfigError("lora.rank: this run trains no block that adapters could stand beside; set it to 0")
     for part in ("image", "text"):
         if (tower := getattr(model, part, None)) is not None:
             tower.requires_grad_(False)

@@ -77,6 +77,8 @@ class DistillTaskConfig(EncoderRunConfig):
                 f"got {self.summary_weight} and {self.dense_weight}"
             )
         check_least(self, hidden=0)
+        if self.eval.curve_data:
+            raise ConfigError("eval.curve_data: a student is measured on splits of its own data; leave it out")
         if self.cache and (self.transform is not None or self.augment != AugmentConfig()):
             raise ConfigError(
                 "cache: what teachers say can be kept only where a picture has one view; take away `augment` and "

@@ -100,6 +100,8 @@ class RegionsConfig(RunConfig):
             raise ConfigError(f"crop_jitter: expected 0 to below 0.5, got {self.crop_jitter}")
         if not self.captions or any("{}" not in one for one in self.captions):
             raise ConfigError(f"captions: expected sentences with {{}} for the name, got {self.captions}")
+        if self.eval.suites:
+            raise ConfigError("eval.suites: a run by regions is measured by boxes while it trains; leave it out")
         if self.parallel.strategy == "fsdp":
             raise ConfigError("parallel.strategy: a run by regions looks at one model at two sizes; take ddp or none")
 

@@ -119,6 +119,8 @@ class EncoderRunConfig(NamedRunConfig):
             )
         if self.initial.part == "text":
             raise ConfigError("initial.part: a run without texts has no text tower; take all or image")
+        if self.eval.suites:
+            raise ConfigError("eval.suites: they measure image-text models while these train; leave it out")
 
 
 class Evaluator(Protocol):
