@@ -31,6 +31,7 @@ from eyesmith.lab.vlm_page import vlm_sentence, vlm_table, write_vlm_page
 from eyesmith.models.identity import weights_hash
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.recipes import recipe
+from eyesmith.runs.origin import Origin
 from eyesmith.runs.work import RunSummary
 from eyesmith.tasks.chat import ChatConfig
 from eyesmith.train.config import EvalConfig
@@ -109,7 +110,7 @@ def test_a_finished_run_with_another_eye_than_lies_there_now_is_not_its_own(
         torch.manual_seed(ord(name))
         save_model(tmp_path / name, small.build())
     eyes = {name: str(tmp_path / name) for name in "ab"}
-    seen: list[str] = []
+    seen, made_of = list[str](), "some"
 
     def finished(config: ChatConfig, folder: Path, **_: object) -> RunSummary:
         seen.append(folder.parent.name)
@@ -120,6 +121,7 @@ def test_a_finished_run_with_another_eye_than_lies_there_now_is_not_its_own(
             (folder / "config.json").write_text(json.dumps(content))
             _write(folder / "answers", [("color", 0, True)])
             (folder / "answers" / "answers.jsonl").rename(folder / "answers.jsonl")
+            Origin(train={}, data={"fingerprint": made_of}, frozen="", initial="", teachers={}).write(folder)
             return RunSummary(folder=folder, train_s=0.0, rows=[])
         return RunSummary(folder=folder, train_s=0.0, rows=[], was_finished=True)
 
@@ -130,6 +132,10 @@ def test_a_finished_run_with_another_eye_than_lies_there_now_is_not_its_own(
     first = run_vlm(eyes, base, tmp_path / "out", (0,))
     assert run_vlm(eyes, base, tmp_path / "out", (0,)) == first
     assert seen == ["a", "b", BLIND] * 2
+    shutil.rmtree(tmp_path / "out" / "b")
+    made_of = "others"  # the data were made anew before the second eye was trained again
+    with pytest.raises(DataError, match=r"b/seed-0: learned from other data than .*a/seed-0"):
+        run_vlm(eyes, base, tmp_path / "out", (0,))
     shutil.rmtree(tmp_path / "b")
     save_model(tmp_path / "b", small.build())  # trained anew at the same place
     with pytest.raises(DataError, match=r"b/seed-0: was trained with another eye than .*b holds now"):

@@ -17,6 +17,7 @@ from eyesmith.hub.initial import load_image
 from eyesmith.hub.run_folder import read_config
 from eyesmith.models.identity import weights_hash
 from eyesmith.multimodal.measure import ANSWERS_FILE
+from eyesmith.runs.origin import Origin
 from eyesmith.runs.train import start_or_resume
 from eyesmith.tasks.chat import ChatConfig
 from eyesmith.train.config import DataConfig
@@ -92,7 +93,7 @@ def run_vlm(
 
     base: everything but the eye and the seed; pictures become base.eye.grid tokens with every eye, or with (0, 0) as
     many as each eye has. Raises ConfigError for fewer than two eyes, or where nothing is measured; DataError where a
-    run that is there had another eye.
+    run that is there had another eye, or other data.
     """
     if len(eyes) < 2 or not seeds:
         raise ConfigError(f"lab vlm: expected at least two eyes and one seed, got {len(eyes)} and {len(seeds)}")
@@ -101,6 +102,7 @@ def run_vlm(
     if BLIND in eyes or not base.eval.splits:
         raise ConfigError(f"lab vlm: no eye can be called {BLIND}, and eval.splits must name what is measured")
     first = next(iter(eyes.values()))
+    learnt: dict[Path, object] = {}
     for seed in seeds:
         for name, source in (*eyes.items(), (BLIND, first)):
             found = ChatConfig.from_eye(source, name=name, data=base.data)
@@ -113,8 +115,12 @@ def run_vlm(
                 seed=seed,
                 blind=name == BLIND,
             )
-            if start_or_resume(config, _cell(out, name, seed), console=console).was_finished:
-                check_eye(_cell(out, name, seed), source)
+            cell = _cell(out, name, seed)
+            if start_or_resume(config, cell, console=console).was_finished:
+                check_eye(cell, source)
+            if (origin := Origin.read(cell)) is not None:
+                learnt[cell] = origin.data
+    _check_data(learnt)
     return compare(tuple(eyes), out, seeds)
 
 
@@ -158,6 +164,16 @@ def compare(names: Sequence[str], out: Path, seeds: Sequence[int]) -> VlmResult:
     return VlmResult(
         eyes=tuple(scores), blind=tuple(macros[BLIND]), kinds=one.kinds, questions=int(one.asked.sum()), folder=out
     )
+
+
+def _check_data(learnt: Mapping[Path, object]) -> None:
+    """Raise DataError where runs that are to be compared learned from other data."""
+    for cell, data in learnt.items():
+        if data != (other := next(iter(learnt.items())))[1]:
+            raise DataError(
+                f"{cell}: learned from other data than {other[0]}, so they cannot be compared; were they made anew in "
+                "between? Delete the older runs, or take another --out"
+            )
 
 
 def check_eye(run: Path, source: str) -> None:
