@@ -1,6 +1,8 @@
 """`lab vlm`: paired differences of answers; `vlm-fit`: scores that know a good eye from a bad one."""
 
 import json
+import shutil
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from eyesmith.cli.main import main
 from eyesmith.data.make.scenes import make_scenes
 from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError
-from eyesmith.hub import save_model
+from eyesmith.hub import load_encoder, save_model
 from eyesmith.lab.vlm import BLIND, Answers, compare, run_vlm
 from eyesmith.lab.vlm_fit import (
     EyeFit,
@@ -26,9 +28,13 @@ from eyesmith.lab.vlm_fit import (
     least_squares,
 )
 from eyesmith.lab.vlm_page import vlm_sentence, vlm_table, write_vlm_page
+from eyesmith.models.identity import weights_hash
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.recipes import recipe
+from eyesmith.runs.origin import Origin
+from eyesmith.runs.work import RunSummary
 from eyesmith.tasks.chat import ChatConfig
+from eyesmith.train.config import EvalConfig
 
 
 def _write(folder: Path, right: list[tuple[str, int, bool]]) -> None:
@@ -94,6 +100,50 @@ def test_an_eye_called_blind_or_alone_is_refused(tmp_path: Path) -> None:
         run_vlm({"a": "x", BLIND: "y"}, base, tmp_path, (0,))
     with pytest.raises(ConfigError, match="seeds: expected each once, got 0, 1, 0"):
         run_vlm({"a": "x", "b": "y"}, base, tmp_path, (0, 1, 0))
+
+
+def test_a_finished_run_with_another_eye_than_lies_there_now_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ViTaminConfig(image_size=(32, 32), widths=(8, 16, 32), depths=(1, 1, 1), num_heads=2, embed_dim=0)
+    for name in "ab":
+        torch.manual_seed(ord(name))
+        save_model(tmp_path / name, small.build())
+    eyes = {name: str(tmp_path / name) for name in "ab"}
+    seen, made_of = list[str](), "some"
+
+    def finished(config: ChatConfig, folder: Path, **_: object) -> RunSummary:
+        seen.append(folder.parent.name)
+        if not folder.exists():
+            save_model(folder, small.build(), config={})
+            content = json.loads((folder / "config.json").read_text())
+            content["model"] |= {"eye_hash": weights_hash(load_encoder(config.initial.weights))}
+            (folder / "config.json").write_text(json.dumps(content))
+            _write(folder / "answers", [("color", 0, True)])
+            (folder / "answers" / "answers.jsonl").rename(folder / "answers.jsonl")
+            Origin(train={}, data={"fingerprint": made_of}, frozen="", initial="", teachers={}).write(folder)
+            return RunSummary(folder=folder, train_s=0.0, rows=[])
+        return RunSummary(folder=folder, train_s=0.0, rows=[], was_finished=True)
+
+    monkeypatch.setattr("eyesmith.lab.vlm.start_or_resume", finished)
+    base = recipe("chat-scenes")
+    assert isinstance(base, ChatConfig)
+    base = replace(base, eval=EvalConfig(splits=("test",)))
+    first = run_vlm(eyes, base, tmp_path / "out", (0,))
+    assert run_vlm(eyes, base, tmp_path / "out", (0,)) == first
+    assert seen == ["a", "b", BLIND] * 2
+    shutil.rmtree(tmp_path / "out" / "b")
+    made_of = "others"  # the data were made anew before the second eye was trained again
+    with pytest.raises(DataError, match=r"b/seed-0: learned from other data than .*a/seed-0"):
+        run_vlm(eyes, base, tmp_path / "out", (0,))
+    shutil.rmtree(tmp_path / "b")
+    save_model(tmp_path / "b", small.build())  # trained anew at the same place
+    with pytest.raises(DataError, match=r"b/seed-0: was trained with another eye than .*b holds now"):
+        run_vlm(eyes, base, tmp_path / "out", (0,))
+    fits = [EyeFit(name=name, probe=0.5, correspondence=0.5, distance=0.5) for name in "ab"]
+    assert correlations(fits, tmp_path / "out")["probe"] is None
+    with pytest.raises(DataError, match=r"b/seed-0: was trained with another eye than .*b holds now"):
+        correlations(fits, tmp_path / "out", eyes=eyes)
 
 
 def test_distances_between_equal_geometries_are_nought() -> None:

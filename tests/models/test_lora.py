@@ -11,6 +11,7 @@ from eyesmith.models.clip import Clip
 from eyesmith.models.lora import (
     MARK,
     LoraConfig,
+    adapt_blocks,
     add_adapters,
     add_adapters_like,
     chosen_matrices,
@@ -47,6 +48,9 @@ def test_adapters_begin_as_nothing_and_add_up_to_a_plain_model() -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
         assert not torch.allclose(theirs, before, atol=1e-3)
     assert any(MARK in name for name, _ in clip.named_parameters()), "merging makes a copy"
+    for again in (_features(clip), _features(merged(clip))):  # which may be trained, and merged, on
+        for ours, theirs in zip(again, tuned, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
     loaded = _clip()
     loaded.load_state_dict(whole.state_dict())
     assert merged(loaded) is loaded
@@ -80,3 +84,8 @@ def test_wrong_settings_are_named() -> None:
         chosen_matrices(linear_matrices(_clip()), LoraConfig(rank=2, layers=("image.stage9.*",)))
     with pytest.raises(ConfigError, match="rank and alpha"):
         LoraConfig(rank=-1)
+
+
+def test_a_run_without_blocks_to_adapt_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"lora\.rank: this run trains no block .*set it to 0"):
+        adapt_blocks(_clip(), [], CONFIG)

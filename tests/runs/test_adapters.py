@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 from tests.runs.breaking import start_and_break
 
 import eyesmith
+from eyesmith.data.make.scenes import make_scenes
 from eyesmith.models.lora import MARK, LoraConfig
 from eyesmith.runs.plan import plan
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.config import EvalConfig
 
 
 def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
@@ -40,3 +42,13 @@ def test_adapters_alone_train_and_a_stopped_run_ends_as_one_never_stopped(
     assert sum(part.trained for part in planned.parts) == began["parameters"]["trained"]
     sizes = {part.part: part.num_bytes for part in planned.memory}
     assert sizes["gradients"] == 4 * began["parameters"]["trained"]
+
+
+def test_the_best_weights_are_a_plain_model_and_the_run_goes_on(config: TrainConfig, tmp_path: Path) -> None:
+    make_scenes(tmp_path / "scenes", samples=16, size_px=32)
+    data = replace(config.data, path=str(tmp_path / "scenes"), split="train")
+    measured = EvalConfig(curve_splits=("test",), curve_tasks=("retrieval",), every_steps=1)
+    start(replace(config, data=data, batch_size=4, epochs=1, lora=LoraConfig(rank=2), eval=measured), tmp_path / "run")
+    best = load_file(tmp_path / "run" / "best" / "model.safetensors")
+    assert best.keys() == load_file(tmp_path / "run" / "model.safetensors").keys()
+    assert eyesmith.load(tmp_path / "run" / "best").config == config.model

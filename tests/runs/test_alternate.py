@@ -1,13 +1,16 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 import eyesmith
 from eyesmith.cli.alternate import main
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.eval import ResultRow
+from eyesmith.hub import save_model
 from eyesmith.models.eva02.model import Eva02Config
 from eyesmith.optim.config import OptimConfig
 from eyesmith.report.alternation import StageRow, render_alternation, stage_table
@@ -52,6 +55,25 @@ def test_three_stages_in_one_command_that_goes_on(config: AlternateConfig, monke
     assert all(name in page for name in ("teacher", "masked", "clip"))
     with pytest.raises(ConfigError, match="other settings"):
         alternate(replace(config, seed=1), console=Console(quiet=True))
+
+
+def test_a_teacher_that_was_trained_anew_at_its_place_is_not_that_of_the_stages(
+    config: AlternateConfig, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        shutil.rmtree(teacher, ignore_errors=True)
+        save_model(teacher, clip_config(config, start="", note=Console(quiet=True)).model.build())
+        taught = replace(config, teacher=str(teacher), scratch=False)
+        if seed:
+            with pytest.raises(ConfigError, match="masked: learned from another teacher than .*teacher holds now"):
+                alternate(taught, console=Console(quiet=True))
+            continue
+        first = alternate(taught, console=Console(quiet=True))
+        again = alternate(taught, console=Console(quiet=True))
+        assert [stage.rows() for stage in again] == [stage.rows() for stage in first]
+        assert all(stage.run.was_finished for stage in again)
 
 
 def test_the_last_clip_starts_from_the_masked_run(config: AlternateConfig) -> None:

@@ -1,6 +1,7 @@
 """What a user may do to a run: each ends in a clear error, and nothing half-written is taken for a whole."""
 
 import errno
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from eyesmith.errors import CheckpointError, DataError
 from eyesmith.runs.folder import is_finished
 from eyesmith.runs.train import resume, start
 from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.callbacks.logging import read_lines
 from eyesmith.train.config import EvalConfig
 
 
@@ -65,3 +67,16 @@ def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path: Path, caps
     assert status == 2
     assert "nothing.csv: no such file or folder" in said
     assert "Traceback" not in said
+
+
+def test_a_picture_that_cannot_be_read_may_leave_a_step_fewer_rows_than_parts(
+    tmp_path: Path, config: TrainConfig, pairs: Path
+) -> None:
+    shutil.copytree(pairs, tmp_path / "pairs")
+    broken = tmp_path / "pairs" / "red" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    data = replace(config.data, path=str(tmp_path / "pairs"), memory_mib=0, max_skipped_frac=0.2)
+    for name, accumulate in (("whole", 1), ("parts", 3)):
+        start(replace(config, data=data, epochs=1, accumulate=accumulate), tmp_path / name)
+    losses = [[line["loss"] for line in read_lines(tmp_path / name) if "loss" in line] for name in ("whole", "parts")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

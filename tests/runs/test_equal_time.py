@@ -2,7 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from eyesmith.data.buckets import BucketConfig
+from eyesmith.models.captioner import CaptionerConfig
+from eyesmith.models.lora import LoraConfig
 from eyesmith.runs.equal_time import TIMED_STEPS, WARM_UP_STEPS, Trial, epochs_at_equal_time
+from eyesmith.tasks.caption import Captioning, CaptionTaskConfig
 from eyesmith.tasks.contrastive import TrainConfig
 
 
@@ -21,3 +25,16 @@ def test_a_trial_takes_one_step_at_a_time(config: TrainConfig) -> None:
     for step in range(1, WARM_UP_STEPS + TIMED_STEPS + 1):
         assert trial.step_s() > 0
         assert trial._state.step == step
+
+
+def test_a_trial_steps_what_the_run_trains(config: TrainConfig) -> None:
+    """A decoder beside the towers, adapters in the place of their weights, steps of fewer pictures than a batch."""
+    fields = {name: getattr(config, name) for name in TrainConfig.__dataclass_fields__}
+    told = Trial(CaptionTaskConfig(**{**fields, "caption": CaptionerConfig(width=16, depth=1, heads=2)}))
+    assert isinstance(told._objective, Captioning)
+    assert "captioner.words.weight" in told._state.trained()
+    adapted = Trial(replace(config, lora=LoraConfig(rank=2)))
+    assert all(".lora_" in name or name == "logit_scale" for name in adapted._state.trained())
+    sized = Trial(replace(config, batch_size=8, buckets=BucketConfig(cells=(4, 9), ratios=(1.0,), tokens=72)))
+    assert (sized.steps_per_epoch, sized.samples_per_step) == (3, 8.0)
+    assert all(trial.step_s() > 0 for trial in (told, adapted, sized))

@@ -14,6 +14,7 @@ from eyesmith.errors import ConfigError, ShapeError
 from eyesmith.hub import verify
 from eyesmith.losses.caption import _told, caption_loss
 from eyesmith.models.captioner import Captioner, CaptionerConfig
+from eyesmith.models.text import ClipTextConfig
 from eyesmith.runs.train import resume, start
 from eyesmith.runs.work import Work
 from eyesmith.tasks.caption import CaptionTaskConfig
@@ -115,6 +116,12 @@ def test_captions_alone_leave_the_text_tower_as_it_was(captions: CaptionTaskConf
 def test_what_does_not_go_with_captions_is_said(captions: CaptionTaskConfig) -> None:
     with pytest.raises(ConfigError, match="do not go with captions"):
         replace(captions, accumulate=3)
+    text = captions.model.text
+    assert isinstance(text, ClipTextConfig)
+    for is_causal in (True, False):  # SigLIP's, whose padding would be told as words
+        padded = replace(captions.model, text=replace(text, pooling="last", is_causal=is_causal))
+        with pytest.raises(ConfigError, match="to their end token"):
+            replace(captions, model=padded)
     with pytest.raises(ConfigError, match="which is not locked"):
         replace(captions, model=replace(captions.model, lock_text=True))
     with pytest.raises(ConfigError, match="above 0"):

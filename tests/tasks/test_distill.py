@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from eyesmith.data.loader import Batch
@@ -31,6 +32,7 @@ from eyesmith.tasks.distill import (
     pack_said,
     unpack_said,
 )
+from eyesmith.tasks.task import RunContext
 from eyesmith.train.config import DataConfig, EvalConfig
 from eyesmith.train.diagnostics import HealthConfig
 from eyesmith.train.distributed import World
@@ -193,6 +195,33 @@ def test_both_teachers_are_explained_better_than_by_their_means(config: DistillT
     assert all(row.metric == "explained" and 0.1 < row.value < 1 for row in rows), rows
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_what_is_explained_is_a_share_whatever_the_targets_are_balanced_by(
+    config: DistillTaskConfig, tmp_path: Path, cache: bool
+) -> None:
+    """A student that says the mean of what its teachers say of the pictures explains nothing of them."""
+    for balance in ("scale", "none"):
+        one = replace(config, balance=balance, cache=cache, weights=())
+        rows = Distill.open_rows(one, World())
+        task = Distill.build(one, rows, RunContext(folder=tmp_path, world=World(), console=Console(quiet=True)))
+        shown = [some for _, some in rows.fixed_views(24)]
+        rows.close()
+        student = task.model.eval()
+        for heads, teacher in zip(student.teachers, task.asked, strict=True):
+            said = [teacher(some) for some in shown]
+            means = {
+                "summary": torch.cat([part.summary for part in said]).mean(0),
+                "dense": torch.cat([part.dense for part in said]).flatten(0, 1).mean(0),
+            }
+            for name, head in heads.heads.items():
+                last = head[-1]
+                torch.nn.init.zeros_(last.weight)
+                with torch.no_grad():
+                    last.bias.copy_(heads.balanced(name, means[name]))
+        values, _ = task.explained(student, open_source(config.data.path), World())
+        assert all(abs(value) < 0.02 for value in values.values()), (balance, values)
+
+
 def test_two_teachers_of_one_name_keep_their_own_numbers(config: DistillTaskConfig, tmp_path: Path) -> None:
     for place, made in (("a", ONE), ("b", OTHER)):
         save_model(tmp_path / place / "model", made.build())
@@ -222,6 +251,9 @@ def test_wrong_settings_and_changed_teachers_are_said(config: DistillTaskConfig,
         replace(config, weights=(1.0,))
     with pytest.raises(ConfigError, match="one of them above"):
         replace(config, dense_weight=0.0, summary_weight=0.0)
+    for unheard in (EvalConfig(curve_data=("other",)), EvalConfig(suites=("retrieval",), suite_data="sets")):
+        with pytest.raises(ConfigError, match=r"eval\.(curve_data|suites): .*leave it out"):
+            replace(config, eval=unheard)
     with pytest.raises(ConfigError, match="expected each once"):
         replace(config, teachers=(config.teachers[0],) * 2)
     origin = Origin(train={}, data={}, frozen="", initial="", teachers={"teachers.1": "x"})

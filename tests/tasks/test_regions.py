@@ -158,6 +158,31 @@ def test_the_loss_is_the_weighted_mean_over_all_views(config: RegionsConfig, tmp
     assert loss == pytest.approx(total / weight, rel=1e-4)
 
 
+def test_boxes_of_the_map_may_be_learnt_alone_also_in_parts_without_a_whole_scene(
+    config: RegionsConfig, tmp_path: Path
+) -> None:
+    alone = replace(config, drawings="", drawings_per_scene=0, crop_weight=0.0, distill_weight=0.0)
+    gradients = []
+    for num_parts in (1, 4):  # each second scene is seen whole, so of four parts two have nothing to tell
+        task, batch = batch_of(alone, tmp_path, 0)
+        model = task.module()
+        for part in batch.parts(num_parts):
+            task.terms(task.outputs(model, part), part).sum().backward()
+        named = task.model.image.named_parameters()
+        gradients.append({name: torch.zeros(()) if one.grad is None else one.grad for name, one in named})
+    assert any(value.any() for value in gradients[0].values())
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value.expand_as(gradients[1][name]), rtol=1e-3, atol=1e-5)
+    start(replace(alone, accumulate=4), tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_an_epoch_has_the_samples_that_are_stated(config: RegionsConfig) -> None:
+    rows = SceneRows(replace(config, data=replace(config.data, epoch_samples=40)), World())
+    rows.close()
+    assert rows.steps_per_epoch == 10
+
+
 def test_distilling_pulls_the_map_and_not_the_crop(config: RegionsConfig, tmp_path: Path) -> None:
     alone = replace(config, dense_weight=1.0, crop_weight=0.0, drawing_weight=0.0, distill_weight=1.0)
     task, _ = batch_of(alone, tmp_path, 0)
@@ -213,6 +238,7 @@ def test_boxes_are_measured_by_both_ways(
         ({"captions": ("a thing",)}, "with {} for the name"),
         ({"crop_jitter": 0.5}, "crop_jitter"),
         ({"dense_every": 0}, "dense_every"),
+        ({"eval": EvalConfig(suites=("retrieval",), suite_data="sets")}, "eval.suites: .*leave it out"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(config: RegionsConfig, changes: dict, said: str) -> None:

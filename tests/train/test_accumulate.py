@@ -1,16 +1,19 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from eyesmith.data.loader import Batch
+from eyesmith.errors import DataError
 from eyesmith.images import PreprocessConfig
 from eyesmith.losses import softmax_loss
 from eyesmith.models.clip import Clip, ClipConfig
 from eyesmith.models.text.model import ClipTextConfig
 from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
-from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.accumulate import Features, backward, cut
 from eyesmith.train.config import DataConfig, ParallelConfig
 from eyesmith.train.distributed import World
 from eyesmith.train.rng import StepDraws
@@ -114,3 +117,12 @@ def test_rows_have_their_own_draws() -> None:
         torch.testing.assert_close(encoder(pixels[:2]), whole[[4, 1]])
     assert len({tuple(row.tolist()) for row in whole}) > 1
     assert all(getattr(module, "factors", None) is None for module in encoder.modules())
+
+
+def test_fewer_rows_than_parts_are_a_row_a_part_and_refused_where_processes_must_pass_alike(clip: Clip) -> None:
+    rows = torch.arange(2)
+    batch = Batch(pixels=rows, texts=["a", "b"], labels=None, keys=("a", "b"), rows=rows)
+    config = TrainConfig(model=clip.config, data=DataConfig(path="none"), batch_size=4, accumulate=4)
+    assert [part.keys for part in cut(batch, config)] == [("a",), ("b",)]
+    with pytest.raises(DataError, match="has 2 samples of a step that can be read, and needs one for each of 4"):
+        cut(batch, replace(config, parallel=ParallelConfig(strategy="fsdp")))

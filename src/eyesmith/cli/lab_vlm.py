@@ -92,7 +92,7 @@ def vlm_fit(
 
     named = _named(eyes)
     found = fit_eyes(named, data, lm=lm, grid=grid, reference=reference)
-    related = correlations(found, results) if results is not None else {}
+    related = correlations(found, results, eyes=named) if results is not None else {}
     if as_json:
         print_json({"eyes": [asdict(one) for one in found], "spearman": related})
         return 0

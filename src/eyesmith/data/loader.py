@@ -66,7 +66,8 @@ class Batch:
         return self.moved(lambda value: on_device(value, device))
 
     def parts(self, count: int) -> list["Batch"]:
-        """The rows cut into `count` parts of equal size, or nearly, without a copy."""
+        """The rows cut into `count` parts of equal size, or nearly, without a copy; of fewer rows one a part."""
+        count = min(count, len(self))
         if count == 1:
             return [self]
         size, longer = divmod(len(self), count)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eyesmith.config import to_dict
+from eyesmith.errors import ConfigError
 from eyesmith.files import load_json, write_json
 from eyesmith.lab.cells import SamplesOf, samples_as_stated
 from eyesmith.lab.plan import LabPlan
@@ -33,8 +34,15 @@ def samples_of(plan: LabPlan, folder: Path, *, threads: int) -> SamplesOf:
 
 
 def train_flops(config: TrainConfig) -> float:
-    """Operations of training on one pair, a multiply-add as 2; a text tower that is locked costs nothing a step."""
+    """Operations of training on one pair, a multiply-add as 2; a text tower that is locked costs nothing a step.
+
+    Raises ConfigError for what is not counted: a decoder beside the towers, another package's text tower that trains.
+    """
     macs = encoder_cost(config.model.image).tower.macs
+    is_counted = config.model.lock_text or isinstance(config.model.text, ClipTextConfig)
+    if type(config) is not TrainConfig or not is_counted:
+        what = type(config.model.text).__name__ if not is_counted else type(config).__name__
+        raise ConfigError(f"budget_unit: the operations of a step of {what} are not counted; take samples or seconds")
     if not config.model.lock_text and isinstance(config.model.text, ClipTextConfig):
         macs += text_cost(config.model.text).macs
     return 2.0 * PASSES * macs
@@ -46,7 +54,7 @@ class _Rates:
         self._known: dict[str, float] = load_json(path.read_text()) if path.is_file() else {}
 
     def step_s(self, config: TrainConfig) -> float:
-        """Median seconds of a step with the cell's threads, from the file where it was measured before.
+        """Median seconds of batch_size images with the cell's threads, from the file where it was measured before.
 
         A file of a version before says the model alone: what it knows stays, so that a plan that goes on buys the same.
         """
@@ -64,6 +72,7 @@ class _Rates:
                 times = [trial.step_s() for _ in range(WARM_UP_STEPS + TIMED_STEPS)][WARM_UP_STEPS:]
             finally:
                 torch.set_num_threads(before)
-            self._known[key] = statistics.median(times)
+            # steps of buckets have fewer samples than a batch, and budgets are of images
+            self._known[key] = statistics.median(times) * config.batch_size / trial.samples_per_step
             write_json(self._path, self._known)
         return self._known[key]

@@ -13,9 +13,14 @@ import numpy as np
 from rich.console import Console
 
 from eyesmith.errors import ConfigError, DataError
+from eyesmith.hub.initial import load_image
+from eyesmith.hub.run_folder import read_config
+from eyesmith.models.identity import weights_hash
 from eyesmith.multimodal.measure import ANSWERS_FILE
+from eyesmith.runs.origin import Origin
 from eyesmith.runs.train import start_or_resume
 from eyesmith.tasks.chat import ChatConfig
+from eyesmith.train.config import DataConfig
 
 BLIND = "blind"
 _REPLICATES = 2000
@@ -87,7 +92,8 @@ def run_vlm(
     """Train what is not there yet, in out/NAME/seed-N, and compare. eyes: names and what `eyesmith.load` takes.
 
     base: everything but the eye and the seed; pictures become base.eye.grid tokens with every eye, or with (0, 0) as
-    many as each eye has. Raises ConfigError for fewer than two eyes, or where nothing is measured.
+    many as each eye has. Raises ConfigError for fewer than two eyes, or where nothing is measured; DataError where a
+    run that is there had another eye, or other data.
     """
     if len(eyes) < 2 or not seeds:
         raise ConfigError(f"lab vlm: expected at least two eyes and one seed, got {len(eyes)} and {len(seeds)}")
@@ -96,6 +102,7 @@ def run_vlm(
     if BLIND in eyes or not base.eval.splits:
         raise ConfigError(f"lab vlm: no eye can be called {BLIND}, and eval.splits must name what is measured")
     first = next(iter(eyes.values()))
+    learnt: dict[Path, object] = {}
     for seed in seeds:
         for name, source in (*eyes.items(), (BLIND, first)):
             found = ChatConfig.from_eye(source, name=name, data=base.data)
@@ -108,7 +115,12 @@ def run_vlm(
                 seed=seed,
                 blind=name == BLIND,
             )
-            start_or_resume(config, _cell(out, name, seed), console=console)
+            cell = _cell(out, name, seed)
+            if start_or_resume(config, cell, console=console).was_finished:
+                check_eye(cell, source)
+            if (origin := Origin.read(cell)) is not None:
+                learnt[cell] = origin.data
+    _check_data(learnt)
     return compare(tuple(eyes), out, seeds)
 
 
@@ -152,6 +164,30 @@ def compare(names: Sequence[str], out: Path, seeds: Sequence[int]) -> VlmResult:
     return VlmResult(
         eyes=tuple(scores), blind=tuple(macros[BLIND]), kinds=one.kinds, questions=int(one.asked.sum()), folder=out
     )
+
+
+def _check_data(learnt: Mapping[Path, object]) -> None:
+    """Raise DataError where runs that are to be compared learned from other data."""
+    for cell, data in learnt.items():
+        if data != (other := next(iter(learnt.items())))[1]:
+            raise DataError(
+                f"{cell}: learned from other data than {other[0]}, so they cannot be compared; were they made anew in "
+                "between? Delete the older runs, or take another --out"
+            )
+
+
+def check_eye(run: Path, source: str) -> None:
+    """Raise DataError where a finished run saw with another eye than lies at `source` now; one that is gone is none."""
+    known = read_config(run)["model"].get("eye_hash")
+    if known is None or not Path(source).exists():
+        return
+    eye = ChatConfig.from_eye(source, name="eye", data=DataConfig(path="")).model.build()
+    load_image(eye, source)
+    if weights_hash(eye) != known:
+        raise DataError(
+            f"{run}: was trained with another eye than {source} holds now, so its answers are not this one's; delete "
+            "the folder to run it again, or take another --out"
+        )
 
 
 def _cell(out: Path, name: str, seed: int) -> Path:

@@ -24,7 +24,7 @@ from eyesmith.data.sample import Source
 from eyesmith.data.sources import open_source
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.lab.answers.ranks import spearman_two_sided
-from eyesmith.lab.vlm import Answers
+from eyesmith.lab.vlm import Answers, check_eye
 from eyesmith.multimodal.eye import EyeConfig, open_eye
 from eyesmith.multimodal.language import SMOLLM2, TinyConfig, build_language, words_of
 from eyesmith.multimodal.probe import (
@@ -192,20 +192,25 @@ def gromov_wasserstein(one: np.ndarray, other: np.ndarray) -> float:
     return float(found)
 
 
-def correlations(found: Sequence[EyeFit], results: Path) -> dict[str, tuple[float, float] | None]:
+def correlations(
+    found: Sequence[EyeFit], results: Path, *, eyes: Mapping[str, str] | None = None
+) -> dict[str, tuple[float, float] | None]:
     """Spearman's rank correlation of each score with `lab vlm`'s macro means, and its p; a smaller distance is better.
 
     p: two-sided, the share of re-orderings of the eyes that are at least as far from 0: all of them, or 10,000 random
     ones of more than seven eyes. (scipy's own p is of a t distribution: 0 for three eyes in one order, where one
     ordering in three agrees or disagrees as well.)
     None where it is not defined: all eyes have one score, or one macro mean. Raises DataError where a run of an eye is
-    missing.
+    missing, or had another than lies where `eyes` say.
     """
     macros = []
     for one in found:
         runs = sorted((results / one.name).glob("seed-*"))
         if not runs:
             raise DataError(f"{results}: holds no run of the eye {one.name}; `eyesmith lab vlm` makes them")
+        if eyes is not None:
+            for run in runs:
+                check_eye(run, eyes[one.name])
         macros.append(float(np.mean([Answers(run).by_kind.mean() for run in runs])))
     related: dict[str, tuple[float, float] | None] = {}
     signs = {"probe": 1, "correspondence": 1, "distance": -1}

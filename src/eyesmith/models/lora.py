@@ -95,11 +95,14 @@ def adapt_blocks(
 ) -> None:
     """Put adapters beside the chosen matrices of blocks, but for `locked` ones; nothing else of the towers trains then.
 
-    model: its towers are called `image` and `text`. Raises ConfigError for a pattern that fits no layer.
+    model: its towers are called `image` and `text`. Raises ConfigError for a pattern that fits no layer, and where no
+    block has one.
     """
     own = {id(one) for block in blocks for one in block.parameters() if one not in locked}
     held = dict(model.named_parameters())
     names = [name for name in linear_matrices(model) if id(held[name]) in own]
+    if not names:
+        raise ConfigError("lora.rank: this run trains no block that adapters could stand beside; set it to 0")
     for part in ("image", "text"):
         if (tower := getattr(model, part, None)) is not None:
             tower.requires_grad_(False)
@@ -123,12 +126,20 @@ def merged(module: Made) -> Made:
     module = deepcopy(module)
     for part in list(module.modules()):
         if parametrize.is_parametrized(part):
+            _own_class(part)
             for own in list(_adapted(part)):
                 # torch's own way to keep the sum writes it into the matrix, which another module may share
                 value = cast(Tensor, getattr(part, own)).detach().clone()
                 parametrize.remove_parametrizations(part, own, leave_parametrized=False)
                 setattr(part, own, nn.Parameter(value))
     return module
+
+
+def _own_class(part: nn.Module) -> None:
+    """Give a copied module a class of its own: torch takes the matrix's name off the class, which the first one has."""
+    shared = type(part)
+    content = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
+    part.__class__ = cast(Any, type(shared.__name__, shared.__bases__, content))
 
 
 def _adapted(part: nn.Module) -> dict[str, Any]:

@@ -16,9 +16,12 @@ from eyesmith.data.sources import split_names
 from eyesmith.errors import ConfigError
 from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.files import load_json, write_json
+from eyesmith.hub import load_encoder
 from eyesmith.hub.initial import InitialConfig
+from eyesmith.models.identity import tensors_hash
 from eyesmith.recipes.eva02 import mim_nano, quickstart_trv
 from eyesmith.runs.folder import plain
+from eyesmith.runs.origin import Origin
 from eyesmith.runs.quickstart import with_text_at_hand
 from eyesmith.runs.train import start_or_resume
 from eyesmith.runs.work import RESULTS_FILE, RunSummary
@@ -26,6 +29,7 @@ from eyesmith.tasks.contrastive import TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 from eyesmith.tasks.task import BEFORE
 from eyesmith.train.config import RunConfig
+from eyesmith.train.teacher import TeacherTargets
 
 CONFIG_FILE = "alternate.json"
 
@@ -79,7 +83,8 @@ class Stage:
 def alternate(config: AlternateConfig, *, console: Console) -> list[Stage]:
     """Run all stages, or those that are not finished yet; returns them in order.
 
-    Raises ConfigError when `out` holds an alternation with other settings, Interrupted on Ctrl-C.
+    Raises ConfigError when `out` holds an alternation with other settings, or a teacher is not the one that a finished
+    stage learned from; Interrupted on Ctrl-C.
     """
     _claim(config)
     began = time.monotonic()
@@ -140,7 +145,22 @@ def _masked(config: AlternateConfig, name: str, teacher: str, console: Console) 
     run = replace(run, target=replace(run.target, teacher=teacher), **_shared(config, run, config.masked_epochs))
     console.print(f"{name}: {run.name} from random weights, teacher {teacher}, {run.epochs:g} epochs", markup=False)
     summary = start_or_resume(run, config.out / name, console=console)
+    if summary.was_finished:  # one that goes on compares by itself
+        _check_teacher(run, config.out / name)
     return Stage(name=name, source=f"random weights, teacher {teacher}", run=summary)
+
+
+def _check_teacher(run: MaskedConfig, folder: Path) -> None:
+    """Raise ConfigError where a finished stage learned from another teacher than lies at its place now."""
+    origin, source = Origin.read(folder), run.target.teacher
+    if origin is None or not Path(source).exists():
+        return
+    teacher = TeacherTargets(load_encoder(source), run.target, grid=run.model.grid).teacher
+    if origin.teachers.get("target.teacher") != tensors_hash(teacher.state_dict()):
+        raise ConfigError(
+            f"{folder}: learned from another teacher than {source} holds now; choose another folder for this "
+            "alternation, or delete this stage and those behind it"
+        )
 
 
 def clip_config(config: AlternateConfig, *, start: str, note: Console) -> TrainConfig:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.runs.folder import check_empty, one_writer, read_run_config
-from eyesmith.runs.origin import Origin
+from eyesmith.runs.origin import Origin, check_config
 from eyesmith.runs.work import RunSummary, Work
 from eyesmith.tasks import task_of
 from eyesmith.train import checkpoint
@@ -37,18 +37,17 @@ def branch(
     The first `at` steps are those of `run`, so nothing is trained twice: data, seed and every other setting stay. run:
     finished or not, and left as it is; `keep_states` says how many states it keeps. steps: of the cool-down, in which
     the rate falls linearly or as 1 - sqrt (arXiv 2405.18392). A stopped branch goes on by `resume`.
-    Raises ConfigError where the rate of `run` is not constant there, CheckpointError where it keeps no such state, and
-    what `resume` raises for other data or weights.
+    Raises ConfigError where the rate of `run` is not constant there or its config was edited since it began,
+    CheckpointError where it keeps no such state, and what `resume` raises for other data or weights.
     """
     parent, root, shown = Path(run), Path(folder), console or Console(stderr=True, quiet=True)
     with joined() as world:
         world.once(lambda: check_empty(root))
         with one_writer(root, world):
             world.once(lambda: check_empty(root))
-            config, origin = world.once(lambda: (read_run_config(parent), Origin.read(parent)))
+            config, origin = world.once(lambda: _begun(parent))
             state = world.once(lambda: _state_of(parent, at))
-            config = branched(config, _steps_per_epoch(config, world), at=at, steps=steps, shape=shape)
-            work = Work(config, root, shown, world, is_new=True, origin=origin)
+            work = _work(config, origin, root, shown, world, at=at, steps=steps, shape=shape)
             # before the config is there, so that nobody can go on from nothing
             world.once(lambda: _copy(state, root / checkpoint.FOLDER))
             work.state.load(root)
@@ -83,8 +82,17 @@ def branched(config: RunConfig, steps_per_epoch: int, *, at: int, steps: int, sh
     return replace(config, optim=falling, epochs=(at + steps) / steps_per_epoch)
 
 
+def _begun(run: Path) -> tuple[RunConfig, Origin | None]:
+    """What a run began with. Raises ConfigError where its config was edited since in what its weights depend on."""
+    config, origin = read_run_config(run), Origin.read(run)
+    if origin is not None:
+        check_config(origin, config, run, allow_other_data=False)
+    return config, origin
+
+
 def _state_of(run: Path, at: int) -> Path:
-    kept = {int(re.findall(r"\d+", path.name)[0]): path for path in checkpoint.states(run) if path.name[:5] == "step-"}
+    newest_last = reversed(checkpoint.states(run))  # of two states of a step the first may be one that was damaged
+    kept = {int(re.findall(r"\d+", path.name)[0]): path for path in newest_last if path.name[:5] == "step-"}
     if at not in kept:
         known = ", ".join(str(step) for step in sorted(kept)) or "none"
         raise CheckpointError(
@@ -93,9 +101,28 @@ def _state_of(run: Path, at: int) -> Path:
     return kept[at]
 
 
-def _steps_per_epoch(config: RunConfig, world: World) -> int:
-    with closing(task_of(config).open_rows(config, world)) as rows:
-        return rows.steps_per_epoch
+def _work(
+    trunk: RunConfig,
+    origin: Origin | None,
+    root: Path,
+    console: Console,
+    world: World,
+    *,
+    at: int,
+    steps: int,
+    shape: Shape,
+) -> Work:
+    """A branch of `trunk`, built and not begun."""
+    with closing(task_of(trunk).open_rows(trunk, world)) as rows:
+        expected = rows.steps_per_epoch
+    while True:
+        config = branched(trunk, expected, at=at, steps=steps, shape=shape)
+        work = Work(config, root, console, world, is_new=True, origin=origin)
+        found = work.rows.steps_per_epoch
+        if found == expected:
+            return work
+        work.batches.close()  # building has left out what cannot be used, so an epoch has fewer steps
+        expected = found
 
 
 def _copy(state: Path, folder: Path) -> None:

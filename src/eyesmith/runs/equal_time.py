@@ -3,13 +3,16 @@
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
 
 from eyesmith.data.loader import Loader
-from eyesmith.runs.machine import choose_device, keep_freed_memory
-from eyesmith.tasks.contrastive import Contrastive, TrainConfig, class_texts_of
-from eyesmith.train.data import open_rows
+from eyesmith.runs.machine import keep_freed_memory
+from eyesmith.tasks import RunContext, task_of
+from eyesmith.tasks.contrastive import TrainConfig
+from eyesmith.train.distributed import World
 from eyesmith.train.loop import new_state, train
-from eyesmith.train.text_bank import TextBank
 
 WARM_UP_STEPS = 3
 TIMED_STEPS = 15
@@ -32,13 +35,15 @@ class Trial:
     """A run of up to `steps` steps that is stepped and thrown away; its schedule does not matter."""
 
     def __init__(self, config: TrainConfig, *, steps: int = WARM_UP_STEPS + TIMED_STEPS) -> None:
-        clip = config.model.build().to(choose_device())
-        rows = open_rows(config)
-        bank = TextBank(clip, rows.captions()) if config.model.lock_text else None
+        """`samples_per_step`: of all steps of an epoch, in the mean."""
+        kind, world = task_of(config), World()
+        rows = kind.open_rows(config, world)
         self.steps_per_epoch = rows.steps_per_epoch
+        self.samples_per_step = rows.samples(rows.steps_per_epoch) / rows.steps_per_epoch
         self._config = replace(config, epochs=(steps + 1) / self.steps_per_epoch)
-        texts = class_texts_of(config, bank, rows)
-        self._objective = Contrastive(clip, self._config, bank=bank, class_texts=texts)
+        context = RunContext(folder=Path(), world=world, console=Console(quiet=True))
+        self._objective = kind.build(self._config, rows, context)  # with all that a step of it costs
+        self._objective.add_adapters()
         self._batches = Loader(rows, prepare=self._objective.prepare, ahead=0)  # two trials take turns
         self._state = new_state(self._objective, self._config)
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from eyesmith.eval import current_name
 from eyesmith.models.clip import ClipConfig
+from eyesmith.models.lora import merged
 from eyesmith.tasks import Evaluator, RunContext, Task
 from eyesmith.train.callbacks.evaluation import Evaluation
 from eyesmith.train.callbacks.logging import Log, LogSteps, read_lines
@@ -74,7 +75,7 @@ def run_hooks(
                     config.eval,
                     folder,
                     steps_per_epoch=steps_per_epoch,
-                    save=lambda new, model: task.save(new, model, config=description),
+                    save=lambda new, model: task.save(new, merged(model), config=description),
                     write=log.write if is_first else lambda line: None,
                     current_name=current_name,
                 )

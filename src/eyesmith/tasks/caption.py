@@ -51,6 +51,11 @@ class CaptionTaskConfig(TrainConfig):
             raise ConfigError(
                 "model.text: captions are told in the tokens of a text tower of this house, which is not locked"
             )
+        if self.model.text.pooling == "last":  # `ends` is the last place then, and padding would be told as words
+            raise ConfigError(
+                "model.text.pooling: captions are told to their end token, which a tower that pools at the last place "
+                "does not know; take one that pools at the end of a text (largest or end)"
+            )
         if self.accumulate > 1 or self.patch_drop_prob or self.loss.distill.teacher:
             raise ConfigError("accumulate, patch_drop_prob and loss.distill: do not go with captions; leave them out")
         if not self.contrastive_weight and not {"text.*", "logit_scale"} <= set(self.optim.freeze):
@@ -114,6 +119,10 @@ class Captioning(Contrastive):
         assert isinstance(text, ClipTextConfig)
         words = config.batch_size // gpus * text.context_len * text.vocab_size
         return super().loss_bytes(config, gpus) + 2 * FP32 * words
+
+    @classmethod
+    def plan_notes(cls, config: TrainConfig) -> tuple[str, ...]:
+        return (*super().plan_notes(config), "operations of the decoder, and what its blocks keep, are not counted")
 
     def module(self) -> nn.Module:  # pyright: ignore[reportIncompatibleMethodOverride]
         return CaptionTowers(self.model, self._bias, is_contrastive=self.config.contrastive_weight > 0)

@@ -38,7 +38,7 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.optim.groups import text_blocks
 from eyesmith.tasks.curve import Curve
 from eyesmith.tasks.task import BEFORE, FP32, Evaluator, RunContext, Task
-from eyesmith.train.accumulate import Features, backward
+from eyesmith.train.accumulate import Features, backward, cut
 from eyesmith.train.clip_teacher import Teacher, distill
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_buckets
@@ -240,9 +240,11 @@ class Contrastive(PairTask):
 
     @classmethod
     def plan_notes(cls, config: TrainConfig) -> tuple[str, ...]:
-        if not config.buckets.cells:
-            return ()
-        return ("counted as pictures of the model's own size: larger ones of buckets come fewer a step, in more steps",)
+        size = "counted as pictures of the model's own size: larger ones of buckets come fewer a step, in more steps"
+        patches = f"counted as pictures with all patches, though a step leaves out {config.patch_drop_prob:.0%} of them"
+        teacher = "the forward pass of loss.distill.teacher, and its memory, are not counted"
+        held = ((config.buckets.cells, size), (config.patch_drop_prob, patches), (config.loss.distill.teacher, teacher))
+        return tuple(note for is_held, note in held if is_held)
 
     @classmethod
     def loss_bytes(cls, config: TrainConfig, gpus: int) -> int:
@@ -281,8 +283,8 @@ class Contrastive(PairTask):
         return {"image": self.model.image, "text": self.model.text}
 
     def flops(self, text_len: int | None) -> float | None:
-        if self.config.buckets.cells:
-            return None  # it varies from step to step
+        if self.config.buckets.cells or self.config.patch_drop_prob:
+            return None  # it varies from step to step, or is less than that of all patches
         return StepCost(self.model).flops(text_len)
 
     def prepare(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
@@ -335,7 +337,7 @@ class Contrastive(PairTask):
                 loss = contrast(config.loss, found, same, max_rows=max_rows)
             return loss if target is None else loss + distill(config.loss, found, target, max_rows=max_rows)
 
-        parts = [partial(features_of, part) for part in batch.parts(config.accumulate)]
+        parts = [partial(features_of, part) for part in cut(batch, config)]
         with StepDraws(clip, seed=step_seed(config.seed, step), device=device) as draws:
             loss, features = backward(parallel, parts, loss_of)
         if names is not None:

@@ -77,6 +77,8 @@ class DistillTaskConfig(EncoderRunConfig):
                 f"got {self.summary_weight} and {self.dense_weight}"
             )
         check_least(self, hidden=0)
+        if self.eval.curve_data:
+            raise ConfigError("eval.curve_data: a student is measured on splits of its own data; leave it out")
         if self.cache and (self.transform is not None or self.augment != AugmentConfig()):
             raise ConfigError(
                 "cache: what teachers say can be kept only where a picture has one view; take away `augment` and "
@@ -234,13 +236,16 @@ class Distill(EncoderRun[Student]):
         teachers: Sequence[DistillTeacher],
         *,
         kept: Sequence[KeptFeatures] | None = None,
+        spreads: Sequence[Mapping[str, float]] | None = None,
     ) -> None:
-        """kept: what each teacher says of all pictures, which a step then takes in its place.
+        """kept: what each teacher says of all pictures, which a step then takes in its place. spreads: of each
+        teacher's parts, how much a channel varies in the mean, in the loss's unit squared; None: 1 each.
 
         `names`: what the teachers are called in results, two of one name by where they are.
         """
         super().__init__(student, config)
         self.asked, self._kept = tuple(teachers), kept
+        self._spreads = spreads or [dict.fromkeys(config.parts, 1.0) for _ in teachers]
         names = [one.name for one in teachers]
         self.names = tuple(one.name if names.count(one.name) == 1 else one.source for one in teachers)
 
@@ -269,7 +274,7 @@ class Distill(EncoderRun[Student]):
         for teacher in teachers:
             teacher.to(device)
         kept = [_keep(config, teacher, rows, context) for teacher in teachers] if config.cache else None
-        balances = _balances(config, teachers, kept, rows, context.world)
+        balances, spreads = _balances(config, teachers, kept, rows, context.world)
         dims = [{name: teacher.dims[name] for name in config.parts} for teacher in teachers]
         torch.manual_seed(config.seed)  # loading a teacher may draw
 
@@ -280,7 +285,11 @@ class Distill(EncoderRun[Student]):
                     cast(TeacherHeads, heads).give(name, mean, unit)
             return student
 
-        return cls(cls.first_model(config, context, make), config, teachers, kept=kept)
+        return cls(cls.first_model(config, context, make), config, teachers, kept=kept, spreads=spreads)
+
+    @classmethod
+    def plan_notes(cls, config: DistillTaskConfig) -> tuple[str, ...]:
+        return ("the teachers' forward passes, and their memory, are not counted",)
 
     def rebuild(self) -> Student:
         dims = [cast(TeacherHeads, one).dims for one in self.model.teachers]
@@ -361,8 +370,8 @@ class Distill(EncoderRun[Student]):
         return found
 
     def explained(self, student: Student, source: Source, world: World) -> tuple[dict[tuple[str, str], float], int]:
-        """By teacher and part the share of what varies that the student says, 1 less the mean squared error; and the
-        number of pictures. Every process of `world` calls this, and shares them.
+        """By teacher and part the share of what varies that the student says, 1 less the mean squared error over the
+        spread; and the number of pictures. Every process of `world` calls this, and shares them.
         """
         for teacher in self.asked:
             teacher.to(next(student.parameters()).device)
@@ -376,7 +385,8 @@ class Distill(EncoderRun[Student]):
 
         found = self.of_pictures(student, source, errors, world)
         self._rest()
-        values = (1 - found.mean(0)).tolist()
+        spreads = torch.tensor([some[name] for some in self._spreads for name in self.config.parts]).double()
+        values = (1 - found.mean(0).cpu() / spreads).tolist()
         return dict(zip(places, values, strict=True)), len(found)
 
     def _rest(self) -> None:
@@ -409,9 +419,12 @@ def _balances(
     kept: Sequence[KeptFeatures] | None,
     rows: Rows,
     world: World,
-) -> list[dict[str, tuple[Tensor, Tensor]]]:
-    """Mean and unit of each teacher's parts: of the first samples kept, or as the first steps show them."""
+) -> tuple[list[dict[str, tuple[Tensor, Tensor]]], list[dict[str, float]]]:
+    """Mean and unit of each teacher's parts, and their spread in that unit squared: of the first samples kept, or as
+    the first steps show them.
+    """
     found: list[dict[str, tuple[Tensor, Tensor]]] = []
+    spreads: list[dict[str, float]] = []
     for place, teacher in enumerate(teachers):
         if kept is None:
             blocks = _first_steps(config, teacher, rows, world.device())
@@ -422,7 +435,11 @@ def _balances(
         parts = {SUMMARY: [one.summary for one in said], DENSE: [one.dense.flatten(0, 1) for one in said]}
         total = world.total if kept is None else lambda value: value  # every process reads all that is kept
         found.append({name: balance_of(parts[name], config.balance, total=total) for name in config.parts})
-    return found
+        spreads.append(dict.fromkeys(config.parts, 1.0))
+        if config.balance == "none":  # targets are as large as they come
+            units = {name: balance_of(parts[name], "scale", total=total)[1] for name in config.parts}
+            spreads[-1] = {name: float(unit[0]) ** 2 for name, unit in units.items()}
+    return found, spreads
 
 
 def _first_steps(

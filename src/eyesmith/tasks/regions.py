@@ -100,6 +100,8 @@ class RegionsConfig(RunConfig):
             raise ConfigError(f"crop_jitter: expected 0 to below 0.5, got {self.crop_jitter}")
         if not self.captions or any("{}" not in one for one in self.captions):
             raise ConfigError(f"captions: expected sentences with {{}} for the name, got {self.captions}")
+        if self.eval.suites:
+            raise ConfigError("eval.suites: a run by regions is measured by boxes while it trains; leave it out")
         if self.parallel.strategy == "fsdp":
             raise ConfigError("parallel.strategy: a run by regions looks at one model at two sizes; take ddp or none")
 
@@ -139,7 +141,10 @@ class _Eye(nn.Module):
             view = self.image.at_size(*scenes.shape[2:])
             means = box_means(view.dense(scenes), boxes, images, stride=view.stride)
             whole = F.normalize(self.image.project(means).float(), dim=-1)
-        return whole, F.normalize(self.image(small).float(), dim=-1), self.logit_scale.exp()
+        near = small.new_zeros(0, self.image.embed_dim, dtype=torch.float32)
+        if len(small):  # encoders need not take a batch of none
+            near = F.normalize(self.image(small).float(), dim=-1)
+        return whole, near, self.logit_scale.exp()
 
 
 class SceneRows(IndexedRows):
@@ -163,6 +168,7 @@ class SceneRows(IndexedRows):
             require_text=False,
             num_workers=data.num_workers,
             max_skipped_frac=data.max_skipped_frac,
+            epoch_steps=data.epoch_steps(config.batch_size),
         )
         found = [scene_boxes(source, index) for index in range(len(source))]
         most = max(len(one.boxes) for one in found)
@@ -366,6 +372,8 @@ class Regions(PairTask, MeanTask[Clip]):
             small = torch.cat([small, extra["drawings"].flatten(0, 1)])
             drawing_labels = extra["drawing_classes"].flatten()
         whole = extra["whole"] if config.dense_weight else torch.zeros_like(extra["whole"])
+        if not len(small) and not whole.any():  # a part in whose loss nothing has a share: the weights need a gradient
+            small = pixels.new_zeros(1, 3, *config.image_size)
         chosen = whole[images]  # of the boxes
         scene = whole.long().cumsum(0) - 1  # place among the scenes that are seen whole
         dense, near, scale = model(pixels[whole], extra["boxes"][is_there][chosen], scene[images[chosen]], small)
@@ -388,13 +396,13 @@ class Regions(PairTask, MeanTask[Clip]):
             (config.crop_weight, outputs.crop, outputs.crop_labels),
             (config.drawing_weight, outputs.drawing, outputs.drawing_labels),
         ):
-            if weight and len(features):
+            if weight and len(labels):
                 logits = outputs.scale * features @ outputs.names.mT  # [n, K]
                 found.append(weight * F.cross_entropy(logits, labels, reduction="none"))
         if config.distill_weight and len(outputs.dense):
             near = outputs.crop[outputs.same].detach()
             found.append(config.distill_weight * (1 - (outputs.dense * near).sum(dim=1)))
-        return torch.cat(found)
+        return torch.cat(found or [0 * outputs.dense.sum(1), 0 * outputs.drawing.sum(1)])
 
     def facts(self) -> dict[str, Any]:
         boxes = int((self._rows.classes >= 0).sum())

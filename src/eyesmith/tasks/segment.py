@@ -26,7 +26,7 @@ from eyesmith.hub.run_folder import SEGMENT_KIND
 from eyesmith.models.clip import Clip
 from eyesmith.tasks.on_eye import OnEye, OnEyeConfig, Seeing
 from eyesmith.tasks.task import ImagePlan, RunContext
-from eyesmith.train.accumulate import add_up
+from eyesmith.train.accumulate import add_up, cut
 from eyesmith.train.kept import KeptFeatures
 from eyesmith.train.objective import StepLoss, Wrapped
 from eyesmith.train.precision import autocast, choose_precision
@@ -158,7 +158,7 @@ class Segment(OnEye[SegmentHead]):
             # processes average their gradients, and what a loss is divided by is counted over all of them
             return found.total(loss) * world.size
 
-        parts = [partial(share, part) for part in batch.parts(config.accumulate)]
+        parts = [partial(share, part) for part in cut(batch, config)]
         with StepDraws(self.model, seed=seed, device=device) as draws:
             total = add_up(parallel, parts)
         weights = (loss.class_weight, loss.mask_weight, loss.dice_weight)

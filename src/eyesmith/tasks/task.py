@@ -26,7 +26,7 @@ from eyesmith.hub.run_folder import describe
 from eyesmith.models.clip import Clip, evaluating
 from eyesmith.models.cost import encoder_cost
 from eyesmith.models.lora import LoraConfig, adapt_blocks
-from eyesmith.train.accumulate import add_up
+from eyesmith.train.accumulate import add_up, cut
 from eyesmith.train.config import RunConfig
 from eyesmith.train.data import open_rows, open_training_source
 from eyesmith.train.distributed import World
@@ -119,6 +119,8 @@ class EncoderRunConfig(NamedRunConfig):
             )
         if self.initial.part == "text":
             raise ConfigError("initial.part: a run without texts has no text tower; take all or image")
+        if self.eval.suites:
+            raise ConfigError("eval.suites: they measure image-text models while these train; leave it out")
 
 
 class Evaluator(Protocol):
@@ -341,7 +343,7 @@ class MeanTask(Task[Model]):
             # processes average their gradients, and the mean is over all their terms
             return self.terms(outputs, part).sum() * (world.size / count)
 
-        parts = [partial(share, part) for part in batch.parts(config.accumulate)]
+        parts = [partial(share, part) for part in cut(batch, config)]
         with StepDraws(self.model, seed=step_seed(config.seed, step), device=device) as draws:
             loss = add_up(parallel, parts)
         return StepLoss(world.total(loss) / world.size, chance=self.chance_loss())

@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eyesmith.data.loader import Batch
+from eyesmith.errors import DataError
+from eyesmith.train.config import RunConfig
 from eyesmith.train.objective import Wrapped
 
 
@@ -25,6 +28,20 @@ class Features(NamedTuple):
     text: Tensor
     scale: Tensor
     bias: Tensor | None
+
+
+def cut(batch: Batch, config: RunConfig) -> list[Batch]:
+    """The parts of a batch, `config.accumulate`, or fewer where broken samples have left it too few rows.
+
+    Raises DataError for fewer under FSDP, whose processes would wait for each other's passes for ever.
+    """
+    parts = batch.parts(config.accumulate)
+    if len(parts) < config.accumulate and config.parallel.strategy == "fsdp":
+        raise DataError(
+            f"accumulate: this process has {len(batch)} samples of a step that can be read, and needs one for each of "
+            f"{config.accumulate} parts; lower accumulate, or take out what `eyesmith data check` finds, and resume"
+        )
+    return parts
 
 
 def backward(

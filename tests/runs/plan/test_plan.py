@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from eyesmith.errors import ConfigError
+from eyesmith.losses.config import DistillConfig
 from eyesmith.models.registry import encoder_config
 from eyesmith.recipes import recipe
 from eyesmith.runs.plan import Cluster, Plan, plan
+from eyesmith.tasks.caption import CaptionTaskConfig
 from eyesmith.tasks.contrastive import Contrastive, TrainConfig
 from eyesmith.tasks.masked import MaskedConfig
 
@@ -207,3 +209,16 @@ def test_a_teacher_of_another_size_or_unknown() -> None:
     pixels = recipe("eva02-simmim-b")
     assert plan(pixels).teacher_flops is None
     assert not any("teacher" in note for note in plan(pixels).notes)
+
+
+def test_what_is_not_counted_is_said() -> None:
+    pairs = recipe("vitamin-s-1280m")
+    assert isinstance(pairs, TrainConfig)
+    distilled = replace(pairs, loss=replace(pairs.loss, distill=DistillConfig(teacher="runs/big", logit=1.0)))
+    assert not any("not counted" in note for note in plan(pairs).notes)
+    assert any("loss.distill.teacher, and its memory, are not counted" in note for note in plan(distilled).notes)
+    told = CaptionTaskConfig(**{name: getattr(pairs, name) for name in TrainConfig.__dataclass_fields__})
+    assert any("of the decoder" in note for note in plan(told).notes)
+    student = recipe("distill")
+    student = replace(student, data=replace(student.data, epoch_samples=1000))
+    assert any("the teachers' forward passes" in note for note in plan(student).notes)
