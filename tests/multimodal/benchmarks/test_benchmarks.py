@@ -109,6 +109,16 @@ def test_mme_adds_accuracy_and_pairs(tmp_path: Path) -> None:
     assert found[("perception", "score_of_2000")] == pytest.approx(125 / 2000)
 
 
+def test_a_line_says_how_many_questions_it_is_of(tmp_path: Path) -> None:
+    truth = [{"question_id": i, "answer": "yes", "category": "code_reasoning" if i < 4 else "count"} for i in range(6)]
+    root = _folder(tmp_path, _asked(6), truth)
+    for name, others in {"pope": ("mean",), "mme": ()}.items():
+        rows, _ = write_results(name, read_benchmark(name, root), ["Yes"] * 6, root / "out", model="m")
+        wanted = {"code_reasoning": 4, "count": 2, "perception": 2} | dict.fromkeys(others, 6)
+        assert {row.split for row in rows} <= set(wanted)
+        assert all(row.n == wanted[row.split] for row in rows if row.metric != "paired")
+
+
 def test_mmvp_counts_pairs(tmp_path: Path) -> None:
     truth = dict(zip("0123", ["(a)", "(b)", "(a)", "(b)"], strict=True))
     found = _scored("mmvp", _folder(tmp_path, _asked(4), truth), ["(a)", "B", "A.", "a"])
