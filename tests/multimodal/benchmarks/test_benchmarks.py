@@ -162,11 +162,24 @@ def test_mmbench_gets_a_table_in_which_no_answer_is_a_formula(tmp_path: Path, na
         ([{"question_id": 1}], {"1": "a"}, "line 1: expected"),
         ([{"question_id": 1, "text": "a"}], None, "1: no answer in"),
         ([{"question_id": 1, "text": "a"}], [{"answer": "x"}], "expected question_id to answer"),
+        ([{"question_id": 1, "text": "a"}], {"1": None}, "1: no answer in"),
+        ([{"question_id": 1, "text": "a"}], {"1": [["x"]]}, "1: expected an answer or a list of them, got"),
+        (
+            [{"question_id": 1, "text": "a"}],
+            [{"question_id": 1, "answer": "A", "choices": ["cat", "dog"]}],
+            "1: 'choices' is how many there are, got",
+        ),
     ],
 )
 def test_files_that_cannot_be_scored_are_told(tmp_path: Path, asked: list, truth: object, why: str) -> None:
     with pytest.raises(DataError, match=why):
         read_benchmark("gqa", _folder(tmp_path, asked, truth))
+
+
+def test_a_table_of_answers_may_leave_the_choices_out(tmp_path: Path) -> None:
+    root = _folder(tmp_path, _asked(2))
+    (root / "truth.tsv").write_text("question_id\tanswer\tchoices\n0\tA\t\n1\tB\t2\n")
+    assert [(one.truth, one.choices) for one in read_benchmark("scienceqa", root)] == [(("A",), 0), (("B",), 2)]
 
 
 def test_a_missing_picture_and_a_missing_file_are_told(tmp_path: Path) -> None:
