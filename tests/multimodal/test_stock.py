@@ -319,6 +319,21 @@ def test_of_a_dialogue_the_last_turn_alone_is_scored_and_a_cut_answer_is_wrong(
     assert not score(model, cut, items, seen)[0].is_right, "its end is not there"
 
 
+def test_a_question_too_long_to_be_asked_is_wrong_and_changes_no_other(
+    model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image]
+) -> None:
+    seen = torch.cat([model.eye(picture_pixels(one, PREPROCESS, pad=True)[None]) for one in pictures[:2]])
+    good, other = (Turn(WORDS[0], "yes"),), (Turn(WORDS[0], "no"),)
+    long = (Turn("red " * 80, "yes"),)
+    items = [Conversation("a", 0, (long,)), Conversation("b", 0, (long, good)), Conversation("c", 1, (other, long))]
+    found = score(model, encoder, items, seen[[0, 0, 1]], batch_size=2)
+    assert [one.question for one in found] == [turns[0].question for item in items for turns in item.branches]
+    assert [one.is_right for one in found] == [False, False, True, True, False]
+    assert [one.picture for one in found] == [0, 0, 0, 1, 1]
+    (alone,) = score(model, encoder, items[:1], seen[:1])
+    assert not alone.is_right
+
+
 def test_saying_that_a_word_is_unknown_is_not_saying_it(
     model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
