@@ -148,6 +148,11 @@ def test_a_dialogue_goes_on_and_one_that_does_not_alternate_is_refused(
             assistant.chat(pictures[0], wrong)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         assistant.chat(pictures[0], WORDS[0], max_new_tokens=0)
+    for shown in (None, pictures[0]):
+        with pytest.raises(ConfigError, match="says <image>, which stands for a picture"):
+            assistant.chat(shown, "What is <image>?")
+    with pytest.raises(ConfigError, match="expected a text as the content"):
+        assistant.chat(None, [{"role": "user"}])
 
 
 def test_another_process_opens_it_by_the_auto_classes(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from eyesmith.data.conversations import IMAGE_WORD
 from eyesmith.errors import ConfigError
 from eyesmith.images.decode import ImageSource, open_image
 from eyesmith.models.identity import weights_hash
@@ -40,7 +41,7 @@ class ChatAssistant:
         """The greedy answer to the last message. image: at the front of the first question; None for text alone.
 
         messages: a question, or a dialogue that ends with one. say: is given the words as they come. Raises ConfigError
-        for a dialogue that does not alternate, ImageError as `open_image` does.
+        as `prompt` does, ImageError as `open_image` does.
         """
         return self.chat_many([image], [messages], max_new_tokens=max_new_tokens, say=say)[0]
 
@@ -80,11 +81,19 @@ class ChatAssistant:
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     def prompt(self, dialogue: str | Sequence[Message], has_image: bool) -> str:
-        """What is read before the answer. Raises ConfigError for a dialogue that does not alternate."""
+        """What is read before the answer.
+
+        Raises ConfigError for a dialogue that does not alternate, and for one that says the word for a picture.
+        """
         messages = [{"role": "user", "content": dialogue}] if isinstance(dialogue, str) else list(dialogue)
         roles = [message.get("role") for message in messages]
         if not messages or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
             raise ConfigError(f"messages: expected user and assistant in turn, the user last, got {roles}")
+        for message in messages:
+            if not isinstance(message.get("content"), str):
+                raise ConfigError(f"messages: expected a text as the content of each, got {message.get('content')!r}")
+            if IMAGE_WORD in message["content"]:
+                raise ConfigError(f"messages: one says {IMAGE_WORD}, which stands for a picture; write it otherwise")
         spoken: list[dict[str, Any]] = [dict(message) for message in messages]
         if has_image:
             first = spoken[0]
