@@ -1,5 +1,6 @@
 """A chat model as transformers' own: equal numbers, equal words, in this process and in another."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -116,6 +117,37 @@ def test_generation_is_what_the_pass_over_the_answers_says(
             assert [one.is_right for one in found] == [answer == said for answer in answers], (question, said)
             right += sum(one.is_right for one in found)
     assert right >= 4, "the four that were learnt"
+
+
+def test_a_model_of_captions_is_asked_with_the_picture_alone(
+    model: ChatModel, language: Language, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    save_chat(tmp_path / "run", model, language.tokenizer, template="plain", preprocess=PREPROCESS)
+    assert verify_chat(tmp_path / "run").ok
+    assistant = ChatAssistant(tmp_path / "run")
+    assert assistant.prompt(WORDS[0], True) == TEMPLATES["plain"].prompt((), WORDS[0], has_image=True) == "<image>"
+    assert assistant.chat(pictures[0], WORDS[0]) == assistant.chat(pictures[0], WORDS[1])
+    with pytest.raises(ConfigError, match="nothing to read"):
+        assistant.chat(None, WORDS[0])
+
+
+def test_an_answer_ends_where_the_template_ends_it(
+    model: ChatModel,
+    language: Language,
+    pictures: list[Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = copy.deepcopy(language.tokenizer)
+    other.eos_token = "<unk>"  # as of a language model whose own end is another than the template's
+    save_chat(tmp_path / "run", model, other, template="bare", preprocess=PREPROCESS)
+    assistant, made = ChatAssistant(tmp_path / "run"), list[torch.Tensor]()
+    generate = assistant.stock.generate
+    monkeypatch.setattr(assistant.stock, "generate", lambda **given: made.append(generate(**given)) or made[-1])
+    assert assistant.chat(pictures[0], WORDS[0], max_new_tokens=6) == "yes"
+    prompt = len(assistant.processor.tokenizer(assistant.prompt(WORDS[0], True))["input_ids"]) + 1  # of two image words
+    end = language.tokenizer.convert_tokens_to_ids("</s>")
+    assert made[0][0, prompt:].tolist() == [language.tokenizer.convert_tokens_to_ids("yes"), end]
 
 
 def test_batches_are_padded_at_the_left_and_texts_need_no_picture(folder: Path, pictures: list[Image.Image]) -> None:
