@@ -10,6 +10,8 @@ from PIL import Image
 
 from eyesmith.cli.main import main
 from eyesmith.errors import DataError
+from eyesmith.eval.results import append_rows, read_results, read_rows
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.multimodal.benchmarks import (
     BENCHMARKS,
     answer_benchmark,
@@ -243,3 +245,28 @@ def test_foreign_answers_are_matched_by_question(tmp_path: Path) -> None:
 def test_the_verb_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat-eval", str(tmp_path), "pope", "--data", str(tmp_path)]) == 2
     assert "questions.jsonl: expected LLaVA's question file of pope" in capsys.readouterr().err
+
+
+def test_the_verb_adds_its_lines_to_those_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stub:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.facts = {"weights": "w", "model": "m"}
+
+        def chat(self, *_: Any, **__: Any) -> str:
+            return "yes"
+
+    monkeypatch.setattr("eyesmith.multimodal.chat.ChatAssistant", Stub)
+    data, out = _folder(tmp_path / "data", _asked(2), {"0": "yes", "1": "no"}), tmp_path / "run"
+    out.mkdir()
+    before = ResultRow(model="run", task="chat", split="all", metric="m", value=1.0, low=None, high=None, n=1, chance=0)
+    append_rows(out / "results.jsonl", [before])
+    for _ in range(2):
+        assert main(["chat-eval", str(out), "gqa", "--data", str(data), "--out", str(out), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    rows = read_rows(out / "results.jsonl")
+    assert rows[0] == before
+    assert {row.value for row in rows[1:]} == {0.5}
+    (found,) = read_results([out])
+    assert found.records["chat/gqa/all"].main == 0.5
