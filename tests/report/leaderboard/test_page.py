@@ -231,6 +231,27 @@ def test_sizes_and_samples_of_a_run_folder_are_filled_in(tmp_path: Path) -> None
     assert "image_params_m" not in facts
 
 
+def test_a_run_folder_gives_its_sizes_to_no_other_model_measured_into_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save_model(run, create("ViTamin-Nano"))
+    (run / "log.jsonl").write_text('{"event": "start"}\n{"step": 5, "samples": 640, "loss": 1.0, "time_s": 2.0}\n')
+    row = ResultRow(
+        model="own", task="imagenet1k", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=9, chance=0.001
+    )
+    others = {"own": str(run), "theirs": "hf:someone/theirs", "another": str(tmp_path / "another"), "none": None}
+    rows = [
+        dataclasses.replace(row, model=name, run=place and {"weights": name, "source": place})
+        for name, place in others.items()
+    ]
+    append_rows(run / "results.jsonl", rows)
+    board = write_leaderboard([run], tmp_path / "b.html", with_published=False)
+    facts = {model.model: dict(model.facts) for model in board.models}
+    assert set(facts) == set(others)
+    assert "image_params_m" in facts["own"]
+    assert facts["own"]["samples_b"] == 640e-9
+    assert all(not facts[name] for name in ("theirs", "another", "none"))
+
+
 def test_a_scatter_keeps_its_points_inside_and_its_order() -> None:
     points = [Point(role="ours", label="m", x=5.0, y=0.6), Point(role="baseline", label="p", x=500.0, y=0.7)]
     svg = scatter(points, x_label="x", y_label="y", description="d")

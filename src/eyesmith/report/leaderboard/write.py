@@ -58,14 +58,10 @@ def _with_costs(model: ModelResults) -> ModelResults:
     Of a run folder from its config and log, of another model from its name, if that is one of ours. Facts of the
     result files themselves stand before them.
     """
-    from eyesmith.hub.run_folder import CONFIG_FILE
-
-    folder = Path(model.source).parent
-    if not (folder / CONFIG_FILE).is_file() and (folder.parent / CONFIG_FILE).is_file():
-        folder = folder.parent  # RUN/eval
+    folder = _run_of(model)
     config = None if {"gmacs", "image_gmacs"} & set(model.facts) else _config(folder, model.model)
     facts: dict[str, float | str] = {}
-    seen = read_log(folder).samples if (folder / CONFIG_FILE).is_file() else None
+    seen = None if folder is None else read_log(folder).samples
     if seen:
         facts["samples_b"] = seen / 1e9
     if config is not None:
@@ -79,14 +75,25 @@ def _with_costs(model: ModelResults) -> ModelResults:
     return replace(model, facts=facts | dict(model.facts)) if facts else model
 
 
-def _config(folder: Path, name: str) -> "ClipConfig | None":
-    """The model's config: of the run folder that holds its results, else by its name; None where there is neither."""
+def _run_of(model: ModelResults) -> Path | None:
+    """The run folder that holds a model's results and is its own: in it lie those of others too, measured into it."""
+    from eyesmith.hub.run_folder import CONFIG_FILE
+
+    beside = Path(model.source).parent
+    folder = next((place for place in (beside, beside.parent) if (place / CONFIG_FILE).is_file()), None)  # or RUN/eval
+    # by its name alone, as a run may have been moved since
+    is_own = folder is not None and folder.resolve().name in Path(model.home).parts[-2:]
+    return folder if is_own else None
+
+
+def _config(folder: Path | None, name: str) -> "ClipConfig | None":
+    """The model's config: of its run folder, else by its name; None where there is neither."""
     from eyesmith.config import from_dict
-    from eyesmith.hub.run_folder import CONFIG_FILE, read_config
+    from eyesmith.hub.run_folder import read_config
     from eyesmith.models.clip import ClipConfig
     from eyesmith.models.registry import config, list_models
 
-    if (folder / CONFIG_FILE).is_file():
+    if folder is not None:
         try:
             return from_dict(ClipConfig, read_config(folder)["model"])
         except (ConfigError, CheckpointError, KeyError, TypeError):  # another program's file of that name
