@@ -16,6 +16,7 @@ from PIL import Image
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.results import append_eval_result, write_info
+from eyesmith.eval.results.lines import append_objects
 from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.eval.sets import SUITES
 from eyesmith.hub import save_model
@@ -250,6 +251,26 @@ def test_a_run_folder_gives_its_sizes_to_no_other_model_measured_into_it(tmp_pat
     assert "image_params_m" in facts["own"]
     assert facts["own"]["samples_b"] == 640e-9
     assert all(not facts[name] for name in ("theirs", "another", "none"))
+
+
+def test_the_worst_classes_of_a_folder_are_of_the_model_that_was_measured_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    run = {"weights": "own", "source": "hf:someone/own", "model": "own"}
+    append_objects(
+        folder / "eval_results.jsonl",
+        [{"key": "cifar10", "dataset": "CIFAR-10", "metrics": {"acc1": 0.5, "main_metric": 0.5}, "run": run}],
+    )
+    write_predictions(folder)
+    row = ResultRow(
+        model="theirs", task="mnist", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=9, chance=0.1
+    )
+    rows = [row, dataclasses.replace(row, model="own", run=run)]
+    append_rows(folder / "results.jsonl", rows)
+    out = tmp_path / "b.html"
+    board = write_leaderboard([folder], out, with_published=False)
+    assert {model.line for model in board.models} == {"own", "theirs"}
+    worst = out.read_text().partition('id="worst"')[2]
+    assert worst.count("class 0") == 1
 
 
 def test_a_scatter_keeps_its_points_inside_and_its_order() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval.results import ModelResults, read_results
+from eyesmith.eval.results import ModelResults, read_result_folder, read_results
+from eyesmith.eval.results.datacomp import EVAL_RESULTS_FILE
 from eyesmith.files import write_atomic
 from eyesmith.report.leaderboard.board import Board, make_board
 from eyesmith.report.leaderboard.page import render_leaderboard
@@ -46,7 +47,7 @@ def write_leaderboard(
     for name in compare:
         if name not in known:
             raise ConfigError(f"compare: no model {name!r} with tasks; there are: {', '.join(dict.fromkeys(known))}")
-    worst = {model.line: _worst(model, data) for model in models}
+    worst = {model.line: _worst(model, data) for model in models if _has_predictions(model, models)}
     write_atomic(target, render_leaderboard(board, compare=compare, worst=worst))
     write_atomic(target.with_suffix(".csv"), render_csv(board))
     return board
@@ -99,6 +100,14 @@ def _config(folder: Path | None, name: str) -> "ClipConfig | None":
         except (ConfigError, CheckpointError, KeyError, TypeError):  # another program's file of that name
             return None
     return config(name) if name in list_models() else None
+
+
+def _has_predictions(model: ModelResults, models: Sequence[ModelResults]) -> bool:
+    """Whether the prediction files beside a model's results are its own: of several models in one folder they are of
+    that of eval_results.jsonl, which holds one alone."""
+    folder = Path(model.source).parent
+    is_shared = sum(Path(one.source).parent == folder for one in models) > 1
+    return not is_shared or ((folder / EVAL_RESULTS_FILE).is_file() and read_result_folder(folder).is_same(model))
 
 
 def _worst(model: ModelResults, data: str | os.PathLike[str] | None) -> list[WorstClass]:
