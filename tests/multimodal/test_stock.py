@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from eyesmith.data.conversations import Conversation, Turn
+from eyesmith.data.conversations import Conversation, ConversationSet, Turn
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.lora import LoraConfig, add_adapters, linear_matrices, merged
@@ -25,6 +26,7 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.multimodal.chat import ChatAssistant
 from eyesmith.multimodal.eye import Eye, EyeConfig, picture_pixels
 from eyesmith.multimodal.language import Language, TinyConfig, build_language
+from eyesmith.multimodal.measure import ChatMeasure
 from eyesmith.multimodal.model import ChatModel, Read
 from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, padded
 from eyesmith.multimodal.scoring import score
@@ -369,6 +371,32 @@ def test_a_question_too_long_to_be_asked_is_wrong_and_changes_no_other(
     assert [one.picture for one in found] == [0, 0, 0, 1, 1]
     (alone,) = score(model, encoder, items[:1], seen[:1])
     assert not alone.is_right
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_where_one_picture_alone_can_be_read_no_other_is_shown(
+    model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image], is_broken: bool
+) -> None:
+    encoded = []
+    for picture in pictures[:2]:
+        stream = BytesIO()
+        picture.save(stream, "PNG")
+        encoded.append(stream.getvalue())
+    if is_broken:
+        encoded[1] = b"no picture"
+    items = [Conversation(str(place), place, ((Turn(WORDS[0], "yes"),),)) for place in range(2)]
+    data = ConversationSet("s", items, [], read=encoded.__getitem__, num_pictures=2, images=f"broken {is_broken}")
+    measure = ChatMeasure(
+        name="m",
+        language="tiny",
+        encoder=encoder,
+        preprocess=PREPROCESS,
+        precision="fp32",
+        num_workers=1,
+        max_skipped_frac=1.0,
+    )
+    rows = measure.rows(model, [("test", data)], folder=None, say=lambda _: None)
+    assert {row.model: row.n for row in rows} == ({"m": 1} if is_broken else {"m": 2, "m wrong-image": 2})
 
 
 def test_saying_that_a_word_is_unknown_is_not_saying_it(
