@@ -113,6 +113,14 @@ def test_it_is_found_and_answers_as_chat_does(lmms_eval: type, run: Path) -> Non
         for image, text in ((picture, "a red cat"), (None, "no"), (picture, "a cat"))
     ]
     assert model.generate_until(asked) == expected
+    short = [
+        SimpleNamespace(args=(one.args[0], {**settings, "max_new_tokens": length}, *one.args[2:]))
+        for one, length in zip(asked, (1, 5, 1), strict=True)
+    ]
+    lengths = [len(answer.split()) for answer in model.generate_until(short)]
+    assert lengths[0] <= 1, "an answer is as long as its own task asks, whatever it is batched with"
+    assert lengths[2] <= 1
+    assert model.generate_until(short)[1] == expected[1]
     said = next(answer for answer in expected if answer)
     word = said.split()[-1]
     cut = [SimpleNamespace(args=(*one.args[:1], {**settings, "until": [word]}, *one.args[2:])) for one in asked]

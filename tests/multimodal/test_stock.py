@@ -1,5 +1,6 @@
 """A chat model as transformers' own: equal numbers, equal words, in this process and in another."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from eyesmith.data.conversations import Conversation, Turn
+from eyesmith.data.conversations import Conversation, ConversationSet, Turn
 from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images.transforms import PreprocessConfig
 from eyesmith.models.lora import LoraConfig, add_adapters, linear_matrices, merged
@@ -24,6 +26,7 @@ from eyesmith.models.vitamin.model import ViTaminConfig
 from eyesmith.multimodal.chat import ChatAssistant
 from eyesmith.multimodal.eye import Eye, EyeConfig, picture_pixels
 from eyesmith.multimodal.language import Language, TinyConfig, build_language
+from eyesmith.multimodal.measure import ChatMeasure
 from eyesmith.multimodal.model import ChatModel, Read
 from eyesmith.multimodal.packing import NOT_LEARNT, ChatEncoder, padded
 from eyesmith.multimodal.scoring import score
@@ -118,6 +121,37 @@ def test_generation_is_what_the_pass_over_the_answers_says(
     assert right >= 4, "the four that were learnt"
 
 
+def test_a_model_of_captions_is_asked_with_the_picture_alone(
+    model: ChatModel, language: Language, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    save_chat(tmp_path / "run", model, language.tokenizer, template="plain", preprocess=PREPROCESS)
+    assert verify_chat(tmp_path / "run").ok
+    assistant = ChatAssistant(tmp_path / "run")
+    assert assistant.prompt(WORDS[0], True) == TEMPLATES["plain"].prompt((), WORDS[0], has_image=True) == "<image>"
+    assert assistant.chat(pictures[0], WORDS[0]) == assistant.chat(pictures[0], WORDS[1])
+    with pytest.raises(ConfigError, match="nothing to read"):
+        assistant.chat(None, WORDS[0])
+
+
+def test_an_answer_ends_where_the_template_ends_it(
+    model: ChatModel,
+    language: Language,
+    pictures: list[Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = copy.deepcopy(language.tokenizer)
+    other.eos_token = "<unk>"  # as of a language model whose own end is another than the template's
+    save_chat(tmp_path / "run", model, other, template="bare", preprocess=PREPROCESS)
+    assistant, made = ChatAssistant(tmp_path / "run"), list[torch.Tensor]()
+    generate = assistant.stock.generate
+    monkeypatch.setattr(assistant.stock, "generate", lambda **given: made.append(generate(**given)) or made[-1])
+    assert assistant.chat(pictures[0], WORDS[0], max_new_tokens=6) == "yes"
+    prompt = len(assistant.processor.tokenizer(assistant.prompt(WORDS[0], True))["input_ids"]) + 1  # of two image words
+    end = language.tokenizer.convert_tokens_to_ids("</s>")
+    assert made[0][0, prompt:].tolist() == [language.tokenizer.convert_tokens_to_ids("yes"), end]
+
+
 def test_batches_are_padded_at_the_left_and_texts_need_no_picture(folder: Path, pictures: list[Image.Image]) -> None:
     assistant = ChatAssistant(folder)
     asked: list[tuple[Image.Image | None, str]] = [
@@ -148,6 +182,11 @@ def test_a_dialogue_goes_on_and_one_that_does_not_alternate_is_refused(
             assistant.chat(pictures[0], wrong)
     with pytest.raises(ConfigError, match="max_new_tokens"):
         assistant.chat(pictures[0], WORDS[0], max_new_tokens=0)
+    for shown in (None, pictures[0]):
+        with pytest.raises(ConfigError, match="says <image>, which stands for a picture"):
+            assistant.chat(shown, "What is <image>?")
+    with pytest.raises(ConfigError, match="expected a text as the content"):
+        assistant.chat(None, [{"role": "user"}])
 
 
 def test_another_process_opens_it_by_the_auto_classes(folder: Path) -> None:
@@ -317,6 +356,47 @@ def test_of_a_dialogue_the_last_turn_alone_is_scored_and_a_cut_answer_is_wrong(
     assert score(model, encoder, items, seen)[0].is_right
     cut = replace(encoder, max_tokens=len(whole.ids) - 1)
     assert not score(model, cut, items, seen)[0].is_right, "its end is not there"
+
+
+def test_a_question_too_long_to_be_asked_is_wrong_and_changes_no_other(
+    model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image]
+) -> None:
+    seen = torch.cat([model.eye(picture_pixels(one, PREPROCESS, pad=True)[None]) for one in pictures[:2]])
+    good, other = (Turn(WORDS[0], "yes"),), (Turn(WORDS[0], "no"),)
+    long = (Turn("red " * 80, "yes"),)
+    items = [Conversation("a", 0, (long,)), Conversation("b", 0, (long, good)), Conversation("c", 1, (other, long))]
+    found = score(model, encoder, items, seen[[0, 0, 1]], batch_size=2)
+    assert [one.question for one in found] == [turns[0].question for item in items for turns in item.branches]
+    assert [one.is_right for one in found] == [False, False, True, True, False]
+    assert [one.picture for one in found] == [0, 0, 0, 1, 1]
+    (alone,) = score(model, encoder, items[:1], seen[:1])
+    assert not alone.is_right
+
+
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_where_one_picture_alone_can_be_read_no_other_is_shown(
+    model: ChatModel, encoder: ChatEncoder, pictures: list[Image.Image], is_broken: bool
+) -> None:
+    encoded = []
+    for picture in pictures[:2]:
+        stream = BytesIO()
+        picture.save(stream, "PNG")
+        encoded.append(stream.getvalue())
+    if is_broken:
+        encoded[1] = b"no picture"
+    items = [Conversation(str(place), place, ((Turn(WORDS[0], "yes"),),)) for place in range(2)]
+    data = ConversationSet("s", items, [], read=encoded.__getitem__, num_pictures=2, images=f"broken {is_broken}")
+    measure = ChatMeasure(
+        name="m",
+        language="tiny",
+        encoder=encoder,
+        preprocess=PREPROCESS,
+        precision="fp32",
+        num_workers=1,
+        max_skipped_frac=1.0,
+    )
+    rows = measure.rows(model, [("test", data)], folder=None, say=lambda _: None)
+    assert {row.model: row.n for row in rows} == ({"m": 1} if is_broken else {"m": 2, "m wrong-image": 2})
 
 
 def test_saying_that_a_word_is_unknown_is_not_saying_it(

@@ -4,7 +4,21 @@ import re
 
 import pytest
 
-from eyesmith.report.charts import HEIGHT, LABEL_GAP, LEFT, RIGHT, WIDTH, Bar, Line, bar_rows, line_chart, thin, ticks
+from eyesmith.report.charts import (
+    BOTTOM,
+    HEIGHT,
+    LABEL_GAP,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Bar,
+    Line,
+    bar_rows,
+    line_chart,
+    thin,
+    ticks,
+)
 
 
 def chart(lines: list[Line], chance: float | None = None) -> str:
@@ -41,6 +55,19 @@ def test_higher_values_are_drawn_higher_and_inside() -> None:
     assert points[0][0] == LEFT
     assert points[-1][0] == WIDTH - RIGHT
     assert all(0 <= y <= HEIGHT for _, y in points)
+
+
+@pytest.mark.parametrize("values", [(-0.5, -0.2), (-0.5, 0.2), (0.0, 0.0), (-0.3,)])
+def test_values_below_zero_are_drawn_inside(values: tuple[float, ...]) -> None:
+    points = points_of(chart([Line(role="ours", label="a", points=list(enumerate(values)))]))
+    assert [y for _, y in points] == sorted((y for _, y in points), reverse=True)
+    assert all(TOP <= y <= HEIGHT - BOTTOM for _, y in points)
+
+
+def test_a_chance_above_all_values_is_drawn_inside() -> None:
+    svg = chart([Line(role="ours", label="a", points=[(0.0, 0.1), (1.0, 0.2)])], chance=0.9)
+    (height,) = re.findall(r'class="curve chance"[^>]* y1="([-\d.]+)"', svg)
+    assert TOP <= float(height) <= HEIGHT - BOTTOM
 
 
 def test_labels_stand_at_the_ends_and_apart() -> None:

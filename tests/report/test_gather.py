@@ -14,7 +14,7 @@ from eyesmith.config import to_dict
 from eyesmith.data.shards import ShardWriter, begin_dataset, finish_dataset, split_facts
 from eyesmith.errors import EyesmithError
 from eyesmith.eval import evaluate
-from eyesmith.eval.results.rows import append_rows, read_rows
+from eyesmith.eval.results.rows import ResultRow, append_rows, read_rows
 from eyesmith.hub import load, save_model
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
@@ -178,3 +178,23 @@ def test_results_of_other_data_do_not_take_the_place_of_those_of_the_page(ours: 
     after = gather(ours, baseline=runs / "plain", data=data)
     assert after.scores == before.scores
     assert f"{len(others)} results of other data with splits of the same names were left out." in after.notices
+
+
+def test_results_of_another_model_do_not_take_the_place_of_the_run_s_own(ours: Path, runs: Path, data: Path) -> None:
+    before = gather(ours, baseline=runs / "plain", data=data)
+    others = [dataclasses.replace(row, model="Other", value=1.0, high=1.0) for row in read_rows(ours / "results.jsonl")]
+    append_rows(ours / "results.jsonl", others)
+    after = gather(ours, baseline=runs / "plain", data=data)
+    assert after.scores == before.scores
+    assert f"{len(others)} results of other models in the folder of Tiny-ours were left out." in after.notices
+
+
+def test_a_model_used_in_two_ways_has_the_numbers_of_both(ours: Path, runs: Path, data: Path) -> None:
+    row = ResultRow(
+        model="Tiny-ours dense", task="boxes", split="test", metric="acc1", value=0.25, low=0.2, high=0.3, n=9, chance=0
+    )
+    rows = [row, dataclasses.replace(row, model="Tiny-ours crop", value=0.75, high=0.8)]
+    append_rows(ours / "results.jsonl", [*rows, dataclasses.replace(row, model="Other crop", value=0.5, high=0.5)])
+    report = gather(ours, baseline=None, data=data)
+    found = {one.task: one.ours and one.ours.value for one in report.scores if one.split == "test"}
+    assert found == {"boxes_by_dense": 0.25, "boxes_by_crop": 0.75}

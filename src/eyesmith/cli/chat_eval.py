@@ -57,8 +57,7 @@ def chat_eval(
         answers = answer_benchmark(assistant, benchmark, questions, folder, advance=advance)
     whose = {**assistant.facts, "asked": asked_hash(BENCHMARKS[benchmark], questions)}
     rows, file = write_results(benchmark, questions, answers, folder, model=Path(run).name, run=whose)
-    if rows:
-        (folder / "results.jsonl").unlink(missing_ok=True)
+    if rows:  # added, as the folder may be that of a run or of other benchmarks; of equal lines the last one counts
         append_rows(folder / "results.jsonl", rows)
     if as_json:
         print_json({"rows": [row.__dict__ for row in rows], "answers": len(answers), "to_send": file and str(file)})

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from PIL import Image
 
@@ -34,7 +35,7 @@ from eyesmith.dense.write import FoundIn, distinct_stems, write_image, write_png
 from eyesmith.errors import ConfigError
 from eyesmith.hub.device import find_device
 from eyesmith.images import collect_images
-from eyesmith.images.decode import Exif
+from eyesmith.images.decode import Exif, to_rgb
 from eyesmith.models.clip import Clip
 
 Boxes = Annotated[
@@ -114,7 +115,9 @@ def detect(
         config = SegmentConfig(path=look, short_side=scale, long_side=max(6.0, 3 * scale))
         regions = RegionFinder(clip, vocabulary, config, crops=crops or "white", threshold=threshold, limit=top)
         find = lambda _file, picture: regions(picture)  # noqa: E731
-    return _search(images, stems, find, vocabulary.names, out, top, exif=clip.preprocess.exif, as_json=as_json)
+    # boxes of a file are of pictures as they are stored
+    exif = clip.preprocess.exif if given is None else "ignore"
+    return _search(images, stems, find, vocabulary.names, out, top, exif=exif, as_json=as_json)
 
 
 def _search(
@@ -166,7 +169,7 @@ def _named_boxes(
 
     def find(file: Path, picture: Image.Image) -> FoundObjects:
         places, masks = given_boxes(given, file)
-        return finder(picture, places, masks=masks)
+        return finder(np.asarray(to_rgb(picture)), places, masks=masks)  # pixels alone, which nothing turns
 
     return find
 

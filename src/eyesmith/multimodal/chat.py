@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from eyesmith.errors import ConfigError
+from eyesmith.data.conversations import IMAGE_WORD
+from eyesmith.errors import CheckpointError, ConfigError
 from eyesmith.images.decode import ImageSource, open_image
 from eyesmith.models.identity import weights_hash
 from eyesmith.multimodal.fingerprint import described
 from eyesmith.multimodal.stock import chat_facts, open_stock
+from eyesmith.multimodal.template import TEMPLATES
 
 Message = dict[str, str]
 """{"role": "user" or "assistant", "content": what is said}."""
@@ -27,6 +29,9 @@ class ChatAssistant:
         facts = chat_facts(folder)
         self.stock, self.processor = open_stock(folder, dtype=dtype)
         self.facts = {**facts, "weights": weights_hash(self.stock), "model": described(Path(folder))}
+        if facts.get("template") not in TEMPLATES:
+            raise CheckpointError(f"{folder}: is written by the template {facts.get('template')!r}, which is not known")
+        self.template = TEMPLATES[facts["template"]]
         self.stock.to(device)
 
     def chat(
@@ -40,7 +45,7 @@ class ChatAssistant:
         """The greedy answer to the last message. image: at the front of the first question; None for text alone.
 
         messages: a question, or a dialogue that ends with one. say: is given the words as they come. Raises ConfigError
-        for a dialogue that does not alternate, ImageError as `open_image` does.
+        as `prompt` does, ImageError as `open_image` does.
         """
         return self.chat_many([image], [messages], max_new_tokens=max_new_tokens, say=say)[0]
 
@@ -61,6 +66,10 @@ class ChatAssistant:
         if max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens: expected 1 or more, got {max_new_tokens}")
         texts = [self.prompt(dialogue, image is not None) for image, dialogue in zip(images, dialogues, strict=True)]
+        if not all(texts):
+            raise ConfigError(
+                "chat: there is nothing to read; give a picture, or a question where the template has one"
+            )
         pictures = [open_image(image) for image in images if image is not None]
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"
@@ -73,19 +82,40 @@ class ChatAssistant:
             max_new_tokens=max_new_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=self._ends() or None,
             streamer=None if say is None else _words(tokenizer, say),
         )
         new = made[:, given["input_ids"].shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [text.split(self.template.end)[0].strip() for text in texts]
+
+    def _ends(self) -> list[int]:
+        """Ids at which an answer ends: the language model's own, and the one by which the template ends answers."""
+        tokenizer = self.processor.tokenizer
+        before, after = (
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "a" + self.template.end)
+        )
+        last = after[len(before) :]
+        own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        return list(dict.fromkeys([*own, *(last if len(last) == 1 else [])]))
 
     def prompt(self, dialogue: str | Sequence[Message], has_image: bool) -> str:
-        """What is read before the answer. Raises ConfigError for a dialogue that does not alternate."""
+        """What is read before the answer.
+
+        Raises ConfigError for a dialogue that does not alternate, and for one that says the word for a picture.
+        """
         messages = [{"role": "user", "content": dialogue}] if isinstance(dialogue, str) else list(dialogue)
         roles = [message.get("role") for message in messages]
         if not messages or roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
             raise ConfigError(f"messages: expected user and assistant in turn, the user last, got {roles}")
+        for message in messages:
+            if not isinstance(message.get("content"), str):
+                raise ConfigError(f"messages: expected a text as the content of each, got {message.get('content')!r}")
+            if IMAGE_WORD in message["content"]:
+                raise ConfigError(f"messages: one says {IMAGE_WORD}, which stands for a picture; write it otherwise")
         spoken: list[dict[str, Any]] = [dict(message) for message in messages]
+        if not self.template.is_asked:  # it learnt from pictures and captions alone
+            spoken = [one | {"content": ""} if one["role"] == "user" else one for one in spoken]
         if has_image:
             first = spoken[0]
             first["content"] = [{"type": "image"}, {"type": "text", "text": first["content"]}]

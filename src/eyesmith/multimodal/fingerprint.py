@@ -59,7 +59,10 @@ def _logits(
             seen = blank
             if place:
                 seen = eye(picture_pixels(pictures[place - 1], preprocess, pad=eye.config.pad)[None].to(device))
-            ids = torch.tensor([encoder.prompt((), QUESTION, has_image=place > 0)], device=device)
+            prompt = encoder.prompt((), QUESTION, has_image=place > 0)
+            if not prompt:  # a template of pictures and captions alone says nothing where there is no picture
+                continue
+            ids = torch.tensor([prompt], device=device)
             positions = torch.arange(ids.shape[1], device=device)[None]
             read = Read(ids, torch.ones_like(ids), positions, seen)
             last = model(read, torch.tensor([ids.shape[1] - 1], device=device))

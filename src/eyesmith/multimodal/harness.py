@@ -56,12 +56,20 @@ def chat_class() -> type:
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
             """An answer for each request, in order: (text, settings, function to pictures, row, task, split)."""
-            found: list[str] = []
-            for start in range(0, len(requests), self.batch_size):
-                found += self._answers([one.args for one in requests[start : start + self.batch_size]])
+            # tasks come mixed, and an answer must not be longer because of those that it is batched with
+            by_length: dict[int, list[int]] = {}
+            for place, one in enumerate(requests):
+                by_length.setdefault(int(one.args[1].get("max_new_tokens", _LONGEST)), []).append(place)
+            found = [""] * len(requests)
+            for longest, places in by_length.items():
+                for start in range(0, len(places), self.batch_size):
+                    some = places[start : start + self.batch_size]
+                    answers = self._answers([requests[place].args for place in some], longest)
+                    for place, answer in zip(some, answers, strict=True):
+                        found[place] = answer
             return found
 
-        def _answers(self, asked: Sequence[tuple[Any, ...]]) -> list[str]:
+        def _answers(self, asked: Sequence[tuple[Any, ...]], longest: int) -> list[str]:
             pictures, texts = [], []
             for text, settings, visuals_of, row, task, split in asked:
                 _check_greedy(settings, task)
@@ -70,7 +78,6 @@ def chat_class() -> type:
                     raise ConfigError(f"{task}: question {row} shows {len(visuals)} pictures, this model sees one")
                 pictures.append(visuals[0] if visuals else None)
                 texts.append(text.replace(IMAGE_WORD, "").strip())
-            longest = max(int(one[1].get("max_new_tokens", _LONGEST)) for one in asked)
             said = self.assistant.chat_many(pictures, texts, max_new_tokens=longest)
             return [_cut(answer, one[1].get("until")) for answer, one in zip(said, asked, strict=True)]
 

@@ -62,15 +62,18 @@ class ChatMeasure:
             prefix = f"{split}:" if place else ""
             samples = data.fingerprint()
             run = {**whose, "data": samples, "samples": samples}
-            has_others = len({item.picture for item in data.items} - {None}) > 1
-            for is_wrong in (False, True) if has_others and not model.is_blind else (False,):
+            shown = set[int]()  # that could be read
+            for is_wrong in (False, True):
+                if is_wrong and (model.is_blind or len(shown) < 2):
+                    continue
                 found = self.scored(model, data, is_wrong=is_wrong)
+                shown |= {one.picture for one in found}
                 answers += [{"split": split, "wrong_image": is_wrong, **asdict(one)} for one in found]
                 if folder is not None:
                     lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in answers)
                     write_atomic(folder / ANSWERS_FILE, lines)
-                shown = " blind" if model.is_blind else " wrong-image" if is_wrong else ""
-                rows += rows_of(found, model=f"{self.name}{shown}", prefix=prefix, run=run)
+                how = " blind" if model.is_blind else " wrong-image" if is_wrong else ""
+                rows += rows_of(found, model=f"{self.name}{how}", prefix=prefix, run=run)
                 if not is_wrong:
                     right = sum(one.is_right for one in found)
                     say(f"{split}: {right:,} of {len(found):,} answers are right")

@@ -1,15 +1,16 @@
 """How often a chat model gives the very answer, and what the numbers are worth."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eyesmith.data.conversations import Conversation
+from eyesmith.data.conversations import Conversation, Turn
 from eyesmith.eval.results.rows import ResultRow
 from eyesmith.eval.statistics.bootstrap import Interval, bounded, mean
 from eyesmith.multimodal.model import ChatModel, Read
@@ -48,9 +49,32 @@ def score(
     the encoder's `max_tokens`, or with a word that the tokenizer does not know. seen: the eye's tokens [n, N, C], a row
     for each item.
     """
+    # of a dialogue that is cut before its last answer begins there is nothing to ask
+    is_asked = [
+        [encoder.last_answer(turns, has_image=item.picture is not None)[0] > 0 for turns in item.branches]
+        for item in items
+    ]
+    kept = [row for row, asked in enumerate(is_asked) if any(asked)]
+    answered = _answered(
+        model,
+        encoder,
+        [replace(items[row], branches=tuple(compress(items[row].branches, is_asked[row]))) for row in kept],
+        seen[kept],
+        batch_size=batch_size,
+    )
+    return [
+        next(answered) if is_said else _scored(item, turns, said="", is_right=False)
+        for item, asked in zip(items, is_asked, strict=True)
+        for turns, is_said in zip(item.branches, asked, strict=True)
+    ]
+
+
+def _answered(
+    model: ChatModel, encoder: ChatEncoder, items: Sequence[Conversation], seen: Tensor, *, batch_size: int
+) -> Iterator[Scored]:
+    """As `score`, of items whose last answers all begin within `max_tokens`."""
     device = next(model.projector.parameters()).device
     unknown = -1 if encoder.tokenizer.unk_token_id is None else encoder.tokenizer.unk_token_id
-    found: list[Scored] = []
     for start in range(0, len(items), batch_size):
         some = items[start : start + batch_size]
         rows = [encoder.row(item.branches, has_image=item.picture is not None) for item in some]
@@ -66,17 +90,20 @@ def score(
                 count, is_whole = encoder.last_answer(turns, has_image=item.picture is not None)
                 own = np.flatnonzero((where == number) & (segments == 2 + branch))
                 own = own[len(own) - count :]
-                found.append(
-                    Scored(
-                        picture=-1 if item.picture is None else item.picture,
-                        kind=turns[-1].kind,
-                        question=turns[-1].question,
-                        answer=turns[-1].answer,
-                        said=encoder.tokenizer.decode(said[own], skip_special_tokens=True),
-                        is_right=is_whole and bool(((said == wanted) & (wanted != unknown))[own].all()),
-                    )
-                )
-    return found
+                is_right = is_whole and bool(((said == wanted) & (wanted != unknown))[own].all())
+                words = encoder.tokenizer.decode(said[own], skip_special_tokens=True)
+                yield _scored(item, turns, said=words, is_right=is_right)
+
+
+def _scored(item: Conversation, turns: Sequence[Turn], *, said: str, is_right: bool) -> Scored:
+    return Scored(
+        picture=-1 if item.picture is None else item.picture,
+        kind=turns[-1].kind,
+        question=turns[-1].question,
+        answer=turns[-1].answer,
+        said=said,
+        is_right=is_right,
+    )
 
 
 def rows_of(

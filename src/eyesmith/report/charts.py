@@ -68,21 +68,23 @@ def line_chart(
 ) -> Markup:
     """Curves over a common x axis from zero, each labelled at its end with its name and last value.
 
-    y starts at zero. chance: a dashed line at that y. description: what a reader who cannot see the chart is told.
+    y starts at zero, or below where a value is. chance: a dashed line at that y. description: what a reader who cannot
+    see the chart is told.
     Curves without a finite point are left out; with none left the axes are drawn alone.
     """
     curves = [(line, thin(line.points)) for line in lines]
     curves = [(line, points) for line, points in curves if points]
     x_high = max((points[-1][0] for _, points in curves), default=1.0) or 1.0  # the axis ends with the longest run
     x_ticks = ticks(0.0, x_high, 7)
-    y_ticks = ticks(0.0, max((y for _, points in curves for _, y in points), default=1.0) or 1.0)
-    y_high = y_ticks[-1]
+    ys = [0.0, chance or 0.0, *(y for _, points in curves for _, y in points)]
+    y_ticks = ticks(min(ys), max(ys) if any(ys) else 1.0)
+    y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def at_x(x: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * x / x_high
 
     def at_y(y: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / y_high
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - y_low) / (y_high - y_low)
 
     parts = frame(
         [(tick, at_x(tick)) for tick in x_ticks if tick <= x_high * 1.001],

@@ -9,6 +9,7 @@ from typing import Any
 from eyesmith.data.shards import DATASET_FILE
 from eyesmith.data.sources import open_source
 from eyesmith.errors import EyesmithError
+from eyesmith.eval.results.reading import USED
 from eyesmith.eval.results.rows import ResultRow, read_rows
 from eyesmith.eval.sets.made import WHOLE, choose_splits
 from eyesmith.files import load_json
@@ -76,10 +77,12 @@ def gather(run: Path, *, baseline: Path | None, data: Path) -> ReportData:
     else:
         other, other_log, other_clip = _run_facts(baseline, "baseline", notices)
     facts, description = _data_facts(data, notices)
-    rows = _rows(run, notices)
+    rows = _of_run(_rows(run, notices), ours.name, notices)
     if not rows:
         notices.append("This run has no evaluation results yet: `eyesmith eval` writes them.")
-    others = _rows(baseline, notices) if other is not None and baseline is not None else []
+    others = (
+        _of_run(_rows(baseline, notices), other.name, notices) if other is not None and baseline is not None else []
+    )
     scores = _scores(*_of_one_set(rows, others, data, notices))
     pairs = [(ours, ours_log)] + ([(other, other_log)] if other is not None else [])
     report: dict[str, Any] = {
@@ -172,6 +175,25 @@ def _rows(run: Path, notices: list[str]) -> list[ResultRow]:
         return []
 
 
+def _of_run(rows: list[ResultRow], name: str, notices: list[str]) -> list[ResultRow]:
+    """Without the lines of other models where the run's own has one of the same task, split and metric."""
+    own = {_said(row) for row in rows if _whose(row) == name}
+    kept = [row for row in rows if _whose(row) == name or _said(row) not in own]
+    if len(kept) < len(rows):
+        notices.append(f"{len(rows) - len(kept)} results of other models in the folder of {name} were left out.")
+    return kept
+
+
+def _said(row: ResultRow) -> tuple[str, str, str]:
+    """What a line is of. A model that is used in several ways says by the last word of its name in which."""
+    way = f"_by_{row.model.rpartition(' ')[2]}" if row.task in USED and " " in row.model else ""
+    return row.task + way, row.split, row.metric
+
+
+def _whose(row: ResultRow) -> str:
+    return row.model.rpartition(" ")[0] or row.model if row.task in USED else row.model
+
+
 def _of_one_set(
     rows: list[ResultRow], others: list[ResultRow], data: Path, notices: list[str]
 ) -> tuple[list[ResultRow], list[ResultRow]]:
@@ -216,11 +238,11 @@ def _fingerprint(data: Path, split: str) -> str:
 
 def _scores(rows: list[ResultRow], baseline_rows: list[ResultRow]) -> tuple[Score, ...]:
     """Rows of both, joined; of rows that say the same thing the last one holds."""
-    ours = {(row.task, row.split, row.metric): row for row in rows}
-    other = {(row.task, row.split, row.metric): row for row in baseline_rows}
+    ours = {_said(row): row for row in rows}
+    other = {_said(row): row for row in baseline_rows}
     return tuple(
         Score(
-            task=row.task,
+            task=key[0],
             split=row.split,
             metric=row.metric,
             ours=Interval(value=row.value, low=row.low, high=row.high),

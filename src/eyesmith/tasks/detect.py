@@ -187,9 +187,9 @@ class Detect(OnEye[Detector], MeanTask[Seeing[Detector]]):
                 for split in config.eval.curve_splits:
                     data = self.open_set(config, split)
                     truth, found = search(finder, data, ("detector",), most=config.curve_pictures)
-                    by_class = average_precision(truth, found["detector"], lvis=False)
+                    by_class = average_precision(truth, found["detector"])
                     named = {part: by_class.mean("ap50", which) for part, which in class_groups(truth).items()}
-                    anything = average_precision(truth, found[AGNOSTIC], lvis=False, agnostic=True)
+                    anything = average_precision(truth, found[AGNOSTIC], agnostic=True)
                     named["agnostic"] = anything.mean("ap50")
                     values |= {f"{split}/{part}_ap50": value for part, value in named.items() if value == value}
             return values

@@ -1,11 +1,12 @@
 """Objects without training, on a model whose answers are known: cells that see their own colour."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eyesmith.data.annotations import open_annotations
 from eyesmith.dense.training_free import BoxFinder, RegionFinder, TrainingFreeSegmenter
@@ -101,3 +102,10 @@ def test_a_set_is_measured(clip: Clip, tmp_path: Path) -> None:
     assert row.value == pytest.approx(np.mean(ious))
     assert row.value > 0.8
     assert done == [1, 2]
+    # masks are of pictures as they are stored, whatever the model does with an orientation elsewhere
+    clip.preprocess = replace(clip.preprocess, exif="apply")
+    upside_down = Image.Exif()
+    upside_down[ExifTags.Base.Orientation] = 3
+    scene().save(tmp_path / "images" / "test" / "a.png", exif=upside_down)
+    (turned,) = measure_segmentation(clip, truth, prompts="name", background=["green"])
+    assert turned.value == row.value

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eyesmith.data.annotations import Annotations
-from eyesmith.eval.located import Found, average_precision, found, match, picture_intervals
+from eyesmith.eval.located import Found, average_precision, detect_rows, found, match, picture_intervals
 from eyesmith.eval.statistics.bootstrap import Interval
 from eyesmith.eval.statistics.metrics import wilson_interval
 
@@ -21,6 +21,38 @@ def test_the_precision_of_matches_is_ap50(make_found: Make, seed: int, region: s
     found_here = match(truth, detections, region=region)  # pyright: ignore
     expected = average_precision(truth, detections, region=region).ap50  # pyright: ignore
     np.testing.assert_allclose(found_here.average_precision(), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("region", ["box", "mask"])
+@pytest.mark.parametrize("per_image", [300, 4])
+def test_lvis_rules_are_those_of_the_library(
+    make_found: Make, with_pictures: Callable[..., Annotations], seed: int, region: str, per_image: int
+) -> None:
+    truth, detections = make_found(
+        seed, masks=region == "mask", pictures=10, classes=6, crowds=False, frequency="rrccff", extra=20
+    )
+    rng, pictures = np.random.default_rng(seed), []
+    for picture, objects in zip(truth.pictures, truth, strict=True):
+        marked = set(objects.labels.tolist())
+        absent = frozenset(label for label in range(6) if label not in marked and rng.random() < 0.5)
+        pictures.append(
+            replace(picture, absent=absent, not_exhaustive=frozenset(one for one in marked if rng.random() < 0.4))
+        )
+    pictures[0] = replace(pictures[0], absent=frozenset())
+    truth = with_pictures(truth, pictures)
+    # a picture in which nothing is marked, and nothing that is found there counts
+    truth = replace(truth, read=lambda place, read=truth.read: read(place) if place else read(0).only([]))
+    exact = average_precision(truth, detections, region=region, per_image=per_image).ap50  # pyright: ignore
+    matches = match(truth, detections, region=region, per_image=per_image)  # pyright: ignore
+    np.testing.assert_allclose(matches.average_precision(), exact, rtol=0, atol=1e-14)
+    rows = detect_rows(
+        truth, detections, model="m", setting="dense", masks=region == "mask", per_image=per_image, replicates=20
+    )
+    value = next(row for row in rows if (row.split, row.metric == "ap50") == ("all", region == "box"))
+    assert value.value == pytest.approx(np.nanmean(exact))
+    assert value.run is not None
+    assert value.run["scored"]["rules"] == "lvis"
 
 
 def test_at_another_iou_and_fewer_a_picture(make_found: Make) -> None:

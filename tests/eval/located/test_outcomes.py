@@ -166,6 +166,14 @@ def test_cocos_list_of_results(make_found: Make, tmp_path: Path, masks: bool) ->
         (tmp_path / "bad.json").write_text(json.dumps([fields[0] | change]))
         with pytest.raises(DataError, match=message):
             read_found(tmp_path / "bad.json", truth)
+    for other, message in (
+        ({"bbox": [1, 2, -3, 4]}, r"bad\.json: .*: boxes: expected left, top, right, bottom"),
+        ({"segmentation": {"size": [4, 4], "counts": [16]}}, r"bad\.json: results\[0\]: .*: a mask of 4 x 4 pixels"),
+    ):
+        entry = {"image_id": truth.pictures[0].id, "category_id": truth.categories[0].id, "score": 0.5}
+        (tmp_path / "bad.json").write_text(json.dumps([entry | other]))
+        with pytest.raises(DataError, match=message):
+            read_found(tmp_path / "bad.json", truth)
     (tmp_path / "bad.json").write_text('{"a": ')
     with pytest.raises(DataError, match="expected a JSON list of detections"):
         read_found(tmp_path / "bad.json", truth)

@@ -54,6 +54,17 @@ def test_each_task_by_its_own_metric(tmp_path):
     assert found["imagenet1k"].result.test == "mcnemar"
 
 
+def test_images_of_several_labels_are_compared_by_their_hits(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    guesses = [write(side, "imagenet-real", share=share, seed=1) for side, share in ((a, 0.5), (b, 0.9))]
+    (one,) = compare_folders(a, b).tasks
+    assert (one.metric, one.result.test) == ("acc1", "mcnemar")
+    assert (one.result.left, one.result.right) == pytest.approx([np.mean(guess == TARGETS) for guess in guesses])
+    assert compare_folders(a, b, metric="acc5").tasks[0].result.left >= one.result.left
+    with pytest.raises(DataError, match="there is no f1_macro"):
+        compare_folders(a, b, metric="f1_macro")
+
+
 def test_groups_give_the_worst_region(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     regions = RNG.integers(0, 3, 300).astype(np.int32)

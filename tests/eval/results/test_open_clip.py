@@ -93,3 +93,9 @@ def test_a_cell_that_is_no_number_is_named(table: Path) -> None:
     table.write_text(table.read_text().replace("0.8009", "eighty"))
     with pytest.raises(DataError, match="line 2, ImageNet 1k: expected a number, got 'eighty'"):
         read_open_clip_csv(table)
+
+
+def test_a_cell_of_nan_is_a_hole(table: Path) -> None:
+    table.write_text(table.read_text().replace("0.8009", "nan", 1))
+    record = read_open_clip_csv(table)[0].records.get("imagenet1k")
+    assert record is None

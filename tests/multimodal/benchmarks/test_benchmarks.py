@@ -10,6 +10,8 @@ from PIL import Image
 
 from eyesmith.cli.main import main
 from eyesmith.errors import DataError
+from eyesmith.eval.results import append_rows, read_results, read_rows
+from eyesmith.eval.results.rows import ResultRow
 from eyesmith.multimodal.benchmarks import (
     BENCHMARKS,
     answer_benchmark,
@@ -109,6 +111,16 @@ def test_mme_adds_accuracy_and_pairs(tmp_path: Path) -> None:
     assert found[("perception", "score_of_2000")] == pytest.approx(125 / 2000)
 
 
+def test_a_line_says_how_many_questions_it_is_of(tmp_path: Path) -> None:
+    truth = [{"question_id": i, "answer": "yes", "category": "code_reasoning" if i < 4 else "count"} for i in range(6)]
+    root = _folder(tmp_path, _asked(6), truth)
+    for name, others in {"pope": ("mean",), "mme": ()}.items():
+        rows, _ = write_results(name, read_benchmark(name, root), ["Yes"] * 6, root / "out", model="m")
+        wanted = {"code_reasoning": 4, "count": 2, "perception": 2} | dict.fromkeys(others, 6)
+        assert {row.split for row in rows} <= set(wanted)
+        assert all(row.n == wanted[row.split] for row in rows if row.metric != "paired")
+
+
 def test_mmvp_counts_pairs(tmp_path: Path) -> None:
     truth = dict(zip("0123", ["(a)", "(b)", "(a)", "(b)"], strict=True))
     found = _scored("mmvp", _folder(tmp_path, _asked(4), truth), ["(a)", "B", "A.", "a"])
@@ -152,11 +164,24 @@ def test_mmbench_gets_a_table_in_which_no_answer_is_a_formula(tmp_path: Path, na
         ([{"question_id": 1}], {"1": "a"}, "line 1: expected"),
         ([{"question_id": 1, "text": "a"}], None, "1: no answer in"),
         ([{"question_id": 1, "text": "a"}], [{"answer": "x"}], "expected question_id to answer"),
+        ([{"question_id": 1, "text": "a"}], {"1": None}, "1: no answer in"),
+        ([{"question_id": 1, "text": "a"}], {"1": [["x"]]}, "1: expected an answer or a list of them, got"),
+        (
+            [{"question_id": 1, "text": "a"}],
+            [{"question_id": 1, "answer": "A", "choices": ["cat", "dog"]}],
+            "1: 'choices' is how many there are, got",
+        ),
     ],
 )
 def test_files_that_cannot_be_scored_are_told(tmp_path: Path, asked: list, truth: object, why: str) -> None:
     with pytest.raises(DataError, match=why):
         read_benchmark("gqa", _folder(tmp_path, asked, truth))
+
+
+def test_a_table_of_answers_may_leave_the_choices_out(tmp_path: Path) -> None:
+    root = _folder(tmp_path, _asked(2))
+    (root / "truth.tsv").write_text("question_id\tanswer\tchoices\n0\tA\t\n1\tB\t2\n")
+    assert [(one.truth, one.choices) for one in read_benchmark("scienceqa", root)] == [(("A",), 0), (("B",), 2)]
 
 
 def test_a_missing_picture_and_a_missing_file_are_told(tmp_path: Path) -> None:
@@ -220,3 +245,28 @@ def test_foreign_answers_are_matched_by_question(tmp_path: Path) -> None:
 def test_the_verb_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat-eval", str(tmp_path), "pope", "--data", str(tmp_path)]) == 2
     assert "questions.jsonl: expected LLaVA's question file of pope" in capsys.readouterr().err
+
+
+def test_the_verb_adds_its_lines_to_those_of_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stub:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.facts = {"weights": "w", "model": "m"}
+
+        def chat(self, *_: Any, **__: Any) -> str:
+            return "yes"
+
+    monkeypatch.setattr("eyesmith.multimodal.chat.ChatAssistant", Stub)
+    data, out = _folder(tmp_path / "data", _asked(2), {"0": "yes", "1": "no"}), tmp_path / "run"
+    out.mkdir()
+    before = ResultRow(model="run", task="chat", split="all", metric="m", value=1.0, low=None, high=None, n=1, chance=0)
+    append_rows(out / "results.jsonl", [before])
+    for _ in range(2):
+        assert main(["chat-eval", str(out), "gqa", "--data", str(data), "--out", str(out), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    rows = read_rows(out / "results.jsonl")
+    assert rows[0] == before
+    assert {row.value for row in rows[1:]} == {0.5}
+    (found,) = read_results([out])
+    assert found.records["chat/gqa/all"].main == 0.5

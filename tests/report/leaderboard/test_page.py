@@ -16,6 +16,7 @@ from PIL import Image
 
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.eval.results import append_eval_result, write_info
+from eyesmith.eval.results.lines import append_objects
 from eyesmith.eval.results.rows import ResultRow, append_rows
 from eyesmith.eval.sets import SUITES
 from eyesmith.hub import save_model
@@ -229,6 +230,47 @@ def test_sizes_and_samples_of_a_run_folder_are_filled_in(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text("[]")  # another program's file
     facts = write_leaderboard([tmp_path], tmp_path / "b.html").suites[0].measured[0].facts
     assert "image_params_m" not in facts
+
+
+def test_a_run_folder_gives_its_sizes_to_no_other_model_measured_into_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save_model(run, create("ViTamin-Nano"))
+    (run / "log.jsonl").write_text('{"event": "start"}\n{"step": 5, "samples": 640, "loss": 1.0, "time_s": 2.0}\n')
+    row = ResultRow(
+        model="own", task="imagenet1k", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=9, chance=0.001
+    )
+    others = {"own": str(run), "theirs": "hf:someone/theirs", "another": str(tmp_path / "another"), "none": None}
+    rows = [
+        dataclasses.replace(row, model=name, run=place and {"weights": name, "source": place})
+        for name, place in others.items()
+    ]
+    append_rows(run / "results.jsonl", rows)
+    board = write_leaderboard([run], tmp_path / "b.html", with_published=False)
+    facts = {model.model: dict(model.facts) for model in board.models}
+    assert set(facts) == set(others)
+    assert "image_params_m" in facts["own"]
+    assert facts["own"]["samples_b"] == 640e-9
+    assert all(not facts[name] for name in ("theirs", "another", "none"))
+
+
+def test_the_worst_classes_of_a_folder_are_of_the_model_that_was_measured_there(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    run = {"weights": "own", "source": "hf:someone/own", "model": "own"}
+    append_objects(
+        folder / "eval_results.jsonl",
+        [{"key": "cifar10", "dataset": "CIFAR-10", "metrics": {"acc1": 0.5, "main_metric": 0.5}, "run": run}],
+    )
+    write_predictions(folder)
+    row = ResultRow(
+        model="theirs", task="mnist", split="test", metric="acc1", value=0.5, low=0.4, high=0.6, n=9, chance=0.1
+    )
+    rows = [row, dataclasses.replace(row, model="own", run=run)]
+    append_rows(folder / "results.jsonl", rows)
+    out = tmp_path / "b.html"
+    board = write_leaderboard([folder], out, with_published=False)
+    assert {model.line for model in board.models} == {"own", "theirs"}
+    worst = out.read_text().partition('id="worst"')[2]
+    assert worst.count("class 0") == 1
 
 
 def test_a_scatter_keeps_its_points_inside_and_its_order() -> None:

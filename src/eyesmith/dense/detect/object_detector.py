@@ -80,7 +80,7 @@ class ObjectDetector:
         """
         if names is not None or self.detector.vocabulary is None:
             self.use(names)
-        picture = open_image(image)
+        picture = open_image(image, exif=self.clip.preprocess.exif)
         how = fit((picture.height, picture.width), self.view.side_px)
         pixels = view_pixels(picture, how, self.view.side_px, self.clip.image.mean)
         return self.search(pixels[None].to(self.device), [how], (self.predict.source,))[0][self.predict.source]

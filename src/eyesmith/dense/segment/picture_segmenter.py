@@ -173,7 +173,7 @@ class PictureSegmenter:
         """
         if names is not None or self.head.vocabulary is None:
             self.use(names)
-        picture = open_image(image)
+        picture = open_image(image, exif=self.clip.preprocess.exif)
         how = fit((picture.height, picture.width), self.view.side_px)
         pixels = view_pixels(picture, how, self.view.side_px, self.clip.image.mean)
         source = self.predict.source

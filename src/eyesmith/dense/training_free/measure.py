@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from eyesmith.config import to_dict
 from eyesmith.data.annotations.types import Annotations
 from eyesmith.dense.measuring import data_facts
@@ -38,7 +40,8 @@ def measure_segmentation(
     segmenter = TrainingFreeSegmenter(clip, vocabulary, config)
     pixels = PixelScores(len(classes))
     for index in range(len(truth)):
-        found = segmenter(truth.image(index)).class_map().only(len(classes))
+        shown = np.asarray(truth.image(index))  # pixels alone: turned as its EXIF says it would not fit its masks
+        found = segmenter(shown).class_map().only(len(classes))
         pixels.add_picture(truth, index, found.labels.numpy())
         if advance is not None:
             advance(index + 1)

@@ -15,6 +15,7 @@ from eyesmith.eval.kinds.kind import (
     Records,
     Span,
     check_same,
+    matched,
     resampled_span,
     share,
     text_array,
@@ -102,6 +103,18 @@ class AnyLabel(Kind):
 
     def spans(self, task: Task, records: Records) -> dict[str, Span]:
         return {"acc1": wilson(torch.from_numpy(records["ranks"] < 1))}
+
+    def paired(self, task: Task | None, one: Records, other: Records, metric: str) -> PairedValues | None:
+        name = "acc1" if metric == "main" else metric
+        if name not in ("acc1", "acc5"):
+            raise DataError(f"images have several right classes, so there is no {metric}; use main, acc1 or acc5")
+        left, right = matched(one, other)
+        if not np.array_equal(one["targets"][left], other["targets"][right]):
+            raise DataError("have different labels; the two were measured on different data")
+        depth = 1 if name == "acc1" else 5
+        values = [(r["ranks"][rows] < depth).astype(float) for r, rows in ((one, left), (other, right))]
+        out = len(set(one["keys"].tolist()) ^ set(other["keys"].tolist()))
+        return PairedValues(name=name, left=values[0], right=values[1], left_out=out)
 
 
 def _known(precisions: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from eyesmith.data.annotations import Annotations, Objects
 from eyesmith.data.annotations.masks import encoded, rle_masks
 from eyesmith.errors import DataError
 from eyesmith.eval.located.found import Found
-from eyesmith.eval.located.precision import Region, check_found
+from eyesmith.eval.located.precision import Region, check_found, has_lvis_rules, lvis_places
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's points of a precision curve
 _BLOCK = 1 << 22  # numbers held at once
@@ -63,17 +63,21 @@ def match(
 ) -> Matches:
     """Match detections and objects of each class by COCO's rules: best scores first, each object once.
 
-    per_image: how many of a picture's best detections of a class count. Errors: as of `average_precision`.
+    A set with LVIS's frequencies gets LVIS's rules, as in `average_precision`. per_image: how many of a picture's best
+    detections of a class count, of LVIS of all classes together. Errors: as of `average_precision`.
     """
     if region == "boundary":
         raise DataError("matches are of boxes or masks; boundaries are scored by average_precision")
     check_found(truth, found, masks=region == "mask")
     rows: list[tuple[NDArray[np.int64], ...]] = []
     totals = np.zeros((len(truth), len(truth.categories)), np.int64)
+    is_lvis = has_lvis_rules(truth)
     for picture, (objects, one) in enumerate(zip(truth, found, strict=True)):
         np.add.at(totals[picture], objects.labels[~objects.crowd], 1)
-        for label in np.unique(one.labels).tolist():
-            places = np.flatnonzero(one.labels == label)
+        facts = truth.pictures[picture]
+        counted = lvis_places(one, facts, objects, per_image) if is_lvis else np.arange(len(one))
+        for label in np.unique(one.labels[counted]).tolist():
+            places = counted[one.labels[counted] == label]
             places = places[np.argsort(-one.scores[places], kind="stable")][:per_image]
             wanted = np.flatnonzero(objects.labels == label)
             wanted = wanted[np.argsort(objects.crowd[wanted], kind="stable")]
@@ -81,6 +85,8 @@ def match(
             taken = _assign(overlaps, objects.crowd[wanted], iou)  # [n]
             truth_of = np.where(taken < 0, -1, wanted[taken] if len(wanted) else -1)
             ignored = (truth_of >= 0) & (objects.crowd[truth_of] if len(objects) else False)
+            if is_lvis and label in facts.not_exhaustive:  # it may have found an object that nobody marked
+                ignored |= truth_of < 0
             count = len(places)
             rows.append((np.full(count, picture), places, np.full(count, label), truth_of, ignored.astype(np.int64)))
     if rows:

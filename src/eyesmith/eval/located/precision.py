@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eyesmith.data.annotations import Annotations
+from eyesmith.data.annotations import Annotations, Objects, Picture
 from eyesmith.data.annotations.masks import encoded, rle_masks
 from eyesmith.errors import ConfigError, DataError, MissingDependencyError
 from eyesmith.eval.located.found import Found
@@ -75,13 +75,16 @@ def average_precision(
     if region not in _IOU_TYPES:
         raise ConfigError(f"region: expected one of {', '.join(_IOU_TYPES)}, got {region!r}")
     check_found(truth, found, masks=region != "box")
-    is_lvis = bool(truth.categories) and all(one.frequency for one in truth.categories) if lvis is None else lvis
-    is_lvis = is_lvis and not agnostic
+    is_lvis = (has_lvis_rules(truth) if lvis is None else lvis) and not agnostic
     if is_lvis and not all(one.frequency for one in truth.categories):
         raise DataError(f"{truth.name}: LVIS's rules need the frequency (r, c, f) of each category")
     limit = per_image if per_image is not None else 300 if is_lvis else 100
     if limit < 1:
         raise ConfigError(f"per_image: expected 1 or more, got {limit}")
+    counted = found
+    if is_lvis:
+        each = zip(truth.pictures, truth, found, strict=True)
+        counted = [one.only(lvis_places(one, picture, objects, limit)) for picture, objects, one in each]
     library = _library()
     number = 1 if agnostic else len(truth.categories)
     truth_set = library.COCO(_truth_fields(truth, region, lvis=is_lvis, agnostic=agnostic))
@@ -91,7 +94,7 @@ def average_precision(
                 {"id": place + 1, "height": one.height, "width": one.width} for place, one in enumerate(truth.pictures)
             ],
             "categories": [{"id": label + 1, "name": str(label)} for label in range(number)],
-            "annotations": list(_found_fields(found, region, limit if is_lvis else None, agnostic=agnostic)),
+            "annotations": list(_found_fields(counted, region, agnostic=agnostic)),
         }
     )
     run = library.COCOeval_faster(
@@ -114,6 +117,18 @@ def average_precision(
         frequency=("",) if agnostic else tuple(one.frequency for one in truth.categories),
         per_image=limit,
     )
+
+
+def has_lvis_rules(truth: Annotations) -> bool:
+    """Whether each picture of a set is annotated for some of the classes alone, as LVIS's are."""
+    return bool(truth.categories) and all(one.frequency for one in truth.categories)
+
+
+def lvis_places(found: Found, picture: Picture, objects: Objects, limit: int) -> NDArray[np.int64]:
+    """Of the `limit` best detections of a picture those of the classes that it is annotated for, in the order given."""
+    best = np.sort(np.argsort(-found.scores, kind="stable")[:limit])
+    asked = set(objects.labels.tolist()) | (picture.absent or frozenset())
+    return best[np.isin(found.labels[best], list(asked))]
 
 
 def check_found(truth: Annotations, found: Sequence[Found], *, masks: bool) -> None:
@@ -171,13 +186,9 @@ def _truth_fields(truth: Annotations, region: Region, *, lvis: bool, agnostic: b
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-def _found_fields(
-    found: Sequence[Found], region: Region, limit: int | None, *, agnostic: bool
-) -> Iterator[dict[str, Any]]:
+def _found_fields(found: Sequence[Found], region: Region, *, agnostic: bool) -> Iterator[dict[str, Any]]:
     number = 0
     for place, one in enumerate(found):
-        if limit is not None and len(one) > limit:
-            one = one.only(np.sort(np.argsort(-one.scores, kind="stable")[:limit]))
         corners = one.boxes.copy()
         corners[:, 2:] -= corners[:, :2]
         areas = corners[:, 2] * corners[:, 3]

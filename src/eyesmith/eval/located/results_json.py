@@ -50,7 +50,7 @@ def read_found(path: str | os.PathLike[str], truth: Annotations) -> list[Found]:
             [score for _, score, _, _ in one],
             [label for _, _, label, _ in one],
             [mask for _, _, _, mask in one] if one and all(mask is not None for _, _, _, mask in one) else None,
-            where=picture.file,
+            where=f"{file}: {picture.file}",
         )
         for picture, one in zip(truth.pictures, rows, strict=True)
     ]
@@ -60,7 +60,10 @@ def _row(entry: Entry, label: int, truth: Annotations, place: int) -> tuple[list
     picture = truth.pictures[place]
     score = entry.get("score", int, float)
     shape = read_shape(entry, entry.fields["segmentation"]) if entry.fields.get("segmentation") else None
-    mask = None if shape is None else encoded(shape, picture.height, picture.width)
+    try:
+        mask = None if shape is None else encoded(shape, picture.height, picture.width)
+    except DataError as error:
+        raise entry.error(f"{picture.file}: {error}") from None
     if "bbox" in entry.fields:
         x, y, width, height = entry.numbers("bbox", 4)
     elif mask is not None:

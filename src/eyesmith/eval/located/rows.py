@@ -14,7 +14,7 @@ from eyesmith.eval.located.intervals import picture_intervals
 from eyesmith.eval.located.matching import match
 from eyesmith.eval.located.panoptic import PanopticQuality
 from eyesmith.eval.located.pixels import PixelScores
-from eyesmith.eval.located.precision import average_precision
+from eyesmith.eval.located.precision import average_precision, has_lvis_rules
 from eyesmith.eval.results.rows import ResultRow
 
 SETTINGS = ("detector", "dense", "crop")
@@ -37,6 +37,7 @@ def detect_rows(
 ) -> list[ResultRow]:
     """Lines of task `detect`: AP at IoU 0.5 of splits base, novel, all and agnostic, with intervals over pictures.
 
+    A set with LVIS's frequencies gets LVIS's rules, but for the split in which all classes are one.
     found: of each picture of `truth`. setting: one of SETTINGS, written at the end of `model`. agnostic: other
     detections for the split in which all classes are one; `found` where none are given. masks: `mask_ap50` too. run:
     what was measured, see `ResultRow`; how it was scored is added. A split without counted objects has no line.
@@ -46,11 +47,12 @@ def detect_rows(
     rows = []
     for region in ("box", "mask") if masks else ("box",):
         facts = {"region": region, "iou": 0.5, "per_image": per_image, "replicates": replicates, "seed": seed}
+        facts |= {"rules": "lvis"} if has_lvis_rules(truth) else {}
         common: dict[str, Any] = {"task": "detect", "metric": _METRICS[region], "chance": None}
         common |= {"model": f"{model} {setting}", "run": dict(run or {}) | {"scored": facts}}
         matches = match(truth, found, region=region, per_image=per_image)
         spans = picture_intervals(matches.average_precision, groups, len(truth), replicates=replicates, seed=seed)
-        exact = average_precision(truth, found, region=region, per_image=per_image, lvis=False)
+        exact = average_precision(truth, found, region=region, per_image=per_image)
         for split, span in spans.items():
             value = exact.mean("ap50", groups[split])
             rows.append(
@@ -130,7 +132,8 @@ def class_groups(truth: Annotations) -> dict[str, NDArray[np.bool_]]:
 
 def as_one_class(truth: Annotations) -> Annotations:
     """A set in which all categories are one, read lazily."""
-    return replace(truth, categories=(replace(truth.categories[0], name="object"),), read=_OneLabel(truth))
+    one = replace(truth.categories[0], name="object", frequency="")  # of what is anything at all nothing is left out
+    return replace(truth, categories=(one,), read=_OneLabel(truth))
 
 
 def as_one_label(found: Found) -> Found:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eyesmith.errors import DataError
 from eyesmith.eval.results.lines import read_table
-from eyesmith.eval.results.models import ModelResults, TaskRecord
+from eyesmith.eval.results.models import ModelResults, TaskRecord, number
 from eyesmith.eval.sets import SUITES, TASKS, aggregate
 from eyesmith.files import write_atomic
 from eyesmith.plain import plain
@@ -136,7 +136,7 @@ def _model(line: Mapping[str, str | None], where: str, source: str) -> ModelResu
     def cell(column: str) -> float | None:
         text = (line.get(column) or "").strip()
         try:
-            return float(text) if text else None
+            return number(float(text), where) if text else None
         except ValueError:
             raise DataError(f"{where}, {column}: expected a number, got {text!r}") from None
 

@@ -31,7 +31,7 @@ KINDS = (
     "eval_results.jsonl, results.jsonl, a CLIP_benchmark JSON or CSV, an open_clip CSV, or a folder with any of them"
 )
 # tasks for which the last word of a line's name says how the model was used: its map, crops, pictures of others
-_USED = ("boxes", "chat", "detect", "segment")
+USED = ("boxes", "chat", "detect", "segment")
 # the main metric of a set that is no task of a suite: the first of these that it has
 PREFERRED = ("acc1", "mean_recall@1", "image_retrieval_recall@1", "group_score", "accuracy")
 
@@ -161,7 +161,7 @@ def _read_own(path: Path) -> list[ModelResults]:
 
 def _as_used(row: ResultRow, found: dict[str, str]) -> dict[str, str]:
     """Where a line is from, so that one model used in two ways is two: neither has the other's numbers."""
-    if row.task not in _USED or not found["identity"]:
+    if row.task not in USED or not found["identity"]:
         return found
     words = row.model.split()
     identity = hashlib.sha256(f"{found['identity']} {row.model}".encode()).hexdigest()[:24]

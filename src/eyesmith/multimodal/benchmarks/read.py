@@ -1,6 +1,7 @@
 """The questions of a benchmark: LLaVA's question file, with the truth out of the benchmark's own files."""
 
 import csv
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,9 @@ def _question(
     if file is not None and not file.is_file():
         raise DataError(f"{where}: {key}: its picture {file} is missing")
     own = truth.get(key, {})
-    answers = own.get("answers", own.get("answer", ()))
-    listed = [answers] if isinstance(answers, str | int | float) else list(answers)
+    listed, choices = _answers(own, folder, key), own.get("choices") or 0
+    if not str(choices).isdecimal():
+        raise DataError(f"{folder / TRUTH}.*: {key}: 'choices' is how many there are, got {str(choices)[:60]!r}")
     if benchmark.is_local and not listed:
         raise DataError(f"{where}: {key}: no answer in {folder / TRUTH}.*, and {benchmark.name} is scored here")
     text = record["text"].replace(IMAGE_WORD, "").strip()
@@ -65,9 +67,18 @@ def _question(
         image=file,
         truth=tuple(str(one) for one in listed),
         group=str(own.get("category", record.get("category", ""))),
-        choices=int(own.get("choices", 0)),
+        choices=int(choices),
         facts={**record, **own, "image": image},
     )
+
+
+def _answers(own: Mapping[str, Any], folder: Path, key: str) -> list[str | int | float]:
+    """The right answers of a question; none where the benchmark's file has none for it."""
+    answers = own.get("answers", own.get("answer"))
+    listed = answers if isinstance(answers, list) else [] if answers is None else [answers]
+    if wrong := [one for one in listed if not isinstance(one, str | int | float)]:
+        raise DataError(f"{folder / TRUTH}.*: {key}: expected an answer or a list of them, got {str(wrong[0])[:60]!r}")
+    return listed
 
 
 def _truth(folder: Path) -> dict[str, dict[str, Any]]:
@@ -76,8 +87,8 @@ def _truth(folder: Path) -> dict[str, dict[str, Any]]:
         if not file.is_file():
             continue
         if ending == ".tsv":
-            with file.open(encoding="utf-8-sig", newline="") as stream:
-                records: Any = list(csv.DictReader(stream, delimiter="\t"))
+            stream = io.StringIO(decoded(file.read_bytes())[0], newline="")
+            records: Any = list(csv.DictReader(stream, delimiter="\t"))
         else:
             records = list(_lines(file)) if ending == ".jsonl" else _json(file, file.read_bytes(), str(file))
         if isinstance(records, dict):

@@ -121,8 +121,10 @@ def write_results(
     if benchmark.score is not None and all(question.truth for question in questions):
         for found in benchmark.score(questions, answers):
             low = high = None
+            n = len(questions) if found.asked is None else found.asked
             if found.per_question:
-                low, high = bounded(bootstrap_interval(found.per_question), mean, len(found.per_question))
+                n = len(found.per_question)
+                low, high = bounded(bootstrap_interval(found.per_question), mean, n)
             rows.append(
                 ResultRow(
                     model=model,
@@ -132,7 +134,7 @@ def write_results(
                     value=found.value,
                     low=low,
                     high=high,
-                    n=len(found.per_question or questions),
+                    n=n,
                     chance=None,
                     run=run,
                 )

@@ -27,12 +27,15 @@ Questions = Sequence[BenchQuestion]
 
 
 class Measured(NamedTuple):
-    """One number. per_question: what its mean over questions is drawn from, for intervals; None where it is no mean."""
+    """One number. per_question: what its mean over questions is drawn from, for intervals; None where it is no mean.
+    asked: questions that it is of, where it is no mean; None: all.
+    """
 
     split: str
     metric: str
     value: float
     per_question: list[float] | None = None
+    asked: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +107,11 @@ def score_pope(questions: Questions, answers: Sequence[str]) -> list[Measured]:
         each = [float(truth == said) for truth, said in own]
         name = part or "all"
         found += [
-            Measured(name, "f1", f1),
+            Measured(name, "f1", f1, asked=len(own)),
             Measured(name, "accuracy", _mean(each), each),
-            Measured(name, "precision", precision),
-            Measured(name, "recall", recall),
-            Measured(name, "yes_ratio", said / len(own)),
+            Measured(name, "precision", precision, asked=len(own)),
+            Measured(name, "recall", recall, asked=len(own)),
+            Measured(name, "yes_ratio", said / len(own), asked=len(own)),
         ]
         means.append(f1)
     return [Measured("mean", "f1", _mean(means)), *found] if len(parts) > 1 else found
@@ -120,7 +123,7 @@ def score_mme(questions: Questions, answers: Sequence[str]) -> list[Measured]:
     Two questions of one picture are those with equal `image`. Values are fractions: the published score of a subtask is
     100 x (accuracy + paired), at most 200; `perception` is the sum over ten of them over 2,000.
     """
-    found, total = list[Measured](), 0.0
+    found, total, counted = list[Measured](), 0.0, 0
     for part in sorted({question.group for question in questions}):
         asked = [(q, a) for q, a in zip(questions, answers, strict=True) if q.group == part]
         own = [(question, mme_says(answer) == question.truth[0].lower()) for question, answer in asked]
@@ -131,8 +134,8 @@ def score_mme(questions: Questions, answers: Sequence[str]) -> list[Measured]:
         both = [float(len(pair) == 2 and all(pair)) for pair in pictures.values()]
         found += [Measured(part, "accuracy", _mean(each), each), Measured(part, "paired", _mean(both), both)]
         if part in MME_PERCEPTION:
-            total += 100 * (_mean(each) + _mean(both))
-    return [Measured("perception", "score_of_2000", total / 2000), *found]
+            total, counted = total + 100 * (_mean(each) + _mean(both)), counted + len(each)
+    return [*([Measured("perception", "score_of_2000", total / 2000, asked=counted)] if counted else []), *found]
 
 
 def score_mmvp(questions: Questions, answers: Sequence[str]) -> list[Measured]:

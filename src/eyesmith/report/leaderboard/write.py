@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyesmith.errors import CheckpointError, ConfigError
-from eyesmith.eval.results import ModelResults, read_results
+from eyesmith.eval.results import ModelResults, read_result_folder, read_results
+from eyesmith.eval.results.datacomp import EVAL_RESULTS_FILE
 from eyesmith.files import write_atomic
 from eyesmith.report.leaderboard.board import Board, make_board
 from eyesmith.report.leaderboard.page import render_leaderboard
@@ -46,7 +47,7 @@ def write_leaderboard(
     for name in compare:
         if name not in known:
             raise ConfigError(f"compare: no model {name!r} with tasks; there are: {', '.join(dict.fromkeys(known))}")
-    worst = {model.line: _worst(model, data) for model in models}
+    worst = {model.line: _worst(model, data) for model in models if _has_predictions(model, models)}
     write_atomic(target, render_leaderboard(board, compare=compare, worst=worst))
     write_atomic(target.with_suffix(".csv"), render_csv(board))
     return board
@@ -58,14 +59,10 @@ def _with_costs(model: ModelResults) -> ModelResults:
     Of a run folder from its config and log, of another model from its name, if that is one of ours. Facts of the
     result files themselves stand before them.
     """
-    from eyesmith.hub.run_folder import CONFIG_FILE
-
-    folder = Path(model.source).parent
-    if not (folder / CONFIG_FILE).is_file() and (folder.parent / CONFIG_FILE).is_file():
-        folder = folder.parent  # RUN/eval
+    folder = _run_of(model)
     config = None if {"gmacs", "image_gmacs"} & set(model.facts) else _config(folder, model.model)
     facts: dict[str, float | str] = {}
-    seen = read_log(folder).samples if (folder / CONFIG_FILE).is_file() else None
+    seen = None if folder is None else read_log(folder).samples
     if seen:
         facts["samples_b"] = seen / 1e9
     if config is not None:
@@ -79,19 +76,38 @@ def _with_costs(model: ModelResults) -> ModelResults:
     return replace(model, facts=facts | dict(model.facts)) if facts else model
 
 
-def _config(folder: Path, name: str) -> "ClipConfig | None":
-    """The model's config: of the run folder that holds its results, else by its name; None where there is neither."""
+def _run_of(model: ModelResults) -> Path | None:
+    """The run folder that holds a model's results and is its own: in it lie those of others too, measured into it."""
+    from eyesmith.hub.run_folder import CONFIG_FILE
+
+    beside = Path(model.source).parent
+    folder = next((place for place in (beside, beside.parent) if (place / CONFIG_FILE).is_file()), None)  # or RUN/eval
+    # by its name alone, as a run may have been moved since
+    is_own = folder is not None and folder.resolve().name in Path(model.home).parts[-2:]
+    return folder if is_own else None
+
+
+def _config(folder: Path | None, name: str) -> "ClipConfig | None":
+    """The model's config: of its run folder, else by its name; None where there is neither."""
     from eyesmith.config import from_dict
-    from eyesmith.hub.run_folder import CONFIG_FILE, read_config
+    from eyesmith.hub.run_folder import read_config
     from eyesmith.models.clip import ClipConfig
     from eyesmith.models.registry import config, list_models
 
-    if (folder / CONFIG_FILE).is_file():
+    if folder is not None:
         try:
             return from_dict(ClipConfig, read_config(folder)["model"])
         except (ConfigError, CheckpointError, KeyError, TypeError):  # another program's file of that name
             return None
     return config(name) if name in list_models() else None
+
+
+def _has_predictions(model: ModelResults, models: Sequence[ModelResults]) -> bool:
+    """Whether the prediction files beside a model's results are its own: of several models in one folder they are of
+    that of eval_results.jsonl, which holds one alone."""
+    folder = Path(model.source).parent
+    is_shared = sum(Path(one.source).parent == folder for one in models) > 1
+    return not is_shared or ((folder / EVAL_RESULTS_FILE).is_file() and read_result_folder(folder).is_same(model))
 
 
 def _worst(model: ModelResults, data: str | os.PathLike[str] | None) -> list[WorstClass]:
