@@ -101,6 +101,9 @@ def test_resume_and_train_say_how_to_go_on_after_ctrl_c(eyesmith, tmp_path: Path
 
     monkeypatch.setattr("eyesmith.runs.train.start_or_resume", stop)
     monkeypatch.setattr("eyesmith.runs.train.resume", stop)
+    status, _, err = eyesmith("train", "debug", f"--out={tmp_path}", "data.path=x")  # before its folder is begun
+    assert (status, err) == (130, "eyesmith: stopped; nothing was trained yet; the same command begins anew\n")
+    (tmp_path / "config.json").write_text("{}")
     status, _, err = eyesmith("train", "debug", f"--out={tmp_path}", "data.path=x")
     assert (status, err) == (130, f"eyesmith: stopped; go on with `eyesmith resume {tmp_path}`\n")
     assert eyesmith("resume", tmp_path)[::2] == (130, f"eyesmith: stopped; go on with `eyesmith resume {tmp_path}`\n")
