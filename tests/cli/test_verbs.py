@@ -149,7 +149,8 @@ def test_data_make_search_and_check(eyesmith, run_folder: Path, tmp_path: Path) 
     assert "0.tar" in first["where"]
     status, _, err = eyesmith("search", run_folder, folder, "a red circle")
     assert status == 2
-    assert "has several splits" in err
+    assert "has several splits, name one of: train" in err
+    assert "(--split train; data.split=train of a run)" in err
     shard = folder / "train" / "0.tar"
     shard.write_bytes(shard.read_bytes()[:20_000])
     status, out, _ = eyesmith("data", "check", folder, "--split", "train")
