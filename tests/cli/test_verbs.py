@@ -101,6 +101,9 @@ def test_resume_and_train_say_how_to_go_on_after_ctrl_c(eyesmith, tmp_path: Path
 
     monkeypatch.setattr("eyesmith.runs.train.start_or_resume", stop)
     monkeypatch.setattr("eyesmith.runs.train.resume", stop)
+    status, _, err = eyesmith("train", "debug", f"--out={tmp_path}", "data.path=x")  # before its folder is begun
+    assert (status, err) == (130, "eyesmith: stopped; nothing was trained yet; the same command begins anew\n")
+    (tmp_path / "config.json").write_text("{}")
     status, _, err = eyesmith("train", "debug", f"--out={tmp_path}", "data.path=x")
     assert (status, err) == (130, f"eyesmith: stopped; go on with `eyesmith resume {tmp_path}`\n")
     assert eyesmith("resume", tmp_path)[::2] == (130, f"eyesmith: stopped; go on with `eyesmith resume {tmp_path}`\n")
@@ -146,7 +149,8 @@ def test_data_make_search_and_check(eyesmith, run_folder: Path, tmp_path: Path) 
     assert "0.tar" in first["where"]
     status, _, err = eyesmith("search", run_folder, folder, "a red circle")
     assert status == 2
-    assert "has several splits" in err
+    assert "has several splits, name one of: train" in err
+    assert "(--split train; data.split=train of a run)" in err
     shard = folder / "train" / "0.tar"
     shard.write_bytes(shard.read_bytes()[:20_000])
     status, out, _ = eyesmith("data", "check", folder, "--split", "train")

@@ -191,6 +191,32 @@ def test_what_cannot_be_loaded_is_said_in_a_sentence(
         eyesmith.load("timm:test_vit")
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("open_clip", ("model_cfg", "text_cfg", "layers"), 0),
+        ("open_clip", ("model_cfg", "text_cfg", "width"), 48),
+        ("open_clip", ("model_cfg", "vision_cfg", "timm_model_name"), ["a"]),
+        ("transformers", ("vision_config", "image_size"), "large"),
+        ("transformers", ("projection_dim",), None),
+    ],
+)
+def test_sizes_in_a_config_that_make_no_sense_are_said_in_a_sentence(
+    open_clip_folder: Path, transformers_folder: Path, tmp_path: Path, kind: str, path: tuple[str, ...], value: object
+) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(open_clip_folder if kind == "open_clip" else transformers_folder, folder)
+    file = folder / ("open_clip_config.json" if kind == "open_clip" else "config.json")
+    content = json.loads(file.read_text())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises((CheckpointError, ConfigError)):
+        eyesmith.load(folder)
+
+
 def test_weights_that_are_a_program_are_refused(transformers_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pair"
     shutil.copytree(transformers_folder, folder)

@@ -256,3 +256,15 @@ def test_parts_and_configs_are_fetched_with_their_index() -> None:
 def test_a_shape_message_names_the_batch_it_got(tiny: Clip, shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=re.escape(f"got {list(shape)}")):
         tiny.encode_image(torch.zeros(shape))
+
+
+def test_a_folder_whose_weights_are_called_otherwise_says_which_file_to_give(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"it holds weights\.safetensors: give that file, "):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    with pytest.raises(CheckpointError, match=r"not the config of an eyesmith run .*it holds weights\.safetensors"):
+        load(tmp_path)
+    (tmp_path / "weights.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(CheckpointError, match=r"model-00001-of-00002\.safetensors is a part of a model, get the"):
+        load(tmp_path)

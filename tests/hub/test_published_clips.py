@@ -283,6 +283,25 @@ def test_an_image_tower_alone(tmp_path: Path) -> None:
     assert load_encoder(saved(state, tmp_path / "both.pt")).embed_dim == 48
 
 
+def test_open_clips_image_tower_saved_alone_is_no_text_tower(tmp_path: Path) -> None:
+    state = theirs(CLIP, "open_clip")
+    alone = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
+    encoder = load_encoder(saved(alone, tmp_path / "visual.pt"))  # torch.save(model.visual.state_dict(), ...)
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(pixels), model(CLIP).image(pixels))
+
+
+def test_towers_that_do_not_go_together_name_their_file(tmp_path: Path) -> None:
+    state = theirs(CLIP, "open_clip")
+    rest = {name: value for name, value in state.items() if name != "visual.proj"}
+    with pytest.raises(ConfigError, match=r"a\.pt: image\.embed_dim"):
+        load(saved(rest, tmp_path / "a.pt"))
+    torch.save(state | {"visual.conv1.weight": torch.ones(())}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match=r"b\.pt: its first layers have no shape"):
+        load(tmp_path / "b.pt")
+
+
 def test_another_image_size_is_resampled(tmp_path: Path) -> None:
     found = load(saved(theirs(CLIP, "open_clip"), tmp_path / "a.pt"), image_size=64)
     assert found.image_size == (64, 64) if not isinstance(found, Clip) else found.preprocess.image_size == (64, 64)

@@ -156,6 +156,13 @@ def test_torch_files_without_named_tensors_are_refused(tmp_path: Path, content: 
         read_tensors(tmp_path / "c.pt")
 
 
+@pytest.mark.parametrize("odd", [torch.ones(3, 3, device="meta"), torch.eye(3).to_sparse()], ids=["meta", "sparse"])
+def test_tensors_that_hold_no_plain_numbers_are_refused(tmp_path: Path, odd: torch.Tensor) -> None:
+    torch.save({"a": torch.ones(2), "b": odd}, tmp_path / "c.pt")
+    with pytest.raises(CheckpointError, match=r"c\.pt: 1 of 2 tensors are sparse or have a shape and no numbers.*'b'"):
+        read_tensors(tmp_path / "c.pt")
+
+
 def test_a_zip_that_is_no_torch_file_is_damaged(tmp_path: Path) -> None:
     import zipfile
 

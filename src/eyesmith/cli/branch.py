@@ -31,7 +31,8 @@ def branch(run: RunFolder, out: Out, /, *, at: int, steps: int, decay: Literal["
     """
     from eyesmith.cli.output import show_run
     from eyesmith.runs.branch import branch as run_branch
+    from eyesmith.runs.folder import CONFIG_FILE
 
-    with on_interrupt(f"go on with `eyesmith resume {out}`"):
+    with on_interrupt(f"go on with `eyesmith resume {out}`", begun=out / CONFIG_FILE):
         show_run(lambda console: run_branch(run, out, at=at, steps=steps, shape=decay, console=console))
     return 0

@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from eyesmith.errors import EyesmithError, InputError
 from eyesmith.plain import plain
@@ -36,11 +37,16 @@ def explain(error: BaseException) -> int:
 
 
 @contextmanager
-def on_interrupt(advice: str) -> Iterator[None]:
-    """Let the line shown after Ctrl-C inside this block say `advice`: what is kept, and how to go on."""
+def on_interrupt(advice: str, *, begun: Path | None = None) -> Iterator[None]:
+    """Let the line shown after Ctrl-C inside this block say `advice`: what is kept, and how to go on.
+
+    begun: a file without which there is nothing to go on with yet; then the line says that instead.
+    """
     try:
         yield
     except KeyboardInterrupt as interrupt:
+        if begun is not None and not begun.is_file():
+            advice = "nothing was trained yet; the same command begins anew"
         if not interrupt.args:  # a run that saved its state says so itself
             interrupt.add_note(advice)
         raise

@@ -64,9 +64,10 @@ def main(argv: list[str], prog: str) -> int:
 def train(config: Any, out: Path) -> int:
     """Train `config` into the run folder `out`, or go on with it there, and show what it reached."""
     from eyesmith.cli.output import show_run
+    from eyesmith.runs.folder import CONFIG_FILE
     from eyesmith.runs.train import start_or_resume
 
-    with on_interrupt(f"go on with `eyesmith resume {out}`"):
+    with on_interrupt(f"go on with `eyesmith resume {out}`", begun=out / CONFIG_FILE):
         show_run(lambda console: start_or_resume(config, out, console=console))
     return 0
 

@@ -182,7 +182,11 @@ def _open_folder(folder: Path, asked: Asked) -> Source:
     splits = split_names(folder)
     if splits and not _tars(folder):
         if split is None and len(splits) > 1:
-            raise DataError(f"{folder}: has several splits, name one of: {', '.join(splits)}")
+            one = splits[0]
+            raise DataError(
+                f"{folder}: has several splits, name one of: {', '.join(splits)} "
+                f"(--split {one}; data.split={one} of a run)"
+            )
         chosen = split or splits[0]
         if chosen not in splits:
             raise DataError(f"{folder}: no split {chosen!r}; it has: {', '.join(splits)}{_close(chosen, splits)}")

@@ -6,6 +6,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from eyesmith.errors import ConfigError
 from eyesmith.hub.weights import load_tensors
 from eyesmith.models.classifier import ClassifierConfig
 from eyesmith.models.clip import Clip, ClipConfig
@@ -23,14 +24,18 @@ def build(
     """The model of `config` with these weights (our names), in evaluation mode on the CPU.
 
     where: the file, for messages. dtype: of the parameters. The tensors become the parameters where their type fits.
-    Raises CheckpointError when names or shapes do not fit. torch's random state stays as it was.
+    Raises CheckpointError when names or shapes do not fit, ConfigError when sizes do not go together. torch's random
+    state stays as it was.
     """
-    if is_ours(config):
-        with torch.device("meta"):
-            model = config.build()
-    else:  # other people's towers compute buffers when they are made, or read them from files
-        with torch.random.fork_rng(devices=[]):
-            model = config.build()
+    try:
+        if is_ours(config):
+            with torch.device("meta"):
+                model = config.build()
+        else:  # other people's towers compute buffers when they are made, or read them from files
+            with torch.random.fork_rng(devices=[]):
+                model = config.build()
+    except ConfigError as error:  # the sizes were told by the file, not by a user who sets fields
+        raise type(error)(f"{where}: {error}") from error
     if isinstance(model, Clip) and "logit_bias" in tensors:  # of a model of the sigmoid loss
         model.logit_bias = torch.empty_like(tensors["logit_bias"], device=model.logit_scale.device)
     load_tensors(model, tensors, where=where, dtype=dtype)

@@ -27,7 +27,7 @@ from eyesmith.images import PreprocessConfig
 from eyesmith.models.clip import ClipConfig
 from eyesmith.models.foreign.open_clip_image import OpenClipImageConfig
 from eyesmith.models.foreign.open_clip_text import OpenClipTextConfig
-from eyesmith.models.foreign.packages import import_open_clip, import_timm
+from eyesmith.models.foreign.packages import BUILD_ERRORS, import_open_clip, import_timm
 from eyesmith.models.foreign.timm import TimmConfig
 from eyesmith.models.foreign.transformers_image import TransformersImageConfig, feature_dim, native_size
 from eyesmith.models.foreign.transformers_model import IMAGES, PAIRS, is_of, make_config, named_tensors, read_settings
@@ -164,7 +164,7 @@ def _open_clip_weights(config: ClipConfig, path: Path) -> Found:
         state = convert_to_custom_text_state_dict(state)
         resize_pos_embed(state, like)
         resize_text_pos_embed(state, like)
-    except (KeyError, RuntimeError, AttributeError, TypeError, ValueError) as error:
+    except BUILD_ERRORS as error:
         raise CheckpointError(
             f"{path}: open_clip's conversions do not take it ({type(error).__name__}: {error})"
         ) from None
@@ -239,7 +239,7 @@ def _timm_weights(config: TimmConfig, options: Mapping[str, Any], path: Path) ->
             backbone = timm.create_model(
                 config.model_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay, **options
             )
-    except (RuntimeError, KeyError, TypeError, AssertionError, ValueError) as error:
+    except BUILD_ERRORS as error:
         raise CheckpointError(f"{path}: these are no weights of timm's {config.model_name}: {_line(error)}") from None
     tensors = {f"backbone.{name}": value for name, value in backbone.state_dict().items()}
     return config, tensors, f"{path} (as {TIMM_PREFIX}{config.model_name})"

@@ -32,6 +32,7 @@ from eyesmith.models.text.hugging_face import HuggingFaceTextConfig
 
 CONFIG_FILE = "config.json"
 MODEL_FILE = "model.safetensors"
+_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 TEXT_FOLDER = "text"
 CHAT_KIND = "chat"  # of a language model with an eye, which `multimodal` opens
 DETECT_KIND = "detect"  # of a detector with its eye, which `dense.detect` opens
@@ -241,7 +242,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
             raise CheckpointError(
                 f"{root}: has weights but no {CONFIG_FILE}; give the weight file and the model's name"
             )
-        raise CheckpointError(f"{root}: no run folder: neither {CONFIG_FILE} nor {MODEL_FILE} is in it")
+        raise CheckpointError(f"{root}: no run folder: neither {CONFIG_FILE} nor {MODEL_FILE} is in it{_others(root)}")
     try:
         config = load_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -254,8 +255,19 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not is_ours or not isinstance(config.get("model"), dict):
         raise CheckpointError(
             f"{path}: not the config of an eyesmith run ('eyesmith_version' and 'model' are expected)"
+            + ("" if has_model else f"; weights of another program belong beside it, in {MODEL_FILE}{_others(root)}")
         )
     return config
+
+
+def _others(root: Path) -> str:
+    """Weight files of other names, or parts without the index that lists them, which can be given by themselves."""
+    found = sorted(path.name for path in root.iterdir() if path.suffix in _WEIGHT_SUFFIXES and path.is_file())
+    if not found:
+        return ""
+    if "-of-" in found[0]:
+        return f"; {found[0]} is a part of a model, get the .index.json that lists the parts too"
+    return f"; it holds {found[0]}: give that file, {root / found[0]}"
 
 
 def _present_config(clip: Clip) -> ClipConfig:

@@ -150,7 +150,10 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
     beside = asked.folder.beside if own is None else Beside("eyesmith", own, None, str(path))
     asked = replace(asked, beside=beside)
     tensors = {key: value for key, value in tensors.items() if not _is_counted(key, value)}
-    if any(key.startswith("trunk.patch_embed.") for key in tensors):  # `model.visual` saved alone
+    # `model.visual` saved alone, of open_clip's timm towers and of its own ViT
+    if any(key.startswith("trunk.patch_embed.") for key in tensors) or {"conv1.weight", "class_embedding"} <= set(
+        tensors
+    ):
         tensors = {"visual." + key: value for key, value in tensors.items()}
     try:
         if (odd := of_names(tensors, is_known=True)) is not None:
@@ -161,7 +164,7 @@ def _read_file(path: Path, weights: Which, asked: _Asked) -> Stored:
         else:
             config, ours, left_out = family.read(tensors, asked.of_tensors)
             stored = Stored(_as_folder_says(config, asked.folder), ours, str(path), left_out)
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         raise error if str(error).startswith(str(path)) else type(error)(f"{path}: {error}") from None
     if isinstance(stored.config, ClipConfig) and (prompts := read_prompts(path)) is not None:
         stored = replace(stored, config=replace(stored.config, prompts=prompts))

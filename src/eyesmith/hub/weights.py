@@ -276,6 +276,12 @@ def _state_dict(content: Any, file: Path, weights: Which) -> dict[str, Tensor]:
     tensors.pop("n_averaged", None)  # torch.optim.swa_utils counts its updates among the tensors
     strange = [name for name, value in content.items() if not isinstance(value, Tensor)]
     if tensors and not strange and all(isinstance(name, str) for name in tensors):
+        odd = [name for name, value in tensors.items() if value.is_meta or value.layout is not torch.strided]
+        if odd:
+            raise CheckpointError(
+                f"{file}: {len(odd)} of {len(tensors)} tensors are sparse or have a shape and no numbers (device "
+                f"meta), such as {_some(odd)}; save them dense, from a model whose weights are loaded"
+            )
         return tensors
     if any(isinstance(content.get(key), Mapping) for key in _EMA_KEYS):
         raise CheckpointError(f"{file}: holds averaged weights alone; pass weights='ema' to load them")

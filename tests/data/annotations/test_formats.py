@@ -136,6 +136,28 @@ def test_a_set_is_not_written_over_or_among_another(made: Annotations, make_set:
     convert_annotations(again, tmp_path / "out", to="yolo")  # beside what it was read from
 
 
+def test_what_a_format_cannot_hold_is_refused_before_a_picture_is_copied(made: Annotations, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    many = tuple(replace(made.categories[0], id=number, name=f"class {number}") for number in range(256))
+    with pytest.raises(DataError, match="256 classes, a PNG of bytes has 255"):
+        convert_annotations(replace(made, categories=many), out, to="png")
+    stems = [replace(one, file=f"a.{'png' if place else 'jpg'}") for place, one in enumerate(made.pictures[:2])]
+    for to in ("yolo", "panoptic", "png"):
+        with pytest.raises(DataError, match="their files would have one name"):
+            convert_annotations(replace(made, pictures=tuple(stems)), out, to=to)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("to", ["yolo", "png"])
+def test_a_split_with_other_classes_is_not_written_beside_one(made: Annotations, tmp_path: Path, to: str) -> None:
+    convert_annotations(made, tmp_path / "out", to=to, split="train")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    turned = tuple(replace(one, name=f"no {one.name}") for one in made.categories)
+    with pytest.raises(DataError, match="has other class names"):
+        convert_annotations(replace(made, categories=turned), tmp_path / "out", to=to, split="val")
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
 def test_boxes_alone_and_plain_folders_of_yolo(tmp_path: Path) -> None:
     for place in ("images", "labels"):
         (tmp_path / place).mkdir()

@@ -149,7 +149,13 @@ def test_different_data_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         compare_folders(a, tmp_path / "c")
     (tmp_path / "c").mkdir()
-    with pytest.raises(DataError, match="no prediction files"):
+    with pytest.raises(DataError, match="no prediction files .*; `eyesmith eval --out` writes them"):
+        compare_folders(a, tmp_path / "c")
+    (tmp_path / "c" / "results.jsonl").touch()  # what `eval --out` writes of a made set
+    with pytest.raises(DataError, match="of a made set none are kept: `eyesmith compare-models A B"):
+        compare_folders(a, tmp_path / "c")
+    write(tmp_path / "c" / "eval", "own", share=0.5, seed=0)  # a run that was measured on a suite
+    with pytest.raises(DataError, match="those of its suites are in .*c/eval"):
         compare_folders(a, tmp_path / "c")
     write(tmp_path / "c", "else", share=0.5, seed=0)
     with pytest.raises(DataError, match="no task in common; the first has own, the second else"):

@@ -1,5 +1,6 @@
 """Other packages' transforms, read and done by ours: equal pixels on pictures."""
 
+import math
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +16,7 @@ from eyesmith.models.foreign.packages import import_open_clip, import_timm, impo
 from eyesmith.models.foreign.transforms import of_open_clip, of_timm, of_transformers
 
 SIZES = ((64, 64), (67, 90), (131, 64), (33, 41), (71, 48))  # width, height: odd rests, small and large
+PROCESSOR = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 COLOURS = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.25, 0.3)}
 
 
@@ -109,5 +111,27 @@ def test_pixels_of_the_librarys_fast_processor_are_within_a_level() -> None:
     ],
 )
 def test_steps_that_are_not_known_are_refused(read: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda: of_timm({"input_size": -1}, "x"), "x: size: expected pixels, got -1"),
+        (lambda: of_timm({"input_size": ["a", "b", "c"]}, "x"), "x: size: expected a number, got 'b'"),
+        (lambda: of_timm({"input_size": [3, math.inf, 32]}, "x"), "x: size: expected a number, got inf"),
+        (lambda: of_timm({"crop_pct": {"a": 1}}, "x"), "x: crop_pct: expected a number"),
+        (lambda: of_timm({"crop_pct": 10**400}, "x"), "x: crop_pct: expected a number"),
+        (lambda: of_timm({"mean": 0.5}, "x"), "x: mean: expected three numbers, got 0.5"),
+        (lambda: of_open_clip({"size": 32, "std": ["a", "b", "c"]}, "x"), "x: std: expected a number, got 'a'"),
+        (lambda: of_transformers(PROCESSOR | {"resample": [3]}, (32, 32), "x"), r"x: resizes pictures by \[3\]"),
+        (lambda: of_transformers(PROCESSOR | {"rescale_factor": []}, (32, 32), "x"), "x: rescale_factor: expected a"),
+        (lambda: of_transformers(PROCESSOR | {"size": False}, (32, 32), "x"), "x: size: expected pixels, got False"),
+        (lambda: of_transformers(PROCESSOR | {"size": {"shortest_edge": None}}, (32, 32), "x"), "x: size: expected a"),
+        (lambda: of_transformers(PROCESSOR | {"size": {"height": 32, "width": "w"}}, (32, 32), "x"), "got 'w'"),
+    ],
+)
+def test_what_is_no_number_is_named(read: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         read()

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from eyesmith.data.annotations.coco import write_coco
-from eyesmith.data.annotations.maps import write_png_masks
+from eyesmith.data.annotations.maps import check_png_names, write_png_masks
 from eyesmith.data.annotations.panoptic import write_panoptic
 from eyesmith.data.annotations.pictures import write_file
 from eyesmith.data.annotations.types import Annotations
-from eyesmith.data.annotations.yolo import write_yolo
+from eyesmith.data.annotations.yolo import check_yolo_names, write_yolo
 from eyesmith.errors import ConfigError, DataError
 from eyesmith.images.decode import is_jpeg
 
@@ -31,20 +31,22 @@ def convert_annotations(
     to: one of TARGETS. coco: annotations/SPLIT.json; panoptic: the same with PNGs in annotations/SPLIT/; yolo:
     labels/SPLIT and data.yaml; png: masks/SPLIT and classes.txt. Pictures go to images/SPLIT, their bytes as they are,
     and are called by the last part of their names, or not at all with `pictures` false.
-    Raises ConfigError for an unknown format, DataError when two pictures would have one name, or when other pictures
-    lie in images/SPLIT: nothing is written then.
+    Raises ConfigError for an unknown format, DataError when two pictures would have one name, when other pictures lie
+    in images/SPLIT or other classes are listed in `folder`, or for more classes than a PNG holds: nothing is written
+    then.
     """
     if to not in TARGETS:
         raise ConfigError(f"to: expected one of {', '.join(TARGETS)}, got {to!r}")
     files = _names(annotations, split) if pictures else {}
+    renamed = tuple(replace(one, file=files.get(one.file, one.file)) for one in annotations.pictures)
+    there = replace(annotations, pictures=renamed)
+    _refuse_unwritable(there, folder, to)
     if pictures:
         _refuse_others(annotations, files, folder, folder / "images" / split)
         for done, (old, new) in enumerate(files.items(), 1):
             write_file(folder / "images" / split / new, annotations.images.content(old))
             if on_progress is not None:
                 on_progress(done, len(files))
-    renamed = tuple(replace(one, file=files.get(one.file, one.file)) for one in annotations.pictures)
-    there = replace(annotations, pictures=renamed)
     match to:
         case "coco":
             write_coco(folder / "annotations" / f"{split}.json", there, compressed=True)
@@ -56,6 +58,18 @@ def convert_annotations(
             return write_yolo(folder, there, split)
         case _:
             return write_png_masks(folder, there, split)
+
+
+def _refuse_unwritable(annotations: Annotations, folder: Path, to: str) -> None:
+    """Raise DataError for what the format's writer would refuse, before thousands of pictures are copied for it."""
+    if to == "png":
+        check_png_names(folder, annotations.names)
+    if to == "yolo":
+        check_yolo_names(folder, annotations.names)
+    first: dict[str, str] = {}
+    for picture in annotations.pictures if to != "coco" else ():
+        if (other := first.setdefault(Path(picture.file).stem, picture.file)) != picture.file:
+            raise DataError(f"{other} and {picture.file}: their files would have one name; give them different names")
 
 
 def _refuse_others(annotations: Annotations, files: dict[str, str], folder: Path, home: Path) -> None:

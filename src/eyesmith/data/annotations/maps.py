@@ -108,16 +108,26 @@ def read_png_masks(folder: Path, split: str | None = None) -> Annotations:
     return open_maps(folder, split, "png", named_values(classes), pictures, paired(pictures, maps))
 
 
+def check_png_names(folder: Path, names: Sequence[str], *, void: int = 255) -> None:
+    """Raise DataError for more classes than values below `void`, or when the folder's masks have other classes."""
+    if len(names) > void:
+        raise DataError(f"{len(names)} classes, a PNG of bytes has {void} beside void; write COCO json")
+    file = folder / "classes.txt"
+    if file.exists() and file.read_text("utf-8") != _list_of(names):
+        raise DataError(f"{file}: has other class names; write into another folder")
+
+
+def _list_of(names: Sequence[str]) -> str:
+    return "".join(f"{name}\n" for name in names)
+
+
 def write_png_masks(folder: Path, annotations: Annotations, split: str = "train", *, void: int = 255) -> list[str]:
     """Write masks/SPLIT/NAME.png of every picture (value = label, `void` elsewhere) and classes.txt.
 
     Returns what could not be kept: single objects of a class, of a set of them. Pictures go to images/SPLIT by
-    `write_pictures`. Raises DataError when there are more classes than values below `void`.
+    `write_pictures`. Raises DataError as `check_png_names` does.
     """
-    if len(annotations.categories) > void:
-        raise DataError(
-            f"{len(annotations.categories)} classes, a PNG of bytes has {void} beside void; write COCO json"
-        )
+    check_png_names(folder, annotations.names, void=void)
     used: set[str] = set()
     for index, picture in enumerate(annotations.pictures):
         name = f"{Path(picture.file).stem}.png"
@@ -128,7 +138,7 @@ def write_png_masks(folder: Path, annotations: Annotations, split: str = "train"
         stream = BytesIO()
         Image.fromarray(np.where(labels == VOID, void, labels).astype(np.uint8)).save(stream, format="PNG")
         write_file(folder / "masks" / split / name, stream.getvalue())
-    write_atomic(folder / "classes.txt", "".join(f"{name}\n" for name in annotations.names))
+    write_atomic(folder / "classes.txt", _list_of(annotations.names))
     return (
         []
         if annotations.kind == "semantic"

@@ -233,16 +233,20 @@ def _area(shape: Polygons) -> float:
     return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
 
 
+def check_yolo_names(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """What a data.yaml that is there says, {} without one. Raises DataError when it has other names."""
+    file = folder / "data.yaml"
+    there = _read_yaml(file) if file.exists() else {}
+    if there and there.get("names") not in (dict(enumerate(names)), list(names)):
+        raise DataError(f"{file}: has other class names; write into another folder")
+    return there
+
+
 def _describe(folder: Path, split: str, names: Sequence[str]) -> None:
     import yaml
 
     file = folder / "data.yaml"
-    facts: dict[str, Any] = {"names": dict(enumerate(names))}
-    if file.exists():
-        there = _read_yaml(file)
-        if there.get("names") not in (facts["names"], list(names)):
-            raise DataError(f"{file}: has other class names; write into another folder")
-        facts = there
-    facts = {key: value for key, value in facts.items() if key != "names"} | {split: f"images/{split}"}
+    facts = {key: value for key, value in check_yolo_names(folder, names).items() if key != "names"}
+    facts |= {split: f"images/{split}"}
     write_atomic(file, yaml.safe_dump(facts | {"names": dict(enumerate(names))}, sort_keys=False, allow_unicode=True))
     write_atomic(folder / "classes.txt", "".join(f"{name}\n" for name in names))

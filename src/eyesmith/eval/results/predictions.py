@@ -93,8 +93,20 @@ def prediction_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     home = root / FOLDER if (root / FOLDER).is_dir() else root
     found = {file.stem: file for file in sorted(home.glob("*.npz")) if file.name[0] != "."}
     if not found:
-        raise DataError(f"{root}: no prediction files ({FOLDER}/*.npz); `eyesmith eval --out` writes them")
+        raise DataError(f"{root}: no prediction files ({FOLDER}/*.npz); {_where_else(root)}")
     return found
+
+
+def _where_else(root: Path) -> str:
+    """How to come by predictions where a folder has none."""
+    if (inner := root / "eval").is_dir() and any((inner / FOLDER).glob("*.npz")):
+        return f"those of its suites are in {inner}"
+    if (root / "results.jsonl").is_file():  # of a made set rows alone are written
+        return (
+            "of the splits of a made set none are kept: `eyesmith compare-models A B --data SET/SPLIT` compares two "
+            "models on one"
+        )
+    return "`eyesmith eval --out` writes them"
 
 
 def choose_tasks(files: dict[str, Path], tasks: Sequence[str], *, where: str) -> dict[str, Path]:

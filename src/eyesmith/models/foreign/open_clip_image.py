@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eyesmith.errors import ConfigError
 from eyesmith.images import PreprocessConfig
 from eyesmith.models.encoder import Encoder, Tap
-from eyesmith.models.foreign.packages import import_open_clip, package_version
+from eyesmith.models.foreign.packages import BUILD_ERRORS, first_line, import_open_clip, package_version
 from eyesmith.models.foreign.sequence import SequenceEncoder
 from eyesmith.models.foreign.timm_maps import TimmMaps
 from eyesmith.models.position import resize_position_table
@@ -61,8 +61,10 @@ class OpenClipImageConfig:
 
         try:
             tower: Any = _build_vision_tower(self.embed_dim or 1, vision, bool(settings.get("quick_gelu")))
-        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-            raise ConfigError(f"{self.model_name}: open_clip cannot build its image tower: {error}") from error
+        except BUILD_ERRORS as error:
+            raise ConfigError(
+                f"{self.model_name}: open_clip cannot build its image tower: {first_line(error)}"
+            ) from error
         for kind, encoder in (("trunk", OpenClipTimm), ("attnpool", OpenClipResNet), ("transformer", OpenClipViT)):
             if hasattr(tower, kind):
                 return encoder(self, tower)

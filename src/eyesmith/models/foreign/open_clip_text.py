@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eyesmith.errors import CheckpointError, ConfigError, ShapeError
 from eyesmith.models.foreign.open_clip_image import DISTRIBUTION, read_settings
 from eyesmith.models.foreign.packages import (
+    BUILD_ERRORS,
     first_line,
     import_open_clip,
     import_transformers,
@@ -63,7 +64,7 @@ class OpenClipText(nn.Module):
         try:
             made = self._text | ({"hf_model_pretrained": False} if self._text.get("hf_model_name") else {})
             self.tower: Any = _build_text_tower(config.embed_dim, made, bool(settings.get("quick_gelu")))  # pyright: ignore[reportArgumentType]
-        except (TypeError, ValueError, RuntimeError, AssertionError, OSError) as error:
+        except (*BUILD_ERRORS, OSError) as error:
             raise ConfigError(
                 f"{config.model_name}: open_clip cannot build its text tower: {first_line(error)}"
             ) from error

@@ -9,6 +9,9 @@ from typing import Any
 from eyesmith.errors import MissingDependencyError
 from eyesmith.models.foreign.torchvision import ensure_torchvision
 
+BUILD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What packages raise for names and sizes in a file that make no sense: they check few of them."""
+
 
 def import_timm(what: str) -> Any:
     """timm; what: is asked for, for the message. Raises MissingDependencyError without it."""

@@ -138,8 +138,12 @@ def feature_dim(settings: str, name: str) -> int:
     """Width of the image feature of a model with these settings, projected where it has a projection."""
     config = make_config(settings, name)
     if config.model_type in IMAGES:
-        return int(config.pooler_output_size) if getattr(config, "pooler_output_size", None) else config.hidden_size
-    return int(config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim)
+        width = getattr(config, "pooler_output_size", None) or config.hidden_size
+    else:
+        width = config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim
+    if not isinstance(width, int) or width < 1:
+        raise ConfigError(f"settings: {name}: expected the width of an image feature, got {width!r}")
+    return width
 
 
 def native_size(settings: str, name: str) -> tuple[int, int]:
@@ -149,4 +153,7 @@ def native_size(settings: str, name: str) -> tuple[int, int]:
     if side is None:
         config = make_config(settings, name)
         side = getattr(getattr(config, "vision_config", config), "image_size", 224)
-    return (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
+    sides = [side, side] if isinstance(side, int) else side
+    if not isinstance(sides, list | tuple) or len(sides) != 2 or not all(isinstance(one, int) for one in sides):
+        raise ConfigError(f"image_size: {name} has {side!r}, expected pixels: one number, or height and width")
+    return sides[0], sides[1]

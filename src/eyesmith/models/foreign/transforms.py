@@ -31,7 +31,8 @@ def of_timm(content: Mapping[str, Any], where: str) -> PreprocessConfig:
     """timm's pretrained_cfg (or what timm.data.resolve_data_config gives). Raises CheckpointError for a crop or an
     interpolation that is not known here.
     """
-    size = _pair((content.get("input_size") or (3, 224, 224))[-2:], where)
+    shape = content.get("input_size") or (3, 224, 224)
+    size = _pair(shape[-2:] if isinstance(shape, list | tuple) else shape, where)
     crop = content.get("crop_mode") or "center"
     if crop not in ("center", "squash"):
         raise CheckpointError(f"{where}: timm cuts pictures by {crop!r}, which is not known here")
@@ -42,7 +43,7 @@ def of_timm(content: Mapping[str, Any], where: str) -> PreprocessConfig:
         image_size=size,
         interpolation=_interpolation(content.get("interpolation") or "bilinear", where),
         resize="squash" if crop == "squash" else "shortest",
-        crop_frac=float(content.get("crop_pct") or 0.875),
+        crop_frac=_number(content.get("crop_pct") or 0.875, "crop_pct", where),
     )
 
 
@@ -55,7 +56,7 @@ def of_transformers(content: Mapping[str, Any], image_size: tuple[int, int], whe
     if content.get("do_pad") or content.get("do_resize") is False or content.get("do_normalize") is False:
         raise CheckpointError(f"{where}: expected pictures that are resized and normalised, none padded")
     scale = content.get("rescale_factor")
-    if scale is not None and not math.isclose(float(scale), 1 / 255, rel_tol=1e-4):
+    if scale is not None and not math.isclose(_number(scale, "rescale_factor", where), 1 / 255, rel_tol=1e-4):
         raise CheckpointError(f"{where}: pixels are scaled by {scale}, expected 1/255")
     if not content.get("image_mean") or not content.get("image_std"):
         raise CheckpointError(f"{where}: names no image_mean and image_std")
@@ -93,8 +94,10 @@ def _share(part: int, whole: int) -> float:
 
 def _made(where: str, mean: Any, std: Any, **fields: Any) -> PreprocessConfig:
     for name, values in (("mean", mean), ("std", std)):
+        if values and not isinstance(values, list | tuple):
+            raise CheckpointError(f"{where}: {name}: expected three numbers, got {values!r}")
         if values:
-            fields[name] = tuple(float(value) for value in values)
+            fields[name] = tuple(_number(value, name, where) for value in values)
     try:
         return PreprocessConfig(**fields)
     except (ConfigError, TypeError, ValueError) as error:
@@ -102,7 +105,7 @@ def _made(where: str, mean: Any, std: Any, **fields: Any) -> PreprocessConfig:
 
 
 def _interpolation(name: Any, where: str) -> Literal["bicubic", "bilinear"]:
-    found = _PILLOW.get(name)
+    found = _PILLOW.get(name) if isinstance(name, str | int | float) else None
     if found is None:
         raise CheckpointError(f"{where}: resizes pictures by {name!r}, expected bicubic or bilinear")
     return cast(Literal["bicubic", "bilinear"], found)
@@ -110,17 +113,35 @@ def _interpolation(name: Any, where: str) -> Literal["bicubic", "bilinear"]:
 
 def _pair(value: Any, where: str) -> tuple[int, int]:
     if isinstance(value, int):
-        return value, value
+        return _side(value, where), _side(value, where)
     if isinstance(value, list | tuple) and len(value) == 2:
-        return int(value[0]), int(value[1])
+        return _side(value[0], where), _side(value[1], where)
     raise CheckpointError(f"{where}: expected a size of pictures, got {value!r}")
 
 
 def _named(value: Any, where: str) -> tuple[int, int] | None:
     if isinstance(value, Mapping):
         if "shortest_edge" in value:
-            return int(value["shortest_edge"]), int(value["shortest_edge"])
+            return _side(value["shortest_edge"], where), _side(value["shortest_edge"], where)
         if "height" in value and "width" in value:
-            return int(value["height"]), int(value["width"])
+            return _side(value["height"], where), _side(value["width"], where)
         raise CheckpointError(f"{where}: expected a size with height and width, got {dict(value)}")
     return None if value is None else _pair(value, where)
+
+
+def _side(value: Any, where: str) -> int:
+    pixels = int(_number(value, "size", where))
+    if pixels < 1:
+        raise CheckpointError(f"{where}: size: expected pixels, got {value!r}")
+    return pixels
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    """A number that a file has under a name. Raises CheckpointError for anything else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise CheckpointError(f"{where}: {name}: expected a number, got {value!r}")
+    return found

@@ -55,9 +55,10 @@ def from_open_clip(content: Mapping[str, Any], where: str) -> Pair | None:
 
     Raises CheckpointError for one that is nearly ours and is not.
     """
-    model = content.get("model_cfg", content)
-    vision, text = dict(model.get("vision_cfg") or {}), dict(model.get("text_cfg") or {})
-    name = vision.get("timm_model_name")
+    with _reading(where):
+        model = content.get("model_cfg", content)
+        vision, text = dict(model.get("vision_cfg") or {}), dict(model.get("text_cfg") or {})
+    name = str(vision.get("timm_model_name") or "")
     if name and name not in ENCODERS:
         return None
     if isinstance(vision.get("layers"), list):
@@ -443,6 +444,6 @@ def _reading(where: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise UnknownLayoutError(f"{where}: asks for a model that is not known here: {error}") from None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{where}: asks for a model that is not known here: {said}") from None

@@ -282,8 +282,10 @@ def _rough_image(found: Found) -> VitConfig:
         hidden = tower[_HIDDEN[found.layout]].shape[0]
         width = kernel.shape[0]
         patch_px = round((kernel.shape[1] / 3) ** 0.5) if kernel.ndim == 2 else kernel.shape[-1]
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise CheckpointError(f"{error.args[0]!r} is missing, by which a ViT tells its sizes") from None
+    except IndexError:
+        raise CheckpointError("its first layers have no shape by which a ViT tells its sizes") from None
     has_class = bool({"class_embedding", "cls_token", "embeddings.class_embedding"} & tower.keys())
     has_pre = bool({"ln_pre.weight", "norm_pre.weight", "pre_layrnorm.weight"} & tower.keys())
     heads = {"open_clip": ("proj", 1), "timm": ("head.weight", 0), "hugging_face": ("", 0)}

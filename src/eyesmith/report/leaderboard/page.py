@@ -208,7 +208,7 @@ def _others_section(board: Board) -> Markup:
     return element(
         "section",
         element("h2", "Other sets", id="others-title"),
-        element("p", "Sets that belong to no suite. Per cent, with the 95 % interval where the file has one."),
+        element("p", "Sets that belong to no suite. Per cent; a set's main metric with its 95 % interval and chance."),
         others_table(board.others),
         id="others",
         aria_labelledby="others-title",
