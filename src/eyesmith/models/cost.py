@@ -23,9 +23,9 @@ from eyesmith.models.encoder import Encoder
 from eyesmith.models.families import EncoderConfig, ForeignConfig, origin_of
 from eyesmith.models.foreign.open_clip_text import OpenClipTextConfig
 from eyesmith.models.own import OwnEncoderConfig
+from eyesmith.models.plain_transformer import PlainTransformer
 from eyesmith.models.registry import config, encoder_config, list_encoders, list_models
 from eyesmith.models.text.model import ClipTextConfig
-from eyesmith.models.vit.model import Vit
 
 LAYER_NORM_MACS = 5  # for each element, by fvcore's rule
 MODEL_FIELDS = (  # other programs read them
@@ -176,7 +176,7 @@ def _of_equal_blocks(one: TowerCost, two: TowerCost, depth: int) -> TowerCost:
 def _count(tower: nn.Module, argument: Tensor) -> TowerCost:
     layer_norm = torch.ops.aten.native_layer_norm
     with FlopCounterMode(display=False, custom_mapping={layer_norm: _layer_norm_flops}) as counter, torch.no_grad():
-        if isinstance(tower, Vit):  # all tokens through its last block, as published figures have it
+        if isinstance(tower, PlainTransformer):  # all tokens through its last block, as published figures have it
             tower.pool(tower.encode(tower.patches(argument)))
         else:
             tower(argument)

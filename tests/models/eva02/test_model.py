@@ -100,12 +100,7 @@ def test_clip_models_are_as_large_as_open_clips(name: str, image: int, text: flo
     assert cost.image.tower.params == image
     assert cost.text.params / 1e6 == pytest.approx(text, abs=0.005)
     assert cost.image_size == (side, side)
-    tower = config(name).image
-    assert isinstance(tower, Eva02Config)
-    # in the last block open_clip asks every patch for what only the class token is asked for here
-    patches, width = cost.image.tokens, tower.width
-    unread = patches * (2 * width * (1 + patches) + 2 * width**2 + 3 * width * tower.hidden_dim)
-    assert (cost.image.tower.macs + unread) / 1e9 == pytest.approx(gmacs, abs=0.006)
+    assert cost.image.tower.macs / 1e9 == pytest.approx(gmacs, abs=0.006)
 
 
 @pytest.mark.parametrize("relation", ["rope", "bias", "none"])
