@@ -37,9 +37,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Te
     if q.device.type == "cpu" and q.requires_grad and q.shape[-2] <= SHORT_SEQUENCE_LEN:
         weights = (q * factor @ k.mT).softmax(dim=-1, dtype=torch.promote_types(q.dtype, torch.float32))
         return weights.to(v.dtype) @ v
-    score_bytes = q[0].numel() // q.shape[-1] * k.shape[-2] * q.element_size()  # of one image
-    if q.shape[-2] >= PRODUCT_TOKENS and score_bytes <= SCORE_BYTES and _are_products_faster(q):
-        return _attend_by_products(q, k, v, factor, SCORE_BYTES // score_bytes)
+    if _are_products_faster(q):  # first, so that nothing is asked of sizes that a tracer keeps open
+        score_bytes = q.shape[1] * q.shape[2] * k.shape[2] * q.element_size()  # of one image
+        if q.shape[2] >= PRODUCT_TOKENS and score_bytes <= SCORE_BYTES:
+            return _attend_by_products(q, k, v, factor, SCORE_BYTES // score_bytes)
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 

@@ -248,7 +248,7 @@ class Regions(PairTask, MeanTask[Clip]):
         assert isinstance(rows, SceneRows)
         if wanted := (*config.eval.splits, *config.eval.curve_splits):
             choose_splits(config.data.path, wanted)  # a wrong name is better known before the training than after
-        curve_sets(config.eval)
+        curve_sets(config.eval)  # and a wrong set too; measuring opens it again
         clip = cls.first_model(config, context)
         clip.load_state_dict(dict(context.kept), strict=False)  # before texts are encoded
         if not clip.image.is_mean_pooled and config.dense_weight:

@@ -30,7 +30,7 @@ class Wrapped(Protocol):
         ...
 
     def repeated(self) -> AbstractContextManager[None]:
-        """For passes over rows that went through before: inside, nothing that passes leave behind changes."""
+        """For passes over rows that went through before: inside, no running statistic moves."""
         ...
 
     def backward(self, loss: Tensor) -> None:

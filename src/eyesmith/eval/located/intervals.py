@@ -40,7 +40,8 @@ def picture_intervals(
         if np.isnan(value):
             continue
         means = _means(drawn[:, classes])
-        means = np.append(means[~np.isnan(means)], [value] * bool(np.isnan(means).all()))
+        means = means[~np.isnan(means)]
+        means = means if len(means) else np.array([value])  # no draw has anything to score
         bias = means.mean() - value
         low, high = (min(max(float(bound - bias), 0.0), 1.0) for bound in percentiles(means, level))
         span = Interval(float(value), min(low, float(value)), max(high, float(value)))
